@@ -1,0 +1,199 @@
+//! Operations that candle 0.11.1 lacks or computes differently from PyTorch, on any candle device.
+//!
+//! * [`max_pool2d`]: candle passes a quarter of the gradient through a 2x2 window with one maximum.
+//! * [`relu`]: candle's gradient at zero is one, PyTorch's is zero.
+//! * [`dropout`]: candle's masks come from a generator that cannot be seeded on the CPU.
+//!
+//! Each is composed of candle operations whose gradients are right, so that autograd works through them.
+
+use candle_core::{Result, Tensor};
+use pointwise_random::{Purpose, block, unit_f32};
+
+/// `max(x, 0)`, any shape; the gradient where `x <= 0` is zero.
+///
+/// # Errors
+/// candle's, when the device fails.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    x.gt(0f32)?.where_cond(x, &x.zeros_like()?)
+}
+
+/// Maximum over 2x2 windows with stride 2: `(N, C, H, W)` to `(N, C, H / 2, W / 2)`; an odd last row or column is dropped.
+///
+/// The gradient goes to the first maximum of a window in row-major order, as in PyTorch.
+///
+/// # Errors
+/// When `x` does not have four dimensions or is smaller than a window.
+pub fn max_pool2d(x: &Tensor) -> Result<Tensor> {
+    let (n, c, h, w) = x.dims4()?;
+    if h < 2 || w < 2 {
+        candle_core::bail!("max_pool2d needs maps of at least 2x2, not {h}x{w}")
+    }
+    let windows = x.narrow(2, 0, h / 2 * 2)?.narrow(3, 0, w / 2 * 2)?.contiguous()?.reshape((
+        n * c * (h / 2),
+        2,
+        w / 2,
+        2,
+    ))?;
+    let mut best: Option<Tensor> = None;
+    for (row, column) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let candidate = windows.narrow(1, row, 1)?.narrow(3, column, 1)?.contiguous()?;
+        best = Some(match best {
+            None => candidate,
+            // Strictly greater: of equal values the first one stays.
+            Some(best) => candidate.gt(&best)?.where_cond(&candidate, &best)?,
+        });
+    }
+    match best {
+        Some(best) => best.reshape((n, c, h / 2, w / 2)),
+        None => unreachable!("a window has four places"),
+    }
+}
+
+/// Where a dropout mask is used: the same place draws the same mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropoutPlace {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Training step, from 0.
+    pub step: u64,
+    /// Number of the dropout layer in its network, from 0.
+    pub layer: u32,
+}
+
+/// Zeroes elements with probability `p` and scales the others by `1 / (1 - p)`; any shape.
+///
+/// Element `i` of the flattened tensor is kept when [`unit_f32`] of word `i % 4` of block `layer << 32 | i / 4` of stream
+/// `step` is at least `p`.
+///
+/// # Errors
+/// candle's, when the device fails.
+pub fn dropout(x: &Tensor, p: f64, place: DropoutPlace) -> Result<Tensor> {
+    if p == 0.0 {
+        return Ok(x.clone());
+    }
+    let mask = dropout_mask(x.elem_count(), p, place);
+    x.mul(&Tensor::from_vec(mask, x.shape(), x.device())?)
+}
+
+/// The factors of [`dropout`]: 0 or `1 / (1 - p)`.
+#[must_use]
+pub fn dropout_mask(len: usize, p: f64, place: DropoutPlace) -> Vec<f32> {
+    let scale = (1.0 / (1.0 - p)) as f32;
+    let threshold = p as f32;
+    let mut mask = Vec::with_capacity(len.next_multiple_of(4));
+    for group in 0..len.div_ceil(4) as u64 {
+        let index = u64::from(place.layer) << 32 | group;
+        let words = block(place.seed, Purpose::Dropout, place.step as u32, index);
+        mask.extend(words.map(|word| if unit_f32(word) >= threshold { scale } else { 0.0 }));
+    }
+    mask.truncate(len);
+    mask
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn var(values: &[f32], shape: &[usize]) -> Var {
+        Var::from_vec(values.to_vec(), shape, &Device::Cpu).unwrap()
+    }
+
+    /// Gradient of `sum(f(x) * weights)` with respect to `x`.
+    fn gradient(x: &Var, y: &Tensor, weights: &[f32]) -> Vec<f32> {
+        let weights = Tensor::from_slice(weights, y.shape(), &Device::Cpu).unwrap();
+        let grads = (y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+        grads.get(x).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// The obvious loop: values and the place of the first maximum of each window.
+    fn naive_pool(x: &[f32], planes: usize, h: usize, w: usize) -> Vec<(f32, usize)> {
+        let mut out = Vec::new();
+        for plane in 0..planes {
+            for row in 0..h / 2 {
+                for column in 0..w / 2 {
+                    let mut best = plane * h * w + 2 * row * w + 2 * column;
+                    for (dy, dx) in [(0, 1), (1, 0), (1, 1)] {
+                        let place = plane * h * w + (2 * row + dy) * w + 2 * column + dx;
+                        if x[place] > x[best] {
+                            best = place;
+                        }
+                    }
+                    out.push((x[best], best));
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn max_pool_is_the_naive_loop_with_its_gradient() {
+        for (n, c, h, w) in [(1, 1, 2, 2), (2, 3, 4, 6), (1, 2, 9, 9), (3, 1, 5, 7), (2, 2, 3, 2)] {
+            let len = n * c * h * w;
+            // Few distinct values, so that ties are common.
+            let values: Vec<f32> =
+                (0..len).map(|i| (block(1, Purpose::Augment, 0, i as u64)[0] % 5) as f32 - 2.0).collect();
+            let x = var(&values, &[n, c, h, w]);
+            let y = max_pool2d(&x).unwrap();
+            assert_eq!(y.dims(), [n, c, h / 2, w / 2]);
+            let naive = naive_pool(&values, n * c, h, w);
+            let expected: Vec<f32> = naive.iter().map(|(value, _)| *value).collect();
+            assert_eq!(y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected, "{n}x{c}x{h}x{w}");
+            let weights: Vec<f32> = (0..naive.len()).map(|i| i as f32 + 1.0).collect();
+            let mut expected = vec![0.0; len];
+            for ((_, place), weight) in naive.iter().zip(&weights) {
+                expected[*place] += weight;
+            }
+            assert_eq!(gradient(&x, &y, &weights), expected, "{n}x{c}x{h}x{w}");
+        }
+    }
+
+    #[test]
+    fn max_pool_refuses_less_than_a_window() {
+        assert!(max_pool2d(&var(&[1.0, 2.0], &[1, 1, 1, 2])).is_err());
+    }
+
+    #[test]
+    fn relu_has_no_gradient_at_zero() {
+        let x = var(&[-1.0, -0.0, 0.0, 2.0], &[4]);
+        let y = relu(&x).unwrap();
+        assert_eq!(y.to_vec1::<f32>().unwrap(), [0.0, 0.0, 0.0, 2.0]);
+        assert_eq!(gradient(&x, &y, &[1.0, 1.0, 1.0, 3.0]), [0.0, 0.0, 0.0, 3.0]);
+    }
+
+    #[test]
+    fn dropout_keeps_its_share_and_repeats() {
+        let place = DropoutPlace { seed: 42, step: 7, layer: 1 };
+        let len = 100_001;
+        for p in [0.1, 0.5, 0.9] {
+            let mask = dropout_mask(len, p, place);
+            assert_eq!(mask.len(), len);
+            let kept = mask.iter().filter(|factor| **factor != 0.0).count() as f64;
+            // Six standard deviations of the binomial.
+            let tolerance = 6.0 * (len as f64 * p * (1.0 - p)).sqrt();
+            assert!((kept - len as f64 * (1.0 - p)).abs() < tolerance, "{kept} of {len} kept at {p}");
+            assert!(mask.iter().all(|factor| *factor == 0.0 || *factor == (1.0 / (1.0 - p)) as f32));
+            assert_eq!(mask, dropout_mask(len, p, place));
+            assert_eq!(mask[..50], dropout_mask(50, p, place));
+        }
+        let mask = dropout_mask(64, 0.5, place);
+        for other in [
+            DropoutPlace { step: 8, ..place },
+            DropoutPlace { layer: 0, ..place },
+            DropoutPlace { seed: 43, ..place },
+        ] {
+            assert_ne!(mask, dropout_mask(64, 0.5, other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn dropout_scales_values_and_gradients_alike() {
+        let place = DropoutPlace { seed: 1, step: 0, layer: 0 };
+        let x = var(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
+        let y = dropout(&x, 0.5, place).unwrap();
+        let mask = dropout_mask(6, 0.5, place);
+        let expected: Vec<f32> = mask.iter().enumerate().map(|(i, m)| m * (i as f32 + 1.0)).collect();
+        assert_eq!(y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
+        assert_eq!(gradient(&x, &y, &[1.0; 6]), mask);
+    }
+}
