@@ -9,12 +9,12 @@
 use candle_core::{Result, Tensor};
 use pointwise_random::{Purpose, block, unit_f32};
 
-/// `max(x, 0)`, any shape; the gradient where `x <= 0` is zero.
+/// `max(x, 0)`, any shape; the gradient where `x <= 0` is zero. NaN stays NaN.
 ///
 /// # Errors
 /// candle's, when the device fails.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.gt(0f32)?.where_cond(x, &x.zeros_like()?)
+    x.le(0f32)?.where_cond(&x.zeros_like()?, x)
 }
 
 /// Maximum over 2x2 windows with stride 2: `(N, C, H, W)` to `(N, C, H / 2, W / 2)`; an odd last row or column is dropped.
@@ -159,6 +159,7 @@ mod tests {
         let y = relu(&x).unwrap();
         assert_eq!(y.to_vec1::<f32>().unwrap(), [0.0, 0.0, 0.0, 2.0]);
         assert_eq!(gradient(&x, &y, &[1.0, 1.0, 1.0, 3.0]), [0.0, 0.0, 0.0, 3.0]);
+        assert!(relu(&var(&[f32::NAN], &[1])).unwrap().to_vec1::<f32>().unwrap()[0].is_nan());
     }
 
     #[test]

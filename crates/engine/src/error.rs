@@ -1,0 +1,70 @@
+use crate::EngineKind;
+use pointwise_models::NetworkError;
+
+/// Why an engine could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// No engine has this name.
+    #[error("there is no engine `{0}`; the engines are reference, cpu and cuda")]
+    UnknownEngine(String),
+    /// The engine is not part of this build.
+    #[error("the engine `{0}` is not part of this build; use `--engine reference`")]
+    Unavailable(EngineKind),
+    /// No device has this name.
+    #[error("there is no device `{0}`; the devices are auto, cpu, cuda and cuda:N")]
+    UnknownDevice(String),
+    /// The device cannot be used.
+    #[error("the device {device} cannot be used: {reason}; use `--device cpu`")]
+    DeviceUnavailable {
+        /// The device asked for.
+        device: String,
+        /// What stands in the way.
+        reason: String,
+    },
+    /// The description does not fit together.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// A batch has the wrong size or an unknown label.
+    #[error("a batch does not fit the network: {0}")]
+    Batch(String),
+    /// The loss is NaN or infinite.
+    #[error("the loss of step {step} is {loss}: training has diverged; a smaller --lr may help")]
+    NotFinite {
+        /// The step, from 1.
+        step: u64,
+        /// What the loss was.
+        loss: f64,
+    },
+    /// Automatic differentiation gave a parameter no gradient.
+    #[error("the parameter `{0}` received no gradient")]
+    MissingGradient(String),
+    /// A state is not this network's.
+    #[error("the state is not one of `{network}`: {reason}")]
+    State {
+        /// The network.
+        network: String,
+        /// The first thing that does not fit.
+        reason: String,
+    },
+    /// The tensor library or the device failed.
+    #[error("the tensor library failed: {0}")]
+    Device(String),
+}
+
+impl From<candle_core::Error> for EngineError {
+    /// Keeps the message and drops the backtrace that candle prints with it.
+    fn from(error: candle_core::Error) -> Self {
+        Self::Device(message(&error))
+    }
+}
+
+/// candle's message without its backtrace.
+pub(crate) fn message(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => message(inner),
+        candle_core::Error::Context { inner, context } => format!("{context}: {}", message(inner)),
+        candle_core::Error::WithPath { inner, path } => format!("{}: {}", path.display(), message(inner)),
+        other => other.to_string(),
+    }
+}
