@@ -355,7 +355,8 @@ mod tests {
     fn a_state_of_another_network_is_refused_and_changes_nothing() {
         let mut engine = engine(&tiny(0.0));
         let before = engine.state().unwrap();
-        let breakages: [(&str, fn(&mut State)); 5] = [
+        type Break = fn(&mut State);
+        let breakages: [(&str, Break); 5] = [
             ("`features.0.bias` is missing", |s| drop(s.parameters.remove("features.0.bias"))),
             ("the network has no `extra`", |s| {
                 let array = s.parameters["features.0.bias"].clone();

@@ -1,1 +1,35 @@
-//! Placeholder.
+//! The run folder: what a training run writes to disk, how it is written and how it is read back.
+//!
+//! | file | content | written |
+//! |---|---|---|
+//! | `config.toml` | [`RunConfig`]: everything that decides the numbers | last of the first files: it makes the folder a run |
+//! | `environment.json` | [`Environment`]: machine, software, data | at the start and at every resume |
+//! | `metrics.jsonl` | one [`Record`] a line | appended while the run goes on |
+//! | `progress.json` | [`Progress`]: how far the run is | replaced now and then |
+//! | `checkpoints/best.safetensors`, `checkpoints/last.safetensors` | opaque bytes here | replaced |
+//! | `result.json` | [`RunResult`] | once; its existence means that the run is finished |
+//! | `run.lock` | nothing; the writer holds an OS lock on it | at the start |
+//!
+//! [`RunFolder`] is the one writer of a folder, [`Run`] reads a folder at any time, without a lock.
+//!
+//! **Architecture invariant:** no file of a run is ever half written, except the last line of `metrics.jsonl`, which readers
+//! ignore and a resume cuts off. This crate knows no tensors.
+
+mod config;
+mod environment;
+mod error;
+mod files;
+mod folder;
+mod record;
+mod run;
+
+pub use config::{Difference, RunConfig};
+pub use environment::{Environment, operating_system, processor_name, timestamp};
+pub use error::Error;
+pub use files::replace_file;
+pub use folder::{Checkpoint, RunFolder, holds_run};
+pub use record::{EpochRecord, Progress, Record, RunResult, State, StepRecord};
+pub use run::Run;
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The training loop, its metrics, and checkpoints that a run goes on from to the same bits.
+//!
+//! [`fit`] is the recipe, to be read from top to bottom. It takes the configuration, the images and an engine, and leaves
+//! everything that a run is judged by in a run folder (crate `pointwise-runs`): metrics as they come, the `best` and the `last`
+//! [checkpoint](checkpoint), and the result.
+//!
+//! The optimizer (Adam with coupled L2) and the loss (cross-entropy) are part of an engine's step: see `pointwise-engine`.
+
+pub mod checkpoint;
+mod error;
+mod fit;
+mod splits;
+
+pub use error::TrainingError;
+pub use fit::{Job, Observer, Outcome, StepProgress, evaluate, fit};
+pub use splits::Splits;

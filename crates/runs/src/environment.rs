@@ -1,0 +1,87 @@
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a run took place and what it was fed: `environment.json`. None of it is needed to repeat the run, all of it to
+/// judge one.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Environment {
+    /// Version of this project.
+    pub pointwise: String,
+    /// Version of candle.
+    pub candle: Option<String>,
+    /// Version of the compiler.
+    pub rustc: Option<String>,
+    /// The commit that was built.
+    pub commit: Option<String>,
+    /// Name of the processor or of the accelerator that did the work.
+    pub processor: String,
+    /// Logical processors of the machine.
+    pub cores: u32,
+    /// Worker threads in use.
+    pub threads: u32,
+    /// Operating system and architecture.
+    pub os: String,
+    /// Start of the run or of its last resume, RFC 3339 UTC.
+    pub started: String,
+    /// Where the images came from, for people.
+    pub data_source: String,
+    /// Hash of the images and labels in use: equal fingerprints are equal data.
+    pub data_fingerprint: String,
+    /// Whether the images are made up, so that accuracies say nothing about CIFAR-10.
+    pub data_synthetic: bool,
+    /// Images trained on in an epoch.
+    pub train_images: u32,
+    /// Images held out to choose the best epoch; 0 without a split.
+    pub validation_images: u32,
+    /// Images in the test set.
+    pub test_images: u32,
+    /// Trainable parameters of the network.
+    pub parameters: u64,
+    /// Multiply-accumulate operations of one forward pass of one image.
+    pub macs_per_image: u64,
+}
+
+/// This moment as RFC 3339 UTC in whole seconds: `2026-01-31T12:00:00Z`.
+pub fn timestamp() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// The operating system and the architecture: `linux x86_64`.
+pub fn operating_system() -> String {
+    format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+/// The processor's name as the system tells it, else its architecture.
+pub fn processor_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    model_name(&info).unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+fn model_name(cpuinfo: &str) -> Option<&str> {
+    cpuinfo
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find_map(|(key, value)| (key.trim() == "model name").then_some(value.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_rfc_3339_utc() {
+        let now = timestamp();
+        let read = humantime::parse_rfc3339(&now).unwrap();
+        assert!(SystemTime::now().duration_since(read).unwrap().as_secs() < 60, "{now}");
+        assert!(now.ends_with('Z') && now.len() == 20, "{now}");
+    }
+
+    #[test]
+    fn a_processor_has_a_name() {
+        let info = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: Some CPU @ 2 GHz: fast\n";
+        assert_eq!(model_name(info), Some("Some CPU @ 2 GHz: fast"));
+        assert_eq!(model_name(""), None);
+        assert!(!processor_name().is_empty());
+    }
+}

@@ -1,0 +1,96 @@
+use std::{io, path::PathBuf};
+
+/// What can go wrong with a run folder. Every message is one sentence that names the thing and the mend; it holds the
+/// underlying cause, which is therefore not repeated as a `source`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A new run was asked for where one exists.
+    #[error("{} already holds a run: go on with it by --resume or choose another --run-dir", path.display())]
+    HoldsRun {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// A new run was asked for where parts of one lie without their `config.toml`.
+    #[error("{} holds {file} of a run without its config.toml: move it away or choose another --run-dir", path.display())]
+    HoldsRemains {
+        /// The run folder.
+        path: PathBuf,
+        /// The file that was found.
+        file: &'static str,
+    },
+    /// There is no `config.toml`.
+    #[error("{} holds no run (it has no config.toml): check the path, or start a new run there", path.display())]
+    NotARun {
+        /// The supposed run folder.
+        path: PathBuf,
+    },
+    /// The path is a file.
+    #[error("{} is a file, not a folder: choose another --run-dir", path.display())]
+    NotAFolder {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The folder cannot be created or written.
+    #[error("the run folder {} cannot be written ({cause}): choose another --run-dir or mend its permissions", path.display())]
+    NotWritable {
+        /// The run folder.
+        path: PathBuf,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+    /// Another process writes to the folder.
+    #[error("{} is in use by another process: wait for it to end or choose another --run-dir", path.display())]
+    InUse {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("{} cannot be read: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+    /// A file could not be written.
+    #[error("{} cannot be written ({cause}): check free space and permissions", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        cause: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{} is not valid ({cause}): it was changed by hand or by another version, so restore it or start a new run", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said, in one line.
+        cause: String,
+    },
+    /// A line of `metrics.jsonl` is not a record.
+    #[error("{}, line {line}, is not a record ({cause}): restore the file or start a new run", path.display())]
+    MalformedLine {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser said.
+        cause: String,
+    },
+    /// A configuration cannot be read from or written as TOML.
+    #[error("the configuration is not valid ({cause}): correct that key")]
+    Config {
+        /// What the parser or writer said, in one line.
+        cause: String,
+    },
+    /// A number that must be finite is not. JSON has no such numbers, and a run never records one silently.
+    #[error("{name} is {value} where a finite number is needed: lower the learning rate or check the data")]
+    NotFinite {
+        /// The field's name in the file.
+        name: &'static str,
+        /// NaN or an infinity.
+        value: f64,
+    },
+}

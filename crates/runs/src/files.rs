@@ -1,0 +1,110 @@
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::Path,
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Error, Result};
+
+/// The ending of temporary siblings; their names start with a dot.
+const TEMPORARY: &str = ".tmp";
+
+/// Replaces the content of a file as a whole, or creates it: whoever reads sees the old content or the new, and so does
+/// the disk after a loss of power. A kill leaves at most a temporary sibling, `.NAME.*.tmp`.
+///
+/// # Errors
+/// [`Error::Write`] naming the file; it then has its old content.
+pub fn replace_file(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    replace(path, bytes).map_err(|cause| Error::Write { path: path.into(), cause })
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let prefix = format!(".{}.", name.to_string_lossy());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(TEMPORARY);
+    // A temporary file is private by default; what it becomes is an ordinary file, subject to the umask.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Only Unix can open a folder as a file.
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Removes what a killed writer left. Only the holder of the folder's lock may call this.
+pub(crate) fn sweep(folder: &Path) {
+    // A left-over does no harm, so failing to remove one is no error.
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with('.') && name.ends_with(TEMPORARY) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::Write { path: path.into(), cause: error.into() })?;
+    bytes.push(b'\n');
+    replace_file(path, &bytes)
+}
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).map_err(|cause| Error::Read { path: path.into(), cause })?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::Malformed { path: path.into(), cause: error.to_string() })
+}
+
+/// As [`read_json`], but a file that does not exist is `None`.
+pub(crate) fn read_json_if_exists<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match read_json(path) {
+        Err(Error::Read { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        replace_file(&path, b"longer than the next").unwrap();
+        replace_file(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let text = replace_file(folder.path().join("no/such"), b"").unwrap_err().to_string();
+        assert!(text.contains("no/such cannot be written"), "{text}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_replaced_file_is_an_ordinary_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        fs::write(folder.path().join("plain"), b"").unwrap();
+        replace_file(folder.path().join("replaced"), b"").unwrap();
+        assert_eq!(mode("replaced"), mode("plain"));
+    }
+}

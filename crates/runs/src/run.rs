@@ -1,0 +1,87 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Environment, EpochRecord, Error, Progress, Record, Result, RunConfig, RunResult, StepRecord,
+    files::{read_json, read_json_if_exists},
+    folder::{CONFIG, ENVIRONMENT, METRICS, PROGRESS, RESULT, complete_lines, holds_run, parse_line},
+};
+
+/// A run as it lies on disk, under way or finished. Reading takes no lock and never disturbs the writer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// The run folder.
+    pub path: PathBuf,
+    /// How the run was configured.
+    pub config: RunConfig,
+    /// Where it took place, or was last resumed.
+    pub environment: Environment,
+    /// The complete lines of `metrics.jsonl`, in order.
+    pub records: Vec<Record>,
+    /// How far it is, once it has said so.
+    pub progress: Option<Progress>,
+    /// The outcome; `None` until the run is finished.
+    pub result: Option<RunResult>,
+}
+
+impl Run {
+    /// Reads a run folder. An unterminated last line of `metrics.jsonl` is being written, or was torn by a kill: it is
+    /// ignored.
+    ///
+    /// # Errors
+    /// [`Error::NotARun`] if there is no `config.toml`, [`Error::MalformedLine`] or [`Error::Malformed`] naming what cannot
+    /// be understood, [`Error::Read`].
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if !holds_run(path) {
+            return Err(Error::NotARun { path: path.into() });
+        }
+        // The result first: once it exists the metrics are complete, so what is read after it is.
+        let result = read_json_if_exists(&path.join(RESULT))?;
+        Ok(Self {
+            path: path.into(),
+            config: read_config(path)?,
+            environment: read_json(&path.join(ENVIRONMENT))?,
+            records: read_records(&path.join(METRICS))?,
+            progress: read_json_if_exists(&path.join(PROGRESS))?,
+            result,
+        })
+    }
+
+    /// Whether the run has a result.
+    pub fn is_finished(&self) -> bool {
+        self.result.is_some()
+    }
+
+    /// The epoch records, in order.
+    pub fn epochs(&self) -> impl Iterator<Item = &EpochRecord> {
+        self.records.iter().filter_map(|record| match record {
+            Record::Epoch(epoch) => Some(epoch),
+            Record::Step(_) => None,
+        })
+    }
+
+    /// The step records, in order.
+    pub fn steps(&self) -> impl Iterator<Item = &StepRecord> {
+        self.records.iter().filter_map(|record| match record {
+            Record::Step(step) => Some(step),
+            Record::Epoch(_) => None,
+        })
+    }
+}
+
+pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
+    let path = folder.join(CONFIG);
+    let text = fs::read_to_string(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
+    RunConfig::from_toml(&text).map_err(|error| match error {
+        Error::Config { cause } => Error::Malformed { path, cause },
+        other => other,
+    })
+}
+
+fn read_records(path: &Path) -> Result<Vec<Record>> {
+    let bytes = fs::read(path).map_err(|cause| Error::Read { path: path.into(), cause })?;
+    complete_lines(&bytes).enumerate().map(|(index, line)| parse_line(path, index, line)).collect()
+}

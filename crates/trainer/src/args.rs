@@ -1,0 +1,310 @@
+//! The command line, as it is typed. What it means is decided in the commands' own modules.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pointwise_engine::{DeviceChoice, EngineKind};
+use pointwise_models::Network;
+use std::path::PathBuf;
+
+/// Train, evaluate and summarise the networks of a CIFAR-10 study of pointwise convolutions.
+#[derive(Debug, Parser)]
+#[command(name = "trainer", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (train --resume goes on).";
+
+/// The largest integer of TOML, in which a run's configuration is kept.
+const MAX_SEED: u64 = i64::MAX as u64;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a network; every default is the study's.
+    Train(Box<TrainArgs>),
+    /// Evaluate a checkpoint, or a PyTorch state_dict saved as safetensors.
+    Eval(EvalArgs),
+    /// Show the layers of the networks with shapes, parameters and multiply-accumulates.
+    Summary(SummaryArgs),
+    /// Fetch, check and describe the data.
+    Data(DataArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// The network [required, but with --resume].
+    #[arg(long, value_enum)]
+    pub(crate) model: Option<Model>,
+    /// Folder for the run [default: runs/MODEL-seedSEED].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_dir: Option<PathBuf>,
+    /// Go on with the run in the run folder, or start it when there is none.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Passes over the training images [default: 10].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) epochs: Option<u32>,
+    /// Images in a batch [default: 126].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch_size: Option<u32>,
+    /// Learning rate of Adam [default: 0.001].
+    #[arg(long, value_name = "RATE", value_parser = positive)]
+    pub(crate) lr: Option<f64>,
+    /// Factor of the L2 penalty, coupled [default: 0.0005].
+    #[arg(long, value_name = "FACTOR", value_parser = not_negative)]
+    pub(crate) weight_decay: Option<f64>,
+    /// Dropout probability, for networks that have dropout [default: 0.5].
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub(crate) dropout: Option<f64>,
+    /// Seed of initial values, order, augmentation, dropout and validation split [default: 42].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
+    pub(crate) seed: Option<u64>,
+    /// Hold N training images out, choose the best epoch by them, and leave the test set for the end [default: 0].
+    #[arg(long, value_name = "N")]
+    pub(crate) val_split: Option<u32>,
+    /// Augmentation of the training images [default: crop-flip].
+    #[arg(long, value_enum)]
+    pub(crate) augment: Option<Augment>,
+    /// Whether every epoch has an order of its own [default: true].
+    #[arg(long, value_name = "true|false")]
+    pub(crate) shuffle: Option<bool>,
+    /// Start from these weights: a checkpoint, or a PyTorch state_dict saved as safetensors.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) init: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) data: DataSource,
+    /// Train on the first N images only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit_train: Option<u32>,
+    /// Test on the first N images only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit_test: Option<u32>,
+    /// Stop after N steps of the run, with a checkpoint; --resume goes on.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) max_steps: Option<u64>,
+    /// Record the loss of every Nth step [default: 10].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) log_every: Option<u32>,
+    /// Save a checkpoint at least every N seconds, and after every epoch.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) checkpoint_every: u64,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// The weights file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: PathBuf,
+    /// The network, when the file does not say.
+    #[arg(long, value_enum)]
+    pub(crate) model: Option<Model>,
+    /// Which images.
+    #[arg(long, value_enum, default_value = "test")]
+    pub(crate) split: Split,
+    #[command(flatten)]
+    pub(crate) data: DataSource,
+    /// The first N images only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+    /// Images in a batch.
+    #[arg(long, value_name = "N", default_value_t = 126, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch_size: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SummaryArgs {
+    /// One network only.
+    #[arg(long, value_enum)]
+    pub(crate) model: Option<Model>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Make sure that CIFAR-10 is there: download it unless the folder has it.
+    Fetch {
+        /// Where it is to be [default: a folder in the user's cache].
+        #[arg(long, value_name = "DIR", env = "CIFAR10_DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Read every file and check its records and labels.
+    Verify {
+        /// Where the data is [default: a folder in the user's cache].
+        #[arg(long, value_name = "DIR", env = "CIFAR10_DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Count the classes, and measure mean and standard deviation of the channels.
+    Stats(DataSource),
+}
+
+/// Where images come from.
+#[derive(Debug, Args)]
+pub(crate) struct DataSource {
+    /// The dataset [default: cifar10].
+    #[arg(long, value_enum)]
+    pub(crate) data: Option<DataKind>,
+    /// Folder with CIFAR-10: binary files, the official archive, or train/ and test/ with a folder of images for each class
+    /// [default: a folder in the user's cache, filled by a download].
+    #[arg(long, value_name = "DIR", env = "CIFAR10_DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Seed of the synthetic images [default: 42].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
+    pub(crate) data_seed: Option<u64>,
+}
+
+/// What computes.
+#[derive(Debug, Args)]
+pub(crate) struct Compute {
+    /// Engine: reference, cpu or cuda [default: reference].
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) engine: Option<EngineKind>,
+    /// Device: auto, cpu, cuda or cuda:N [default: auto].
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceChoice>,
+    /// Computing threads [default: RAYON_NUM_THREADS, or the number of processors].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Model {
+    /// Plain features, three linear layers: 6,979,146 parameters.
+    AlexnetPlain,
+    /// The same features, a pointwise convolution and a global average: 2,256,458 parameters.
+    Alexnet,
+    /// Pointwise convolutions between the 3x3 ones: 1,485,386 parameters.
+    Nin,
+}
+
+impl Model {
+    pub(crate) fn name(self) -> &'static str {
+        Network::NAMES[self as usize]
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Augment {
+    /// Random crop after 4 pixels of black padding, and random horizontal flip.
+    CropFlip,
+    /// The images as they are.
+    None,
+}
+
+impl Augment {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::CropFlip => "crop-flip",
+            Self::None => "none",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DataKind {
+    /// CIFAR-10 from a folder, or downloaded once.
+    Cifar10,
+    /// Ten drawn classes, made on the spot: no download.
+    Synthetic,
+    /// CIFAR-10 from the Hugging Face Hub (needs a build with the feature `huggingface`).
+    Huggingface,
+}
+
+impl DataKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Cifar10, Self::Synthetic, Self::Huggingface];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cifar10 => "cifar10",
+            Self::Synthetic => "synthetic",
+            Self::Huggingface => "huggingface",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Split {
+    Test,
+    Train,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text, "a number above 0", |value| value > 0.0 && value.is_finite())
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    number(text, "a number from 0 up", |value| value >= 0.0 && value.is_finite())
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    number(text, "a number from 0 to below 1", |value| (0.0..1.0).contains(&value))
+}
+
+fn number(text: &str, what: &str, is_good: impl Fn(f64) -> bool) -> Result<f64, String> {
+    text.parse().ok().filter(|value| is_good(*value)).ok_or_else(|| format!("give {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn models_have_the_networks_names() {
+        for model in Model::value_variants() {
+            let value = model.to_possible_value().unwrap();
+            assert_eq!(value.get_name(), model.name());
+            assert!(Network::by_name(model.name(), 0.5).is_ok());
+        }
+        for kind in DataKind::ALL {
+            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let bad: [&[&str]; 10] = [
+            &["--lr", "NaN"],
+            &["--lr", "0"],
+            &["--lr", "inf"],
+            &["--weight-decay", "-1"],
+            &["--dropout", "1"],
+            &["--epochs", "0"],
+            &["--batch-size", "0"],
+            &["--log-every", "0"],
+            &["--model", "vgg"],
+            &["--engine", "torch"],
+        ];
+        for options in bad {
+            let line = ["trainer", "train"].iter().chain(options);
+            let error = Cli::try_parse_from(line).expect_err("must be refused");
+            assert_eq!(error.exit_code(), 2, "{options:?}");
+        }
+    }
+}

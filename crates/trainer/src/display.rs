@@ -1,0 +1,209 @@
+//! Progress on stderr: a bar on a terminal, plain lines elsewhere; and the study's lines on stdout.
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pointwise_data::Progress;
+use pointwise_runs::EpochRecord;
+use pointwise_training::{Observer, StepProgress};
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Plain lines come at most this often.
+const LINE_PERIOD: Duration = Duration::from_secs(10);
+
+/// Follows a training.
+pub(crate) struct TrainingDisplay {
+    epochs: u32,
+    bar: ProgressBar,
+    plain: bool,
+    began: Instant,
+    last_line: Instant,
+    /// Images and steps trained in this process.
+    images: u64,
+    steps: u64,
+    loss: Option<f64>,
+}
+
+impl TrainingDisplay {
+    pub(crate) fn new(epochs: u32) -> Self {
+        let plain = !std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(
+            Some(0),
+            if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() },
+        );
+        bar.set_style(style("{prefix} {wide_bar} {pos}/{len} {msg}"));
+        let now = Instant::now();
+        Self { epochs, bar, plain, began: now, last_line: now, images: 0, steps: 0, loss: None }
+    }
+
+    /// Prints a line to stdout around the bar; a reader that went away does not stop a training.
+    fn print(&self, line: &str) {
+        self.bar.suspend(|| crate::print(line).unwrap_or_default());
+    }
+}
+
+impl Observer for TrainingDisplay {
+    fn step(&mut self, at: &StepProgress) {
+        self.images += at.images as u64;
+        self.steps += 1;
+        self.loss = at.loss.or(self.loss);
+        let seconds = self.began.elapsed().as_secs_f64();
+        let total = u64::from(self.epochs) * at.batches as u64;
+        let left = seconds / self.steps as f64 * total.saturating_sub(at.step) as f64;
+        let left = HumanDuration(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX));
+        let rate = self.images as f64 / seconds;
+        let loss = self.loss.map_or_else(String::new, |loss| format!("loss {loss:.4}, "));
+        if self.plain {
+            if self.last_line.elapsed() >= LINE_PERIOD {
+                self.last_line = Instant::now();
+                let (epoch, epochs, step) = (at.epoch, self.epochs, at.step);
+                eprintln!(
+                    "epoch {epoch}/{epochs}, step {step}/{total}, {loss}{rate:.0} images/s, {left:#} left"
+                );
+            }
+        } else {
+            self.bar.set_prefix(format!("epoch {}/{}", at.epoch, self.epochs));
+            self.bar.set_length(at.batches as u64);
+            self.bar.set_position(at.batch as u64);
+            self.bar.set_message(format!("{loss}{rate:.0} images/s, {left:#} left"));
+        }
+    }
+
+    fn evaluating(&mut self, done: usize, total: usize) {
+        self.bar.set_prefix("evaluating");
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+        self.bar.set_message("");
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        self.print(&epoch_line(record, self.epochs));
+    }
+}
+
+impl Drop for TrainingDisplay {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// The study's line of an epoch. Its "Val" are the images that choose the best epoch: the test set, or those held out.
+fn epoch_line(record: &EpochRecord, epochs: u32) -> String {
+    let loss = record.val_loss.or(record.test_loss).unwrap_or(f64::NAN);
+    let accuracy = record.val_acc.or(record.test_acc).unwrap_or(f64::NAN);
+    format!(
+        "Epoch {:02}/{epochs:02} | Train Loss {:.4} Acc {:.2}% | Val Loss {loss:.4} Acc {:.2}% | Best Val Acc {:.2}%",
+        record.epoch,
+        record.train_loss,
+        100.0 * record.train_acc,
+        100.0 * accuracy,
+        100.0 * record.best_acc
+    )
+}
+
+/// The study's last line.
+pub(crate) fn final_line(model: &str, accuracy: f64, loss: f64) -> String {
+    format!("Final {} Test Accuracy: {:.2}% (loss {loss:.4})", model.to_uppercase(), 100.0 * accuracy)
+}
+
+/// Follows loading and downloading.
+#[derive(Default)]
+pub(crate) struct LoadingDisplay {
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Progress for LoadingDisplay {
+    fn start(&self, what: &str, total: Option<u64>) {
+        let new = if std::io::stderr().is_terminal() {
+            let bar = match total {
+                Some(total) => ProgressBar::new(total)
+                    .with_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left")),
+                None => ProgressBar::new_spinner(),
+            };
+            bar.set_message(what.to_owned());
+            Some(bar)
+        } else {
+            eprintln!("{what}");
+            None
+        };
+        self.with(|bar| *bar = new);
+    }
+
+    fn advance(&self, position: u64) {
+        self.with(|bar| {
+            if let Some(bar) = bar {
+                bar.set_position(position);
+            }
+        });
+    }
+
+    fn finish(&self) {
+        self.with(|bar| {
+            if let Some(bar) = bar.take() {
+                bar.finish_and_clear();
+            }
+        });
+    }
+
+    fn note(&self, message: &str) {
+        self.with(|bar| match bar {
+            Some(bar) => bar.suspend(|| eprintln!("{message}")),
+            None => eprintln!("{message}"),
+        });
+    }
+}
+
+impl LoadingDisplay {
+    fn with(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
+        // A display that another thread broke off is still good enough to draw on.
+        act(&mut self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+}
+
+/// A template that is checked by the test below; indicatif's plain one stands in for a wrong one.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines of the published run.
+    #[test]
+    fn lines_are_the_studys_to_the_letter() {
+        let record = EpochRecord {
+            epoch: 1,
+            step: 397,
+            train_loss: 1.54784,
+            train_acc: 0.424_66,
+            test_loss: Some(1.202_58),
+            test_acc: Some(0.562),
+            val_loss: None,
+            val_acc: None,
+            best_acc: 0.562,
+            best_epoch: 1,
+            train_seconds: 1.0,
+            eval_seconds: 1.0,
+            seconds: 2.0,
+        };
+        assert_eq!(
+            epoch_line(&record, 10),
+            "Epoch 01/10 | Train Loss 1.5478 Acc 42.47% | Val Loss 1.2026 Acc 56.20% | Best Val Acc 56.20%"
+        );
+        assert_eq!(
+            final_line("alexnet_plain", 0.7858, 0.6424),
+            "Final ALEXNET_PLAIN Test Accuracy: 78.58% (loss 0.6424)"
+        );
+    }
+
+    #[test]
+    fn templates_are_valid() {
+        for template in [
+            "{prefix} {wide_bar} {pos}/{len} {msg}",
+            "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
+        ] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `trainer summary`.
+
+use crate::args::{Model, SummaryArgs};
+use crate::print;
+use clap::ValueEnum;
+use pointwise_models::{Network, NetworkError, Row};
+use serde::Serialize;
+use std::fmt::Write;
+
+#[derive(Serialize)]
+struct ModelSummary {
+    model: &'static str,
+    parameters: usize,
+    /// For one image.
+    macs: usize,
+    layers: Vec<LayerSummary>,
+}
+
+#[derive(Serialize)]
+struct LayerSummary {
+    path: String,
+    layer: String,
+    output: Vec<usize>,
+    parameters: usize,
+    macs: usize,
+}
+
+pub(crate) fn run(args: &SummaryArgs) -> anyhow::Result<()> {
+    let models = args.model.map_or_else(|| Model::value_variants().to_vec(), |model| vec![model]);
+    let summaries = models.into_iter().map(summarise).collect::<Result<Vec<_>, _>>()?;
+    if args.json {
+        return Ok(print(&serde_json::to_string_pretty(&summaries)?)?);
+    }
+    let tables: Vec<String> = summaries.iter().map(table).collect();
+    Ok(print(&tables.join("\n\n"))?)
+}
+
+fn summarise(model: Model) -> Result<ModelSummary, NetworkError> {
+    let network = Network::by_name(model.name(), Network::DROPOUT)?;
+    let layers = network.table()?.into_iter().map(|Row { path, layer, output, parameters, macs }| {
+        LayerSummary { path, layer, output, parameters, macs }
+    });
+    Ok(ModelSummary {
+        model: model.name(),
+        parameters: network.parameter_count()?,
+        macs: network.macs()?,
+        layers: layers.collect(),
+    })
+}
+
+fn table(summary: &ModelSummary) -> String {
+    let mut text = format!(
+        "{}\n{:<14} {:<22} {:>14} {:>11} {:>13}",
+        summary.model, "name", "layer", "output", "parameters", "MACs"
+    );
+    let mut row = |path: &str, layer: &str, output: &str, parameters: usize, macs: usize| {
+        let (parameters, macs) = (grouped(parameters), grouped(macs));
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n{path:<14} {layer:<22} {output:>14} {parameters:>11} {macs:>13}");
+    };
+    for LayerSummary { path, layer, output, parameters, macs } in &summary.layers {
+        let output: Vec<String> = output.iter().map(usize::to_string).collect();
+        row(path, layer, &output.join(" x "), *parameters, *macs);
+    }
+    row("total", "", "", summary.parameters, summary.macs);
+    text
+}
+
+/// 6979146 as 6,979,146.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (6_979_146, "6,979,146")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn the_tables_show_the_published_totals() {
+        for (model, total) in
+            [(Model::AlexnetPlain, "6,979,146"), (Model::Alexnet, "2,256,458"), (Model::Nin, "1,485,386")]
+        {
+            let text = table(&summarise(model).unwrap());
+            let last = text.lines().last().unwrap();
+            assert!(last.starts_with("total") && last.contains(total), "{last}");
+        }
+    }
+}

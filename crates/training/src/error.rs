@@ -1,0 +1,33 @@
+use pointwise_engine::EngineError;
+use std::path::PathBuf;
+
+/// Why a training or an evaluation stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainingError {
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The run folder could not be read or written.
+    #[error(transparent)]
+    Run(#[from] pointwise_runs::Error),
+    /// A weights file could not be read.
+    #[error("{path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A weights file is not what it should be.
+    #[error("{path} is not a usable safetensors file: {reason}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The first thing that is wrong.
+        reason: String,
+    },
+    /// A value of the configuration does not fit the data.
+    #[error("{0}")]
+    Configuration(String),
+}

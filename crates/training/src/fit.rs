@@ -1,0 +1,489 @@
+//! The loop.
+
+use crate::checkpoint::{self, Best, Meta, Position};
+use crate::{Splits, TrainingError};
+use pointwise_data::{Augmentation, BatchSettings, Images, evaluation_batches, training_batches};
+use pointwise_engine::{Batch, Engine, Totals};
+use pointwise_runs::{
+    Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State, StepRecord,
+    timestamp,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// `progress.json` is renewed at most this often, for those who watch a run.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
+
+/// What is trained on what.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The resolved configuration.
+    pub config: &'a RunConfig,
+    /// The images.
+    pub splits: &'a Splits,
+    /// Set from outside to end the run early: after the step in hand, with a checkpoint to go on from.
+    pub stop: &'a AtomicBool,
+}
+
+/// Follows a run as it goes: for displays.
+pub trait Observer {
+    /// A training step is done.
+    fn step(&mut self, progress: &StepProgress);
+    /// An evaluation goes on: images done, of how many.
+    fn evaluating(&mut self, done: usize, total: usize);
+    /// An epoch is done and recorded.
+    fn epoch(&mut self, record: &EpochRecord);
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy)]
+pub struct StepProgress {
+    /// The epoch, from 1.
+    pub epoch: u32,
+    /// Batches of the epoch done.
+    pub batch: usize,
+    /// Batches in an epoch.
+    pub batches: usize,
+    /// Steps of the run done.
+    pub step: u64,
+    /// Images in the newest batch.
+    pub images: usize,
+    /// Its mean loss, on the steps that are recorded.
+    pub loss: Option<f64>,
+}
+
+/// How a call of [`fit`] ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished(RunResult),
+    /// Stopped from outside, with a checkpoint after this many steps.
+    Interrupted {
+        /// Steps of the run done.
+        step: u64,
+    },
+    /// `max_steps` are done, with a checkpoint.
+    StepLimit {
+        /// Steps of the run done.
+        step: u64,
+        /// Mean loss of the newest batch, in nats.
+        last_loss: f64,
+    },
+}
+
+/// Trains until the end, an interruption or an error. When `run` holds a `last` checkpoint, goes on from it, to the same bytes
+/// (but for the measured seconds) as a run that was never stopped.
+///
+/// # Errors
+/// [`TrainingError`]: the engine's (a loss that is not finite, among others), the run folder's, or a damaged checkpoint's.
+pub fn fit(
+    job: Job<'_>,
+    engine: &mut dyn Engine,
+    run: &mut RunFolder,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, TrainingError> {
+    let mut session = Session::begin(job, engine, run, observer)?;
+    let outcome = session.run();
+    if outcome.is_err() {
+        // The error in hand matters more than one of telling it to those who watch.
+        let _ = session.show(State::Failed);
+    }
+    outcome
+}
+
+/// Evaluates the engine on images in order, leaving its totals set to the result; `None` when `stop` was set meanwhile.
+///
+/// # Errors
+/// The engine's.
+pub fn evaluate(
+    engine: &mut dyn Engine,
+    images: &Arc<Images>,
+    batch_size: usize,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Option<Totals>, TrainingError> {
+    engine.set_totals(Totals::default())?;
+    let mut prepared = evaluation_batches(images, batch_size);
+    let mut done = 0;
+    while let Some(batch) = prepared.next() {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        engine.evaluate(Batch { images: &batch.images, labels: &batch.labels })?;
+        done += batch.labels.len();
+        observer.evaluating(done, images.len());
+        prepared.recycle(batch);
+    }
+    Ok(Some(engine.totals()?))
+}
+
+/// Where the loop is; what a checkpoint holds beside the engine's state.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    epoch: u32,
+    batch: usize,
+    step: u64,
+    /// Of the epoch's training so far.
+    totals: Totals,
+    best: Option<Best>,
+}
+
+/// An epoch's results; without a validation split there is a test, with one there is none before the end of the run.
+struct Scores {
+    validation: Option<Totals>,
+    test: Option<Totals>,
+    train_seconds: f64,
+}
+
+struct Session<'a> {
+    job: Job<'a>,
+    settings: BatchSettings,
+    /// In an epoch.
+    batches: usize,
+    engine: &'a mut dyn Engine,
+    run: &'a mut RunFolder,
+    observer: &'a mut dyn Observer,
+    at: Cursor,
+    clock: Clock,
+}
+
+impl<'a> Session<'a> {
+    fn begin(
+        job: Job<'a>,
+        engine: &'a mut dyn Engine,
+        run: &'a mut RunFolder,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self, TrainingError> {
+        let config = job.config;
+        let settings = BatchSettings {
+            seed: config.seed,
+            batch_size: config.batch_size as usize,
+            shuffle: config.shuffle,
+            augmentation: if config.augment == "none" { Augmentation::None } else { Augmentation::CropFlip },
+        };
+        let mut at = Cursor { epoch: 1, batch: 0, step: 0, totals: Totals::default(), best: None };
+        let path = run.checkpoint_path(Checkpoint::Last);
+        if path.exists() {
+            let (state, meta) = checkpoint::read(&path)?;
+            let damaged =
+                |reason: &str| TrainingError::Checkpoint { path: path.clone(), reason: reason.to_owned() };
+            let meta = meta.ok_or_else(|| damaged("it does not say where its run stood"))?;
+            let position = meta.position.ok_or_else(|| damaged("it does not say where its run stood"))?;
+            engine.load_state(&state)?;
+            at = Cursor {
+                epoch: meta.epoch,
+                batch: position.batch,
+                step: meta.step,
+                totals: position.totals(),
+                best: meta.best,
+            };
+            if at.epoch > config.epochs + 1 {
+                return Err(TrainingError::Configuration(format!(
+                    "the run has {} epochs behind it; give --epochs {} or more",
+                    at.epoch - 1,
+                    at.epoch - 1
+                )));
+            }
+        }
+        // Steps that the checkpoint does not know will be taken, and recorded, again.
+        run.rewind(at.step, at.epoch - 1)?;
+        let clock = Clock::begin(run, at.step)?;
+        let batches = job.splits.train.len().div_ceil(settings.batch_size);
+        Ok(Self { job, settings, batches, engine, run, observer, at, clock })
+    }
+
+    fn run(&mut self) -> Result<Outcome, TrainingError> {
+        while self.at.epoch <= self.job.config.epochs {
+            if !self.train_epoch()? {
+                return self.pause();
+            }
+            let Some(scores) = self.evaluate_epoch()? else { return self.pause() };
+            self.record_epoch(&scores)?;
+        }
+        self.finish()
+    }
+
+    /// Trains to the end of the epoch; false when it was stopped before.
+    fn train_epoch(&mut self) -> Result<bool, TrainingError> {
+        self.engine.set_totals(self.at.totals)?;
+        let mut prepared =
+            training_batches(&self.job.splits.train, self.settings, self.at.epoch, self.at.batch);
+        while self.at.batch < self.batches {
+            if self.stopped() || self.job.config.max_steps.is_some_and(|limit| self.at.step >= limit) {
+                break;
+            }
+            let Some(batch) = prepared.next() else { break };
+            self.engine.train_step(Batch { images: &batch.images, labels: &batch.labels })?;
+            self.at.batch += 1;
+            self.at.step += 1;
+            self.after_step(batch.labels.len())?;
+            prepared.recycle(batch);
+        }
+        self.at.totals = self.engine.totals()?;
+        Ok(self.at.batch == self.batches)
+    }
+
+    /// Records, shows and saves what is due.
+    fn after_step(&mut self, images: usize) -> Result<(), TrainingError> {
+        let Cursor { epoch, batch, step, .. } = self.at;
+        let mut loss = None;
+        if step.is_multiple_of(u64::from(self.job.config.log_every)) {
+            let last_loss = self.engine.totals()?.last_loss;
+            loss = Some(last_loss);
+            let seconds = self.clock.seconds();
+            self.run.append(&Record::Step(StepRecord { epoch, step, loss: last_loss, seconds }))?;
+        }
+        if self.clock.progress_due() {
+            self.show(State::Running)?;
+        }
+        if self.clock.checkpoint_due(self.job.config.checkpoint_every) {
+            self.at.totals = self.engine.totals()?;
+            self.save_last()?;
+        }
+        self.observer.step(&StepProgress { epoch, batch, batches: self.batches, step, images, loss });
+        Ok(())
+    }
+
+    /// Without a validation split the test set chooses the best epoch, as the study does; with one, the test set is left for the
+    /// end. `None` when it was stopped before the end.
+    fn evaluate_epoch(&mut self) -> Result<Option<Scores>, TrainingError> {
+        let train_seconds = self.clock.since_epoch();
+        let splits = self.job.splits;
+        let images = splits.validation.as_ref().unwrap_or(&splits.test);
+        let Some(totals) = self.evaluate(images)? else { return Ok(None) };
+        let (validation, test) = match splits.validation {
+            Some(_) => (Some(totals), None),
+            None => (None, Some(totals)),
+        };
+        Ok(Some(Scores { validation, test, train_seconds }))
+    }
+
+    fn evaluate(&mut self, images: &Arc<Images>) -> Result<Option<Totals>, TrainingError> {
+        evaluate(self.engine, images, self.settings.batch_size, self.job.stop, self.observer)
+    }
+
+    fn record_epoch(&mut self, scores: &Scores) -> Result<(), TrainingError> {
+        let chooser = scores.validation.or(scores.test).unwrap_or_default();
+        let best = match self.at.best {
+            Some(best) if best.accuracy >= chooser.accuracy() => best,
+            _ => Best { epoch: self.at.epoch, accuracy: chooser.accuracy(), loss: chooser.loss() },
+        };
+        self.at.best = Some(best);
+        if best.epoch == self.at.epoch {
+            self.save_best()?;
+        }
+        let record = EpochRecord {
+            epoch: self.at.epoch,
+            step: self.at.step,
+            train_loss: self.at.totals.loss(),
+            train_acc: self.at.totals.accuracy(),
+            test_loss: scores.test.map(|totals| totals.loss()),
+            test_acc: scores.test.map(|totals| totals.accuracy()),
+            val_loss: scores.validation.map(|totals| totals.loss()),
+            val_acc: scores.validation.map(|totals| totals.accuracy()),
+            best_acc: best.accuracy,
+            best_epoch: best.epoch,
+            train_seconds: scores.train_seconds,
+            eval_seconds: self.clock.since_epoch() - scores.train_seconds,
+            seconds: self.clock.seconds(),
+        };
+        self.run.append(&Record::Epoch(record.clone()))?;
+        self.clock.next_epoch();
+        self.at = Cursor { epoch: self.at.epoch + 1, batch: 0, totals: Totals::default(), ..self.at };
+        self.save_last()?;
+        self.observer.epoch(&record);
+        Ok(())
+    }
+
+    /// Leaves a checkpoint of a run that goes on another time.
+    fn pause(&mut self) -> Result<Outcome, TrainingError> {
+        self.save_last()?;
+        self.show(State::Interrupted)?;
+        let step = self.at.step;
+        Ok(if self.stopped() {
+            Outcome::Interrupted { step }
+        } else {
+            Outcome::StepLimit { step, last_loss: self.at.totals.last_loss }
+        })
+    }
+
+    /// The last evaluation and the result.
+    fn finish(&mut self) -> Result<Outcome, TrainingError> {
+        let splits = self.job.splits;
+        let Some(last) = self.evaluate(&splits.test)? else { return self.pause() };
+        let Some(best) = self.at.best else {
+            return Err(TrainingError::Configuration("the run has no epoch behind it".to_owned()));
+        };
+        // What the best epoch's weights reach on the test set: known already when the test set chose them.
+        let (best_test_loss, best_test_acc) = if splits.validation.is_none() {
+            (best.loss, best.accuracy)
+        } else {
+            let last_state = self.engine.state()?;
+            let (state, _) = checkpoint::read(&self.run.checkpoint_path(Checkpoint::Best))?;
+            self.engine.load_state(&state)?;
+            let Some(totals) = self.evaluate(&splits.test)? else {
+                self.engine.load_state(&last_state)?;
+                return self.pause();
+            };
+            (totals.loss(), totals.accuracy())
+        };
+        let (train_seconds, eval_seconds) = self.clock.sums(self.run)?;
+        let result = RunResult {
+            final_loss: last.loss(),
+            final_acc: last.accuracy(),
+            best_acc: best.accuracy,
+            best_epoch: best.epoch,
+            best_test_acc: Some(best_test_acc),
+            best_test_loss: Some(best_test_loss),
+            epochs: self.at.epoch - 1,
+            steps: self.at.step,
+            seconds: self.clock.seconds(),
+            train_seconds,
+            eval_seconds,
+            peak_memory_bytes: peak_memory(),
+            complete: true,
+        };
+        self.show(State::Finished)?;
+        self.run.finish(&result)?;
+        Ok(Outcome::Finished(result))
+    }
+
+    fn stopped(&self) -> bool {
+        self.job.stop.load(Ordering::Relaxed)
+    }
+
+    fn meta(&self, position: Option<Position>) -> Meta {
+        Meta {
+            model: self.job.config.model.clone(),
+            dropout: self.job.config.dropout,
+            seed: self.job.config.seed,
+            epoch: self.at.epoch,
+            step: self.at.step,
+            best: self.at.best,
+            position,
+        }
+    }
+
+    fn save_best(&mut self) -> Result<(), TrainingError> {
+        let mut state = self.engine.state()?;
+        state.moments = None;
+        let path = self.run.checkpoint_path(Checkpoint::Best);
+        let bytes = checkpoint::encode(&path, &state, &self.meta(None))?;
+        Ok(self.run.write_checkpoint(Checkpoint::Best, &bytes)?)
+    }
+
+    fn save_last(&mut self) -> Result<(), TrainingError> {
+        let position = Position::new(self.at.batch, &self.at.totals);
+        let path = self.run.checkpoint_path(Checkpoint::Last);
+        let bytes = checkpoint::encode(&path, &self.engine.state()?, &self.meta(Some(position)))?;
+        // Before the checkpoint: it tells how many seconds the checkpoint's steps took.
+        self.show(State::Running)?;
+        self.run.write_checkpoint(Checkpoint::Last, &bytes)?;
+        self.clock.saved();
+        Ok(())
+    }
+
+    fn show(&mut self, state: State) -> Result<(), TrainingError> {
+        let steps = u64::from(self.job.config.epochs) * self.batches as u64;
+        self.run.write_progress(&Progress {
+            epoch: self.at.epoch.min(self.job.config.epochs),
+            epochs: self.job.config.epochs,
+            step: self.at.step,
+            steps: self.job.config.max_steps.map_or(steps, |limit| limit.min(steps)),
+            seconds: self.clock.seconds(),
+            images_per_second: self.clock.rate(self.at.step) * self.settings.batch_size as f64,
+            state,
+            updated: timestamp(),
+        })?;
+        self.clock.shown();
+        Ok(())
+    }
+}
+
+/// Seconds of the run, those before an interruption included.
+#[derive(Debug)]
+struct Clock {
+    started: Instant,
+    /// Seconds and steps of the run before this process.
+    seconds_before: f64,
+    steps_before: u64,
+    /// When the epoch began, in seconds of the run.
+    epoch_began: f64,
+    last_saved: Instant,
+    last_shown: Instant,
+}
+
+impl Clock {
+    fn begin(run: &RunFolder, step: u64) -> Result<Self, TrainingError> {
+        let past = Run::read(run.path())?;
+        let recorded = match past.records.last() {
+            Some(Record::Step(record)) => record.seconds,
+            Some(Record::Epoch(record)) => record.seconds,
+            None => 0.0,
+        };
+        let seconds_before = match &past.progress {
+            Some(progress) if progress.step == step => progress.seconds.max(recorded),
+            _ => recorded,
+        };
+        let epoch_began = past.epochs().last().map_or(0.0, |epoch| epoch.seconds);
+        let now = Instant::now();
+        Ok(Self {
+            started: now,
+            seconds_before,
+            steps_before: step,
+            epoch_began,
+            last_saved: now,
+            last_shown: now,
+        })
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// Steps a second in this process; 0 before the first.
+    fn rate(&self, step: u64) -> f64 {
+        (step - self.steps_before) as f64 / self.started.elapsed().as_secs_f64()
+    }
+
+    fn since_epoch(&self) -> f64 {
+        self.seconds() - self.epoch_began
+    }
+
+    fn next_epoch(&mut self) {
+        self.epoch_began = self.seconds();
+    }
+
+    fn checkpoint_due(&self, period: Option<u64>) -> bool {
+        period.is_some_and(|seconds| self.last_saved.elapsed() >= Duration::from_secs(seconds))
+    }
+
+    fn saved(&mut self) {
+        self.last_saved = Instant::now();
+    }
+
+    fn progress_due(&self) -> bool {
+        self.last_shown.elapsed() >= PROGRESS_PERIOD
+    }
+
+    fn shown(&mut self) {
+        self.last_shown = Instant::now();
+    }
+
+    /// Seconds of all epochs' training and evaluation.
+    fn sums(&self, run: &RunFolder) -> Result<(f64, f64), TrainingError> {
+        let past = Run::read(run.path())?;
+        Ok(past.epochs().fold((0.0, 0.0), |(train, eval), epoch| {
+            (train + epoch.train_seconds, eval + epoch.eval_seconds)
+        }))
+    }
+}
+
+/// The largest resident set of this process so far, in bytes, where the system tells (Linux).
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}

@@ -1,0 +1,46 @@
+use crate::TrainingError;
+use pointwise_data::{Dataset, Images, split};
+use pointwise_runs::RunConfig;
+use std::sync::Arc;
+
+/// The images of a run: limited, and with the validation images held out.
+#[derive(Debug, Clone)]
+pub struct Splits {
+    /// Images to train on.
+    pub train: Arc<Images>,
+    /// Images held out of the training set to choose the best epoch by, with `val_split`.
+    pub validation: Option<Arc<Images>>,
+    /// Images for the test; without `val_split` they also choose the best epoch, as in the study.
+    pub test: Arc<Images>,
+}
+
+impl Splits {
+    /// The first `limit_train` and `limit_test` images, and from those training images `val_split` drawn by the seed.
+    ///
+    /// # Errors
+    /// [`TrainingError::Configuration`] when `val_split` leaves no image to train on.
+    pub fn new(dataset: Dataset, config: &RunConfig) -> Result<Self, TrainingError> {
+        let limit = |images: Images, limit: Option<u32>| match limit {
+            Some(limit) => images.truncated(limit as usize),
+            None => images,
+        };
+        let train = limit(dataset.train, config.limit_train);
+        let test = Arc::new(limit(dataset.test, config.limit_test));
+        if config.val_split == 0 {
+            return Ok(Self { train: Arc::new(train), validation: None, test });
+        }
+        let len = train.len() as u32;
+        if config.val_split >= len {
+            return Err(TrainingError::Configuration(format!(
+                "--val-split {} leaves none of the {len} training images to train on; give a smaller number",
+                config.val_split
+            )));
+        }
+        let (kept, held_out) = split(len, config.val_split, config.seed);
+        Ok(Self {
+            train: Arc::new(train.subset(&kept)),
+            validation: Some(Arc::new(train.subset(&held_out))),
+            test,
+        })
+    }
+}
