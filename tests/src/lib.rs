@@ -1,1 +1,125 @@
-//! Placeholder.
+//! What the tests of the real binary share.
+
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// A record of the binary layout: a label and 3 x 32 x 32 bytes.
+pub const RECORD: usize = 3073;
+
+/// The `trainer` binary of this checkout, brought up to date once for each test process.
+///
+/// Cargo does not build binaries of other packages for a test, and one that lies there may be older than the code.
+///
+/// # Panics
+/// When the build fails.
+pub fn trainer() -> &'static Path {
+    static TRAINER: OnceLock<PathBuf> = OnceLock::new();
+    TRAINER.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo can be started");
+        assert!(output.status.success(), "the build of the binaries failed");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "trainer")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .expect("cargo names the trainer's executable")
+    })
+}
+
+/// `trainer` with arguments, in an environment where no variable of the user's decides anything.
+pub fn command<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
+    let mut command = Command::new(trainer());
+    command
+        .args(arguments)
+        .env_remove("CIFAR10_DIR")
+        .env_remove("RAYON_NUM_THREADS")
+        // A backtrace that somebody asked for is no part of a message.
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs `trainer` to its end.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Output {
+    command(arguments).output().expect("trainer can be started")
+}
+
+/// Runs `trainer`, which must succeed, and gives its stdout.
+///
+/// # Panics
+/// When it fails.
+pub fn succeed<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("stdout is UTF-8")
+}
+
+/// Runs `trainer`, which must fail with `code` and one error message and without a panic; gives the message.
+///
+/// # Panics
+/// When it succeeds, panics or says more or less than one message.
+pub fn fail<I: AsRef<OsStr>>(code: i32, arguments: impl IntoIterator<Item = I>) -> String {
+    let output = run(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let messages: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(messages.len(), 1, "{stderr}");
+    messages[0].to_owned()
+}
+
+/// Writes CIFAR-10's binary layout with `records` made-up records a file.
+///
+/// # Panics
+/// When the folder cannot be written.
+pub fn write_binary_layout(folder: &Path, records: usize) {
+    for (file, name) in
+        ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
+            .iter()
+            .enumerate()
+    {
+        let mut bytes = Vec::with_capacity(records * RECORD);
+        for record in 0..records {
+            let label = (file + record) % 10;
+            bytes.push(label as u8);
+            bytes.extend((1..RECORD).map(|place| (place * (label + 3) + 41 * record + file) as u8));
+        }
+        fs::write(folder.join(format!("{name}.bin")), bytes).expect("the folder can be written");
+    }
+}
+
+/// The lines of a run's metrics, without the measured seconds, which alone differ between equal runs.
+///
+/// # Panics
+/// When there are none, or they are no JSON.
+pub fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).expect("the run has metrics");
+    text.lines()
+        .map(|line| {
+            let mut line: Value = serde_json::from_str(line).expect("a line is JSON");
+            line.as_object_mut().expect("a line is an object").retain(|key, _| !key.ends_with("seconds"));
+            line
+        })
+        .collect()
+}
+
+/// The bytes of a run's checkpoint, `best` or `last`.
+///
+/// # Panics
+/// When there is none.
+pub fn checkpoint(run: &Path, name: &str) -> Vec<u8> {
+    fs::read(run.join(format!("checkpoints/{name}.safetensors"))).expect("the run has the checkpoint")
+}

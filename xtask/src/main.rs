@@ -1,2 +1,85 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: runs the study and the project's checks.
+//!
+//! **Architecture invariant:** xtask never links the tensor library. It spawns `trainer` and reads run folders, so that it
+//! compiles in seconds.
+
+mod architecture;
+mod plan;
+mod reproduce;
+#[cfg(test)]
+mod testing;
+mod trainer;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+/// Runs the study and the project's checks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Repeat the study: train the networks with several seeds and hold them against the published figures.
+    Reproduce(Box<reproduce::Args>),
+    /// Check which crates depend on which.
+    Architecture,
+}
+
+/// How a task ended, if not with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Good,
+    /// Something was checked and is not as it should be.
+    Bad,
+    /// The figures are not the published ones.
+    Different,
+    /// The runs are not of the published experiment.
+    NotComparable,
+    Interrupted,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(match end {
+            End::Good => 0,
+            End::Bad => 1,
+            // 2 is clap's, for usage.
+            End::Different => 3,
+            End::NotComparable => 4,
+            End::Interrupted => 130,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let end = match Cli::parse().task {
+        Task::Reproduce(args) => reproduce::run(&args),
+        Task::Architecture => architecture::run(),
+    };
+    match end {
+        Ok(end) => end.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes a result to stdout. Whoever reads it may have enough of it before its end.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("stdout cannot be written")
+        }
+        _ => Ok(()),
+    }
+}

@@ -48,25 +48,25 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) resume: bool,
     /// Passes over the training images [default: 10].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) epochs: Option<u32>,
     /// Images in a batch [default: 126].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) batch_size: Option<u32>,
     /// Learning rate of Adam [default: 0.001].
-    #[arg(long, value_name = "RATE", value_parser = positive)]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) lr: Option<f64>,
     /// Factor of the L2 penalty, coupled [default: 0.0005].
-    #[arg(long, value_name = "FACTOR", value_parser = not_negative)]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, value_parser = not_negative)]
     pub(crate) weight_decay: Option<f64>,
     /// Dropout probability, for networks that have dropout [default: 0.5].
-    #[arg(long, value_name = "P", value_parser = probability)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     pub(crate) dropout: Option<f64>,
     /// Seed of initial values, order, augmentation, dropout and validation split [default: 42].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub(crate) seed: Option<u64>,
     /// Hold N training images out, choose the best epoch by them, and leave the test set for the end [default: 0].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) val_split: Option<u32>,
     /// Augmentation of the training images [default: crop-flip].
     #[arg(long, value_enum)]
@@ -80,16 +80,16 @@ pub(crate) struct TrainArgs {
     #[command(flatten)]
     pub(crate) data: DataSource,
     /// Train on the first N images only.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit_train: Option<u32>,
     /// Test on the first N images only.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit_test: Option<u32>,
     /// Stop after N steps of the run, with a checkpoint; --resume goes on.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_steps: Option<u64>,
     /// Record the loss of every Nth step [default: 10].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) log_every: Option<u32>,
     /// Save a checkpoint at least every N seconds, and after every epoch.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
@@ -169,7 +169,7 @@ pub(crate) struct DataSource {
     #[arg(long, value_name = "DIR", env = "CIFAR10_DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Seed of the synthetic images [default: 42].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub(crate) data_seed: Option<u64>,
 }
 
@@ -183,7 +183,7 @@ pub(crate) struct Compute {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
     /// Computing threads [default: RAYON_NUM_THREADS, or the number of processors].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
 }
 

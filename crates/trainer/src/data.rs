@@ -3,7 +3,7 @@
 use crate::args::{DataArgs, DataCommand, DataKind, DataSource};
 use crate::display::LoadingDisplay;
 use crate::print;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use etcetera::BaseStrategy;
 use pointwise_data::{
     CLASS_NAMES, Dataset, Error, Source, default_addresses, fetch, load, statistics, verify,
@@ -90,7 +90,12 @@ pub(crate) fn load_dataset(
             test: limit_test.map_or(SYNTHETIC_TEST, |limit| limit as usize),
         },
     };
-    Ok(load(&source, &LoadingDisplay::default())?)
+    load(&source, &LoadingDisplay::default()).map_err(|error| match error {
+        Error::NotFound { .. } | Error::NoSuchPath { .. } => anyhow!(
+            "{error}; name a folder that holds it with --data-dir, download it with `trainer data fetch`, or use --data synthetic"
+        ),
+        error => error.into(),
+    })
 }
 
 fn folder_or_cache(folder: Option<&Path>) -> anyhow::Result<PathBuf> {

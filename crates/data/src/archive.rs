@@ -1,0 +1,387 @@
+//! The official archive, checked before it is used and never unpacked by the paths it holds.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+use md5::{Digest, Md5};
+
+use crate::binary::{FOLDER, Records, TEST_FILE, TRAIN_FILES};
+use crate::files::{
+    Kind, hex, in_chunks, kind, put_in_place, reading, remove_if_there, sync_folder, writing,
+};
+use crate::{Error, Images, Progress};
+
+/// The name of the archive.
+pub(crate) const ARCHIVE: &str = "cifar-10-binary.tar.gz";
+
+/// The size and the checksum that an archive must have before a byte of it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveSpec {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// MD5 in lower-case hexadecimal.
+    pub md5: String,
+}
+
+impl ArchiveSpec {
+    /// What the authors of CIFAR-10 publish for `cifar-10-binary.tar.gz`.
+    #[must_use]
+    pub fn official() -> Self {
+        Self { bytes: 170_052_171, md5: "c32a1d4ab5d03f1284b67883e8d87530".to_owned() }
+    }
+}
+
+/// Refuses a file that is no archive by its name: to be told to delete it would be bad advice.
+pub(crate) fn expect_name(path: &Path) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
+        return Ok(());
+    }
+    Err(Error::NotAnArchive { path: path.to_owned() })
+}
+
+/// An archive whose size and checksum are right; it stays open, so what was checked is what is read.
+pub(crate) struct Checked {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+/// Opens `path` and checks its size and its MD5.
+pub(crate) fn check(path: &Path, spec: &ArchiveSpec, progress: &dyn Progress) -> Result<Checked, Error> {
+    let mut file = File::open(path).map_err(reading(path))?;
+    let bytes = file.metadata().map_err(reading(path))?.len();
+    if bytes != spec.bytes {
+        return Err(Error::ArchiveSize { path: path.to_owned(), actual: bytes, expected: spec.bytes });
+    }
+    progress.start(&format!("checking {}", path.display()), Some(bytes));
+    let mut hash = Md5::new();
+    in_chunks(&mut file, |chunk, position| {
+        hash.update(chunk);
+        progress.advance(position);
+    })
+    .map_err(reading(path))?;
+    progress.finish();
+    let actual = hex(&hash.finalize());
+    if actual != spec.md5 {
+        return Err(Error::ArchiveDigest { path: path.to_owned(), actual, expected: spec.md5.clone() });
+    }
+    file.rewind().map_err(reading(path))?;
+    Ok(Checked { path: path.to_owned(), file, bytes })
+}
+
+impl Checked {
+    /// Reads the training and the test images without writing anything.
+    pub(crate) fn load(self, progress: &dyn Progress) -> Result<(Images, Images), Error> {
+        let path = self.path.clone();
+        let mut members: [Option<Records>; 6] = Default::default();
+        self.each_member("reading", progress, |place, file, bytes, member| {
+            let mut records = Records::default();
+            records.read(&format!("{file} in {}", path.display()), &path, member, bytes, |_| ())?;
+            members[place] = Some(records);
+            Ok(())
+        })?;
+        let [train @ .., test] = members;
+        let mut all = Records::default();
+        for records in train.into_iter().flatten() {
+            all.append(records);
+        }
+        Ok((all.into_images()?, test.unwrap_or_default().into_images()?))
+    }
+
+    /// Unpacks the six files into `cifar-10-batches-bin` in `cache`, which has them all or stays as it is.
+    ///
+    /// The caller sees to it that nobody else unpacks there at the same time.
+    pub(crate) fn unpack(self, cache: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
+        let folder = cache.join(FOLDER);
+        // A fixed name: what a killed process left is overwritten instead of piling up.
+        let partial = cache.join(format!("{FOLDER}.part"));
+        fs::create_dir_all(&partial).map_err(writing(&partial))?;
+        let archive = self.path.clone();
+        self.each_member("unpacking", progress, |_, name, bytes, member| {
+            // Whole members (31 MB) in memory keep the errors of reading and of writing apart.
+            let mut contents = Vec::new();
+            let cause = match member.read_to_end(&mut contents) {
+                Ok(n) if n as u64 == bytes => None,
+                Ok(n) => Some(format!("its member {name} ends after {n} of {bytes} bytes")),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(cause) = cause {
+                return Err(Error::Archive { path: archive.clone(), cause });
+            }
+            let path = partial.join(name);
+            let mut file = File::create(&path).map_err(writing(&path))?;
+            file.write_all(&contents).and_then(|()| file.sync_all()).map_err(writing(&path))
+        })?;
+        sync_folder(&partial.join(TEST_FILE))?;
+        if kind(&folder)? == Kind::Nothing {
+            put_in_place(&partial, &folder)?;
+        } else {
+            // The folder is there but was not complete. Without test_batch.bin it is not taken for complete: that goes
+            // first and comes last.
+            remove_if_there(&folder.join(TEST_FILE))?;
+            for name in file_names() {
+                put_in_place(&partial.join(name), &folder.join(name))?;
+            }
+            // Something foreign in it does no harm.
+            let _ = fs::remove_dir(&partial);
+        }
+        Ok(folder)
+    }
+
+    /// Calls `each` with the place (0 to 4: training, 5: test), name, size and contents of each of the six files, in the
+    /// order of the archive. All other members are passed over.
+    fn each_member(
+        self,
+        what: &str,
+        progress: &dyn Progress,
+        mut each: impl FnMut(usize, &'static str, u64, &mut dyn Read) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let bad = |cause: String| Error::Archive { path: self.path.clone(), cause };
+        progress.start(&format!("{what} {}", self.path.display()), Some(self.bytes));
+        let reader = Watched { inner: BufReader::with_capacity(1 << 18, &self.file), position: 0, progress };
+        let mut archive = tar::Archive::new(GzDecoder::new(reader));
+        let mut seen = [false; 6];
+        for entry in archive.entries().map_err(|error| bad(error.to_string()))? {
+            let mut entry = entry.map_err(|error| bad(error.to_string()))?;
+            let Some((place, name)) = known(&entry.path_bytes()) else {
+                continue;
+            };
+            if !entry.header().entry_type().is_file() {
+                return Err(bad(format!("its member {name} is not a plain file")));
+            }
+            if std::mem::replace(&mut seen[place], true) {
+                return Err(bad(format!("its member {name} is there twice")));
+            }
+            let bytes = entry.size();
+            each(place, name, bytes, &mut entry)?;
+        }
+        if let Some((name, _)) = file_names().zip(seen).find(|(_, seen)| !seen) {
+            return Err(bad(format!("its member {name} is missing")));
+        }
+        progress.finish();
+        Ok(())
+    }
+}
+
+/// The six files, the test file last.
+fn file_names() -> impl Iterator<Item = &'static str> {
+    TRAIN_FILES.into_iter().chain([TEST_FILE])
+}
+
+/// The place and name of the file that a member is, if it is one of the six.
+fn known(member: &[u8]) -> Option<(usize, &'static str)> {
+    let name = member.strip_prefix(FOLDER.as_bytes())?.strip_prefix(b"/")?;
+    file_names().enumerate().find(|(_, file)| file.as_bytes() == name)
+}
+
+/// Reports how far a reader is.
+struct Watched<'a, R> {
+    inner: R,
+    position: u64,
+    progress: &'a dyn Progress,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.position += n as u64;
+        self.progress.advance(self.position);
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoProgress;
+    use crate::binary::Layout;
+    use crate::testing::{archive_of, md5_hex, six_files, small_archive, write_files};
+    use tempfile::TempDir;
+
+    /// A folder with the archive in it.
+    fn with_archive(bytes: &[u8]) -> (TempDir, PathBuf) {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(ARCHIVE);
+        fs::write(&path, bytes).unwrap();
+        (folder, path)
+    }
+
+    fn named(files: Vec<(&'static str, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+        files.into_iter().map(|(name, bytes)| (format!("{FOLDER}/{name}"), bytes)).collect()
+    }
+
+    fn pack(members: &[(String, Vec<u8>)]) -> (Vec<u8>, ArchiveSpec) {
+        archive_of(&members.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect::<Vec<_>>())
+    }
+
+    /// Everything below a folder, with its size.
+    fn tree(folder: &Path) -> Vec<(PathBuf, u64)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                found.extend(tree(&path));
+            } else {
+                found.push((path.clone(), path.metadata().unwrap().len()));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// What the six files give when they lie in a folder.
+    fn expected() -> (Images, Images) {
+        let folder = TempDir::new().unwrap();
+        write_files(folder.path(), &six_files());
+        Layout::find(folder.path()).unwrap().unwrap().load(&NoProgress).unwrap()
+    }
+
+    #[test]
+    fn loads_what_the_unpacked_files_hold_in_their_order() {
+        let (bytes, spec) = small_archive();
+        let (folder, path) = with_archive(&bytes);
+        let loaded = check(&path, &spec, &NoProgress).unwrap().load(&NoProgress).unwrap();
+        assert_eq!(loaded, expected());
+        assert_eq!(tree(folder.path()), [(path, spec.bytes)], "loading writes nothing");
+    }
+
+    #[test]
+    fn unpacks_the_six_files_and_nothing_else() {
+        let (bytes, spec) = small_archive();
+        let (folder, path) = with_archive(&bytes);
+        // Left by a killed process.
+        write_files(&folder.path().join("cifar-10-batches-bin.part"), &[("data_batch_1.bin", vec![1; 5])]);
+        let unpacked = check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &NoProgress).unwrap();
+        assert_eq!(unpacked, folder.path().join(FOLDER));
+        for (name, contents) in six_files() {
+            assert_eq!(fs::read(unpacked.join(name)).unwrap(), contents, "{name}");
+        }
+        assert_eq!(tree(folder.path()).len(), 7);
+        assert!(!folder.path().join("cifar-10-batches-bin.part").exists());
+    }
+
+    #[test]
+    fn an_incomplete_folder_is_completed() {
+        let (bytes, spec) = small_archive();
+        let (folder, path) = with_archive(&bytes);
+        let unpacked = folder.path().join(FOLDER);
+        write_files(&unpacked, &[("data_batch_1.bin", vec![1; 5]), ("mine.txt", vec![2])]);
+        check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &NoProgress).unwrap();
+        assert_eq!(Layout::find(&unpacked).unwrap().unwrap().load(&NoProgress).unwrap(), expected());
+        assert!(unpacked.join("mine.txt").exists());
+        assert!(!folder.path().join("cifar-10-batches-bin.part").exists());
+    }
+
+    #[test]
+    fn any_flipped_byte_is_found_before_anything_is_used() {
+        let (bytes, spec) = small_archive();
+        for place in [0, bytes.len() / 2, bytes.len() - 1] {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 4;
+            let (folder, path) = with_archive(&flipped);
+            let error = check(&path, &spec, &NoProgress).err().expect("the archive is damaged").to_string();
+            let expected = format!(
+                "the MD5 of {} is {} instead of {}: delete it and fetch cifar-10-binary.tar.gz again",
+                path.display(),
+                md5_hex(&flipped),
+                spec.md5
+            );
+            assert_eq!(error, expected);
+            assert_eq!(tree(folder.path()).len(), 1);
+        }
+    }
+
+    #[test]
+    fn another_size_is_found_without_reading() {
+        let (bytes, spec) = small_archive();
+        let (_folder, path) = with_archive(&bytes[..100]);
+        let error = check(&path, &spec, &NoProgress).err().expect("the archive is cut").to_string();
+        let expected = format!(
+            "{} has 100 bytes instead of {}: delete it and fetch cifar-10-binary.tar.gz again",
+            path.display(),
+            bytes.len()
+        );
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn names_of_members_never_become_paths() {
+        let foreign =
+            ["../data_batch_1.bin", "/data_batch_1.bin", "cifar-10-batches-bin/../../test_batch.bin"];
+        let mut members: Vec<(String, Vec<u8>)> =
+            foreign.iter().map(|name| ((*name).to_owned(), vec![7; 3073])).collect();
+        members.extend(named(six_files()));
+        let (bytes, spec) = pack(&members);
+        let outer = TempDir::new().unwrap();
+        let cache = outer.path().join("a/b");
+        fs::create_dir_all(&cache).unwrap();
+        let path = outer.path().join("archive.tar.gz");
+        fs::write(&path, bytes).unwrap();
+        check(&path, &spec, &NoProgress).unwrap().unpack(&cache, &NoProgress).unwrap();
+        let outside: Vec<_> = tree(outer.path())
+            .into_iter()
+            .filter(|(path, _)| !path.starts_with(cache.join(FOLDER)))
+            .collect();
+        assert_eq!(outside, [(path.clone(), spec.bytes)]);
+        assert_eq!(check(&path, &spec, &NoProgress).unwrap().load(&NoProgress).unwrap(), expected());
+    }
+
+    #[test]
+    fn archives_with_the_wrong_members_are_errors_that_name_them() {
+        let mut missing = named(six_files());
+        missing.remove(2);
+        let mut twice = named(six_files());
+        twice.push(twice[1].clone());
+        let mut ragged = named(six_files());
+        ragged[3].1.push(0);
+        let mut label = named(six_files());
+        label[4].1[0] = 77;
+        let cases = [
+            (missing, "its member data_batch_3.bin is missing"),
+            (twice, "its member data_batch_2.bin is there twice"),
+            (ragged, "data_batch_4.bin in "),
+            (label, "record 0 of data_batch_5.bin in "),
+        ];
+        for (members, expected) in cases {
+            let (bytes, spec) = pack(&members);
+            let (_folder, path) = with_archive(&bytes);
+            let error = check(&path, &spec, &NoProgress).unwrap().load(&NoProgress).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_member_that_is_a_link_is_refused() {
+        let mut tar =
+            tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, format!("{FOLDER}/data_batch_1.bin"), "/etc/hostname").unwrap();
+        let bytes = tar.into_inner().unwrap().finish().unwrap();
+        let spec = ArchiveSpec { bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
+        let (folder, path) = with_archive(&bytes);
+        let error = check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &NoProgress).unwrap_err();
+        assert!(error.to_string().contains("its member data_batch_1.bin is not a plain file"), "{error}");
+        assert!(!folder.path().join(FOLDER).exists());
+    }
+
+    /// The checksum may be right and the archive cut all the same, if somebody publishes such a one.
+    #[test]
+    fn a_cut_archive_leaves_no_folder() {
+        let (bytes, _) = small_archive();
+        for n in [0, 10, bytes.len() / 3, bytes.len() / 2] {
+            let cut = &bytes[..n];
+            let spec = ArchiveSpec { bytes: n as u64, md5: md5_hex(cut) };
+            let (folder, path) = with_archive(cut);
+            let error =
+                check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &NoProgress).unwrap_err();
+            assert!(matches!(error, Error::Archive { .. }), "{n} bytes: {error}");
+            assert!(!folder.path().join(FOLDER).exists());
+            assert!(check(&path, &spec, &NoProgress).unwrap().load(&NoProgress).is_err(), "{n} bytes");
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! The archive from one of several addresses, continued where it was interrupted.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ureq::http::Response;
+use ureq::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
+use ureq::{Agent, Proxy};
+
+use crate::archive::{self, ArchiveSpec};
+use crate::files::{CHUNK, Kind, kind, put_in_place, reading, remove_if_there, writing};
+use crate::{AddressFailure, Error, Progress};
+
+/// How patient a download is, and how it gets out.
+pub(crate) struct Patience {
+    /// Time for a connection, including TLS.
+    pub(crate) connect: Duration,
+    /// Time for the head of the answer after the request, and for each read of its body.
+    pub(crate) silence: Duration,
+    /// Time before an interrupted transfer is continued.
+    pub(crate) pause: Duration,
+    /// How often in a row a transfer is continued that brought nothing new.
+    pub(crate) fruitless: u32,
+    /// A transfer is slow if it brings fewer than `slow_bytes` in `slow_after`: then another address is tried first.
+    pub(crate) slow_after: Duration,
+    /// See `slow_after`.
+    pub(crate) slow_bytes: u64,
+    /// By default the one of the environment (`HTTPS_PROXY`, ...).
+    pub(crate) proxy: Option<Proxy>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(20),
+            silence: Duration::from_secs(60),
+            pause: Duration::from_secs(1),
+            fruitless: 3,
+            slow_after: Duration::from_secs(20),
+            // 250 kB/s: the archive would take more than 11 minutes.
+            slow_bytes: 5_000_000,
+            proxy: Proxy::try_from_env(),
+        }
+    }
+}
+
+/// Downloads what `spec` says into `target`, from the first of `addresses` that gives it.
+///
+/// The bytes grow in a file beside it, `target` with `.part` appended, which a later call continues whatever the address;
+/// only when size and MD5 are right is it renamed. The caller sees to it that nobody else downloads there at the same time.
+pub(crate) fn download(
+    target: &Path,
+    addresses: &[String],
+    spec: &ArchiveSpec,
+    patience: &Patience,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let agent: Agent = Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(patience.connect))
+        .timeout_recv_response(Some(patience.silence))
+        .timeout_per_read(Some(patience.silence))
+        .proxy(patience.proxy.clone())
+        .user_agent(concat!("pointwise-data/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into();
+    let mut part = target.as_os_str().to_owned();
+    part.push(".part");
+    let transfer = Transfer { agent, part: part.into(), spec, patience, progress };
+
+    let mut failures = Vec::new();
+    // A slow address is left for the ones behind it, and comes again after them: better slow than never.
+    let last = addresses.len().saturating_sub(1);
+    let mut queue: VecDeque<_> =
+        addresses.iter().enumerate().map(|(i, address)| (address, i < last)).collect();
+    while let Some((address, hurry)) = queue.pop_front() {
+        match transfer.ask(address, hurry) {
+            Ok(()) => return put_in_place(&transfer.part, target),
+            Err(Stop::Slow) => queue.push_back((address, false)),
+            Err(Stop::Failed(cause)) => {
+                let failure = AddressFailure { address: address.clone(), cause };
+                progress.note(&failure.to_string());
+                failures.push(failure);
+            }
+            Err(Stop::Local(error)) => return Err(error),
+        }
+    }
+    let file = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Err(Error::Download { file, failures })
+}
+
+/// Why an address did not give the file.
+enum Stop {
+    /// It gives it too slowly.
+    Slow,
+    /// It does not give it.
+    Failed(String),
+    /// This machine is at fault: no other address will help.
+    Local(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Local(error)
+    }
+}
+
+/// How one request ended, if not by the end of the file.
+enum Attempt {
+    Complete,
+    /// The transfer broke off after so many bytes: going on may help.
+    Interrupted {
+        cause: String,
+        received: u64,
+    },
+    /// The bytes that are here cannot be continued and were removed.
+    StartAnew(String),
+}
+
+struct Transfer<'a> {
+    agent: Agent,
+    part: PathBuf,
+    spec: &'a ArchiveSpec,
+    patience: &'a Patience,
+    progress: &'a dyn Progress,
+}
+
+impl Transfer<'_> {
+    /// Asks one address until the file is complete and right.
+    fn ask(&self, address: &str, hurry: bool) -> Result<(), Stop> {
+        let mut most = self.present()?;
+        // The bytes that are here may be another address's, and wrong: this one is not blamed for them.
+        let mut inherited = most > 0;
+        let mut answers = false;
+        let mut fruitless = 0;
+        loop {
+            let cause = match self.attempt(address, hurry)? {
+                Attempt::Complete => match archive::check(&self.part, self.spec, self.progress) {
+                    Ok(_) => return Ok(()),
+                    Err(Error::ArchiveDigest { actual, expected, .. }) => {
+                        remove_if_there(&self.part)?;
+                        let cause = format!("the MD5 is {actual} instead of {expected}");
+                        if !std::mem::take(&mut inherited) {
+                            return Err(Stop::Failed(cause));
+                        }
+                        most = 0;
+                        self.progress.note(&format!("{cause}: downloading again from the start"));
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+                Attempt::Interrupted { cause, received } => {
+                    answers |= received > 0;
+                    if !answers {
+                        return Err(Stop::Failed(cause));
+                    }
+                    cause
+                }
+                Attempt::StartAnew(cause) => {
+                    inherited = false;
+                    cause
+                }
+            };
+            let present = self.present()?;
+            // A thousandth more each time at least: that comes to an end.
+            if present > most + self.spec.bytes / 1000 {
+                most = present;
+                fruitless = 0;
+            } else {
+                fruitless += 1;
+            }
+            if fruitless > self.patience.fruitless {
+                return Err(Stop::Failed(cause));
+            }
+            self.progress.note(&format!("{address}: {cause}, going on from byte {present}"));
+            std::thread::sleep(self.patience.pause);
+        }
+    }
+
+    /// Bytes that are here.
+    fn present(&self) -> Result<u64, Error> {
+        match kind(&self.part)? {
+            Kind::Nothing => Ok(0),
+            _ => Ok(fs::metadata(&self.part).map_err(reading(&self.part))?.len()),
+        }
+    }
+
+    /// One request, for what is missing.
+    fn attempt(&self, address: &str, hurry: bool) -> Result<Attempt, Stop> {
+        let expected = self.spec.bytes;
+        let mut present = self.present()?;
+        if present > expected {
+            remove_if_there(&self.part)?;
+            present = 0;
+        }
+        if present == expected {
+            return Ok(Attempt::Complete);
+        }
+
+        // Compressed on the way, the size would not be known, nor where to continue.
+        let mut request = self.agent.get(address).header(ACCEPT_ENCODING, "identity");
+        if present > 0 {
+            request = request.header(RANGE, format!("bytes={present}-"));
+        }
+        self.progress.note(&match present {
+            0 => format!("downloading {address}"),
+            _ => format!("downloading {address} from byte {present} on"),
+        });
+        let mut response = match request.call() {
+            Ok(response) => response,
+            Err(error) => return Ok(Attempt::Interrupted { cause: error.to_string(), received: 0 }),
+        };
+        match (response.status().as_u16(), present) {
+            (200, _) => {
+                if let Some(bytes) =
+                    header(&response, CONTENT_LENGTH.as_str()).and_then(|v| v.parse::<u64>().ok())
+                    && bytes != expected
+                {
+                    return Err(Stop::Failed(format!("the file has {bytes} bytes instead of {expected}")));
+                }
+                // No ranges here, or no range asked for: all of it comes.
+                present = 0;
+            }
+            (206, 1..) => {
+                let range = header(&response, CONTENT_RANGE.as_str()).unwrap_or_default().to_owned();
+                if let Some(total) = range.rsplit('/').next().and_then(|total| total.parse::<u64>().ok())
+                    && total != expected
+                {
+                    return Err(Stop::Failed(format!("the file has {total} bytes instead of {expected}")));
+                }
+                if !range.starts_with(&format!("bytes {present}-")) {
+                    remove_if_there(&self.part)?;
+                    return Ok(Attempt::StartAnew(format!("the answer has the range {range:?}")));
+                }
+            }
+            (416, 1..) => {
+                remove_if_there(&self.part)?;
+                return Ok(Attempt::StartAnew("the server has no such range".to_owned()));
+            }
+            _ => return Err(Stop::Failed(format!("HTTP status {}", response.status()))),
+        }
+
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&self.part)
+            .map_err(writing(&self.part))?;
+        file.set_len(present).map_err(writing(&self.part))?;
+        file.seek(SeekFrom::Start(present)).map_err(writing(&self.part))?;
+        self.progress.start("downloading CIFAR-10", Some(expected));
+        self.receive(&mut file, response.body_mut().as_reader(), present, hurry)
+    }
+
+    /// Appends the body of an answer to the file, which has `start` bytes.
+    fn receive(
+        &self,
+        file: &mut File,
+        mut body: impl Read,
+        start: u64,
+        hurry: bool,
+    ) -> Result<Attempt, Stop> {
+        let expected = self.spec.bytes;
+        let mut present = start;
+        let mut buffer = vec![0; CHUNK];
+        let mut measured = (Instant::now(), present);
+        self.progress.advance(present);
+        let cause = loop {
+            match body.read(&mut buffer) {
+                Ok(0) => break format!("the transfer ended after {present} of {expected} bytes"),
+                Ok(n) => {
+                    present += n as u64;
+                    if present > expected {
+                        // Not what was asked for; nothing of it is worth keeping.
+                        remove_if_there(&self.part)?;
+                        return Err(Stop::Failed(format!("the file has more than {expected} bytes")));
+                    }
+                    file.write_all(&buffer[..n]).map_err(writing(&self.part))?;
+                    self.progress.advance(present);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => break format!("{error} after {present} of {expected} bytes"),
+            }
+            if measured.0.elapsed() >= self.patience.slow_after {
+                if hurry && present - measured.1 < self.patience.slow_bytes {
+                    self.progress.note("this address is slow: trying the next one");
+                    return Err(Stop::Slow);
+                }
+                measured = (Instant::now(), present);
+            }
+        };
+        file.sync_all().map_err(writing(&self.part))?;
+        if present == expected {
+            self.progress.finish();
+            return Ok(Attempt::Complete);
+        }
+        Ok(Attempt::Interrupted { cause, received: present - start })
+    }
+}
+
+fn header<'r, B>(response: &'r Response<B>, name: &str) -> Option<&'r str> {
+    response.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Reply, Server, Watcher, md5_hex, noise};
+    use std::fs;
+    use tempfile::TempDir;
+
+    /// A body of a few chunks, so that an interruption can be in the middle of one and behind one.
+    const BODY_BYTES: usize = 2 * CHUNK + 1000;
+
+    struct Case {
+        folder: TempDir,
+        body: Vec<u8>,
+        spec: ArchiveSpec,
+        watcher: Watcher,
+        patience: Patience,
+    }
+
+    impl Case {
+        fn new() -> Self {
+            let body = noise(1, BODY_BYTES);
+            Self {
+                folder: TempDir::new().unwrap(),
+                spec: ArchiveSpec { bytes: body.len() as u64, md5: md5_hex(&body) },
+                body,
+                watcher: Watcher::default(),
+                patience: Patience {
+                    silence: Duration::from_millis(500),
+                    pause: Duration::ZERO,
+                    proxy: None,
+                    ..Patience::default()
+                },
+            }
+        }
+
+        fn target(&self) -> PathBuf {
+            self.folder.path().join("file.gz")
+        }
+
+        fn part(&self) -> PathBuf {
+            self.folder.path().join("file.gz.part")
+        }
+
+        fn serve(&self, replies: impl IntoIterator<Item = Reply>) -> Server {
+            Server::new(&self.body, replies)
+        }
+
+        fn download(&self, servers: &[&Server]) -> Result<(), Error> {
+            let addresses: Vec<String> = servers.iter().map(|server| server.address()).collect();
+            download(&self.target(), &addresses, &self.spec, &self.patience, &self.watcher)
+        }
+
+        /// The file is in place, whole, and nothing else is left.
+        fn assert_whole(&self) {
+            assert!(fs::read(self.target()).unwrap() == self.body, "the file has other contents");
+            assert!(!self.part().exists());
+        }
+    }
+
+    #[test]
+    fn one_address_that_works() {
+        let case = Case::new();
+        let server = case.serve([Reply::Whole]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        assert_eq!(server.ranges(), [None]);
+        assert_eq!(case.watcher.last_position(), BODY_BYTES as u64);
+    }
+
+    #[test]
+    fn the_second_address_is_used_if_the_first_has_no_such_file() {
+        let case = Case::new();
+        let (first, second) = (case.serve([Reply::Status(404)]), case.serve([Reply::Whole]));
+        case.download(&[&first, &second]).unwrap();
+        case.assert_whole();
+        assert!(case.watcher.notes().contains(&format!("{}: HTTP status 404 Not Found", first.address())));
+    }
+
+    #[test]
+    fn an_interrupted_transfer_is_continued_where_it_broke_off() {
+        let case = Case::new();
+        let cut = CHUNK + 77;
+        let server = case.serve([Reply::CutAfter(cut), Reply::CutAfter(1000), Reply::Whole]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        assert_eq!(server.ranges(), [None, Some(cut), Some(cut + 1000)]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_continued() {
+        let case = Case::new();
+        fs::write(case.part(), &case.body[..5000]).unwrap();
+        let server = case.serve([Reply::Whole]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        assert_eq!(server.ranges(), [Some(5000)]);
+
+        // Killed between the last byte and the new name: nothing is left to ask for.
+        fs::rename(case.target(), case.part()).unwrap();
+        let server = case.serve([]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+    }
+
+    #[test]
+    fn a_server_without_ranges_starts_anew() {
+        let case = Case::new();
+        fs::write(case.part(), [9; 5000]).unwrap();
+        let server = case.serve([Reply::IgnoreRange]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        assert_eq!(server.ranges(), [Some(5000)]);
+    }
+
+    #[test]
+    fn a_wrong_range_is_not_appended() {
+        let case = Case::new();
+        fs::write(case.part(), &case.body[..5000]).unwrap();
+        let server = case.serve([Reply::ShiftedRange, Reply::Whole]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        assert_eq!(server.ranges(), [Some(5000), None]);
+    }
+
+    #[test]
+    fn wrong_bytes_of_another_address_are_not_held_against_this_one() {
+        let case = Case::new();
+        fs::write(case.part(), [9; 5000]).unwrap();
+        let server = case.serve([Reply::Whole, Reply::Whole]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        assert_eq!(server.ranges(), [Some(5000), None]);
+    }
+
+    #[test]
+    fn too_many_bytes_left_behind_are_thrown_away() {
+        let case = Case::new();
+        fs::write(case.part(), vec![9; BODY_BYTES + 1]).unwrap();
+        let server = case.serve([Reply::Whole]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        assert_eq!(server.ranges(), [None]);
+    }
+
+    #[test]
+    fn an_address_that_goes_silent_is_given_up_and_the_next_goes_on() {
+        let case = Case::new();
+        // It says the first 3000 bytes and nothing more, again and again.
+        let first =
+            case.serve([Reply::SilentAfter(3000)].into_iter().chain((0..4).map(|_| Reply::SilentAfter(0))));
+        let second = case.serve([Reply::Whole]);
+        case.download(&[&first, &second]).unwrap();
+        case.assert_whole();
+        assert_eq!(second.ranges(), [Some(3000)]);
+    }
+
+    #[test]
+    fn a_slow_address_is_left_for_another_and_used_if_there_is_no_better() {
+        let mut case = Case::new();
+        case.patience.slow_after = Duration::ZERO;
+        case.patience.slow_bytes = u64::MAX;
+        let first = case.serve([Reply::Whole]);
+        let second = case.serve([Reply::Whole]);
+        case.download(&[&first, &second]).unwrap();
+        case.assert_whole();
+        assert!(matches!(second.ranges()[..], [Some(1..)]), "{:?}", second.ranges());
+
+        fs::remove_file(case.target()).unwrap();
+        let first = case.serve([Reply::Whole, Reply::Whole]);
+        let second = case.serve([Reply::Status(503)]);
+        case.download(&[&first, &second]).unwrap();
+        case.assert_whole();
+    }
+
+    #[test]
+    fn when_all_fail_each_address_is_named_with_its_cause() {
+        let case = Case::new();
+        let mut wrong = case.body.clone();
+        wrong[BODY_BYTES / 2] ^= 1;
+        let missing = case.serve([Reply::Status(404)]);
+        let flipped = Server::new(&wrong, [Reply::Whole]);
+        let short = Server::new(&case.body[..1000], [Reply::Whole]);
+        let closed = Server::closed();
+        let error = case.download(&[&missing, &flipped, &short, &closed]).unwrap_err();
+        let Error::Download { failures, .. } = &error else { panic!("{error}") };
+        let causes: Vec<&str> = failures.iter().map(|failure| failure.cause.as_str()).collect();
+        let refused = causes[3].to_owned();
+        assert_eq!(
+            causes,
+            [
+                "HTTP status 404 Not Found",
+                &format!("the MD5 is {} instead of {}", md5_hex(&wrong), md5_hex(&case.body)),
+                &format!("the file has 1000 bytes instead of {BODY_BYTES}"),
+                &refused,
+            ]
+        );
+        assert!(refused.contains("refused"), "{refused}");
+        let text = error.to_string();
+        assert!(
+            text.starts_with(&format!("could not download file.gz ({}: HTTP status 404", missing.address())),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("give a folder that holds CIFAR-10 with --data-dir, or use synthetic data"),
+            "{text}"
+        );
+        assert!(!case.target().exists());
+        // Wrong bytes are not kept to be continued.
+        assert!(!case.part().exists());
+    }
+
+    #[test]
+    fn a_body_without_a_length_may_not_exceed_the_file() {
+        let case = Case::new();
+        let longer = noise(1, BODY_BYTES + 1);
+        let server = Server::new(&longer, [Reply::NoLength]);
+        let error = case.download(&[&server]).unwrap_err().to_string();
+        assert!(error.contains(&format!("the file has more than {BODY_BYTES} bytes")), "{error}");
+        assert!(!case.part().exists());
+        let server = case.serve([Reply::NoLength]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+    }
+
+    #[test]
+    fn no_address_is_an_error_too() {
+        let case = Case::new();
+        let error = case.download(&[]).unwrap_err().to_string();
+        assert!(error.contains("no address was given"), "{error}");
+    }
+}

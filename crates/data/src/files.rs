@@ -1,0 +1,89 @@
+//! Files: asking, hashing, putting in place.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::Path;
+
+use crate::Error;
+
+/// Bytes read at a time: enough that a progress report for each is not too many.
+pub(crate) const CHUNK: usize = 1 << 18;
+
+/// `map_err` for reading `path`.
+pub(crate) fn reading(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+    |source| Error::Read { path: path.to_owned(), source }
+}
+
+/// `map_err` for writing `path`.
+pub(crate) fn writing(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+    |source| Error::Write { path: path.to_owned(), source }
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Folder,
+    Nothing,
+}
+
+/// Unlike `Path::is_file`, tells a missing file from one that may not be looked at.
+pub(crate) fn kind(path: &Path) -> Result<Kind, Error> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(Kind::Folder),
+        Ok(_) => Ok(Kind::File),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Ok(Kind::Nothing)
+        }
+        Err(error) => Err(reading(path)(error)),
+    }
+}
+
+/// Reads to the end in chunks: `each` gets every chunk and the number of bytes so far.
+pub(crate) fn in_chunks(mut reader: impl Read, mut each: impl FnMut(&[u8], u64)) -> io::Result<u64> {
+    let mut buffer = vec![0; CHUNK];
+    let mut position = 0;
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(position),
+            Ok(n) => {
+                position += n as u64;
+                each(&buffer[..n], position);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Renames `from` to `to` and flushes the folder, so that the name survives a crash.
+pub(crate) fn put_in_place(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(writing(to))?;
+    sync_folder(to)
+}
+
+/// Flushes the folder that holds `path`.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
+    // Only Unix can open a folder to flush it.
+    if cfg!(unix)
+        && let Some(folder) = path.parent()
+    {
+        // The parent of a bare name is "", which stands for the current folder.
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(writing(folder))?;
+    }
+    Ok(())
+}
+
+/// Removes a file that may be missing.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(writing(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

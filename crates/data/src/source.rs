@@ -1,0 +1,422 @@
+//! Where the data is, and how it gets into memory.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::archive::{self, ARCHIVE, ArchiveSpec};
+use crate::binary::Layout;
+use crate::download::{Patience, download};
+use crate::files::{Kind, kind, writing};
+#[cfg(feature = "huggingface")]
+use crate::huggingface;
+use crate::{Dataset, Error, Images, Progress, image_folder, synthetic};
+
+/// Where the data is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A folder (or the archive itself). The first of these that is there is taken:
+    ///
+    /// 1. `data_batch_1.bin` to at most `data_batch_5.bin` without a gap and `test_batch.bin`, of any number of records,
+    ///    in the folder or in its folder `cifar-10-batches-bin`;
+    /// 2. the official archive `cifar-10-binary.tar.gz`, read without being unpacked;
+    /// 3. folders `train` and `test` with one folder of png or jpeg images for each class, named after it in any case. An
+    ///    image of another size than 32x32 is resized with a Catmull-Rom filter; transparency is dropped. Images come in
+    ///    the order of their classes and then of the bytes of their file names; hidden files are passed over.
+    Directory(PathBuf),
+    /// CIFAR-10 from a folder that is filled from the network if need be.
+    Cifar10 {
+        /// The folder; see [`fetch`] for what it holds.
+        cache: PathBuf,
+        /// Addresses of the official archive, tried in order; see [`default_addresses`].
+        addresses: Vec<String>,
+    },
+    /// A dataset of the Hugging Face Hub with the columns of `uoft-cs/cifar10`; needs the feature `huggingface`.
+    HuggingFace {
+        /// Its name, `owner/name`.
+        dataset: String,
+    },
+    /// Images drawn by a program: ten classes of shapes and textures, for tests and machines without a network.
+    ///
+    /// Image i of a set is a function of the seed, the set and i alone: a smaller set is the beginning of a larger one.
+    Synthetic {
+        /// Seed of the drawings.
+        seed: u64,
+        /// Number of training images.
+        train: usize,
+        /// Number of test images.
+        test: usize,
+    },
+}
+
+/// Where the official archive is: its authors' page, and a mirror of it.
+#[must_use]
+pub fn default_addresses() -> Vec<String> {
+    [
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "https://storage.googleapis.com/mirror.tensorflow.org/www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Reads (or draws, or fetches first) all images of a source.
+///
+/// # Errors
+///
+/// Whatever keeps the dataset from being complete and valid: nothing is left out in silence.
+pub fn load(source: &Source, progress: &dyn Progress) -> Result<Dataset, Error> {
+    let (source, (train, test)) = match source {
+        Source::Directory(path) => load_path(path, &ArchiveSpec::official(), progress)?,
+        Source::Cifar10 { cache, addresses } => {
+            match find(cache)? {
+                // Whatever else can be loaded is used as it is; the archive is unpacked first, to be faster next time.
+                Some(found @ (Found::Binary(_) | Found::ImageFolder)) => {
+                    load_found(found, cache, &ArchiveSpec::official(), progress)?
+                }
+                _ => load_path(&fetch(cache, addresses, progress)?, &ArchiveSpec::official(), progress)?,
+            }
+        }
+        #[cfg(not(feature = "huggingface"))]
+        Source::HuggingFace { dataset } => {
+            return Err(Error::HuggingFaceDisabled { dataset: dataset.clone() });
+        }
+        #[cfg(feature = "huggingface")]
+        Source::HuggingFace { dataset } => {
+            (format!("{dataset} of the Hugging Face Hub"), huggingface::load(dataset, progress)?)
+        }
+        Source::Synthetic { seed, train, test } => {
+            let images = synthetic::draw(*seed, *train, *test, progress)?;
+            return Ok(Dataset {
+                train: images.0,
+                test: images.1,
+                source: format!("synthetic images, seed {seed}"),
+                synthetic: true,
+            });
+        }
+    };
+    Ok(Dataset { train, test, source, synthetic: false })
+}
+
+/// Sees to it that CIFAR-10's binary files are in the folder `cache`, and tells where.
+///
+/// If they are not in it or in its folder `cifar-10-batches-bin`, they are unpacked from `cifar-10-binary.tar.gz` in it,
+/// which is downloaded first if need be. A process that is killed on the way leaves nothing that is taken for complete, and
+/// the next call goes on with the download. Several processes may fetch into one folder: they take turns.
+///
+/// # Errors
+///
+/// [`Error::Download`] if no address gives the archive; [`Error::ArchiveSize`] or [`Error::ArchiveDigest`] if an archive
+/// that was there is not the official one; [`Error::Read`] and [`Error::Write`].
+pub fn fetch(cache: &Path, addresses: &[String], progress: &dyn Progress) -> Result<PathBuf, Error> {
+    fetch_archive(cache, addresses, &ArchiveSpec::official(), progress)
+}
+
+/// [`fetch`] for an archive of another size and checksum than the official one.
+///
+/// # Errors
+///
+/// As for [`fetch`].
+pub fn fetch_archive(
+    cache: &Path,
+    addresses: &[String],
+    spec: &ArchiveSpec,
+    progress: &dyn Progress,
+) -> Result<PathBuf, Error> {
+    fetch_patiently(cache, addresses, spec, &Patience::default(), progress)
+}
+
+pub(crate) fn fetch_patiently(
+    cache: &Path,
+    addresses: &[String],
+    spec: &ArchiveSpec,
+    patience: &Patience,
+    progress: &dyn Progress,
+) -> Result<PathBuf, Error> {
+    if let Some(folder) = complete(cache)? {
+        return Ok(folder);
+    }
+    fs::create_dir_all(cache).map_err(writing(cache))?;
+    // Held until the end of this function; the system releases it if the process dies.
+    let _lock = lock(cache, progress)?;
+    if let Some(folder) = complete(cache)? {
+        // Somebody else was faster.
+        return Ok(folder);
+    }
+    let archive = cache.join(ARCHIVE);
+    if kind(&archive)? != Kind::File {
+        download(&archive, addresses, spec, patience, progress)?;
+    }
+    archive::check(&archive, spec, progress)?.unpack(cache, progress)
+}
+
+/// The folder of the binary files, if they are all there.
+fn complete(cache: &Path) -> Result<Option<PathBuf>, Error> {
+    match Layout::find(cache) {
+        Ok(layout) => Ok(layout.map(|layout| layout.folder)),
+        // Fetching is what mends this.
+        Err(Error::MissingFile { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits for the right to change the folder.
+fn lock(cache: &Path, progress: &dyn Progress) -> Result<Option<File>, Error> {
+    let path = cache.join(".fetch.lock");
+    let file = File::create(&path).map_err(writing(&path))?;
+    let result = match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            progress.note(&format!("waiting for another process that fetches into {}", cache.display()));
+            file.lock()
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+        Ok(()) => Ok(()),
+    };
+    match result {
+        Ok(()) => Ok(Some(file)),
+        // Some network file systems have no locks: the user of such a one has to take turns alone.
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
+        Err(error) => Err(writing(&path)(error)),
+    }
+}
+
+/// What a folder holds.
+enum Found {
+    Binary(Layout),
+    Archive(PathBuf),
+    ImageFolder,
+}
+
+fn find(path: &Path) -> Result<Option<Found>, Error> {
+    if let Some(layout) = Layout::find(path)? {
+        return Ok(Some(Found::Binary(layout)));
+    }
+    let archive = path.join(ARCHIVE);
+    if kind(&archive)? == Kind::File {
+        return Ok(Some(Found::Archive(archive)));
+    }
+    if image_folder::is_one(path)? {
+        return Ok(Some(Found::ImageFolder));
+    }
+    Ok(None)
+}
+
+fn load_path(
+    path: &Path,
+    spec: &ArchiveSpec,
+    progress: &dyn Progress,
+) -> Result<(String, (Images, Images)), Error> {
+    match kind(path)? {
+        Kind::Nothing => Err(Error::NoSuchPath { path: path.to_owned() }),
+        Kind::File => {
+            archive::expect_name(path)?;
+            load_found(Found::Archive(path.to_owned()), path, spec, progress)
+        }
+        Kind::Folder => match find(path)? {
+            Some(found) => load_found(found, path, spec, progress),
+            None if holds_python_version(path)? => Err(Error::PythonVersion { path: path.to_owned() }),
+            None => Err(Error::NotFound { path: path.to_owned() }),
+        },
+    }
+}
+
+fn load_found(
+    found: Found,
+    path: &Path,
+    spec: &ArchiveSpec,
+    progress: &dyn Progress,
+) -> Result<(String, (Images, Images)), Error> {
+    Ok(match found {
+        Found::Binary(layout) => {
+            (format!("CIFAR-10 binary files in {}", layout.folder.display()), layout.load(progress)?)
+        }
+        Found::Archive(archive) => (
+            format!("CIFAR-10 archive {}", archive.display()),
+            archive::check(&archive, spec, progress)?.load(progress)?,
+        ),
+        Found::ImageFolder => {
+            (format!("image folder {}", path.display()), image_folder::load(path, progress)?)
+        }
+    })
+}
+
+/// The mistake most easily made: the authors offer three versions side by side.
+fn holds_python_version(path: &Path) -> Result<bool, Error> {
+    for name in ["data_batch_1", "cifar-10-batches-py", "cifar-10-python.tar.gz"] {
+        if kind(&path.join(name))? != Kind::Nothing {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoProgress;
+    use crate::testing::{Reply, Server, Watcher, six_files, small_archive, write_files};
+    use std::time::Duration;
+    use tempfile::TempDir;
+
+    fn patience() -> Patience {
+        Patience { pause: Duration::ZERO, proxy: None, ..Patience::default() }
+    }
+
+    fn fetch_small(cache: &Path, servers: &[&Server], watcher: &Watcher) -> Result<PathBuf, Error> {
+        let addresses: Vec<String> = servers.iter().map(|server| server.address()).collect();
+        fetch_patiently(cache, &addresses, &small_archive().1, &patience(), watcher)
+    }
+
+    fn message(source: Source) -> String {
+        load(&source, &NoProgress).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn fetch_downloads_checks_and_unpacks_once() {
+        let cache = TempDir::new().unwrap();
+        let cache = cache.path().join("not/yet/there");
+        let server = Server::new(&small_archive().0, [Reply::CutAfter(500), Reply::Whole]);
+        let folder = fetch_small(&cache, &[&server], &Watcher::default()).unwrap();
+        assert_eq!(folder, cache.join("cifar-10-batches-bin"));
+        assert_eq!(server.ranges(), [None, Some(500)]);
+
+        // Now nobody is asked any more, and load agrees with what is there.
+        let again = fetch_small(&cache, &[], &Watcher::default()).unwrap();
+        assert_eq!(again, folder);
+        let dataset =
+            load(&Source::Cifar10 { cache: cache.clone(), addresses: Vec::new() }, &NoProgress).unwrap();
+        assert_eq!((dataset.train.len(), dataset.test.len()), (15, 6));
+        assert!(!dataset.synthetic);
+        let direct = load(&Source::Directory(folder.clone()), &NoProgress).unwrap();
+        assert_eq!(dataset.fingerprint(), direct.fingerprint());
+        assert_eq!(direct.source, format!("CIFAR-10 binary files in {}", folder.display()));
+    }
+
+    #[test]
+    fn fetch_unpacks_an_archive_that_is_there() {
+        let cache = TempDir::new().unwrap();
+        fs::write(cache.path().join(ARCHIVE), small_archive().0).unwrap();
+        fetch_small(cache.path(), &[], &Watcher::default()).unwrap();
+        assert!(Layout::find(cache.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn fetch_completes_a_folder_with_a_gap() {
+        let cache = TempDir::new().unwrap();
+        let mut files = six_files();
+        files.remove(2);
+        write_files(&cache.path().join("cifar-10-batches-bin"), &files);
+        let server = Server::new(&small_archive().0, [Reply::Whole]);
+        fetch_small(cache.path(), &[&server], &Watcher::default()).unwrap();
+        assert_eq!(Layout::find(cache.path()).unwrap().unwrap().train.len(), 5);
+    }
+
+    #[test]
+    fn fetches_into_one_folder_take_turns() {
+        let cache = TempDir::new().unwrap();
+        let server = Server::new(&small_archive().0, [Reply::Whole]);
+        let watchers: [Watcher; 4] = Default::default();
+        std::thread::scope(|scope| {
+            for watcher in &watchers {
+                scope.spawn(|| fetch_small(cache.path(), &[&server], watcher).unwrap());
+            }
+        });
+        assert_eq!(server.ranges(), [None], "one download is enough");
+    }
+
+    #[test]
+    fn a_folder_that_others_hold_is_waited_for() {
+        let cache = TempDir::new().unwrap();
+        let watcher = Watcher::default();
+        let held = lock(cache.path(), &NoProgress).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| lock(cache.path(), &watcher).unwrap());
+            while watcher.notes().is_empty() {
+                std::thread::yield_now();
+            }
+            drop(held);
+        });
+        let expected = format!("waiting for another process that fetches into {}", cache.path().display());
+        assert_eq!(watcher.notes(), [expected]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("nowhere");
+        let error = message(Source::Directory(path.clone()));
+        assert_eq!(
+            error,
+            format!("{} does not exist: give the folder or the archive that holds CIFAR-10", path.display())
+        );
+
+        let error = message(Source::Directory(folder.path().to_owned()));
+        assert!(
+            error.starts_with(&format!("no CIFAR-10 in {}: looked for ", folder.path().display())),
+            "{error}"
+        );
+        for part in ["data_batch_1.bin", "test_batch.bin", "cifar-10-batches-bin", ARCHIVE, "train", "test"] {
+            assert!(error.contains(part), "{error}");
+        }
+
+        let path = folder.path().join("data_batch_1");
+        fs::write(&path, "precious").unwrap();
+        let error = message(Source::Directory(path.clone()));
+        assert!(error.starts_with(&format!("{} is neither a folder nor ", path.display())), "{error}");
+
+        let error = message(Source::Directory(folder.path().to_owned()));
+        assert!(error.contains("Python version"), "{error}");
+    }
+
+    #[test]
+    fn an_archive_that_is_not_the_official_one_is_refused() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(ARCHIVE);
+        fs::write(&path, small_archive().0).unwrap();
+        for source in [
+            Source::Directory(path.clone()),
+            Source::Directory(folder.path().to_owned()),
+            Source::Cifar10 { cache: folder.path().to_owned(), addresses: default_addresses() },
+        ] {
+            let error = message(source);
+            assert!(error.contains("bytes instead of 170052171"), "{error}");
+        }
+        let (_, spec) = small_archive();
+        let (source, (train, _)) = load_path(&path, &spec, &NoProgress).unwrap();
+        assert_eq!((source, train.len()), (format!("CIFAR-10 archive {}", path.display()), 15));
+    }
+
+    #[test]
+    fn no_address_and_no_data_is_an_error_that_tells_what_to_do() {
+        let cache = TempDir::new().unwrap();
+        let error = message(Source::Cifar10 { cache: cache.path().to_owned(), addresses: Vec::new() });
+        assert_eq!(
+            error,
+            "could not download cifar-10-binary.tar.gz (no address was given): give a folder that holds CIFAR-10 with \
+             --data-dir, or use synthetic data"
+        );
+    }
+
+    #[cfg(not(feature = "huggingface"))]
+    #[test]
+    fn without_its_feature_the_hub_is_an_error() {
+        assert_eq!(
+            message(Source::HuggingFace { dataset: "uoft-cs/cifar10".to_owned() }),
+            "this build cannot read uoft-cs/cifar10 from the Hugging Face Hub: build it with `--features huggingface`"
+        );
+    }
+
+    #[test]
+    fn synthetic_data_says_so() {
+        let dataset = load(&Source::Synthetic { seed: 5, train: 30, test: 20 }, &NoProgress).unwrap();
+        assert_eq!((dataset.train.len(), dataset.test.len()), (30, 20));
+        assert!(dataset.synthetic);
+        assert_eq!(dataset.source, "synthetic images, seed 5");
+    }
+
+    #[test]
+    fn synthetic_data_larger_than_memory_is_an_error() {
+        let error = message(Source::Synthetic { seed: 5, train: usize::MAX, test: 20 });
+        assert!(error.contains("do not fit in memory"), "{error}");
+    }
+}

@@ -1,0 +1,225 @@
+//! What the tests of several modules need: data in all its forms, a small web server, a watcher of progress.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use md5::{Digest, Md5};
+use pointwise_random::{Purpose, Stream};
+
+use crate::binary::{RECORD_BYTES, TEST_FILE, TRAIN_FILES};
+use crate::files::hex;
+use crate::{ArchiveSpec, Progress};
+
+/// Bytes that do not compress, each of its seed.
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut words = Stream::new(seed, Purpose::Synthetic, 0);
+    (0..bytes).map(|_| words.word() as u8).collect()
+}
+
+pub(crate) fn md5_hex(bytes: &[u8]) -> String {
+    hex(&Md5::digest(bytes))
+}
+
+/// So many records of a binary file, with labels 0, 1, ..., 9, 0, ... and noise.
+pub(crate) fn records(seed: u64, count: usize) -> Vec<u8> {
+    let mut bytes = noise(seed, count * RECORD_BYTES);
+    for (i, record) in bytes.chunks_mut(RECORD_BYTES).enumerate() {
+        record[0] = (i % 10) as u8;
+    }
+    bytes
+}
+
+/// The six files of the binary layout, each with its own noise and number of records: training first.
+pub(crate) fn six_files() -> Vec<(&'static str, Vec<u8>)> {
+    let names = TRAIN_FILES.into_iter().chain([TEST_FILE]);
+    names.zip([3, 1, 4, 2, 5, 6]).map(|(name, count)| (name, records(count as u64, count))).collect()
+}
+
+pub(crate) fn write_files(folder: &Path, files: &[(&str, Vec<u8>)]) {
+    fs::create_dir_all(folder).unwrap();
+    for (name, contents) in files {
+        fs::write(folder.join(name), contents).unwrap();
+    }
+}
+
+/// A gzipped tar of these members, and what is to be known about it.
+pub(crate) fn archive_of(members: &[(&str, Vec<u8>)]) -> (Vec<u8>, ArchiveSpec) {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (name, contents) in members {
+        let mut header = tar::Header::new_ustar();
+        // Written raw: the crate refuses to write names that leave the folder, which a test needs.
+        header.as_ustar_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_size(contents.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        tar.append(&header, contents.as_slice()).unwrap();
+    }
+    let bytes = tar.into_inner().unwrap().finish().unwrap();
+    let spec = ArchiveSpec { bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
+    (bytes, spec)
+}
+
+/// The official archive in small: its order of members, with the two that are no data.
+pub(crate) fn small_archive() -> (Vec<u8>, ArchiveSpec) {
+    let files = six_files();
+    let member = |place: usize| (format!("cifar-10-batches-bin/{}", files[place].0), files[place].1.clone());
+    let mut members = vec![member(0)];
+    members.push(("cifar-10-batches-bin/batches.meta.txt".to_owned(), b"airplane\n".to_vec()));
+    members.extend([2, 3, 5].map(member));
+    members.push(("cifar-10-batches-bin/readme.html".to_owned(), b"<html>".to_vec()));
+    members.extend([4, 1].map(member));
+    archive_of(&members.iter().map(|(name, contents)| (name.as_str(), contents.clone())).collect::<Vec<_>>())
+}
+
+/// Remembers what progress it was told.
+#[derive(Default)]
+pub(crate) struct Watcher {
+    notes: Mutex<Vec<String>>,
+    position: AtomicU64,
+}
+
+impl Watcher {
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap().clone()
+    }
+
+    pub(crate) fn last_position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+}
+
+impl Progress for Watcher {
+    fn start(&self, _what: &str, _total: Option<u64>) {}
+
+    fn advance(&self, position: u64) {
+        self.position.store(position, Ordering::Relaxed);
+    }
+
+    fn finish(&self) {}
+
+    fn note(&self, message: &str) {
+        self.notes.lock().unwrap().push(message.to_owned());
+    }
+}
+
+/// How the server answers one request.
+#[derive(Clone, Copy)]
+pub(crate) enum Reply {
+    /// What is asked for: the body, or its end after the start of the range.
+    Whole,
+    /// The whole body with status 200, whatever range is asked for.
+    IgnoreRange,
+    /// Another range than asked for, and says so.
+    ShiftedRange,
+    /// The whole body without saying how long it is.
+    NoLength,
+    /// Announces all that is asked for and hangs up after so many bytes.
+    CutAfter(usize),
+    /// Announces all that is asked for and says nothing more after so many bytes.
+    SilentAfter(usize),
+    /// No body but a status.
+    Status(u16),
+}
+
+/// Serves one file on the loopback interface, one reply for each request, in order; then it is gone.
+pub(crate) struct Server {
+    address: String,
+    ranges: Arc<Mutex<Vec<Option<usize>>>>,
+}
+
+impl Server {
+    pub(crate) fn new(body: &[u8], replies: impl IntoIterator<Item = Reply>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/file.gz", listener.local_addr().unwrap());
+        let ranges = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&ranges);
+        let body = body.to_vec();
+        let replies: Vec<Reply> = replies.into_iter().collect();
+        thread::spawn(move || {
+            for reply in replies {
+                let (stream, _) = listener.accept().unwrap();
+                // A client that hangs up early is part of some tests.
+                let _ = answer(stream, &body, reply, &seen);
+            }
+        });
+        Self { address, ranges }
+    }
+
+    /// An address where nobody listens.
+    pub(crate) fn closed() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/file.gz", listener.local_addr().unwrap());
+        Self { address, ranges: Arc::default() }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    /// The start of the range that each request asked for.
+    pub(crate) fn ranges(&self) -> Vec<Option<usize>> {
+        self.ranges.lock().unwrap().clone()
+    }
+}
+
+fn answer(
+    mut stream: TcpStream,
+    body: &[u8],
+    reply: Reply,
+    ranges: &Mutex<Vec<Option<usize>>>,
+) -> std::io::Result<()> {
+    let mut start = None;
+    for line in BufReader::new(&stream).lines() {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        if let Some(range) = line.to_lowercase().strip_prefix("range: bytes=") {
+            start = range.trim_end_matches('-').parse().ok();
+        }
+    }
+    ranges.lock().unwrap().push(start);
+
+    let start = if matches!(reply, Reply::IgnoreRange | Reply::NoLength) { None } else { start };
+    let rest = &body[start.unwrap_or(0).min(body.len())..];
+    let status = match (reply, start) {
+        (Reply::Status(404), _) => "404 Not Found".to_owned(),
+        (Reply::Status(status), _) => format!("{status} Some Reason"),
+        (_, Some(_)) => "206 Partial Content".to_owned(),
+        (_, None) => "200 OK".to_owned(),
+    };
+    write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n")?;
+    if let Some(start) = start {
+        let start = if matches!(reply, Reply::ShiftedRange) { start - 1 } else { start };
+        write!(stream, "Content-Range: bytes {start}-{}/{}\r\n", body.len() - 1, body.len())?;
+    }
+    match reply {
+        Reply::Status(_) => write!(stream, "Content-Length: 0\r\n\r\n"),
+        Reply::NoLength => {
+            write!(stream, "\r\n")?;
+            stream.write_all(rest)
+        }
+        _ => {
+            write!(stream, "Content-Length: {}\r\n\r\n", rest.len())?;
+            match reply {
+                Reply::CutAfter(n) => stream.write_all(&rest[..n]),
+                Reply::SilentAfter(n) => {
+                    stream.write_all(&rest[..n])?;
+                    stream.flush()?;
+                    // Longer than the patience of any test; the client hangs up first.
+                    thread::sleep(Duration::from_secs(2));
+                    Ok(())
+                }
+                _ => stream.write_all(rest),
+            }
+        }
+    }
+}

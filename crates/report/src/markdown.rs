@@ -1,0 +1,451 @@
+//! A study as text: `study.md`, and the table for a terminal.
+
+use crate::{
+    Claim, Comparison, Figure, NetworkReport, Sample, SpreadSource, Study, Unit,
+    number::{decimals, duration, percent, signed, thousands},
+    statistics::{CURVE_TAIL, SEEDS_FOR_SPREAD},
+    table::{
+        Align::{Left, Right},
+        Table,
+    },
+};
+
+/// How a kind of figure is shown.
+#[derive(Clone, Copy)]
+struct Measure {
+    name: &'static str,
+    /// What one stands for in the table: 100 turns fractions into per cent.
+    scale: f64,
+    places: usize,
+}
+
+const ACCURACY: Measure = Measure { name: "accuracy %", scale: 100.0, places: 2 };
+const LOSS: Measure = Measure { name: "loss", scale: 1.0, places: 4 };
+
+impl Measure {
+    fn show(self, value: f64) -> String {
+        decimals(value * self.scale, self.places)
+    }
+
+    /// `78.58 ± 0.31`, or the mean alone.
+    fn sample(self, sample: &Sample) -> String {
+        match sample.deviation {
+            Some(deviation) => format!("{} ± {}", self.show(sample.mean), self.show(deviation)),
+            None => self.show(sample.mean),
+        }
+    }
+}
+
+/// What stands where there is no number.
+const NONE: &str = "-";
+
+impl Study {
+    /// The study as Markdown.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("# The study beside its published figures\n\n**{}**\n\n", self.headline());
+        text += &self.data_paragraph();
+        text += "\n## Parameters\n\n";
+        text += &self.parameters().markdown();
+        text += "\n## Final test accuracy and loss\n\n";
+        text += &self.finals_section();
+        text += "\n## The published conclusion\n\n";
+        text += &self.claims_section();
+        text += "\n## The best epoch against the last\n\n";
+        text += &self.selection_section();
+        text += "\n## Cost\n\n";
+        text += &self.cost_section();
+        text += "\n## Epoch by epoch\n\n";
+        text += &self.curves_section();
+        text += "\n## Runs\n\n";
+        text += &self.runs_table().markdown();
+        text
+    }
+
+    /// Counts and final figures, one line a network and aligned with spaces: for a terminal.
+    pub fn to_table(&self) -> String {
+        let mut table = Table::new([
+            ("network", Left),
+            ("parameters", Right),
+            ("published", Right),
+            ("seeds", Right),
+            ("test accuracy %", Right),
+            ("published", Right),
+            ("test loss", Right),
+            ("published", Right),
+        ]);
+        for network in &self.networks {
+            let ours = |figure: &Option<Figure>, measure: Measure| {
+                figure.as_ref().map_or(NONE.into(), |figure| measure.sample(&figure.ours))
+            };
+            // Beside accuracies of made-up images the published ones would mislead.
+            let theirs = |figure: &Option<Figure>, measure: Measure| {
+                let published =
+                    figure.as_ref().filter(|_| !self.data.synthetic).map(|figure| figure.published);
+                published.map_or(NONE.into(), |published| measure.show(published))
+            };
+            table.row([
+                network.name.clone(),
+                count(network.parameters),
+                thousands(network.published_parameters),
+                network.seeds.len().to_string(),
+                ours(&network.accuracy, ACCURACY),
+                theirs(&network.accuracy, ACCURACY),
+                ours(&network.loss, LOSS),
+                theirs(&network.loss, LOSS),
+            ]);
+        }
+        table.plain()
+    }
+
+    fn data_paragraph(&self) -> String {
+        let data = &self.data;
+        let held_out = match data.validation_images {
+            0 => String::new(),
+            images => format!(", {} held out", thousands(images.into())),
+        };
+        let warning = if data.synthetic {
+            "\n\nThe images are **synthetic**: made up, easy, and not CIFAR-10. What this study can show is that the networks are \
+             the published ones and that the whole path from images to report works."
+        } else {
+            ""
+        };
+        format!(
+            "Data: {}; {} training images{held_out}, {} test images (fingerprint `{}`).{warning}\n",
+            data.source,
+            thousands(data.train_images.into()),
+            thousands(data.test_images.into()),
+            data.fingerprint
+        )
+    }
+
+    fn parameters(&self) -> Table {
+        let mut table =
+            Table::new([("network", Left), ("ours", Right), ("published", Right), ("equal", Left)]);
+        for network in &self.networks {
+            let equal = match network.parameters {
+                None => NONE,
+                Some(_) if network.counts_as_published() => "yes",
+                Some(_) => "no",
+            };
+            table.row([
+                network.name.clone(),
+                count(network.parameters),
+                thousands(network.published_parameters),
+                equal.into(),
+            ]);
+        }
+        table
+    }
+
+    fn finals_section(&self) -> String {
+        let mut text = String::new();
+        for (measure, figure) in [
+            (ACCURACY, (|network| network.accuracy.as_ref()) as fn(&NetworkReport) -> Option<&Figure>),
+            (LOSS, |network| network.loss.as_ref()),
+        ] {
+            if self.data.synthetic {
+                text += &own_finals(&self.networks, measure, figure).markdown();
+            } else {
+                text += &finals(&self.networks, measure, figure).markdown();
+            }
+            text.push('\n');
+        }
+        if self.data.synthetic {
+            return text
+                + "Figures are the mean over the seeds ± standard deviation, on synthetic images; they have no published counterpart.\n";
+        }
+        text += "Ours is the mean over the seeds ± standard deviation; difference is ours minus published.";
+        let comparisons: Vec<&Comparison> = self
+            .networks
+            .iter()
+            .flat_map(|network| [&network.accuracy, &network.loss])
+            .filter_map(|figure| figure.as_ref()?.comparison.as_ref())
+            .collect();
+        if comparisons.is_empty() {
+            return text
+                + " These runs are not of the published experiment, so there is no interval to judge by.\n";
+        }
+        text += " The interval is where one further run, such as the published one, falls in 95 of 100 cases: \
+                 m ± t s √(1 + 1/n), for n seeds with mean m.";
+        if comparisons.iter().any(|comparison| comparison.spread_from == SpreadSource::Seeds) {
+            text += " Spread *seeds*: s is the standard deviation of our own seeds, with n - 1 degrees of freedom.";
+        }
+        if comparisons.iter().any(|comparison| comparison.spread_from == SpreadSource::PublishedCurve) {
+            text += &format!(
+                " Spread *curve*: with fewer than {SEEDS_FOR_SPREAD} seeds, s is **not from our runs**, but from the published \
+                 curve: the scatter of its last {CURVE_TAIL} epochs about a straight line, with {} degrees of freedom. It stands in \
+                 for the spread from seed to seed; train {SEEDS_FOR_SPREAD} seeds or more to measure that.",
+                CURVE_TAIL - 2
+            );
+        }
+        let figures = comparisons.len();
+        text += &format!(
+            " Each of the {figures} figures misses its interval by chance in 1 of 20 honest reproductions, so one that lies just \
+             outside is weak evidence.\n\n"
+        );
+        text += &format!(
+            "The sampling noise of {} test images is about {} points; it is not added to the interval, because the published \
+             figure is measured on the same images. It does apply to any of these accuracies as an estimate for other images.\n",
+            thousands(self.data.test_images.into()),
+            decimals(100.0 * self.sampling_noise(), 1)
+        );
+        text
+    }
+
+    /// Standard deviation of an accuracy around the ones found, over the choice of test images.
+    fn sampling_noise(&self) -> f64 {
+        let accuracies: Vec<f64> = self
+            .networks
+            .iter()
+            .filter_map(|network| network.accuracy.as_ref())
+            .map(|figure| figure.ours.mean)
+            .collect();
+        let p = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
+        (p * (1.0 - p) / f64::from(self.data.test_images)).sqrt()
+    }
+
+    fn claims_section(&self) -> String {
+        let mut table = Table::new([("claim", Left), ("ours", Right), ("published", Right)]);
+        for claim in self.claims.iter().filter(|claim| !(self.data.synthetic && claim.unit == Unit::Points)) {
+            let ours = claim.ours.map_or(NONE.into(), |number| claim.show(number));
+            table.row([claim.text.clone(), ours, claim.show(claim.published)]);
+        }
+        let note = if self.data.synthetic {
+            "\nThe ratios need no training. Differences of accuracy on synthetic images say nothing about the conclusion and are left \
+             out.\n"
+        } else {
+            "\nThe published conclusion is that pointwise convolutions control channel depth with few parameters, at comparable \
+             accuracy.\n"
+        };
+        table.markdown() + note
+    }
+
+    fn selection_section(&self) -> String {
+        let mut table = Table::new([("network", Left), ("gap, points", Right), ("best epoch by seed", Left)]);
+        for network in &self.networks {
+            let gap = network.selection_gap.as_ref().map_or(NONE.into(), |gap| {
+                let measure = Measure { name: "gap", scale: 100.0, places: 2 };
+                match gap.deviation {
+                    Some(deviation) => {
+                        format!("{} ± {}", signed(100.0 * gap.mean, 2), measure.show(deviation))
+                    }
+                    None => signed(100.0 * gap.mean, 2),
+                }
+            });
+            let best: Vec<String> = network
+                .seeds
+                .iter()
+                .filter_map(|&seed| {
+                    let run = self.runs.iter().find(|run| run.model == network.name && run.seed == seed)?;
+                    Some(format!("{} ({seed})", run.result.as_ref()?.best_epoch))
+                })
+                .collect();
+            table.row([
+                network.name.clone(),
+                gap,
+                if best.is_empty() { NONE.into() } else { best.join(", ") },
+            ]);
+        }
+        let note = if self.data.validation_images == 0 {
+            "The best epoch was chosen by the accuracy on the test set itself, as the study does, so its accuracy is too good by \
+             part of this gap."
+        } else {
+            "The best epoch was chosen by held-out images, so its test accuracy is an honest one and the gap can be negative."
+        };
+        format!("{}\nTest accuracy of the best epoch minus that of the last. {note}\n", table.markdown())
+    }
+
+    fn cost_section(&self) -> String {
+        let mut table = Table::new([
+            ("network", Left),
+            ("parameters", Right),
+            ("MACs per image", Right),
+            ("seconds per epoch", Right),
+        ]);
+        for network in &self.networks {
+            let seconds = network.seconds_per_epoch.map_or(NONE.into(), |seconds| decimals(seconds, 1));
+            table.row([network.name.clone(), count(network.parameters), count(network.macs), seconds]);
+        }
+        format!(
+            "{}\nMACs: multiply-accumulates of one forward pass. Seconds: training and evaluation of one epoch, mean over the \
+             runs; where they ran is told below.\n",
+            table.markdown()
+        )
+    }
+
+    fn curves_section(&self) -> String {
+        let mut text = String::new();
+        for (network, published) in self.networks.iter().zip(self.published_curves()) {
+            if network.curve.is_empty() {
+                continue;
+            }
+            text += &format!("### {}\n\n", network.name);
+            text += &curve(network, published.as_deref()).markdown();
+            text.push('\n');
+        }
+        if text.is_empty() {
+            return "No run has completed an epoch.\n".into();
+        }
+        text + if self.data.synthetic {
+            "Means over the seeds, on synthetic images.\n"
+        } else {
+            "Means over the seeds beside the published figures (pub.).\n"
+        }
+    }
+
+    /// In the order of the networks; `None` where there is nothing to compare with.
+    fn published_curves(&self) -> Vec<Option<Vec<[f64; 4]>>> {
+        // What was built in was read when this study was made; a study read back from a file needs it here again.
+        let published = crate::Published::load().ok().filter(|_| !self.data.synthetic);
+        self.networks
+            .iter()
+            .map(|network| {
+                let found =
+                    published.as_ref()?.networks.iter().find(|published| published.name == network.name)?;
+                Some(
+                    found
+                        .epochs
+                        .iter()
+                        .map(|epoch| {
+                            [
+                                epoch.train_loss,
+                                epoch.train_acc / 100.0,
+                                epoch.test_loss,
+                                epoch.test_acc / 100.0,
+                            ]
+                        })
+                        .collect(),
+                )
+            })
+            .collect()
+    }
+
+    fn runs_table(&self) -> Table {
+        let mut table = Table::new([
+            ("run", Left),
+            ("final acc %", Right),
+            ("loss", Right),
+            ("best acc %", Right),
+            ("epoch", Right),
+            ("time", Right),
+            ("memory MiB", Right),
+            ("engine", Left),
+            ("device", Left),
+            ("threads", Right),
+            ("processor", Left),
+            ("commit", Left),
+        ]);
+        for run in &self.runs {
+            let result = |show: &dyn Fn(&pointwise_runs::RunResult) -> String| {
+                run.result.as_ref().map_or(NONE.into(), show)
+            };
+            let memory = |bytes: Option<u64>| bytes.map_or(NONE.into(), |bytes| thousands(bytes >> 20));
+            table.row([
+                run.name.clone(),
+                result(&|result| percent(result.final_acc)),
+                result(&|result| decimals(result.final_loss, 4)),
+                result(&|result| percent(result.best_acc)),
+                result(&|result| result.best_epoch.to_string()),
+                result(&|result| duration(result.seconds)),
+                result(&|result| memory(result.peak_memory_bytes)),
+                run.engine.clone(),
+                run.device.clone(),
+                run.threads.to_string(),
+                run.processor.clone(),
+                run.commit.as_deref().unwrap_or(NONE).chars().take(10).collect(),
+            ]);
+        }
+        table
+    }
+}
+
+impl Claim {
+    fn show(&self, number: f64) -> String {
+        match self.unit {
+            Unit::Share => decimals(100.0 * number, 1) + " %",
+            Unit::Times => decimals(number, 2) + "x",
+            Unit::Points => signed(100.0 * number, 2) + " points",
+        }
+    }
+}
+
+fn count(number: Option<u64>) -> String {
+    number.map_or(NONE.into(), thousands)
+}
+
+type Pick = fn(&NetworkReport) -> Option<&Figure>;
+
+fn finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Table {
+    let mut table = Table::new([
+        ("network", Left),
+        ("seeds", Right),
+        (measure.name, Right),
+        ("published", Right),
+        ("difference", Right),
+        ("95 % interval", Right),
+        ("published within", Left),
+        ("spread", Left),
+    ]);
+    for network in networks {
+        let seeds = network.seeds.len().to_string();
+        let Some(figure) = figure(network) else {
+            table.row([network.name.as_str(), &seeds, NONE, NONE, NONE, NONE, NONE, NONE]);
+            continue;
+        };
+        let mut row = vec![
+            network.name.clone(),
+            seeds,
+            measure.sample(&figure.ours),
+            measure.show(figure.published),
+            signed((figure.ours.mean - figure.published) * measure.scale, measure.places),
+        ];
+        match &figure.comparison {
+            Some(comparison) => {
+                row.push(format!("{} to {}", measure.show(comparison.low), measure.show(comparison.high)));
+                row.push(if comparison.within { "yes" } else { "no" }.into());
+                row.push(match comparison.spread_from {
+                    SpreadSource::Seeds => "seeds".into(),
+                    SpreadSource::PublishedCurve => "curve".into(),
+                });
+            }
+            None => row.extend([NONE, NONE, NONE].map(String::from)),
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// Without published figures beside them.
+fn own_finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Table {
+    let mut table = Table::new([("network", Left), ("seeds", Right), (measure.name, Right)]);
+    for network in networks {
+        let value = figure(network).map_or(NONE.into(), |figure| measure.sample(&figure.ours));
+        table.row([network.name.clone(), network.seeds.len().to_string(), value]);
+    }
+    table
+}
+
+fn curve(network: &NetworkReport, published: Option<&[[f64; 4]]>) -> Table {
+    let titles = ["train loss", "train acc %", "test loss", "test acc %"];
+    let mut columns = vec![("epoch", Right)];
+    for title in titles {
+        columns.push((title, Right));
+        if published.is_some() {
+            columns.push(("pub.", Right));
+        }
+    }
+    let mut table = Table::new(columns);
+    for means in &network.curve {
+        let ours = [means.train_loss, means.train_acc, means.test_loss, means.test_acc];
+        let mut row = vec![means.epoch.to_string()];
+        for (index, (value, measure)) in ours.into_iter().zip([LOSS, ACCURACY, LOSS, ACCURACY]).enumerate() {
+            row.push(value.map_or(NONE.into(), |value| measure.show(value)));
+            if let Some(published) = published {
+                let theirs = published.get(means.epoch as usize - 1);
+                row.push(theirs.map_or(NONE.into(), |epoch| measure.show(epoch[index])));
+            }
+        }
+        table.row(row);
+    }
+    table
+}

@@ -1,0 +1,234 @@
+//! What a reproduction consists of: which runs, how each is asked for, and which of them are there already.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use pointwise_report::{NetworkFacts, Published, Recipe};
+use pointwise_runs::{Run, RunConfig, holds_run};
+
+/// What `--quick` trains on: enough to go through every part, in minutes.
+pub(crate) const QUICK: Quick = Quick { train_images: 504, test_images: 252, epochs: 2 };
+
+/// The size of a quick study.
+pub(crate) struct Quick {
+    /// Synthetic images to train on: four whole batches.
+    pub(crate) train_images: u32,
+    /// Synthetic images to test on.
+    pub(crate) test_images: u32,
+    /// Enough to have a best and a last one.
+    pub(crate) epochs: u32,
+}
+
+/// The options of a reproduction, resolved.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) models: Vec<String>,
+    pub(crate) seeds: Vec<u64>,
+    pub(crate) quick: bool,
+    pub(crate) epochs: u32,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) engine: Option<String>,
+    pub(crate) device: Option<String>,
+    pub(crate) threads: Option<u32>,
+    pub(crate) out: PathBuf,
+}
+
+/// One run of the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Job {
+    pub(crate) model: String,
+    pub(crate) seed: u64,
+    pub(crate) folder: PathBuf,
+}
+
+impl Plan {
+    /// Network by network.
+    pub(crate) fn jobs(&self) -> Vec<Job> {
+        let runs = self.out.join("runs");
+        let job = |model: &str, seed: u64| Job {
+            model: model.to_owned(),
+            seed,
+            folder: runs.join(format!("{model}-seed{seed}")),
+        };
+        self.models.iter().flat_map(|model| self.seeds.iter().map(move |&seed| job(model, seed))).collect()
+    }
+
+    /// The arguments of `trainer` for a run. With `--resume` the same call starts, continues or confirms it.
+    pub(crate) fn train_arguments(&self, job: &Job) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
+        add("--model", job.model.clone().into());
+        add("--seed", job.seed.to_string().into());
+        add("--run-dir", job.folder.clone().into());
+        add("--epochs", self.epochs.to_string().into());
+        if self.quick {
+            add("--data", "synthetic".into());
+            add("--limit-train", QUICK.train_images.to_string().into());
+            add("--limit-test", QUICK.test_images.to_string().into());
+        }
+        if let Some(folder) = &self.data_dir {
+            add("--data-dir", folder.clone().into());
+        }
+        if let Some(engine) = &self.engine {
+            add("--engine", engine.into());
+        }
+        if let Some(device) = &self.device {
+            add("--device", device.into());
+        }
+        if let Some(threads) = self.threads {
+            add("--threads", threads.to_string().into());
+        }
+        let mut all = vec!["train".into(), "--resume".into()];
+        all.append(&mut arguments);
+        all
+    }
+
+    /// The run in a job's folder, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not the run that this plan would train.
+    pub(crate) fn existing(&self, job: &Job, recipe: &Recipe) -> anyhow::Result<Option<Run>> {
+        if !holds_run(&job.folder) {
+            return Ok(None);
+        }
+        let run = Run::read(&job.folder)?;
+        if let Some(difference) = self.asked(job, recipe, &run.config).difference(&run.config) {
+            bail!(
+                "the run in {} has {} {}, not {} as asked now: choose another --out, or ask for what is there",
+                job.folder.display(),
+                difference.name,
+                difference.theirs,
+                difference.ours
+            );
+        }
+        Ok(Some(run))
+    }
+
+    /// The configuration that the plan asks for. What it leaves to the trainer, and what does not decide the figures, is as
+    /// stored.
+    fn asked(&self, job: &Job, recipe: &Recipe, stored: &RunConfig) -> RunConfig {
+        let device = self.device.clone().filter(|device| device.contains(':') || device == "cpu");
+        RunConfig {
+            model: job.model.clone(),
+            engine: self.engine.clone().unwrap_or_else(|| stored.engine.clone()),
+            device: device.unwrap_or_else(|| stored.device.clone()),
+            // Real images are real images, wherever they came from: the report compares their fingerprints.
+            data: match (self.quick, stored.data.as_str()) {
+                (true, _) => "synthetic".into(),
+                (false, "huggingface") => "huggingface".into(),
+                (false, _) => "cifar10".into(),
+            },
+            epochs: self.epochs,
+            batch_size: recipe.batch_size,
+            lr: recipe.lr,
+            weight_decay: recipe.weight_decay,
+            dropout: recipe.dropout,
+            seed: job.seed,
+            val_split: 0,
+            augment: recipe.augment.clone(),
+            shuffle: recipe.shuffle,
+            init: None,
+            init_sha256: None,
+            limit_train: self.quick.then_some(QUICK.train_images),
+            limit_test: self.quick.then_some(QUICK.test_images),
+            ..stored.clone()
+        }
+    }
+}
+
+/// Seconds that a run of `model` takes, from the finished ones: of the same network, else of the others by their
+/// multiply-accumulates (all runs of a study see as many images). `None` while nothing is known.
+pub(crate) fn estimate(model: &str, finished: &[Run], facts: &[NetworkFacts]) -> Option<f64> {
+    let mean =
+        |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
+    let seconds = |run: &Run| run.result.as_ref().map(|result| result.seconds);
+    let own = finished.iter().filter(|run| run.config.model == model).filter_map(seconds).collect();
+    mean(own).or_else(|| {
+        let macs = |name: &str| facts.iter().find(|facts| facts.model == name).map(|facts| facts.macs as f64);
+        let per_mac =
+            finished.iter().filter_map(|run| Some(seconds(run)? / macs(&run.config.model)?)).collect();
+        Some(mean(per_mac)? * macs(model)?)
+    })
+}
+
+/// The published recipe and the networks' names.
+///
+/// # Errors
+/// If the published figures are not valid.
+pub(crate) fn published() -> anyhow::Result<Published> {
+    Published::load().context("the study cannot be set up")
+}
+
+/// A path that a child process understands whatever it takes a bare name for.
+pub(crate) fn program(path: &Path) -> anyhow::Result<PathBuf> {
+    if !path.is_file() {
+        bail!(
+            "{} is not a file: give the path of a built trainer to --trainer, or leave that out",
+            path.display()
+        );
+    }
+    std::path::absolute(path).with_context(|| format!("{} cannot be resolved", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            models: vec!["nin".into(), "alexnet".into()],
+            seeds: vec![42, 43],
+            quick: false,
+            epochs: 10,
+            data_dir: None,
+            engine: None,
+            device: None,
+            threads: None,
+            out: "out".into(),
+        }
+    }
+
+    fn line(plan: &Plan) -> String {
+        let arguments = plan.train_arguments(&plan.jobs()[1]);
+        arguments.join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn options_reach_the_trainer() {
+        let plain = "train --resume --model nin --seed 43 --run-dir out/runs/nin-seed43 --epochs 10";
+        assert_eq!(line(&plan()), plain);
+        let full = Plan {
+            data_dir: Some("a b".into()),
+            engine: Some("cpu".into()),
+            device: Some("auto".into()),
+            threads: Some(2),
+            ..plan()
+        };
+        assert_eq!(line(&full), format!("{plain} --data-dir a b --engine cpu --device auto --threads 2"));
+        let quick = Plan { quick: true, ..plan() };
+        assert_eq!(line(&quick), format!("{plain} --data synthetic --limit-train 504 --limit-test 252"));
+    }
+
+    #[test]
+    fn every_network_is_run_with_every_seed() {
+        let jobs: Vec<_> = plan().jobs().into_iter().map(|job| (job.model, job.seed)).collect();
+        let job = |model: &str, seed| (model.to_owned(), seed);
+        assert_eq!(jobs, [job("nin", 42), job("nin", 43), job("alexnet", 42), job("alexnet", 43)]);
+    }
+
+    #[test]
+    fn an_estimate_is_of_the_same_network_or_scaled() {
+        let facts: Vec<NetworkFacts> = [("nin", 256), ("alexnet", 128)]
+            .map(|(model, macs)| NetworkFacts { model: model.into(), parameters: 1, macs })
+            .into();
+        assert_eq!(estimate("nin", &[], &facts), None);
+        let finished = |model: &str, seconds: f64| crate::testing::run(model, 42, seconds);
+        let alexnet = [finished("alexnet", 10.0), finished("alexnet", 20.0)];
+        assert_eq!(estimate("alexnet", &alexnet, &facts), Some(15.0));
+        assert_eq!(estimate("nin", &alexnet, &facts), Some(30.0));
+        assert_eq!(estimate("unknown", &alexnet, &facts), None);
+    }
+}

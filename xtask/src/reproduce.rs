@@ -1,0 +1,294 @@
+//! `cargo xtask reproduce`: train, collect, judge.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+};
+
+use anyhow::{Context, bail};
+use pointwise_report::{NetworkFacts, Study, Verdict, duration};
+use pointwise_runs::Run;
+
+use crate::{
+    End,
+    plan::{Job, Plan, QUICK, estimate, program, published},
+    print,
+    trainer::{Stop, build, summary},
+};
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 reproduced (with --quick: parameter counts and ratios are as published), 1 failed, 2 wrong usage, 3 different from \
+the published study, 4 not comparable with it, 130 interrupted. The same command goes on where an interruption or a failure \
+stopped; runs that are finished are not repeated.";
+
+/// The options, as typed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// A small study on synthetic images, without a download: shows that everything works, and checks counts and ratios.
+    #[arg(long)]
+    quick: bool,
+    /// Seeds, separated by commas; three or more measure the spread [default: 42,43,44; with --quick: 42].
+    #[arg(long, value_name = "LIST")]
+    seeds: Option<List<u64>>,
+    /// Networks, separated by commas; a verdict needs all three [default: alexnet_plain,alexnet,nin].
+    #[arg(long, value_name = "LIST")]
+    models: Option<List<String>>,
+    /// Passes over the training images; other than 10 is not comparable [default: 10; with --quick: 2].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: Option<u32>,
+    /// Folder with CIFAR-10 [default: the trainer's, filled by a download].
+    #[arg(long, value_name = "DIR", conflicts_with = "quick")]
+    data_dir: Option<PathBuf>,
+    /// Folder for runs and report [default: study; with --quick: study-quick].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The trainer's engine [default: the trainer's].
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+    /// The trainer's device [default: the trainer's].
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
+    /// Computing threads [default: the trainer's].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    /// Use this trainer instead of building one.
+    #[arg(long, value_name = "PATH")]
+    trainer: Option<PathBuf>,
+    /// Features to build the trainer with, separated by commas.
+    #[arg(long, value_name = "LIST", conflicts_with = "trainer")]
+    features: Option<String>,
+}
+
+/// Values separated by commas: at least one, none twice.
+#[derive(Clone, Debug, PartialEq)]
+struct List<T>(Vec<T>);
+
+impl FromStr for List<u64> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        list(text, |part| part.parse().map_err(|_| format!("`{part}` is not a seed, a number from 0 up")))
+    }
+}
+
+impl FromStr for List<String> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = published().map_err(|error| error.to_string())?;
+        let known: Vec<&str> = known.networks.iter().map(|network| network.name.as_str()).collect();
+        list(text, |part| match known.contains(&part) {
+            true => Ok(part.to_owned()),
+            false => Err(format!("`{part}` is not a network of the study: choose from {}", known.join(", "))),
+        })
+    }
+}
+
+fn list<T: PartialEq + ToString>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<List<T>, String> {
+    let mut values = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let value = parse(part)?;
+        if values.contains(&value) {
+            return Err(format!("{} is given twice", value.to_string()));
+        }
+        values.push(value);
+    }
+    Ok(List(values))
+}
+
+fn resolve(args: &Args) -> anyhow::Result<Plan> {
+    let published = published()?;
+    let all = || published.networks.iter().map(|network| network.name.clone()).collect();
+    let (seeds, epochs, out) = match args.quick {
+        true => (vec![42], QUICK.epochs, "study-quick"),
+        false => (vec![42, 43, 44], published.recipe.epochs, "study"),
+    };
+    Ok(Plan {
+        models: args.models.clone().map_or_else(all, |list| list.0),
+        seeds: args.seeds.clone().map_or(seeds, |list| list.0),
+        quick: args.quick,
+        epochs: args.epochs.unwrap_or(epochs),
+        data_dir: args.data_dir.clone(),
+        engine: args.engine.clone(),
+        device: args.device.clone(),
+        threads: args.threads,
+        out: args.out.clone().unwrap_or_else(|| out.into()),
+    })
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
+    let plan = resolve(args)?;
+    let recipe = published()?.recipe;
+    // What is there is looked at first: nothing is trained for hours beside a run that will not fit.
+    let jobs = plan.jobs();
+    let mut existing = Vec::with_capacity(jobs.len());
+    for job in &jobs {
+        existing.push(plan.existing(job, &recipe)?);
+    }
+    fs::create_dir_all(plan.out.join("runs"))
+        .with_context(|| format!("{} cannot be created, choose another --out", plan.out.display()))?;
+
+    let stop = Stop::watch()?;
+    let trainer = match &args.trainer {
+        Some(path) => program(path),
+        None => build(args.features.as_deref()),
+    };
+    // A program that was interrupted with us fails; that is not its fault.
+    if stop.requested() {
+        return Ok(interrupted());
+    }
+    let trainer = trainer?;
+    let facts = summary(&trainer)?;
+    if let Some(model) = plan.models.iter().find(|model| !facts.iter().any(|facts| facts.model == **model)) {
+        bail!("the trainer does not know the network {model}: build it from this workspace");
+    }
+
+    let mut runs: Vec<Run> = existing.iter().flatten().filter(|run| run.is_finished()).cloned().collect();
+    let todo: Vec<(&Job, f64)> = jobs
+        .iter()
+        .zip(&existing)
+        .filter(|(_, run)| !run.as_ref().is_some_and(Run::is_finished))
+        .map(|(job, run)| (job, run.as_ref().map_or(0.0, seconds_done)))
+        .collect();
+    if !runs.is_empty() {
+        eprintln!("{} of {} runs are finished already", runs.len(), jobs.len());
+    }
+    if !plan.quick && !todo.is_empty() {
+        let fetched = fetch(&stop, &trainer, plan.data_dir.as_deref())?;
+        if fetched != End::Good {
+            return Ok(fetched);
+        }
+    }
+    for (index, (job, _)) in todo.iter().enumerate() {
+        let number = jobs.len() - todo.len() + index + 1;
+        eprintln!("\n{}", header(number, jobs.len(), &todo[index..], &runs, &facts));
+        let status = stop.wait_for(Command::new(&trainer).args(plan.train_arguments(job)))?;
+        if stop.requested() || status.code() == Some(130) {
+            return Ok(interrupted());
+        }
+        let folder = job.folder.display();
+        if !status.success() {
+            bail!(
+                "the run of {} with seed {} failed ({status}): see its message above; {folder} has what it did, and the same \
+                 command goes on",
+                job.model,
+                job.seed
+            );
+        }
+        let run = Run::read(&job.folder)?;
+        if !run.is_finished() {
+            bail!(
+                "the trainer ended without an error, but the run in {folder} has no result: give the same command again"
+            );
+        }
+        runs.push(run);
+    }
+    conclude(&plan, &runs, &facts)
+}
+
+/// Which run, of how many, and how long it and those after it will take, where the finished ones tell.
+fn header(
+    number: usize,
+    of: usize,
+    todo: &[(&Job, f64)],
+    finished: &[Run],
+    facts: &[NetworkFacts],
+) -> String {
+    let job = todo[0].0;
+    let rest: Option<f64> =
+        todo.iter().map(|(job, done)| Some((estimate(&job.model, finished, facts)? - done).max(0.0))).sum();
+    let rest = rest.map_or(String::new(), |seconds| {
+        format!(" (about {} to the end of the last run)", duration(seconds))
+    });
+    format!("run {number} of {of}: {}, seed {}{rest}", job.model, job.seed)
+}
+
+/// Seconds that an unfinished run has behind it.
+fn seconds_done(run: &Run) -> f64 {
+    run.progress.as_ref().map_or(0.0, |progress| progress.seconds)
+}
+
+fn fetch(stop: &Stop, trainer: &Path, data_dir: Option<&Path>) -> anyhow::Result<End> {
+    let mut command = Command::new(trainer);
+    command.args(["data", "fetch"]);
+    if let Some(folder) = data_dir {
+        command.arg("--data-dir").arg(folder);
+    }
+    // What it prints on stdout is progress here, where the result is the study's.
+    command.stdout(io::stderr());
+    let status = stop.wait_for(&mut command)?;
+    if stop.requested() || status.code() == Some(130) {
+        return Ok(interrupted());
+    }
+    if !status.success() {
+        bail!(
+            "there is no CIFAR-10 to train on: give the folder that holds it by --data-dir DIR, or run `cargo xtask reproduce \
+             --quick`, which needs no data"
+        );
+    }
+    Ok(End::Good)
+}
+
+fn interrupted() -> End {
+    eprintln!("interrupted: the same command goes on where this one stopped");
+    End::Interrupted
+}
+
+fn conclude(plan: &Plan, runs: &[Run], facts: &[NetworkFacts]) -> anyhow::Result<End> {
+    let study = Study::new(runs, facts)?;
+    study.write(&plan.out)?;
+    let files = ["study.md", "study.json"].map(|file| plan.out.join(file).display().to_string());
+    let text = format!("\n{}\n{}\n\n{} and {}\n", study.to_table(), study.headline(), files[0], files[1]);
+    print(&text)?;
+    Ok(end_of(plan.quick, &study))
+}
+
+/// A quick study cannot be compared; what it can show is that counts and ratios are as published.
+fn end_of(quick: bool, study: &Study) -> End {
+    match &study.verdict {
+        _ if quick => {
+            if study.counts_as_published {
+                End::Good
+            } else {
+                End::Different
+            }
+        }
+        Verdict::Reproduced => End::Good,
+        Verdict::Different { .. } => End::Different,
+        Verdict::NotComparable { .. } => End::NotComparable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_taken_apart_and_checked() {
+        assert_eq!("42, 43".parse(), Ok(List(vec![42_u64, 43])));
+        assert_eq!("nin,alexnet".parse(), Ok(List(vec!["nin".to_owned(), "alexnet".to_owned()])));
+        for (text, says) in [
+            ("", "`` is not a seed"),
+            ("1,", "`` is not a seed"),
+            ("1,1", "1 is given twice"),
+            ("-1", "`-1` is not"),
+        ] {
+            let error = text.parse::<List<u64>>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        for (text, says) in [
+            ("vgg", "choose from alexnet_plain, alexnet, nin"),
+            ("nin,nin", "nin is given twice"),
+            ("", "``"),
+        ] {
+            let error = text.parse::<List<String>>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}
