@@ -4,6 +4,8 @@
 //! golden value comes with what it was seen to differ by. An engine may differ by [`SLACK`] times that, and by [`FLOOR`] of the
 //! value besides, where PyTorch's variants happen to agree by chance.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
+
 use pointwise_engine::{Adam, Array, Batch, Engine, EngineKind, Settings, State, Totals, create};
 use pointwise_models::{Layer, Network};
 use serde_json::Value;
