@@ -1,7 +1,5 @@
 //! Whole runs of the real binary: what they leave, and that stopping, killing and threads leave no trace in it.
 
-#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
-
 use pointwise_tests::{checkpoint, command, fail, metrics, run, succeed};
 use std::fs;
 use std::path::Path;

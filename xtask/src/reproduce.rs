@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// A small study on synthetic images, without a download: shows that everything works, and checks counts and ratios.
     #[arg(long)]
     quick: bool,
-    /// Seeds, separated by commas; three or more measure the spread [default: 42,43,44; with --quick: 42].
+    /// Seeds, separated by commas; three or more measure the spread [default: 42].
     #[arg(long, value_name = "LIST")]
     seeds: Option<List<u64>>,
     /// Networks, separated by commas; a verdict needs all three [default: alexnet_plain,alexnet,nin].
@@ -105,13 +105,13 @@ fn list<T: PartialEq + ToString>(
 fn resolve(args: &Args) -> anyhow::Result<Plan> {
     let published = published()?;
     let all = || published.networks.iter().map(|network| network.name.clone()).collect();
-    let (seeds, epochs, out) = match args.quick {
-        true => (vec![42], QUICK.epochs, "study-quick"),
-        false => (vec![42, 43, 44], published.recipe.epochs, "study"),
+    let (epochs, out) = match args.quick {
+        true => (QUICK.epochs, "study-quick"),
+        false => (published.recipe.epochs, "study"),
     };
     Ok(Plan {
         models: args.models.clone().map_or_else(all, |list| list.0),
-        seeds: args.seeds.clone().map_or(seeds, |list| list.0),
+        seeds: args.seeds.clone().map_or_else(|| vec![42], |list| list.0),
         quick: args.quick,
         epochs: args.epochs.unwrap_or(epochs),
         data_dir: args.data_dir.clone(),
@@ -160,9 +160,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         eprintln!("{} of {} runs are finished already", runs.len(), jobs.len());
     }
     if !plan.quick && !todo.is_empty() {
-        let fetched = fetch(&stop, &trainer, plan.data_dir.as_deref())?;
-        if fetched != End::Good {
-            return Ok(fetched);
+        let end = look_at_data(&stop, &trainer, plan.data_dir.as_deref())?;
+        if end != End::Good {
+            return Ok(end);
         }
     }
     for (index, (job, _)) in todo.iter().enumerate() {
@@ -214,9 +214,10 @@ fn seconds_done(run: &Run) -> f64 {
     run.progress.as_ref().map_or(0.0, |progress| progress.seconds)
 }
 
-fn fetch(stop: &Stop, trainer: &Path, data_dir: Option<&Path>) -> anyhow::Result<End> {
+/// Reads the images once before anything is trained; where no folder is named, that downloads them if need be.
+fn look_at_data(stop: &Stop, trainer: &Path, data_dir: Option<&Path>) -> anyhow::Result<End> {
     let mut command = Command::new(trainer);
-    command.args(["data", "fetch"]);
+    command.args(["data", "stats"]);
     if let Some(folder) = data_dir {
         command.arg("--data-dir").arg(folder);
     }

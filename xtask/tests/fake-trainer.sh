@@ -3,13 +3,13 @@
 #   summary.json   what `summary --json` prints
 #   runs/          finished run folders, copied by `train`
 #   calls          a line for each call, written here
-#   fetch-exit, train-exit   exit codes, where they are not 0
+#   data-exit, train-exit   exit codes, where they are not 0
 echo "$*" >>"$FAKE/calls"
 case "$1" in
 summary) cat "$FAKE/summary.json" ;;
 data)
-    echo "fetched"
-    exit "$(cat "$FAKE/fetch-exit" 2>/dev/null || echo 0)"
+    echo "looked at the data"
+    exit "$(cat "$FAKE/data-exit" 2>/dev/null || echo 0)"
     ;;
 train)
     while [ $# -gt 0 ]; do

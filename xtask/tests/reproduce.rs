@@ -51,10 +51,17 @@ impl Fake {
         fs::write(self.path(name), text).expect("a file");
     }
 
+    /// With three seeds, so that there is a spread; unless the options say otherwise.
     fn run(&self, options: &[&str]) -> Output {
         let _ = fs::remove_file(self.path("calls"));
+        let seeds: &[&str] = if options.contains(&"--seeds") || options.contains(&"--quick") {
+            &[]
+        } else {
+            &["--seeds", "42,43,44"]
+        };
         Command::new(env!("CARGO_BIN_EXE_xtask"))
             .args(["reproduce", "--trainer", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-trainer.sh")])
+            .args(seeds)
             .args(options)
             .env("FAKE", self.0.path())
             .current_dir(self.0.path())
@@ -93,7 +100,7 @@ fn a_study_is_trained_once_and_judged() {
     assert!(stdout.contains("\nReproduced: ") && stdout.contains("study/study.md"), "{stdout}");
     assert!(stdout.contains("nin             1,485,386  1,485,386      3     74.27 ± 0.50"), "{stdout}");
     let calls = fake.calls();
-    assert_eq!((calls.len(), calls[0].as_str(), calls[1].as_str()), (11, "summary --json", "data fetch"));
+    assert_eq!((calls.len(), calls[0].as_str(), calls[1].as_str()), (11, "summary --json", "data stats"));
     assert_eq!(
         calls[10], "train --resume --model nin --seed 44 --run-dir study/runs/nin-seed44 --epochs 10",
         "one process a run"
@@ -103,10 +110,13 @@ fn a_study_is_trained_once_and_judged() {
         stderr.contains("run 8 of 9: nin, seed 43 (about 2 min 00 s to the end of the last run)"),
         "{stderr}"
     );
-    assert!(stderr.contains("fetched") && !stdout.contains("fetched"), "stdout is for the result");
+    assert!(
+        stderr.contains("looked at the data") && !stdout.contains("looked at the data"),
+        "stdout is for the result"
+    );
     let first = fs::read(fake.path("study/study.json")).unwrap();
 
-    // Again: nothing is fetched or trained, and the report is the same.
+    // Again: nothing is trained, and the report is the same.
     let (code, _, stderr) = seen(fake.run(&[]));
     assert_eq!((code, fake.calls()), (0, vec!["summary --json".to_owned()]));
     assert!(stderr.contains("9 of 9 runs are finished already"), "{stderr}");
@@ -156,7 +166,7 @@ fn quick(run: &mut Run) {
 #[test]
 fn a_quick_study_needs_no_data_and_checks_the_counts() {
     let fake = Fake::new(quick);
-    fake.put("fetch-exit", "1");
+    fake.put("data-exit", "1");
     let (code, stdout, stderr) = seen(fake.run(&["--quick"]));
     assert_eq!(code, 0, "{stderr}");
     assert!(
@@ -186,7 +196,7 @@ fn a_quick_study_needs_no_data_and_checks_the_counts() {
 #[test]
 fn what_stands_in_the_way_is_said_before_anything_is_trained() {
     let fake = Fake::new(|_| {});
-    fake.put("fetch-exit", "1");
+    fake.put("data-exit", "1");
     let (code, _, stderr) = seen(fake.run(&[]));
     assert!(code == 1 && stderr.contains("--quick") && stderr.contains("--data-dir"), "{stderr}");
     assert_eq!(fake.calls().len(), 2);
