@@ -89,7 +89,6 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
             train_seconds: seconds,
             eval_seconds: 0.0,
             peak_memory_bytes: None,
-            complete: true,
         }),
     }
 }

@@ -87,5 +87,5 @@ pub(crate) fn deviations(run: &Run, published: &Published) -> Vec<String> {
 
 /// Whether the run has gone through all of its epochs.
 pub(crate) fn is_complete(run: &Run) -> bool {
-    run.result.as_ref().is_some_and(|result| result.complete && result.epochs == run.config.epochs)
+    run.result.as_ref().is_some_and(|result| result.epochs == run.config.epochs)
 }

@@ -120,8 +120,6 @@ pub struct RunResult {
     pub eval_seconds: f64,
     /// Most memory that the process held.
     pub peak_memory_bytes: Option<u64>,
-    /// False when `max-steps` cut the run short.
-    pub complete: bool,
 }
 
 impl Record {
@@ -208,7 +206,6 @@ pub(crate) mod tests {
             train_seconds: 90.0,
             eval_seconds: 10.0,
             peak_memory_bytes: None,
-            complete: true,
         }
     }
 

@@ -89,7 +89,6 @@ fn result() -> RunResult {
         train_seconds: 2.0,
         eval_seconds: 2.0,
         peak_memory_bytes: Some(1),
-        complete: true,
     }
 }
 

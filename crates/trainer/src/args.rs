@@ -144,14 +144,14 @@ pub(crate) struct DataArgs {
 pub(crate) enum DataCommand {
     /// Make sure that CIFAR-10 is there: download it unless the folder has it.
     Fetch {
-        /// Where it is to be [default: a folder in the user's cache].
-        #[arg(long, value_name = "DIR", env = "CIFAR10_DIR")]
+        /// Where it is to be [default: the variable CIFAR10_DIR, or a folder in the user's cache].
+        #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
     /// Read every file and check its records and labels.
     Verify {
-        /// Where the data is [default: a folder in the user's cache].
-        #[arg(long, value_name = "DIR", env = "CIFAR10_DIR")]
+        /// Where the data is [default: the variable CIFAR10_DIR, or a folder in the user's cache].
+        #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
     /// Count the classes, and measure mean and standard deviation of the channels.
@@ -165,8 +165,8 @@ pub(crate) struct DataSource {
     #[arg(long, value_enum)]
     pub(crate) data: Option<DataKind>,
     /// Folder with CIFAR-10: binary files, the official archive, or train/ and test/ with a folder of images for each class
-    /// [default: a folder in the user's cache, filled by a download].
-    #[arg(long, value_name = "DIR", env = "CIFAR10_DIR")]
+    /// [default: the variable CIFAR10_DIR, or a folder in the user's cache, filled by a download].
+    #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Seed of the synthetic images [default: 42].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]

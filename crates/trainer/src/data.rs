@@ -68,7 +68,7 @@ impl Images {
     pub(crate) fn from_args(source: &DataSource) -> Self {
         Self {
             kind: source.data.unwrap_or(DataKind::Cifar10),
-            folder: source.data_dir.clone(),
+            folder: named_folder(source.data_dir.as_deref()),
             seed: source.data_seed.unwrap_or(DATA_SEED),
         }
     }
@@ -98,8 +98,14 @@ pub(crate) fn load_dataset(
     })
 }
 
+/// The folder that the command line names, or else the variable `CIFAR10_DIR`, where an empty one names none.
+pub(crate) fn named_folder(folder: Option<&Path>) -> Option<PathBuf> {
+    let variable = || std::env::var_os("CIFAR10_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder.map(Path::to_owned).or_else(variable)
+}
+
 fn folder_or_cache(folder: Option<&Path>) -> anyhow::Result<PathBuf> {
-    folder.map_or_else(cache, |folder| Ok(folder.to_owned()))
+    named_folder(folder).map_or_else(cache, Ok)
 }
 
 /// `pointwise/cifar10` in the user's cache folder.

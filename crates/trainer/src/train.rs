@@ -1,7 +1,7 @@
 //! `trainer train`: from the command line and the run folder to one resolved configuration, and from there to the training.
 
 use crate::args::{Augment, DataKind, Model, TrainArgs};
-use crate::data::{DATA_SEED, Images, load_dataset};
+use crate::data::{DATA_SEED, Images, load_dataset, named_folder};
 use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::{End, print, set_threads, stop_flag};
@@ -147,7 +147,7 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
     config.val_split = args.val_split.unwrap_or(config.val_split);
     config.shuffle = args.shuffle.unwrap_or(config.shuffle);
     config.data_seed = args.data.data_seed.unwrap_or(config.data_seed);
-    config.data_dir = args.data.data_dir.clone().or(config.data_dir);
+    config.data_dir = named_folder(args.data.data_dir.as_deref()).or(config.data_dir);
     config.limit_train = args.limit_train.or(config.limit_train);
     config.limit_test = args.limit_test.or(config.limit_test);
     config.log_every = args.log_every.unwrap_or(config.log_every);

@@ -342,7 +342,6 @@ impl<'a> Session<'a> {
             train_seconds,
             eval_seconds,
             peak_memory_bytes: peak_memory(),
-            complete: true,
         };
         self.show(State::Finished)?;
         self.run.finish(&result)?;
