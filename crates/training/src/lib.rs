@@ -2,7 +2,7 @@
 //!
 //! [`fit`] is the recipe, to be read from top to bottom. It takes the configuration, the images and an engine, and leaves
 //! everything that a run is judged by in a run folder (crate `pointwise-runs`): metrics as they come, the `best` and the `last`
-//! [checkpoint](checkpoint), and the result.
+//! [checkpoint], and the result.
 //!
 //! The optimizer (Adam with coupled L2) and the loss (cross-entropy) are part of an engine's step: see `pointwise-engine`.
 
