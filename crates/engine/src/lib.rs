@@ -4,7 +4,7 @@
 //! evaluation steps on batches that the caller prepares. It keeps its own running [`Totals`], so that a step needs no answer
 //! from the device: an engine whose step is a graph of kernels on preallocated buffers reads them back only when asked.
 //!
-//! The [`reference`] engine is candle autograd over the candle-nn modules of `pointwise-models`, on any candle device: slow,
+//! The [`reference`](mod@reference) engine is candle autograd over the candle-nn modules of `pointwise-models`, on any candle device: slow,
 //! obvious, and what every other engine is compared with.
 //!
 //! ```no_run
@@ -128,7 +128,7 @@ pub trait Engine {
 /// The implementations of [`Engine`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineKind {
-    /// candle autograd; see [`reference`].
+    /// candle autograd; see [`reference`](mod@reference).
     Reference,
     /// A compiled plan over own CPU kernels.
     Cpu,
