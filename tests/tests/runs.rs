@@ -195,6 +195,8 @@ fn a_step_limit_and_more_epochs_lead_to_the_same_bytes() {
     );
     succeed(["train", "--resume", "--run-dir", folder, "--epochs", "3"]);
     assert_eq!(metrics(&pieces).iter().filter(|record| record["kind"] == "epoch").count(), 3);
+    let message = fail(1, ["train", "--resume", "--run-dir", folder, "--epochs", "1"]);
+    assert!(message.contains("has 3 epochs behind it"), "{message}");
 }
 
 /// The engines that promise equal bytes for every number of threads.

@@ -33,8 +33,16 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     let config = resolve(args, stored.as_ref())?;
     if let Some(stored) = &stored {
         check_same_run(&folder, stored, &config)?;
-        if let Some(result) = Run::read(&folder)?.result
-            && result.epochs >= config.epochs
+        let past = Run::read(&folder)?;
+        let done = past.epochs().last().map_or(0, |epoch| epoch.epoch);
+        if done > config.epochs {
+            bail!(
+                "the run in {} has {done} epochs behind it; give --epochs {done} or more",
+                folder.display()
+            );
+        }
+        if let Some(result) = past.result
+            && result.epochs == config.epochs
         {
             eprintln!("{} holds a finished run", folder.display());
             print(&final_line(&config.model, result.final_acc, result.final_loss))?;
