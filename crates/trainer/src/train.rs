@@ -19,10 +19,8 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     };
     let resuming = holds_run(&folder);
     if resuming && !args.resume {
-        bail!(
-            "{} already holds a run; go on with it with --resume, or give another --run-dir",
-            folder.display()
-        );
+        // Said before the images are loaded; creating the folder would say the same.
+        return Err(pointwise_runs::Error::HoldsRun { path: folder }.into());
     }
     let (mut run, stored) = if resuming {
         let (run, stored) = RunFolder::resume(&folder)?;
