@@ -21,6 +21,7 @@
 //! ```
 
 mod adam;
+pub mod cpu;
 mod device;
 mod error;
 pub mod reference;
@@ -130,7 +131,7 @@ pub trait Engine {
 pub enum EngineKind {
     /// candle autograd; see [`reference`](mod@reference).
     Reference,
-    /// A compiled plan over own CPU kernels.
+    /// A compiled plan over own CPU kernels; see [`cpu`].
     Cpu,
     /// A compiled plan on an NVIDIA GPU.
     Cuda,
@@ -198,7 +199,8 @@ pub fn create(
 ) -> Result<Box<dyn Engine>, EngineError> {
     match kind {
         EngineKind::Reference => Ok(Box::new(reference::Reference::new(network, settings)?)),
-        EngineKind::Cpu | EngineKind::Cuda => Err(EngineError::Unavailable(kind)),
+        EngineKind::Cpu => Ok(Box::new(cpu::Cpu::new(network, settings)?)),
+        EngineKind::Cuda => Err(EngineError::Unavailable(kind)),
     }
 }
 

@@ -221,7 +221,7 @@ fn array(tensor: &Tensor) -> Result<Array, EngineError> {
     Ok(Array { shape: tensor.dims().to_vec(), values: host(tensor)? })
 }
 
-fn arrays(vars: &BTreeMap<String, Var>) -> Result<BTreeMap<String, Array>, EngineError> {
+pub(crate) fn arrays(vars: &BTreeMap<String, Var>) -> Result<BTreeMap<String, Array>, EngineError> {
     vars.iter().map(|(name, var)| Ok((name.clone(), array(var.as_tensor())?))).collect()
 }
 

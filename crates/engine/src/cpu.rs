@@ -1,0 +1,273 @@
+//! The CPU engine: a network compiled into a plan of fused blocks over `pointwise-kernels`.
+//!
+//! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, ReLU, 2x2 maximum
+//! pooling. Only the convolution's raw result is stored. Whatever reads a block's output, the next convolution forward or its
+//! gradients backward, asks for one image at a time, and scale, shift, ReLU and pooling are applied on the way, in the reading
+//! thread's cache. Backward, the sums that BatchNorm's gradient needs are taken from each image as it is finished, and
+//! the gradient itself is formed on the way into the convolution. All buffers are allocated once, at the first batch of a size.
+//!
+//! **Invariant:** the numbers do not depend on the number of threads. Sums over images are taken in the images' order, sums of a
+//! weight's gradient over groups of images whose size depends on shapes alone.
+
+mod block;
+mod parameters;
+mod plan;
+
+use crate::reference::arrays;
+use crate::{
+    Array, Batch, Engine, EngineError, Moments, Settings, State, Totals, check_batch, count_correct,
+};
+use candle_core::Device;
+use parameters::Parameters;
+use plan::Plan;
+use pointwise_kernels::{AdamStep, Isa, adam, softmax_cross_entropy};
+use pointwise_models::{Network, ParameterStore};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+pub use plan::LayerTime;
+pub use pointwise_kernels::peak_gflops;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Cpu {
+    network: Network,
+    settings: Settings,
+    isa: Isa,
+    classes: usize,
+    parameters: Parameters,
+    plan: Plan,
+    step: u64,
+    totals: Totals,
+    optimizer_seconds: f64,
+}
+
+/// What a plan takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Parameters, their gradients and Adam's two moments.
+    pub parameters: usize,
+    /// What the convolutions keep of their weights in transformed form.
+    pub weights: usize,
+    /// Results of the forward pass that the backward pass reads, and two buffers of gradients.
+    pub activations: usize,
+    /// Scratch memory, shared by all layers.
+    pub workspace: usize,
+}
+
+impl Memory {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.parameters + self.weights + self.activations + self.workspace
+    }
+}
+
+impl Cpu {
+    /// Makes an engine with the network's initial values, for this machine's best instruction set and the current rayon pool.
+    ///
+    /// # Errors
+    /// [`EngineError::Network`]; [`EngineError::DeviceUnavailable`] when the settings name another device than the CPU.
+    pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
+        Self::with_isa(network, settings, Isa::detect())
+    }
+
+    /// As [`Cpu::new`], for an instruction set.
+    ///
+    /// # Errors
+    /// As [`Cpu::new`].
+    pub fn with_isa(network: &Network, settings: &Settings, isa: Isa) -> Result<Self, EngineError> {
+        if settings.device != crate::DeviceName::Cpu {
+            return Err(EngineError::DeviceUnavailable {
+                device: settings.device.to_string(),
+                reason: "the engine `cpu` computes on the CPU".to_owned(),
+            });
+        }
+        let mut parameters = Parameters::default();
+        let plan = Plan::new(network, isa, settings.seed, &mut parameters)?;
+        parameters.allocate();
+        let mut engine = Self {
+            network: network.clone(),
+            settings: settings.clone(),
+            isa,
+            classes: network.classes()?,
+            parameters,
+            plan,
+            step: 0,
+            totals: Totals::default(),
+            optimizer_seconds: 0.0,
+        };
+        let store = ParameterStore::initialised(network, settings.seed, &Device::Cpu)?;
+        engine.load_state(&State {
+            parameters: arrays(store.trainable())?,
+            statistics: arrays(store.statistics())?,
+            ..State::default()
+        })?;
+        Ok(engine)
+    }
+
+    /// The instruction set in use.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// What training on batches of `batch` images takes; allocates it.
+    pub fn memory(&mut self, batch: usize) -> Memory {
+        self.plan.reserve(batch);
+        self.plan.memory(self.parameters.bytes())
+    }
+
+    /// Seconds spent in each part of the plan since the last call, in order; the last is the optimizer.
+    pub fn take_times(&mut self) -> Vec<LayerTime> {
+        let mut times = self.plan.take_times();
+        times.push(LayerTime {
+            name: "optimizer".to_owned(),
+            method: "Adam".to_owned(),
+            forward: 0.0,
+            backward: std::mem::take(&mut self.optimizer_seconds),
+            macs: 0,
+        });
+        times
+    }
+
+    /// Loss, and the gradient of every parameter by name, of one batch in training mode, without taking the step.
+    ///
+    /// BatchNorm's running statistics are updated, as by every forward pass in training mode.
+    ///
+    /// # Errors
+    /// As [`Engine::train_step`].
+    pub fn gradients(&mut self, batch: Batch<'_>) -> Result<(f64, BTreeMap<String, Array>), EngineError> {
+        let (loss, _) = self.forward_backward(batch)?;
+        Ok((loss, self.plan.export(&self.parameters, &self.parameters.gradients)))
+    }
+
+    /// Mean loss and number of correct images; gradients are left in the arena.
+    fn forward_backward(&mut self, batch: Batch<'_>) -> Result<(f64, u64), EngineError> {
+        let n = check_batch(batch, self.network.input, self.classes)?;
+        self.plan.check_training(n)?;
+        self.plan.reserve(n);
+        let Self { plan, parameters, step, classes, .. } = self;
+        // On a thread of the pool, so that it waits for the others by working, not by sleeping.
+        rayon::scope(|_| {
+            plan.forward_train(parameters, batch.images, n, *step);
+            let stride = plan.logit_stride();
+            let (logits, gradient) = plan.logits_and_gradient(n);
+            let loss = softmax_cross_entropy(logits, stride, *classes, batch.labels, Some(gradient));
+            let correct = count_correct(&dense(logits, stride, *classes), batch.labels, *classes);
+            if !loss.is_finite() {
+                return Err(EngineError::NotFinite { step: *step + 1, loss });
+            }
+            plan.backward(parameters, batch.images, n);
+            Ok((loss, correct))
+        })
+    }
+
+    fn forward_evaluate(&mut self, images: &[f32]) -> Vec<f32> {
+        let n = images.len() / self.network.input.iter().product::<usize>();
+        self.plan.reserve(n);
+        let Self { plan, parameters, classes, .. } = self;
+        rayon::scope(|_| {
+            plan.forward_evaluate(parameters, images, n);
+            let stride = plan.logit_stride();
+            dense(plan.logits_and_gradient(n).0, stride, *classes)
+        })
+    }
+}
+
+/// The first `classes` of each row.
+fn dense(logits: &[f32], stride: usize, classes: usize) -> Vec<f32> {
+    logits.chunks_exact(stride).flat_map(|row| &row[..classes]).copied().collect()
+}
+
+impl Engine for Cpu {
+    fn train_step(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
+        let (loss, correct) = self.forward_backward(batch)?;
+        self.totals.add(loss, correct, batch.labels.len() as u64);
+        self.step += 1;
+        let start = Instant::now();
+        let constants = self.settings.adam;
+        let step = AdamStep {
+            lr: constants.lr,
+            beta1: constants.beta1,
+            beta2: constants.beta2,
+            eps: constants.eps,
+            weight_decay: constants.weight_decay,
+            step: self.step,
+        };
+        let Parameters { values, gradients, first, second, .. } = &mut self.parameters;
+        rayon::scope(|_| adam(self.isa, step, values, gradients, first, second));
+        self.plan.weights_changed();
+        self.optimizer_seconds += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
+        let n = check_batch(batch, self.network.input, self.classes)?;
+        let logits = self.forward_evaluate(batch.images);
+        let loss = softmax_cross_entropy(&logits, self.classes, self.classes, batch.labels, None);
+        if !loss.is_finite() {
+            return Err(EngineError::NotFinite { step: self.step, loss });
+        }
+        self.totals.add(loss, count_correct(&logits, batch.labels, self.classes), n as u64);
+        Ok(())
+    }
+
+    fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>, EngineError> {
+        let image: usize = self.network.input.iter().product();
+        if images.is_empty() || !images.len().is_multiple_of(image) {
+            return Err(EngineError::Batch(format!(
+                "{} values are not a whole number of images of {image}",
+                images.len()
+            )));
+        }
+        Ok(self.forward_evaluate(images))
+    }
+
+    fn totals(&mut self) -> Result<Totals, EngineError> {
+        Ok(self.totals)
+    }
+
+    fn set_totals(&mut self, totals: Totals) -> Result<(), EngineError> {
+        self.totals = totals;
+        Ok(())
+    }
+
+    fn state(&self) -> Result<State, EngineError> {
+        let export = |values| self.plan.export(&self.parameters, values);
+        let (statistics, batches_tracked) = self.plan.statistics();
+        Ok(State {
+            parameters: export(&self.parameters.values),
+            statistics,
+            batches_tracked,
+            moments: match self.step {
+                0 => None,
+                step => Some(Moments {
+                    first: export(&self.parameters.first),
+                    second: export(&self.parameters.second),
+                    step,
+                }),
+            },
+        })
+    }
+
+    fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
+        state.check(&self.network)?;
+        self.plan.import(&mut self.parameters, |all| &mut all.values, &state.parameters);
+        self.plan.set_statistics(&state.statistics, &state.batches_tracked);
+        match &state.moments {
+            Some(moments) => {
+                self.plan.import(&mut self.parameters, |all| &mut all.first, &moments.first);
+                self.plan.import(&mut self.parameters, |all| &mut all.second, &moments.second);
+                self.step = moments.step;
+            }
+            None => {
+                self.parameters.first.fill(0.0);
+                self.parameters.second.fill(0.0);
+                self.step = 0;
+            }
+        }
+        self.plan.weights_changed();
+        Ok(())
+    }
+}

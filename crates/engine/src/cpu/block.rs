@@ -1,0 +1,361 @@
+//! A convolution or linear layer with what follows it.
+
+use super::parameters::Parameters;
+use pointwise_kernels::{
+    Affine, BatchStatistics, Buffer, Convolution, Epilogue, GradientAffine, InputGradient, Isa, MOMENT_ROWS,
+    Source, Workspace, image_moments,
+};
+use pointwise_models::{BATCH_NORM_EPS, BATCH_NORM_MOMENTUM};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Convolution, then BatchNorm or bias, then ReLU, then pooling; each may be missing.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) isa: Isa,
+    pub(super) convolution: Option<Weighted>,
+    pub(super) norm: Option<Norm>,
+    pub(super) epilogue: Epilogue,
+    /// The convolution's results, without bias: `(N, rows, columns, channels)`.
+    pub(super) results: Buffer,
+    /// What the output is made with: BatchNorm of the batch in training, of the running statistics in evaluation; or the bias.
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    /// The batch's mean, around which the sums of BatchNorm's gradient are taken.
+    center: Vec<f32>,
+    /// For each image, its share of the batch's statistics, and of the gradient's sums. (Each lock is taken once a pass.)
+    moments: Vec<Mutex<Vec<f32>>>,
+    sums: Vec<Mutex<Vec<f32>>>,
+    statistics: BatchStatistics,
+    folded: Buffer,
+    loaded: Loaded,
+}
+
+/// Which weights the convolution was last given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loaded {
+    Stale,
+    Training,
+    Evaluation,
+}
+
+/// A convolution and the places of its parameters.
+#[derive(Debug)]
+pub(super) struct Weighted {
+    pub(super) convolution: Convolution,
+    pub(super) weight: Range<usize>,
+    pub(super) bias: Range<usize>,
+}
+
+/// BatchNorm's parameters and running statistics.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub(super) path: String,
+    pub(super) channels: usize,
+    pub(super) weight: Range<usize>,
+    pub(super) bias: Range<usize>,
+    pub(super) running_mean: Vec<f32>,
+    pub(super) running_var: Vec<f32>,
+    pub(super) batches_tracked: i64,
+}
+
+/// A slot is only ever written whole, so that a panic elsewhere leaves nothing half done in it.
+fn lock(slot: &Mutex<Vec<f32>>) -> MutexGuard<'_, Vec<f32>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Block {
+    pub(super) fn new(
+        isa: Isa,
+        convolution: Option<Weighted>,
+        norm: Option<Norm>,
+        epilogue: Epilogue,
+    ) -> Self {
+        let channels = epilogue.shape().channels;
+        let folded = match (&convolution, &norm) {
+            (Some(weighted), Some(_)) => Buffer::new(weighted.convolution.weight_len()),
+            _ => Buffer::new(0),
+        };
+        Self {
+            isa,
+            convolution,
+            norm,
+            epilogue,
+            results: Buffer::new(0),
+            scale: vec![1.0; channels],
+            shift: vec![0.0; channels],
+            center: vec![0.0; channels],
+            moments: Vec::new(),
+            sums: Vec::new(),
+            statistics: BatchStatistics::default(),
+            folded,
+            loaded: Loaded::Stale,
+        }
+    }
+
+    pub(super) fn reserve(&mut self, batch: usize) {
+        let shape = self.epilogue.shape();
+        self.results = Buffer::new(batch * shape.input_len());
+        let slots = |rows: usize| (0..batch).map(|_| Mutex::new(vec![0.0; rows * shape.channels])).collect();
+        self.moments = slots(MOMENT_ROWS);
+        self.sums = slots(2);
+    }
+
+    /// Bytes of activations, and of weights in other forms.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        let slots = self.moments.len() * (MOMENT_ROWS + 2) * self.epilogue.shape().channels * size_of::<f32>();
+        let transformed = self.convolution.as_ref().map_or(0, |weighted| weighted.convolution.bytes());
+        (self.results.bytes() + slots, transformed + self.folded.bytes())
+    }
+
+    pub(super) fn weights_changed(&mut self) {
+        self.loaded = Loaded::Stale;
+    }
+
+    fn result(&self, image: usize) -> &[f32] {
+        let len = self.epilogue.shape().input_len();
+        &self.results[image * len..(image + 1) * len]
+    }
+
+    fn affine(&self) -> Affine<'_> {
+        Affine { scale: &self.scale, shift: &self.shift }
+    }
+
+    /// The output of an image.
+    pub(super) fn output(&self, image: usize, output: &mut [f32]) {
+        self.epilogue.apply(self.affine(), self.result(image), output);
+    }
+
+    /// Number of values that BatchNorm has for each channel.
+    pub(super) fn values_per_channel(&self, images: usize) -> usize {
+        let (height, width) = self.epilogue.shape().map();
+        images * height * width
+    }
+
+    pub(super) fn forward_train(
+        &mut self,
+        parameters: &Parameters,
+        images: usize,
+        source: Source<'_>,
+        workspace: &mut Workspace,
+    ) {
+        let channels = self.epilogue.shape().channels;
+        let mut results = std::mem::replace(&mut self.results, Buffer::new(0));
+        let finished = |image: usize, result: &[f32]| {
+            if self.norm.is_some() {
+                image_moments(self.isa, channels, result, &mut lock(&self.moments[image]));
+            }
+        };
+        match &mut self.convolution {
+            Some(weighted) => {
+                let weights = &parameters.values[weighted.weight.clone()];
+                if self.loaded != Loaded::Training {
+                    weighted.convolution.load(weights);
+                }
+                weighted.convolution.forward(weights, images, source, &mut results, &finished, workspace);
+            }
+            None => copy(self.epilogue.shape().input_len(), images, source, &mut results, &finished),
+        }
+        self.results = results;
+        self.loaded = Loaded::Training;
+        self.normalise_batch(parameters, images);
+    }
+
+    /// Scale and shift from the batch's statistics, and their share in the running ones.
+    fn normalise_batch(&mut self, parameters: &Parameters, images: usize) {
+        let shape = *self.epilogue.shape();
+        let bias = |channel: usize| match &self.convolution {
+            Some(weighted) => parameters.values[weighted.bias.start + channel],
+            None => 0.0,
+        };
+        let Some(norm) = &mut self.norm else {
+            self.scale.fill(1.0);
+            for (channel, shift) in self.shift.iter_mut().enumerate() {
+                *shift = bias(channel);
+            }
+            return;
+        };
+        let border = shape.map().0 * shape.map().1 - shape.height * shape.width;
+        let moments: Vec<_> = self.moments[..images].iter().map(lock).collect();
+        let statistics = BatchStatistics::merge(
+            shape.channels,
+            shape.height * shape.width,
+            border,
+            moments.iter().map(|moments| moments.as_slice()),
+        );
+        let unbiased = statistics.count / (statistics.count - 1.0);
+        for channel in 0..shape.channels {
+            let (mean, variance) = (statistics.mean[channel], statistics.variance[channel]);
+            let weight = f64::from(parameters.values[norm.weight.start + channel]);
+            let scale = weight / (variance + BATCH_NORM_EPS).sqrt();
+            self.scale[channel] = scale as f32;
+            self.shift[channel] = (f64::from(parameters.values[norm.bias.start + channel]) - mean * scale) as f32;
+            self.center[channel] = mean as f32;
+            let update = |running: &mut f32, new: f64| {
+                let old = f64::from(*running);
+                *running = (old + BATCH_NORM_MOMENTUM * (new - old)) as f32;
+            };
+            // The stored results lack the bias, which BatchNorm takes out of everything but this.
+            update(&mut norm.running_mean[channel], mean + f64::from(bias(channel)));
+            update(&mut norm.running_var[channel], variance * unbiased);
+        }
+        norm.batches_tracked += 1;
+        self.statistics = statistics;
+    }
+
+    /// Forward with BatchNorm of the running statistics: its scale folded into the weights, its shift and the bias into one.
+    pub(super) fn forward_evaluate(
+        &mut self,
+        parameters: &Parameters,
+        images: usize,
+        source: Source<'_>,
+        workspace: &mut Workspace,
+    ) {
+        if self.loaded != Loaded::Evaluation {
+            self.fold(parameters);
+            self.loaded = Loaded::Evaluation;
+        }
+        let finished = |_: usize, _: &[f32]| ();
+        match &self.convolution {
+            Some(weighted) => {
+                let weights = match self.norm {
+                    Some(_) => &self.folded[..],
+                    None => &parameters.values[weighted.weight.clone()],
+                };
+                weighted.convolution.forward(
+                    weights,
+                    images,
+                    source,
+                    &mut self.results,
+                    &finished,
+                    workspace,
+                );
+            }
+            None => copy(self.epilogue.shape().input_len(), images, source, &mut self.results, &finished),
+        }
+    }
+
+    fn fold(&mut self, parameters: &Parameters) {
+        for channel in 0..self.scale.len() {
+            let bias = match &self.convolution {
+                Some(weighted) => f64::from(parameters.values[weighted.bias.start + channel]),
+                None => 0.0,
+            };
+            let (scale, shift) = match &self.norm {
+                Some(norm) => {
+                    let variance = f64::from(norm.running_var[channel]);
+                    let weight = f64::from(parameters.values[norm.weight.start + channel]);
+                    let scale = weight / (variance + BATCH_NORM_EPS).sqrt();
+                    let mean = f64::from(norm.running_mean[channel]);
+                    (scale, f64::from(parameters.values[norm.bias.start + channel]) + (bias - mean) * scale)
+                }
+                None => (1.0, bias),
+            };
+            (self.scale[channel], self.shift[channel]) = (scale as f32, shift as f32);
+        }
+        let Some(weighted) = &mut self.convolution else { return };
+        let weights = &parameters.values[weighted.weight.clone()];
+        if self.norm.is_some() {
+            weighted.convolution.scale_outputs(weights, &self.scale, &mut self.folded);
+            weighted.convolution.load(&self.folded);
+            self.scale.fill(1.0);
+        } else {
+            weighted.convolution.load(weights);
+        }
+    }
+
+    /// Takes an image's share of the gradient's sums, once the gradient of its output is known.
+    pub(super) fn gradient_finished(&self, image: usize, gradient: &[f32]) {
+        let mut sums = lock(&self.sums[image]);
+        sums.fill(0.0);
+        self.epilogue.reduce(self.affine(), &self.center, self.result(image), gradient, &mut sums);
+    }
+
+    /// Gradients of the parameters, and of the input where it is asked for. `gradient` is the output's, one image after the other, each
+    /// reported to [`Block::gradient_finished`].
+    pub(super) fn backward(
+        &mut self,
+        parameters: &mut Parameters,
+        images: usize,
+        source: Source<'_>,
+        gradient: &[f32],
+        input_gradient: Option<InputGradient<'_>>,
+        workspace: &mut Workspace,
+    ) {
+        let [a, b, c] = self.gradient_affine(parameters, images);
+        let back = GradientAffine { a: &a, b: &b, c: &c };
+        let len = self.epilogue.shape().output_len();
+        let output_gradient = |image: usize, dy: &mut [f32]| {
+            let gradient = &gradient[image * len..(image + 1) * len];
+            self.epilogue.backward(self.affine(), back, self.result(image), gradient, dy);
+        };
+        match &self.convolution {
+            Some(Weighted { convolution, weight, .. }) => convolution.backward(
+                &parameters.values[weight.clone()],
+                images,
+                source,
+                &output_gradient,
+                input_gradient,
+                &mut parameters.gradients[weight.clone()],
+                workspace,
+            ),
+            None => {
+                if let Some(InputGradient { values, finished }) = input_gradient {
+                    copy(self.epilogue.shape().input_len(), images, &output_gradient, values, finished);
+                }
+            }
+        }
+    }
+
+    /// The gradient of the results as `a * dz + b * y + c`, and the gradients of BatchNorm's parameters or of the bias.
+    ///
+    /// With `s` and `q` the sums over the `n` values of a channel of `dz` and of `dz * (y - mean)`, and `r = 1 / sqrt(variance + eps)`:
+    /// `dy = weight * r * (dz - s / n - (y - mean) * r^2 * q / n)`.
+    fn gradient_affine(&mut self, parameters: &mut Parameters, images: usize) -> [Vec<f32>; 3] {
+        let channels = self.scale.len();
+        let mut sums = vec![0.0; 2 * channels];
+        for slot in &self.sums[..images] {
+            for (sum, x) in sums.iter_mut().zip(&*lock(slot)) {
+                *sum += f64::from(*x);
+            }
+        }
+        let (mut a, mut b, mut c) = (vec![1.0; channels], vec![0.0; channels], vec![0.0; channels]);
+        for channel in 0..channels {
+            let (s, q) = (sums[channel], sums[channels + channel]);
+            match &self.norm {
+                Some(norm) => {
+                    let (n, mean) = (self.statistics.count, self.statistics.mean[channel]);
+                    let root = 1.0 / (self.statistics.variance[channel] + BATCH_NORM_EPS).sqrt();
+                    let scale = f64::from(parameters.values[norm.weight.start + channel]) * root;
+                    let slope = -scale * root * root * q / n;
+                    a[channel] = scale as f32;
+                    b[channel] = slope as f32;
+                    c[channel] = (-scale * s / n - slope * mean) as f32;
+                    parameters.gradients[norm.weight.start + channel] = (q * root) as f32;
+                    parameters.gradients[norm.bias.start + channel] = s as f32;
+                }
+                None => {
+                    if let Some(weighted) = &self.convolution {
+                        parameters.gradients[weighted.bias.start + channel] = s as f32;
+                    }
+                }
+            }
+        }
+        [a, b, c]
+    }
+}
+
+/// A block without a convolution: its results are its input.
+fn copy(
+    len: usize,
+    images: usize,
+    source: Source<'_>,
+    target: &mut [f32],
+    finished: &(dyn Fn(usize, &[f32]) + Sync),
+) {
+    use rayon::prelude::*;
+    target[..images * len].par_chunks_exact_mut(len).enumerate().for_each(|(image, target)| {
+        source(image, target);
+        finished(image, target);
+    });
+}

@@ -1,0 +1,620 @@
+//! A network as a chain of nodes with their buffers.
+
+use super::Memory;
+use super::block::{Block, Norm, Weighted};
+use super::parameters::Parameters;
+use crate::{Array, EngineError};
+use pointwise_kernels::{
+    Buffer, ConvShape, Convolution, Dropout, Epilogue, EpilogueShape, InputGradient, Isa, Workspace,
+    global_average, global_average_adjoint, padded, to_channels_last, to_planar,
+};
+use pointwise_models::{Layer, Network, PlacedLayer};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Instant;
+
+/// A map of one image: rows, columns, channels. A vector is a map of one pixel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Map {
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Map {
+    fn of(shape: &[usize]) -> Self {
+        match *shape {
+            [channels, height, width] => Self { height, width, channels },
+            _ => Self { height: 1, width: 1, channels: shape.iter().product() },
+        }
+    }
+
+    fn pixels(self) -> usize {
+        self.height * self.width
+    }
+
+    /// Floats of an image, channels padded.
+    fn len(self) -> usize {
+        self.pixels() * padded(self.channels)
+    }
+}
+
+/// Seconds spent in a part of the plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerTime {
+    /// The layers' paths, such as `features.0-3`.
+    pub name: String,
+    /// How it is computed.
+    pub method: String,
+    /// Seconds forward.
+    pub forward: f64,
+    /// Seconds backward.
+    pub backward: f64,
+    /// Multiply-accumulates forward of one image by the definition of the convolution.
+    pub macs: usize,
+}
+
+#[derive(Debug)]
+struct Node {
+    kind: Kind,
+    output: Map,
+    time: LayerTime,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Block(Box<Block>),
+    Dropout { dropout: Dropout, factors: Buffer, values: Buffer },
+    Average { values: Buffer },
+    Flatten { input: Map, values: Buffer },
+}
+
+impl Node {
+    /// Writes the output of an image.
+    fn output(&self, image: usize, output: &mut [f32]) {
+        match &self.kind {
+            Kind::Block(block) => block.output(image, output),
+            Kind::Dropout { values, .. } | Kind::Average { values, .. } | Kind::Flatten { values, .. } => {
+                output.copy_from_slice(&values[image * output.len()..(image + 1) * output.len()]);
+            }
+        }
+    }
+
+    /// Is told of each image of the output's gradient.
+    fn gradient_finished(&self, image: usize, gradient: &[f32]) {
+        if let Kind::Block(block) = &self.kind {
+            block.gradient_finished(image, gradient);
+        }
+    }
+}
+
+/// The chain, and the buffers that its nodes share.
+#[derive(Debug)]
+pub(super) struct Plan {
+    input: Map,
+    nodes: Vec<Node>,
+    /// Where each parameter lies: PyTorch's name and shape.
+    places: Vec<Place>,
+    batch: usize,
+    workspace: Workspace,
+    logits: Buffer,
+    /// Gradients of the output of one node and of the one before it.
+    gradients: [Buffer; 2],
+}
+
+#[derive(Debug)]
+struct Place {
+    name: String,
+    shape: Vec<usize>,
+    range: Range<usize>,
+    /// The node whose convolution has the layout; `None` for a vector.
+    node: Option<usize>,
+}
+
+/// A block while its layers are collected.
+#[derive(Debug, Default)]
+struct Pending {
+    first: String,
+    last: String,
+    macs: usize,
+    /// The convolution, and the path of its parameters.
+    convolution: Option<(String, ConvShape, bool)>,
+    norm: Option<(String, usize)>,
+    relu: bool,
+    pool: bool,
+    /// How many of the four kinds of layers, in their order, can no longer be added.
+    closed: usize,
+    input: Option<Map>,
+}
+
+impl Plan {
+    /// Groups the layers into nodes and gives every parameter its place.
+    pub(super) fn new(
+        network: &Network,
+        isa: Isa,
+        seed: u64,
+        parameters: &mut Parameters,
+    ) -> Result<Self, EngineError> {
+        let input = Map::of(&network.input);
+        let mut plan = Self {
+            input,
+            nodes: Vec::new(),
+            places: Vec::new(),
+            batch: 0,
+            workspace: Workspace::new([]),
+            logits: Buffer::new(0),
+            gradients: [Buffer::new(0), Buffer::new(0)],
+        };
+        let mut pending: Option<Pending> = None;
+        let mut dropouts = 0;
+        for placed in network.layers()? {
+            let (from, to) = (Map::of(&placed.input), Map::of(&placed.output));
+            // The place of a layer in a block; `None` for a node of its own.
+            let rank = match placed.layer {
+                Layer::Conv2d { .. } | Layer::Linear { .. } => Some(0),
+                Layer::BatchNorm2d { .. } => Some(1),
+                Layer::Relu => Some(2),
+                Layer::MaxPool2d => Some(3),
+                Layer::Dropout { .. } | Layer::GlobalAvgPool | Layer::Flatten => None,
+            };
+            if let Some(rank) = rank {
+                if pending.as_ref().is_some_and(|pending| rank < pending.closed)
+                    && let Some(done) = pending.take()
+                {
+                    plan.push_block(done, isa, parameters);
+                }
+                let block = pending.get_or_insert_with(|| Pending {
+                    first: placed.path.clone(),
+                    input: Some(from),
+                    ..Pending::default()
+                });
+                block.add(rank, &placed, from);
+                continue;
+            }
+            if let Some(done) = pending.take() {
+                plan.push_block(done, isa, parameters);
+            }
+            let empty = || Buffer::new(0);
+            let kind = match placed.layer {
+                Layer::Dropout { p } => {
+                    let dropout = Dropout { p, seed, step: 0, layer: dropouts };
+                    dropouts += 1;
+                    Kind::Dropout { dropout, factors: empty(), values: empty() }
+                }
+                Layer::GlobalAvgPool => Kind::Average { values: empty() },
+                // A single pixel is flat already.
+                _ if from.pixels() == 1 => continue,
+                _ => Kind::Flatten { input: from, values: empty() },
+            };
+            plan.push(kind, to, placed.path, placed.layer.to_string(), 0);
+        }
+        if let Some(done) = pending.take() {
+            plan.push_block(done, isa, parameters);
+        }
+        let last = plan.output_map();
+        if last.pixels() > 1 {
+            let to = Map { height: 1, width: 1, channels: last.pixels() * last.channels };
+            let kind = Kind::Flatten { input: last, values: Buffer::new(0) };
+            plan.push(kind, to, "output".to_owned(), "Flatten".to_owned(), 0);
+        }
+        Ok(plan)
+    }
+
+    /// The map behind the last node.
+    fn output_map(&self) -> Map {
+        self.nodes.last().map_or(self.input, |node| node.output)
+    }
+
+    fn push(&mut self, kind: Kind, output: Map, name: String, method: String, macs: usize) {
+        let time = LayerTime { name, method, forward: 0.0, backward: 0.0, macs };
+        self.nodes.push(Node { kind, output, time });
+    }
+
+    fn push_block(&mut self, pending: Pending, isa: Isa, parameters: &mut Parameters) {
+        let node = self.nodes.len();
+        let input = pending.input.unwrap_or(self.input);
+        let mut place = |name: String, shape: Vec<usize>, len: usize, node: Option<usize>| {
+            let range = parameters.place(len);
+            self.places.push(Place { name, shape, range: range.clone(), node });
+            range
+        };
+        let mut method = "in place".to_owned();
+        let mut stored = (input.height, input.width, input.channels, 0);
+        let convolution = pending.convolution.map(|(path, shape, linear)| {
+            let convolution = Convolution::new(isa, shape);
+            method = convolution.method().to_string();
+            let (rows, columns) = shape.stored_map();
+            stored = (rows, columns, shape.out_channels, shape.border());
+            let mut weight_shape = vec![shape.out_channels, shape.in_channels];
+            if !linear {
+                weight_shape.extend([shape.kernel; 2]);
+            }
+            let weight =
+                place(format!("{path}.weight"), weight_shape, convolution.weight_len(), Some(node));
+            let bias = place(
+                format!("{path}.bias"),
+                vec![shape.out_channels],
+                padded(shape.out_channels),
+                None,
+            );
+            Weighted { convolution, weight, bias }
+        });
+        let norm = pending.norm.map(|(path, channels)| Norm {
+            weight: place(format!("{path}.weight"), vec![channels], padded(channels), None),
+            bias: place(format!("{path}.bias"), vec![channels], padded(channels), None),
+            running_mean: vec![0.0; padded(channels)],
+            running_var: vec![1.0; padded(channels)],
+            batches_tracked: 0,
+            channels,
+            path,
+        });
+        let (height, width, channels, border) = stored;
+        let epilogue = EpilogueShape {
+            height,
+            width,
+            channels: padded(channels),
+            border,
+            relu: pending.relu,
+            pool: pending.pool,
+        };
+        let (height, width) = epilogue.output_map();
+        let block = Block::new(isa, convolution, norm, Epilogue::new(isa, epilogue));
+        let name = match pending.first == pending.last {
+            true => pending.first,
+            false => {
+                let last = pending.last.rsplit('.').next().unwrap_or_default().to_owned();
+                format!("{}-{last}", pending.first)
+            }
+        };
+        self.push(Kind::Block(Box::new(block)), Map { height, width, channels }, name, method, pending.macs);
+    }
+
+    /// Refuses a batch on which BatchNorm has no variance.
+    pub(super) fn check_training(&self, images: usize) -> Result<(), EngineError> {
+        for node in &self.nodes {
+            if let Kind::Block(block) = &node.kind
+                && block.norm.is_some()
+                && block.values_per_channel(images) < 2
+            {
+                return Err(EngineError::Batch(format!(
+                    "BatchNorm at {} needs more than one value for each channel; give it a larger batch",
+                    node.time.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for a batch; does nothing when there is room.
+    pub(super) fn reserve(&mut self, batch: usize) {
+        if batch <= self.batch {
+            return;
+        }
+        self.batch = batch;
+        let mut largest = self.input.len();
+        for node in &mut self.nodes {
+            let len = node.output.len();
+            largest = largest.max(len);
+            match &mut node.kind {
+                Kind::Block(block) => block.reserve(batch),
+                Kind::Dropout { factors, values, .. } => {
+                    (*factors, *values) = (Buffer::new(batch * len), Buffer::new(batch * len));
+                }
+                Kind::Average { values, .. } | Kind::Flatten { values, .. } => *values = Buffer::new(batch * len),
+            }
+        }
+        let needs = self.nodes.iter().filter_map(|node| match &node.kind {
+            Kind::Block(block) => block.convolution.as_ref().map(|weighted| weighted.convolution.need(batch)),
+            _ => None,
+        });
+        self.workspace = Workspace::new(needs);
+        self.logits = Buffer::new(batch * self.output_map().len());
+        // The first node's input has no gradient.
+        self.gradients = [Buffer::new(batch * largest), Buffer::new(batch * largest)];
+    }
+
+    pub(super) fn memory(&self, parameters: usize) -> Memory {
+        let mut memory = Memory {
+            parameters,
+            weights: 0,
+            activations: self.logits.bytes() + self.gradients.iter().map(Buffer::bytes).sum::<usize>(),
+            workspace: self.workspace.bytes(),
+        };
+        for node in &self.nodes {
+            match &node.kind {
+                Kind::Block(block) => {
+                    let (activations, weights) = block.bytes();
+                    memory.activations += activations;
+                    memory.weights += weights;
+                }
+                Kind::Dropout { factors, values, .. } => {
+                    memory.activations += factors.bytes() + values.bytes();
+                }
+                Kind::Average { values, .. } | Kind::Flatten { values, .. } => {
+                    memory.activations += values.bytes();
+                }
+            }
+        }
+        memory
+    }
+
+    /// Floats of a row of logits.
+    pub(super) fn logit_stride(&self) -> usize {
+        self.output_map().len()
+    }
+
+    /// The logits of the last forward pass, and where their gradient goes.
+    pub(super) fn logits_and_gradient(&mut self, images: usize) -> (&[f32], &mut [f32]) {
+        let len = images * self.logit_stride();
+        (&self.logits[..len], &mut self.gradients[0][..len])
+    }
+
+    pub(super) fn weights_changed(&mut self) {
+        for node in &mut self.nodes {
+            if let Kind::Block(block) = &mut node.kind {
+                block.weights_changed();
+            }
+        }
+    }
+
+    /// Forward in training mode of `images` images `(N, C, H, W)`; `step` counts from 0.
+    pub(super) fn forward_train(&mut self, parameters: &Parameters, images: &[f32], n: usize, step: u64) {
+        self.forward(parameters, images, n, Some(step));
+    }
+
+    /// Forward in evaluation mode.
+    pub(super) fn forward_evaluate(&mut self, parameters: &Parameters, images: &[f32], n: usize) {
+        self.forward(parameters, images, n, None);
+    }
+
+    fn forward(&mut self, parameters: &Parameters, images: &[f32], n: usize, step: Option<u64>) {
+        let input = self.input;
+        let Self { nodes, workspace, logits, .. } = self;
+        for at in 0..nodes.len() {
+            let start = Instant::now();
+            let (before, rest) = nodes.split_at_mut(at);
+            let node = &mut rest[0];
+            let from = before.last().map_or(input, |node| node.output);
+            let source = |image: usize, target: &mut [f32]| feed(before, input, images, image, target);
+            let len = node.output.len();
+            // Runs `fill(scratch, image, target)` for each image of a buffer; scratch has room for the input.
+            let each = |values: &mut [f32], fill: &(dyn Fn(&mut [f32], usize, &mut [f32]) + Sync)| {
+                values[..n * len]
+                    .par_chunks_exact_mut(len)
+                    .enumerate()
+                    .for_each_init(|| vec![0.0; from.len()], |scratch, (image, target)| fill(scratch, image, target));
+            };
+            match &mut node.kind {
+                Kind::Block(block) => match step {
+                    Some(_) => block.forward_train(parameters, n, &source, workspace),
+                    None => block.forward_evaluate(parameters, n, &source, workspace),
+                },
+                Kind::Dropout { dropout, factors, values } => {
+                    each(values, &|_, image, target| source(image, target));
+                    if let Some(step) = step {
+                        dropout.step = step;
+                        let dropout = *dropout;
+                        each(factors, &|_, image, target| dropout_factors(dropout, from, image, target));
+                        each(values, &|_, image, target| {
+                            let factors = &factors[image * len..(image + 1) * len];
+                            target.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+                        });
+                    }
+                }
+                Kind::Average { values, .. } => each(values, &|scratch, image, target| {
+                    source(image, scratch);
+                    global_average(scratch, target);
+                }),
+                Kind::Flatten { input, values } => each(values, &|scratch, image, target| {
+                    source(image, scratch);
+                    let (used, rest) = target.split_at_mut(input.pixels() * input.channels);
+                    to_planar(scratch, input.channels, used);
+                    rest.fill(0.0);
+                }),
+            }
+            node.time.forward += start.elapsed().as_secs_f64();
+        }
+        let len = nodes.last().map_or(input, |node| node.output).len();
+        for (image, target) in logits[..n * len].chunks_exact_mut(len).enumerate() {
+            feed(nodes, input, images, image, target);
+        }
+    }
+
+    /// Gradients of every parameter, from the logits' gradient.
+    pub(super) fn backward(&mut self, parameters: &mut Parameters, images: &[f32], n: usize) {
+        let input = self.input;
+        let Self { nodes, workspace, gradients, .. } = self;
+        if let Some(last) = nodes.last() {
+            let len = last.output.len();
+            for (image, gradient) in gradients[0][..n * len].chunks_exact(len).enumerate() {
+                last.gradient_finished(image, gradient);
+            }
+        }
+        let [mut gradient, mut input_gradient] = gradients.each_mut();
+        for at in (0..nodes.len()).rev() {
+            let start = Instant::now();
+            let (before, rest) = nodes.split_at_mut(at);
+            let node = &mut rest[0];
+            let from = before.last().map_or(input, |node| node.output);
+            let (len, from_len) = (node.output.len(), from.len());
+            let source = |image: usize, target: &mut [f32]| feed(before, input, images, image, target);
+            let finished = |image: usize, gradient: &[f32]| {
+                if let Some(node) = before.last() {
+                    node.gradient_finished(image, gradient);
+                }
+            };
+            let output = &gradient[..n * len];
+            // Runs `fill(gradient of the output, image, gradient of the input)` for each image.
+            let mut each = |fill: &(dyn Fn(&[f32], usize, &mut [f32]) + Sync)| {
+                input_gradient[..n * from_len]
+                    .par_chunks_exact_mut(from_len)
+                    .zip(output.par_chunks_exact(len))
+                    .enumerate()
+                    .for_each(|(image, (target, output))| {
+                        fill(output, image, target);
+                        finished(image, target);
+                    });
+            };
+            match &mut node.kind {
+                Kind::Block(block) => {
+                    let wanted = (!before.is_empty())
+                        .then_some(InputGradient { values: &mut input_gradient[..], finished: &finished });
+                    block.backward(parameters, n, &source, output, wanted, workspace);
+                }
+                Kind::Dropout { factors, .. } => each(&|output, image, target| {
+                    let factors = &factors[image * len..(image + 1) * len];
+                    for ((x, dy), factor) in target.iter_mut().zip(output).zip(factors) {
+                        *x = dy * factor;
+                    }
+                }),
+                Kind::Average { .. } => each(&|output, _, target| global_average_adjoint(output, target)),
+                Kind::Flatten { input, .. } => each(&|output, _, target| {
+                    to_channels_last(&output[..input.pixels() * input.channels], input.channels, target);
+                }),
+            }
+            std::mem::swap(&mut gradient, &mut input_gradient);
+            node.time.backward += start.elapsed().as_secs_f64();
+        }
+    }
+
+    pub(super) fn take_times(&mut self) -> Vec<LayerTime> {
+        let take = |node: &mut Node| {
+            let taken = node.time.clone();
+            (node.time.forward, node.time.backward) = (0.0, 0.0);
+            taken
+        };
+        self.nodes.iter_mut().map(take).collect()
+    }
+
+    /// Values of the arena by PyTorch's names and in its layouts.
+    pub(super) fn export(&self, _: &Parameters, values: &[f32]) -> BTreeMap<String, Array> {
+        let export = |place: &Place| {
+            let own = &values[place.range.clone()];
+            let values = match self.convolution(place) {
+                Some(convolution) => convolution.export_weight(own),
+                None => own[..place.shape[0]].to_vec(),
+            };
+            (place.name.clone(), Array { shape: place.shape.clone(), values })
+        };
+        self.places.iter().map(export).collect()
+    }
+
+    /// The inverse of [`Plan::export`], for arrays that were checked.
+    pub(super) fn import(
+        &self,
+        parameters: &mut Parameters,
+        which: fn(&mut Parameters) -> &mut Buffer,
+        arrays: &BTreeMap<String, Array>,
+    ) {
+        let target = which(parameters);
+        for place in &self.places {
+            let values = &arrays[&place.name].values;
+            let own = &mut target[place.range.clone()];
+            match self.convolution(place) {
+                Some(convolution) => convolution.import_weight(values, own),
+                None => own[..values.len()].copy_from_slice(values),
+            }
+        }
+    }
+
+    fn convolution(&self, place: &Place) -> Option<&Convolution> {
+        match &self.nodes[place.node?].kind {
+            Kind::Block(block) => block.convolution.as_ref().map(|weighted| &weighted.convolution),
+            _ => None,
+        }
+    }
+
+    fn norms(&self) -> impl Iterator<Item = &Norm> {
+        self.nodes.iter().filter_map(|node| match &node.kind {
+            Kind::Block(block) => block.norm.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// Running statistics and batches tracked, by PyTorch's names.
+    pub(super) fn statistics(&self) -> (BTreeMap<String, Array>, BTreeMap<String, i64>) {
+        let (mut statistics, mut tracked) = (BTreeMap::new(), BTreeMap::new());
+        for norm in self.norms() {
+            for (name, values) in [("running_mean", &norm.running_mean), ("running_var", &norm.running_var)] {
+                let array = Array { shape: vec![norm.channels], values: values[..norm.channels].to_vec() };
+                statistics.insert(format!("{}.{name}", norm.path), array);
+            }
+            tracked.insert(format!("{}.num_batches_tracked", norm.path), norm.batches_tracked);
+        }
+        (statistics, tracked)
+    }
+
+    pub(super) fn set_statistics(
+        &mut self,
+        statistics: &BTreeMap<String, Array>,
+        tracked: &BTreeMap<String, i64>,
+    ) {
+        for node in &mut self.nodes {
+            let Kind::Block(block) = &mut node.kind else { continue };
+            let Some(norm) = &mut block.norm else { continue };
+            for (name, target) in
+                [("running_mean", &mut norm.running_mean), ("running_var", &mut norm.running_var)]
+            {
+                let values = &statistics[&format!("{}.{name}", norm.path)].values;
+                target[..values.len()].copy_from_slice(values);
+            }
+            let name = format!("{}.num_batches_tracked", norm.path);
+            norm.batches_tracked = tracked.get(&name).copied().unwrap_or(0);
+        }
+    }
+}
+
+/// The output of the last of `nodes` for an image; without nodes, the image itself, channels last.
+fn feed(nodes: &[Node], input: Map, images: &[f32], image: usize, target: &mut [f32]) {
+    match nodes.last() {
+        Some(node) => node.output(image, target),
+        None => {
+            let len = input.channels * input.pixels();
+            to_channels_last(&images[image * len..(image + 1) * len], input.channels, target);
+        }
+    }
+}
+
+/// The factors of an image, which are drawn in `(N, C, H, W)` order.
+fn dropout_factors(dropout: Dropout, map: Map, image: usize, target: &mut [f32]) {
+    let len = map.pixels() * map.channels;
+    if map.pixels() == 1 {
+        dropout.factors(image * len, &mut target[..len]);
+        target[len..].fill(0.0);
+    } else {
+        let mut planar = vec![0.0; len];
+        dropout.factors(image * len, &mut planar);
+        to_channels_last(&planar, map.channels, target);
+    }
+}
+
+impl Pending {
+    /// Adds a layer whose place among the four kinds is `rank`.
+    fn add(&mut self, rank: usize, placed: &PlacedLayer, input: Map) {
+        self.last.clone_from(&placed.path);
+        self.macs += placed.macs();
+        self.closed = rank + 1;
+        let path = placed.path.clone();
+        let shape = |in_channels, out_channels, kernel, padding| ConvShape {
+            height: input.height,
+            width: input.width,
+            in_channels,
+            out_channels,
+            kernel,
+            padding,
+        };
+        match placed.layer {
+            Layer::Conv2d { in_channels, out_channels, kernel, padding } => {
+                self.convolution = Some((path, shape(in_channels, out_channels, kernel, padding), false));
+            }
+            Layer::Linear { in_features, out_features } => {
+                self.convolution = Some((path, shape(in_features, out_features, 1, 0), true));
+            }
+            Layer::BatchNorm2d { channels } => self.norm = Some((path, channels)),
+            Layer::Relu => self.relu = true,
+            Layer::MaxPool2d => self.pool = true,
+            Layer::Dropout { .. } | Layer::GlobalAvgPool | Layer::Flatten => {}
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What follows a convolution, in one pass each way: a scale and a shift for each channel (BatchNorm, or a bias), ReLU, and 2x2
+//! maximum pooling.
+
+use crate::gemm::PANEL;
+use crate::simd::{Isa, Kernel, Simd};
+
+/// The shape of an epilogue, on stored maps of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpilogueShape {
+    /// Rows of the stored map.
+    pub height: usize,
+    /// Columns of the stored map.
+    pub width: usize,
+    /// Padded channels.
+    pub channels: usize,
+    /// Width of the border around the stored map in which every value is zero: see `ConvShape::border`.
+    pub border: usize,
+    /// Whether negative values become zero.
+    pub relu: bool,
+    /// Whether 2x2 windows, stride 2, are reduced to their maximum; an odd last row or column is dropped.
+    pub pool: bool,
+}
+
+impl EpilogueShape {
+    /// Rows and columns with the border.
+    #[must_use]
+    pub const fn map(&self) -> (usize, usize) {
+        (self.height + 2 * self.border, self.width + 2 * self.border)
+    }
+
+    /// Rows and columns of the output.
+    #[must_use]
+    pub const fn output_map(&self) -> (usize, usize) {
+        let (height, width) = self.map();
+        if self.pool { (height / 2, width / 2) } else { (height, width) }
+    }
+
+    /// Floats of a stored image.
+    #[must_use]
+    pub const fn input_len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Floats of an image of the output.
+    #[must_use]
+    pub const fn output_len(&self) -> usize {
+        let (height, width) = self.output_map();
+        height * width * self.channels
+    }
+}
+
+/// `scale * y + shift` for each channel.
+#[derive(Debug, Clone, Copy)]
+pub struct Affine<'a> {
+    /// Factor of each padded channel.
+    pub scale: &'a [f32],
+    /// Summand of each padded channel.
+    pub shift: &'a [f32],
+}
+
+/// The gradient `a * dz + b * y + c` of each channel, `dz` the gradient behind the scale and the shift.
+#[derive(Debug, Clone, Copy)]
+pub struct GradientAffine<'a> {
+    /// Factor of `dz`.
+    pub a: &'a [f32],
+    /// Factor of `y`.
+    pub b: &'a [f32],
+    /// Summand.
+    pub c: &'a [f32],
+}
+
+/// An epilogue for an instruction set.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue {
+    isa: Isa,
+    shape: EpilogueShape,
+}
+
+impl Epilogue {
+    /// # Panics
+    /// When the channels are no multiple of 16.
+    #[must_use]
+    pub fn new(isa: Isa, shape: EpilogueShape) -> Self {
+        assert!(shape.channels.is_multiple_of(PANEL), "{} channels are not padded", shape.channels);
+        Self { isa, shape }
+    }
+
+    /// The shape.
+    #[must_use]
+    pub fn shape(&self) -> &EpilogueShape {
+        &self.shape
+    }
+
+    /// The output of a stored image.
+    ///
+    /// # Panics
+    /// When a slice has another length than the shape says, here as below.
+    pub fn apply(&self, affine: Affine<'_>, y: &[f32], output: &mut [f32]) {
+        self.check(affine, y, output.len());
+        let Self { isa, shape } = *self;
+        match (shape.relu, shape.pool) {
+            (false, false) => isa.run(Apply::<1, false> { shape, affine, y, output }),
+            (true, false) => isa.run(Apply::<1, true> { shape, affine, y, output }),
+            (false, true) => isa.run(Apply::<4, false> { shape, affine, y, output }),
+            (true, true) => isa.run(Apply::<4, true> { shape, affine, y, output }),
+        }
+    }
+
+    /// Adds to `sums`, two rows of channels: the sum of `dz`, and of `dz * (y - center)`; `dz` is the gradient of the output led back
+    /// through the pool (to the first maximum) and ReLU (zero at zero).
+    ///
+    /// # Panics
+    /// As [`Epilogue::apply`].
+    pub fn reduce(&self, affine: Affine<'_>, center: &[f32], y: &[f32], gradient: &[f32], sums: &mut [f32]) {
+        self.check(affine, y, gradient.len());
+        assert!(center.len() == self.shape.channels && sums.len() == 2 * self.shape.channels);
+        let Self { isa, shape } = *self;
+        match (shape.relu, shape.pool) {
+            (false, false) => isa.run(Reduce::<1, false> { shape, affine, center, y, gradient, sums }),
+            (true, false) => isa.run(Reduce::<1, true> { shape, affine, center, y, gradient, sums }),
+            (false, true) => isa.run(Reduce::<4, false> { shape, affine, center, y, gradient, sums }),
+            (true, true) => isa.run(Reduce::<4, true> { shape, affine, center, y, gradient, sums }),
+        }
+    }
+
+    /// The gradient with respect to the stored image.
+    ///
+    /// # Panics
+    /// As [`Epilogue::apply`].
+    pub fn backward(
+        &self,
+        affine: Affine<'_>,
+        back: GradientAffine<'_>,
+        y: &[f32],
+        gradient: &[f32],
+        dy: &mut [f32],
+    ) {
+        self.check(affine, y, gradient.len());
+        let channels = self.shape.channels;
+        assert!(dy.len() == y.len() && [back.a, back.b, back.c].iter().all(|x| x.len() == channels));
+        let Self { isa, shape } = *self;
+        match (shape.relu, shape.pool) {
+            (false, false) => isa.run(Back::<1, false> { shape, affine, back, y, gradient, dy }),
+            (true, false) => isa.run(Back::<1, true> { shape, affine, back, y, gradient, dy }),
+            (false, true) => isa.run(Back::<4, false> { shape, affine, back, y, gradient, dy }),
+            (true, true) => isa.run(Back::<4, true> { shape, affine, back, y, gradient, dy }),
+        }
+    }
+
+    fn check(&self, affine: Affine<'_>, y: &[f32], output: usize) {
+        let channels = self.shape.channels;
+        assert!(affine.scale.len() == channels && affine.shift.len() == channels);
+        assert!(y.len() == self.shape.input_len() && output == self.shape.output_len());
+    }
+}
+
+static BORDER: [f32; PANEL] = [0.0; PANEL];
+
+/// A pixel of a window: where its channels begin, and 1; or zeros that every channel shares, and 0.
+type Pixel = (*const f32, usize);
+
+/// The pixels of the window of an output, in row-major order; `WINDOW` is 1 or 4.
+#[inline(always)]
+fn window<const WINDOW: usize>(shape: &EpilogueShape, y: &[f32], row: usize, column: usize) -> [Pixel; WINDOW] {
+    std::array::from_fn(|i| match place::<WINDOW>(shape, row, column, i) {
+        Some(at) => (y[at..].as_ptr(), 1),
+        None => (BORDER.as_ptr(), 0),
+    })
+}
+
+/// Offset of a window's pixel; `None` in the border.
+#[inline(always)]
+fn place<const WINDOW: usize>(shape: &EpilogueShape, row: usize, column: usize, i: usize) -> Option<usize> {
+    let (y, x) = if WINDOW == 4 { (2 * row + i / 2, 2 * column + i % 2) } else { (row, column) };
+    let inner = |at: usize, len: usize| at.checked_sub(shape.border).filter(|at| *at < len);
+    Some((inner(y, shape.height)? * shape.width + inner(x, shape.width)?) * shape.channels)
+}
+
+struct Apply<'a, const WINDOW: usize, const RELU: bool> {
+    shape: EpilogueShape,
+    affine: Affine<'a>,
+    y: &'a [f32],
+    output: &'a mut [f32],
+}
+
+impl<const WINDOW: usize, const RELU: bool> Kernel for Apply<'_, WINDOW, RELU> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (rows, columns) = self.shape.output_map();
+        let (scale, shift) = (self.affine.scale.as_ptr(), self.affine.shift.as_ptr());
+        let mut output = self.output.as_mut_ptr();
+        for row in 0..rows {
+            for column in 0..columns {
+                let pixels = window::<WINDOW>(&self.shape, self.y, row, column);
+                for channel in (0..self.shape.channels).step_by(S::WIDTH) {
+                    // SAFETY: lengths checked in `Epilogue::apply`, channels a multiple of 16.
+                    unsafe {
+                        let (scale, shift) = (simd.load(scale.add(channel)), simd.load(shift.add(channel)));
+                        let value = |(pixel, step): Pixel| {
+                            simd.mul_add(simd.load(pixel.add(step * channel)), scale, shift)
+                        };
+                        let mut best = value(pixels[0]);
+                        for pixel in &pixels[1..] {
+                            let other = value(*pixel);
+                            best = simd.if_greater(other, best, other, best);
+                        }
+                        if RELU {
+                            // NaN stays NaN.
+                            best = simd.if_greater(simd.zero(), best, simd.zero(), best);
+                        }
+                        simd.store(output.add(channel), best);
+                    }
+                }
+                // SAFETY: one pixel of the output further, at most its end.
+                output = unsafe { output.add(self.shape.channels) };
+            }
+        }
+    }
+}
+
+struct Reduce<'a, const WINDOW: usize, const RELU: bool> {
+    shape: EpilogueShape,
+    affine: Affine<'a>,
+    center: &'a [f32],
+    y: &'a [f32],
+    gradient: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl<const WINDOW: usize, const RELU: bool> Kernel for Reduce<'_, WINDOW, RELU> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let channels = self.shape.channels;
+        let (rows, columns) = self.shape.output_map();
+        let (scale, shift) = (self.affine.scale.as_ptr(), self.affine.shift.as_ptr());
+        let center = self.center.as_ptr();
+        let sums = self.sums.as_mut_ptr();
+        let mut gradient = self.gradient.as_ptr();
+        for row in 0..rows {
+            for column in 0..columns {
+                let pixels = window::<WINDOW>(&self.shape, self.y, row, column);
+                for channel in (0..channels).step_by(S::WIDTH) {
+                    // SAFETY: lengths checked in `Epilogue::reduce`, channels a multiple of 16.
+                    unsafe {
+                        let (scale, shift) = (simd.load(scale.add(channel)), simd.load(shift.add(channel)));
+                        let mut y = simd.load(pixels[0].0.add(pixels[0].1 * channel));
+                        let mut best = simd.mul_add(y, scale, shift);
+                        for (pixel, step) in &pixels[1..] {
+                            let other_y = simd.load(pixel.add(step * channel));
+                            let other = simd.mul_add(other_y, scale, shift);
+                            y = simd.if_greater(other, best, other_y, y);
+                            best = simd.if_greater(other, best, other, best);
+                        }
+                        let mut dz = simd.load(gradient.add(channel));
+                        if RELU {
+                            dz = simd.if_greater(best, simd.zero(), dz, simd.zero());
+                        }
+                        let (first, second) = (sums.add(channel), sums.add(channels + channel));
+                        simd.store(first, simd.add(simd.load(first), dz));
+                        let centered = simd.sub(y, simd.load(center.add(channel)));
+                        simd.store(second, simd.mul_add(dz, centered, simd.load(second)));
+                    }
+                }
+                // SAFETY: one pixel of the output further, at most its end.
+                gradient = unsafe { gradient.add(channels) };
+            }
+        }
+    }
+}
+
+struct Back<'a, const WINDOW: usize, const RELU: bool> {
+    shape: EpilogueShape,
+    affine: Affine<'a>,
+    back: GradientAffine<'a>,
+    y: &'a [f32],
+    gradient: &'a [f32],
+    dy: &'a mut [f32],
+}
+
+impl<const WINDOW: usize, const RELU: bool> Kernel for Back<'_, WINDOW, RELU> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let shape = self.shape;
+        let channels = shape.channels;
+        let (rows, columns) = shape.output_map();
+        let (scale, shift) = (self.affine.scale.as_ptr(), self.affine.shift.as_ptr());
+        let (a, b, c) = (self.back.a.as_ptr(), self.back.b.as_ptr(), self.back.c.as_ptr());
+        let dy = self.dy.as_mut_ptr();
+        let mut gradient = self.gradient.as_ptr();
+        for row in 0..rows {
+            for column in 0..columns {
+                let pixels = window::<WINDOW>(&shape, self.y, row, column);
+                let targets: [Option<usize>; WINDOW] =
+                    std::array::from_fn(|i| place::<WINDOW>(&shape, row, column, i));
+                for channel in (0..channels).step_by(S::WIDTH) {
+                    // SAFETY: lengths checked in `Epilogue::backward`, channels a multiple of 16.
+                    unsafe {
+                        let (scale, shift) = (simd.load(scale.add(channel)), simd.load(shift.add(channel)));
+                        let (a, b, c) =
+                            (simd.load(a.add(channel)), simd.load(b.add(channel)), simd.load(c.add(channel)));
+                        let y = pixels.map(|(pixel, step)| simd.load(pixel.add(step * channel)));
+                        let values = y.map(|y| simd.mul_add(y, scale, shift));
+                        let mut best = values[0];
+                        for value in &values[1..] {
+                            best = simd.if_greater(*value, best, *value, best);
+                        }
+                        let mut rest = simd.load(gradient.add(channel));
+                        if RELU {
+                            rest = simd.if_greater(best, simd.zero(), rest, simd.zero());
+                        }
+                        for i in 0..WINDOW {
+                            // The first pixel that equals the maximum takes the whole gradient.
+                            let dz = if WINDOW == 1 {
+                                rest
+                            } else {
+                                simd.if_equal(values[i], best, rest, simd.zero())
+                            };
+                            rest = simd.if_equal(values[i], best, simd.zero(), rest);
+                            if let Some(at) = targets[i] {
+                                let x = simd.mul_add(a, dz, simd.mul_add(b, y[i], c));
+                                simd.store(dy.add(at + channel), x);
+                            }
+                        }
+                    }
+                }
+                // SAFETY: one pixel of the output further, at most its end.
+                gradient = unsafe { gradient.add(channels) };
+            }
+        }
+        if WINDOW == 1 {
+            return;
+        }
+        // What an odd last row or column drops still takes part in the statistics.
+        for row in 0..shape.map().0 {
+            for column in 0..shape.map().1 {
+                if row < 2 * rows && column < 2 * columns {
+                    continue;
+                }
+                let Some(at) = place::<1>(&shape, row, column, 0) else { continue };
+                for channel in (0..channels).step_by(S::WIDTH) {
+                    // SAFETY: as above.
+                    unsafe {
+                        let y = simd.load(self.y.as_ptr().add(at + channel));
+                        let x = simd.mul_add(simd.load(b.add(channel)), y, simd.load(c.add(channel)));
+                        simd.store(dy.add(at + channel), x);
+                    }
+                }
+            }
+        }
+    }
+}

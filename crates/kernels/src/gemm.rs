@@ -1,0 +1,338 @@
+//! Matrix products.
+//!
+//! The right operand and, where it is a weight, the result lie in *panels* of 16 columns: element `(k, n)` of a `K x N` matrix
+//! is at `((n / 16) * K + k) * 16 + n % 16`, `N` a multiple of 16. A micro-kernel keeps a tile of the result in registers: 12
+//! rows by two panels with AVX-512, 6 rows by one panel with AVX2.
+//!
+//! Every element of a result is one sum over `k` in ascending order, cut into blocks that depend on `K` alone: the bits do not
+//! depend on how rows and columns are shared out.
+
+use crate::memory::Shared;
+use crate::parallel::for_each_task;
+use crate::simd::{Isa, Kernel, Simd};
+
+/// Columns of a panel.
+pub(crate) const PANEL: usize = 16;
+
+/// Longest run of `k` between two visits of a tile of the result: a panel pair of it, 32 KiB, stays in the first cache level.
+const K_BLOCK: usize = 256;
+
+/// Rows that share a pass over the panels: `ROW_BLOCK * K_BLOCK` floats, 240 KiB, stay in the second cache level.
+const ROW_BLOCK: usize = 240;
+
+/// Longest run of `k` in [`TransposedProduct`], whose panels are copied.
+pub(crate) const TRANSPOSED_K_BLOCK: usize = 128;
+
+/// `C = A B` or `C += A B`.
+///
+/// `A` is `m x k`: element `(r, k)` is at `r * lda + k`, or with `COLUMNS` at `k * lda + r`. Sixteen columns of `B` begin every
+/// `b_panel` floats and its rows are `ldb` apart: 16 in panels. So with `C`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<const COLUMNS: bool = false> {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) a: *const f32,
+    pub(crate) lda: usize,
+    pub(crate) b: *const f32,
+    pub(crate) ldb: usize,
+    pub(crate) b_panel: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) ldc: usize,
+    pub(crate) c_panel: usize,
+    pub(crate) accumulate: bool,
+}
+
+impl<const COLUMNS: bool> Product<COLUMNS> {
+    /// # Safety
+    /// The pointers reach as far as sizes and strides say, `n` is a multiple of 16, and nobody else touches `C`.
+    pub(crate) unsafe fn run_on(self, isa: Isa) {
+        isa.run(self);
+    }
+}
+
+impl<const COLUMNS: bool> Kernel for Product<COLUMNS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let blocks = self.k.div_ceil(K_BLOCK).max(1);
+        let k_block = self.k.div_ceil(blocks).max(1);
+        for row in (0..self.m).step_by(ROW_BLOCK) {
+            let rows = ROW_BLOCK.min(self.m - row);
+            let mut from = 0;
+            // At least once, so that k = 0 gives zeros.
+            loop {
+                let k = k_block.min(self.k - from);
+                // SAFETY: inside the operands, by the promise to `run_on`.
+                unsafe {
+                    let tiles = Tiles {
+                        m: rows,
+                        n: self.n,
+                        k,
+                        a: self.a.add(if COLUMNS { from * self.lda + row } else { row * self.lda + from }),
+                        lda: self.lda,
+                        b: self.b.add(from * self.ldb),
+                        ldb: self.ldb,
+                        b_panel: self.b_panel,
+                        c: self.c.add(row * self.ldc),
+                        ldc: self.ldc,
+                        c_panel: self.c_panel,
+                        accumulate: self.accumulate || from > 0,
+                    };
+                    tiles.run::<S, COLUMNS>(simd);
+                }
+                from += k_block;
+                if from >= self.k {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// `C = A' B` or `C += A' B` for row-major `A` (`k x m`) and `B` (`k x n`), both read along their rows; `C` (`m x n`) in panels.
+#[derive(Clone, Copy)]
+pub(crate) struct TransposedProduct {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) a: *const f32,
+    pub(crate) lda: usize,
+    pub(crate) b: *const f32,
+    pub(crate) ldb: usize,
+    pub(crate) c: *mut f32,
+    /// Floats between panels of `C`.
+    pub(crate) c_panel: usize,
+    pub(crate) accumulate: bool,
+    /// Room for [`TransposedProduct::scratch`] floats.
+    pub(crate) scratch: *mut f32,
+}
+
+impl TransposedProduct {
+    /// Floats of scratch memory for a result of `m` rows.
+    pub(crate) const fn scratch(m: usize) -> usize {
+        // Two panels of B, and A in groups of rows.
+        TRANSPOSED_K_BLOCK * (2 * PANEL + m)
+    }
+
+    /// # Safety
+    /// As [`Product::run_on`].
+    pub(crate) unsafe fn run_on(self, isa: Isa) {
+        isa.run(self);
+    }
+}
+
+impl Kernel for TransposedProduct {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let blocks = self.k.div_ceil(TRANSPOSED_K_BLOCK).max(1);
+        let k_block = self.k.div_ceil(blocks).max(1);
+        let tile = 2 * S::WIDTH;
+        let mut from = 0;
+        loop {
+            let k = k_block.min(self.k - from);
+            // SAFETY: inside the operands and the scratch memory, by the promise to `run_on`.
+            unsafe {
+                // Groups of ROWS columns of A, each contiguous: [m / ROWS][k][ROWS].
+                let packed_a = self.scratch.add(TRANSPOSED_K_BLOCK * 2 * PANEL);
+                let mut row = 0;
+                while row < self.m {
+                    let rows = S::ROWS.min(self.m - row);
+                    let target = packed_a.add(row * k);
+                    let source = self.a.add(from * self.lda + row);
+                    for t in 0..k {
+                        for r in 0..rows {
+                            *target.add(t * rows + r) = *source.add(t * self.lda + r);
+                        }
+                    }
+                    row += rows;
+                }
+                let mut column = 0;
+                while column < self.n {
+                    let columns = tile.min(self.n - column);
+                    let source = self.b.add(from * self.ldb + column);
+                    for t in 0..k {
+                        for v in 0..columns / S::WIDTH {
+                            let x = simd.load(source.add(t * self.ldb + v * S::WIDTH));
+                            simd.store(self.scratch.add(t * columns + v * S::WIDTH), x);
+                        }
+                    }
+                    let mut row = 0;
+                    while row < self.m {
+                        let rows = S::ROWS.min(self.m - row);
+                        let tiles = Tiles {
+                            m: rows,
+                            n: columns,
+                            k,
+                            a: packed_a.add(row * k),
+                            lda: rows,
+                            b: self.scratch,
+                            ldb: columns,
+                            b_panel: PANEL,
+                            c: self.c.add(column / PANEL * self.c_panel + row * PANEL),
+                            ldc: PANEL,
+                            c_panel: self.c_panel,
+                            accumulate: self.accumulate || from > 0,
+                        };
+                        tiles.run::<S, true>(simd);
+                        row += rows;
+                    }
+                    column += columns;
+                }
+            }
+            from += k_block;
+            if from >= self.k {
+                break;
+            }
+        }
+    }
+}
+
+/// A product small enough for the caches.
+#[derive(Clone, Copy)]
+struct Tiles {
+    m: usize,
+    n: usize,
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    ldb: usize,
+    b_panel: usize,
+    c: *mut f32,
+    ldc: usize,
+    c_panel: usize,
+    accumulate: bool,
+}
+
+impl Tiles {
+    /// `COLUMNS`: element `(r, k)` of `A` is at `k * lda + r` instead of `r * lda + k`.
+    ///
+    /// # Safety
+    /// As [`Product::run_on`].
+    #[inline(always)]
+    unsafe fn run<S: Simd, const COLUMNS: bool>(mut self, simd: S) {
+        let panels = self.n / PANEL;
+        let step = (2 * S::WIDTH).div_ceil(PANEL);
+        let mut panel = 0;
+        let (b, c) = (self.b, self.c);
+        while panel < panels {
+            let wide = panel + step <= panels;
+            // SAFETY: panels below n / 16.
+            unsafe {
+                self.b = b.add(panel * self.b_panel);
+                self.c = c.add(panel * self.c_panel);
+                if wide {
+                    self.rows::<S, 2, COLUMNS>(simd);
+                } else {
+                    self.rows::<S, 1, COLUMNS>(simd);
+                }
+            }
+            panel += step;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows<S: Simd, const VECTORS: usize, const COLUMNS: bool>(mut self, simd: S) {
+        let (a, c, m) = (self.a, self.c, self.m);
+        let mut row = 0;
+        while row < m {
+            let rows = S::ROWS.min(m - row);
+            // SAFETY: rows below m.
+            unsafe {
+                self.a = a.add(if COLUMNS { row } else { row * self.lda });
+                self.c = c.add(row * self.ldc);
+                if S::ROWS == 12 {
+                    match rows {
+                        12 => self.tile::<S, 12, VECTORS, COLUMNS>(simd),
+                        11 => self.tile::<S, 11, VECTORS, COLUMNS>(simd),
+                        10 => self.tile::<S, 10, VECTORS, COLUMNS>(simd),
+                        9 => self.tile::<S, 9, VECTORS, COLUMNS>(simd),
+                        8 => self.tile::<S, 8, VECTORS, COLUMNS>(simd),
+                        7 => self.tile::<S, 7, VECTORS, COLUMNS>(simd),
+                        _ => self.few_rows::<S, VECTORS, COLUMNS>(rows, simd),
+                    }
+                } else {
+                    self.few_rows::<S, VECTORS, COLUMNS>(rows, simd);
+                }
+            }
+            row += rows;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn few_rows<S: Simd, const VECTORS: usize, const COLUMNS: bool>(self, rows: usize, simd: S) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                6 if S::ROWS >= 6 => self.tile::<S, 6, VECTORS, COLUMNS>(simd),
+                5 if S::ROWS >= 6 => self.tile::<S, 5, VECTORS, COLUMNS>(simd),
+                4 => self.tile::<S, 4, VECTORS, COLUMNS>(simd),
+                3 => self.tile::<S, 3, VECTORS, COLUMNS>(simd),
+                2 => self.tile::<S, 2, VECTORS, COLUMNS>(simd),
+                _ => self.tile::<S, 1, VECTORS, COLUMNS>(simd),
+            }
+        }
+    }
+
+    /// The micro-kernel: `ROWS x VECTORS` accumulators in registers.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const COLUMNS: bool>(self, simd: S) {
+        // The second vector is the second half of a panel, or the next panel.
+        let (b_next, c_next) =
+            if S::WIDTH == PANEL { (self.b_panel, self.c_panel) } else { (S::WIDTH, S::WIDTH) };
+        let mut sums = [[simd.zero(); VECTORS]; ROWS];
+        let (mut a, mut b) = (self.a, self.b);
+        // SAFETY: k steps inside the operands, ROWS x VECTORS inside the result.
+        unsafe {
+            for _ in 0..self.k {
+                let mut right = [simd.zero(); VECTORS];
+                for (v, right) in right.iter_mut().enumerate() {
+                    *right = simd.load(b.add(v * b_next));
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let left = simd.splat(*a.add(if COLUMNS { r } else { r * self.lda }));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        *sum = simd.mul_add(left, right, *sum);
+                    }
+                }
+                a = a.add(if COLUMNS { self.lda } else { 1 });
+                b = b.add(self.ldb);
+            }
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (v, mut sum) in sums.into_iter().enumerate() {
+                    let c = self.c.add(r * self.ldc + v * c_next);
+                    if self.accumulate {
+                        sum = simd.add(simd.load(c), sum);
+                    }
+                    simd.store(c, sum);
+                }
+            }
+        }
+    }
+}
+
+/// Turns panels around: each of `matrices` matrices `K x N` in panels of `N` becomes `N x K` in panels of `K`; both multiples of 16.
+pub(crate) fn transpose_panels(matrices: usize, k: usize, n: usize, source: &[f32], target: &mut [f32]) {
+    let len = matrices * k * n;
+    assert!(source.len() == len && target.len() == len && k.is_multiple_of(PANEL) && n.is_multiple_of(PANEL));
+    let target = Shared::new(target);
+    let panels = n / PANEL;
+    for_each_task(matrices * panels, |task| {
+        let (matrix, panel) = (task / panels, task % panels);
+        let source = &source[task * k * PANEL..(task + 1) * k * PANEL];
+        for (block, source) in source.chunks_exact(PANEL * PANEL).enumerate() {
+            let at = matrix * k * n + (block * n + panel * PANEL) * PANEL;
+            // SAFETY: each panel of the source fills its own rows of the target's panels.
+            let target = unsafe { target.part(at..at + PANEL * PANEL) };
+            for row in 0..PANEL {
+                for column in 0..PANEL {
+                    target[column * PANEL + row] = source[row * PANEL + column];
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,227 @@
+//! Convolutions of any kernel and padding by gathering patches: the first layer, whose few channels are not worth a transform, and
+//! whatever the other methods do not cover.
+
+use crate::convolution::{
+    Algorithm, Backward, ConvShape, Output, Source, Workspace, WorkspaceNeed, aligned, carve, padded,
+};
+use crate::gemm::{PANEL, Product, transpose_panels};
+use crate::memory::Shared;
+use crate::parallel::for_each;
+use crate::pointwise::{GROUP, sum_groups};
+use crate::simd::Isa;
+
+pub(crate) struct Im2col {
+    isa: Isa,
+    shape: ConvShape,
+    inputs: usize,
+    outputs: usize,
+    /// Values of a patch, `(in, tap)`, and their padded number.
+    patch: usize,
+    patch_rows: usize,
+}
+
+impl Im2col {
+    pub(crate) fn new(isa: Isa, shape: ConvShape) -> Self {
+        let patch = shape.in_channels * shape.kernel * shape.kernel;
+        Self {
+            isa,
+            shape,
+            inputs: padded(shape.in_channels),
+            outputs: padded(shape.out_channels),
+            patch,
+            patch_rows: padded(patch),
+        }
+    }
+
+    /// The map that is computed: of a pointwise convolution the inner one, as it is stored.
+    fn map(&self) -> (usize, usize, usize) {
+        let (height, width) = self.shape.stored_map();
+        (height, width, if self.shape.kernel == 1 { 0 } else { self.shape.padding })
+    }
+
+    fn pixels(&self) -> usize {
+        let (height, width, _) = self.map();
+        height * width
+    }
+
+    /// The patches of an image as `[in][tap][pixel]`; `planes` is room for the image as `[in][row][column]`.
+    fn gather(&self, image: &[f32], planes: &mut [f32], patches: &mut [f32]) {
+        let ConvShape { height, width, in_channels, kernel, .. } = self.shape;
+        let (rows, columns, padding) = self.map();
+        for (channel, plane) in planes.chunks_exact_mut(height * width).take(in_channels).enumerate() {
+            for (target, pixel) in plane.iter_mut().zip(image.chunks_exact(self.inputs)) {
+                *target = pixel[channel];
+            }
+        }
+        for (at, patch) in patches.chunks_exact_mut(rows * columns).take(self.patch).enumerate() {
+            let (channel, dy, dx) = (at / (kernel * kernel), at / kernel % kernel, at % kernel);
+            let plane = &planes[channel * height * width..(channel + 1) * height * width];
+            // Columns whose pixel lies inside the image.
+            let first = padding.saturating_sub(dx).min(columns);
+            let end = (width + padding).saturating_sub(dx).clamp(first, columns);
+            for (row, target) in patch.chunks_exact_mut(columns).enumerate() {
+                target.fill(0.0);
+                let y = row + dy;
+                if (padding..height + padding).contains(&y) && first < end {
+                    let from = (y - padding) * width + first + dx - padding;
+                    target[first..end].copy_from_slice(&plane[from..from + end - first]);
+                }
+            }
+        }
+    }
+
+    /// Adds patches `[pixel][in, tap]` back to the image that they were gathered from.
+    fn scatter(&self, patches: &[f32], image: &mut [f32]) {
+        let ConvShape { height, width, kernel, .. } = self.shape;
+        let (_, columns, padding) = self.map();
+        image.fill(0.0);
+        for (pixel, patch) in patches.chunks_exact(self.patch_rows).enumerate() {
+            for (at, x) in patch[..self.patch].iter().enumerate() {
+                let (channel, dy, dx) = (at / (kernel * kernel), at / kernel % kernel, at % kernel);
+                let (y, x_at) = (pixel / columns + dy, pixel % columns + dx);
+                if (padding..height + padding).contains(&y) && (padding..width + padding).contains(&x_at) {
+                    image[((y - padding) * width + x_at - padding) * self.inputs + channel] += x;
+                }
+            }
+        }
+    }
+
+    /// Parts of a worker's memory: image, planes, patches, gradient of the output.
+    fn parts(&self) -> [usize; 4] {
+        let planes = self.shape.height * self.shape.width * self.shape.in_channels;
+        [
+            aligned(self.shape.input_len()),
+            aligned(planes),
+            aligned(self.patch_rows * self.pixels()),
+            aligned(self.shape.output_len()),
+        ]
+    }
+}
+
+impl Algorithm for Im2col {
+    fn weight_len(&self) -> usize {
+        self.patch_rows * self.outputs
+    }
+
+    /// `[out / 16][in, tap][16]`
+    fn weight_index(&self, out: usize, input: usize, tap: usize) -> usize {
+        let row = input * self.shape.kernel * self.shape.kernel + tap;
+        (out / PANEL * self.patch_rows + row) * PANEL + out % PANEL
+    }
+
+    fn panel_rows(&self) -> usize {
+        self.patch_rows
+    }
+
+    fn need(&self, batch: usize) -> WorkspaceNeed {
+        WorkspaceNeed {
+            shared: (1 + batch.div_ceil(GROUP)) * self.weight_len(),
+            worker: self.parts().iter().sum(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn load(&mut self, _: &[f32]) {}
+
+    fn forward(&self, weights: &[f32], images: usize, source: Source<'_>, output: Output<'_>, workspace: &mut Workspace) {
+        let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        let pixels = self.pixels();
+        let values = Shared::new(output.values);
+        for_each(images, &mut workspace.workers, |memory, image| {
+            let [input, planes, patches, _] = carve(memory, self.parts());
+            source(image, &mut input[..input_len]);
+            self.gather(&input[..input_len], planes, patches);
+            // SAFETY: every image belongs to one task.
+            let target = unsafe { values.part(image * output_len..(image + 1) * output_len) };
+            let product = Product::<true> {
+                m: pixels,
+                n: self.outputs,
+                k: self.patch,
+                a: patches.as_ptr(),
+                lda: pixels,
+                b: weights.as_ptr(),
+                ldb: PANEL,
+                b_panel: self.patch_rows * PANEL,
+                c: target.as_mut_ptr(),
+                ldc: self.outputs,
+                c_panel: PANEL,
+                accumulate: false,
+            };
+            // SAFETY: `patch` rows of pixels, and an image of the output.
+            unsafe { product.run_on(self.isa) };
+            (output.finished)(image, target);
+        });
+    }
+
+    fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
+        let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
+        let groups = images.div_ceil(GROUP);
+        let [turned, partial] =
+            carve(&mut workspace.shared, [self.weight_len(), groups * self.weight_len()]);
+        if input_gradient.is_some() {
+            transpose_panels(1, self.patch_rows, self.outputs, weights, turned);
+        }
+        // The rows beyond the patch's values have no gradient.
+        partial.fill(0.0);
+        let turned = &*turned;
+        let partial = Shared::new(partial);
+        let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        let pixels = self.pixels();
+        let input_gradient =
+            input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
+        for_each(groups, &mut workspace.workers, |memory, group| {
+            let [image, planes, patches, gradients] = carve(memory, self.parts());
+            // SAFETY: every group has its own sums.
+            let sums = unsafe { partial.part(group * self.weight_len()..(group + 1) * self.weight_len()) };
+            for i in group * GROUP..images.min((group + 1) * GROUP) {
+                input(i, &mut image[..input_len]);
+                self.gather(&image[..input_len], planes, patches);
+                output_gradient(i, &mut gradients[..output_len]);
+                let product = Product::<false> {
+                    m: self.patch,
+                    n: self.outputs,
+                    k: pixels,
+                    a: patches.as_ptr(),
+                    lda: pixels,
+                    b: gradients.as_ptr(),
+                    ldb: self.outputs,
+                    b_panel: PANEL,
+                    c: sums.as_mut_ptr(),
+                    ldc: PANEL,
+                    c_panel: self.patch_rows * PANEL,
+                    accumulate: true,
+                };
+                // SAFETY: `patch` rows of pixels, and pixels of the gradient.
+                unsafe { product.run_on(self.isa) };
+                if let Some((values, finished)) = &input_gradient {
+                    let product = Product::<false> {
+                        m: pixels,
+                        n: self.patch_rows,
+                        k: self.outputs,
+                        a: gradients.as_ptr(),
+                        lda: self.outputs,
+                        b: turned.as_ptr(),
+                        ldb: PANEL,
+                        b_panel: self.outputs * PANEL,
+                        c: patches.as_mut_ptr(),
+                        ldc: self.patch_rows,
+                        c_panel: PANEL,
+                        accumulate: false,
+                    };
+                    // SAFETY: pixels of the gradient and of the patches.
+                    unsafe { product.run_on(self.isa) };
+                    // SAFETY: every image belongs to one task.
+                    let target = unsafe { values.part(i * input_len..(i + 1) * input_len) };
+                    self.scatter(&patches[..pixels * self.patch_rows], target);
+                    finished(i, target);
+                }
+            }
+        });
+        // SAFETY: the tasks that wrote are done.
+        let partial = unsafe { partial.part(0..groups * self.weight_len()) };
+        sum_groups(partial, weight_gradient);
+    }
+}

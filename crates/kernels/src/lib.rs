@@ -1,0 +1,64 @@
+//! Numeric kernels for training convolutional networks on a CPU, on plain `f32` slices: no tensor type, no graph.
+//!
+//! * [`Convolution`]: forward and both gradients, by Winograd's minimal filtering, as a matrix product, or by im2col, as
+//!   [`Method::choose`] says; [`Epilogue`]: BatchNorm's scale and shift, ReLU and 2x2 maximum pooling in one pass each way.
+//! * [`image_moments`] and [`BatchStatistics`]: BatchNorm's statistics, safe against cancellation.
+//! * [`softmax_cross_entropy`], [`adam`], [`Dropout`], [`global_average`], and the layouts between.
+//!
+//! Maps are channels-last, `(rows, columns, channels)`, with the channels [`padded`] to a multiple of 16 by zeros. Every result is the
+//! same, bit for bit, for every number of threads; the threads are those of the current rayon pool. Instructions are chosen at
+//! run time: AVX-512, AVX2 with FMA, or plain Rust ([`Isa`]).
+//!
+//! A convolution and its gradients, for two images:
+//!
+//! ```
+//! use pointwise_kernels::{ConvShape, Convolution, InputGradient, Isa, Workspace};
+//!
+//! let shape = ConvShape { height: 8, width: 8, in_channels: 16, out_channels: 32, kernel: 3, padding: 1 };
+//! let mut convolution = Convolution::new(Isa::detect(), shape);
+//! let mut weights = vec![0.0; convolution.weight_len()];
+//! convolution.import_weight(&vec![0.01; shape.weight_len()], &mut weights);
+//! convolution.load(&weights);
+//!
+//! let mut workspace = Workspace::new([convolution.need(2)]);
+//! let mut output = vec![0.0; 2 * shape.output_len()];
+//! let ones = |_image: usize, pixels: &mut [f32]| pixels.fill(1.0);
+//! convolution.forward(&weights, 2, &ones, &mut output, &|_, _| (), &mut workspace);
+//! // In the middle of the map, nine taps of sixteen channels.
+//! assert!((output[(4 * 8 + 4) * 32] - 1.44).abs() < 1e-4);
+//!
+//! let mut dx = vec![0.0; 2 * shape.input_len()];
+//! let mut dw = vec![0.0; convolution.weight_len()];
+//! let input_gradient = InputGradient { values: &mut dx, finished: &|_, _| () };
+//! convolution.backward(&weights, 2, &ones, &ones, Some(input_gradient), &mut dw, &mut workspace);
+//! ```
+
+mod adam;
+mod convolution;
+mod epilogue;
+mod gemm;
+mod im2col;
+mod loss;
+mod maps;
+mod memory;
+mod norm;
+mod parallel;
+mod peak;
+mod pointwise;
+mod simd;
+mod transforms;
+mod winograd;
+
+pub use adam::{AdamStep, adam};
+pub use convolution::{
+    ConvShape, Convolution, InputGradient, Method, Sink, Source, Workspace, WorkspaceNeed, padded,
+};
+pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
+pub use loss::softmax_cross_entropy;
+pub use maps::{
+    Dropout, global_average, global_average_adjoint, to_channels_last, to_planar,
+};
+pub use memory::Buffer;
+pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
+pub use peak::peak_gflops;
+pub use simd::Isa;

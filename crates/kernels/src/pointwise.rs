@@ -1,0 +1,330 @@
+//! 1x1 convolutions, and linear layers, which are 1x1 convolutions of 1x1 maps: matrix products over the pixels.
+//!
+//! Padding adds a border to the output in which every product is with zero. It is not stored and, with an input of zero and a
+//! gradient that the input drops, it does not enter either gradient: all three passes run over the inner map alone.
+
+use crate::convolution::{
+    Algorithm, Backward, ConvShape, Output, Source, Workspace, WorkspaceNeed, aligned, carve, padded,
+};
+use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
+use crate::memory::Shared;
+use crate::parallel::{for_each, for_each_task};
+use crate::simd::Isa;
+
+/// Images whose gradients of the weights are summed before the groups are; it is part of the order of sums.
+pub(crate) const GROUP: usize = 6;
+
+/// Rows that one product of a gradient should have: fewer visit the sums too often.
+const ROWS: usize = 256;
+
+pub(crate) struct Pointwise {
+    isa: Isa,
+    shape: ConvShape,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Pointwise {
+    pub(crate) fn new(isa: Isa, shape: ConvShape) -> Self {
+        Self { isa, shape, inputs: padded(shape.in_channels), outputs: padded(shape.out_channels) }
+    }
+
+    fn pixels(&self) -> usize {
+        self.shape.height * self.shape.width
+    }
+
+    /// A linear layer: the work is shared out by columns, as there may be more of them than images.
+    fn is_linear(&self) -> bool {
+        self.pixels() == 1
+    }
+
+    /// Images of a [`GROUP`] that go into one product.
+    fn run(&self) -> usize {
+        ROWS.div_ceil(self.pixels()).clamp(1, GROUP)
+    }
+}
+
+/// Fills `rows` with images, one after the other.
+fn gather(images: usize, len: usize, source: Source<'_>, rows: &mut [f32]) {
+    let rows = Shared::new(&mut rows[..images * len]);
+    for_each_task(images, |image| {
+        // SAFETY: every image belongs to one task.
+        source(image, unsafe { rows.part(image * len..(image + 1) * len) });
+    });
+}
+
+/// Cuts `units` into about four shares for each worker.
+fn shares(units: usize, workers: usize) -> usize {
+    (4 * workers).min(units).max(1)
+}
+
+/// The part of `units` that belongs to a share.
+fn share(units: usize, shares: usize, share: usize) -> std::ops::Range<usize> {
+    share * units / shares..(share + 1) * units / shares
+}
+
+impl Algorithm for Pointwise {
+    fn weight_len(&self) -> usize {
+        self.inputs * self.outputs
+    }
+
+    /// `[out / 16][in][16]`
+    fn weight_index(&self, out: usize, input: usize, _: usize) -> usize {
+        (out / PANEL * self.inputs + input) * PANEL + out % PANEL
+    }
+
+    fn panel_rows(&self) -> usize {
+        self.inputs
+    }
+
+    fn need(&self, batch: usize) -> WorkspaceNeed {
+        if self.is_linear() {
+            return WorkspaceNeed {
+                shared: self.weight_len() + batch * (self.inputs + self.outputs),
+                worker: TransposedProduct::scratch(self.inputs),
+            };
+        }
+        let run = self.run();
+        WorkspaceNeed {
+            shared: (1 + batch.div_ceil(GROUP)) * self.weight_len(),
+            worker: aligned(run * self.shape.input_len())
+                + aligned(run * self.shape.output_len())
+                + TransposedProduct::scratch(self.inputs),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn load(&mut self, _: &[f32]) {}
+
+    fn forward(&self, weights: &[f32], images: usize, source: Source<'_>, output: Output<'_>, workspace: &mut Workspace) {
+        let values = Shared::new(output.values);
+        if self.is_linear() {
+            let rows = &mut workspace.shared[..images * self.inputs];
+            gather(images, self.inputs, source, rows);
+            let rows = &*rows;
+            let panels = self.outputs / PANEL;
+            let parts = shares(panels, workspace.workers.len());
+            for_each_task(parts, |part| {
+                let panels = share(panels, parts, part);
+                let product = Product::<false> {
+                    m: images,
+                    n: panels.len() * PANEL,
+                    k: self.inputs,
+                    a: rows.as_ptr(),
+                    lda: self.inputs,
+                    b: weights[panels.start * self.inputs * PANEL..].as_ptr(),
+                    ldb: PANEL,
+                    b_panel: self.inputs * PANEL,
+                    c: values.at(panels.start * PANEL),
+                    ldc: self.outputs,
+                    c_panel: PANEL,
+                    accumulate: false,
+                };
+                // SAFETY: `images` rows on both sides, and every task has its own columns.
+                unsafe { product.run_on(self.isa) };
+            });
+            for_each_task(images, |image| {
+                // SAFETY: every image belongs to one task.
+                (output.finished)(image, unsafe {
+                    values.part(image * self.outputs..(image + 1) * self.outputs)
+                });
+            });
+            return;
+        }
+        let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        for_each(images, &mut workspace.workers, |memory, image| {
+            let [rows] = carve(memory, [input_len]);
+            source(image, rows);
+            // SAFETY: every image belongs to one task.
+            let target = unsafe { values.part(image * output_len..(image + 1) * output_len) };
+            let product = Product::<false> {
+                m: self.pixels(),
+                n: self.outputs,
+                k: self.inputs,
+                a: rows.as_ptr(),
+                lda: self.inputs,
+                b: weights.as_ptr(),
+                ldb: PANEL,
+                b_panel: self.inputs * PANEL,
+                c: target.as_mut_ptr(),
+                ldc: self.outputs,
+                c_panel: PANEL,
+                accumulate: false,
+            };
+            // SAFETY: an image of pixels on both sides.
+            unsafe { product.run_on(self.isa) };
+            (output.finished)(image, target);
+        });
+    }
+
+    fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
+        if self.is_linear() {
+            self.backward_linear(weights, gradient, workspace);
+        } else {
+            self.backward_map(weights, gradient, workspace);
+        }
+    }
+}
+
+impl Pointwise {
+    fn backward_map(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
+        let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
+        let groups = images.div_ceil(GROUP);
+        let [turned, partial] =
+            carve(&mut workspace.shared, [self.weight_len(), groups * self.weight_len()]);
+        if input_gradient.is_some() {
+            transpose_panels(1, self.inputs, self.outputs, weights, turned);
+        }
+        let turned = &*turned;
+        let partial = Shared::new(partial);
+        let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        let input_gradient =
+            input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
+        let run = self.run();
+        for_each(groups, &mut workspace.workers, |memory, group| {
+            let [rows, gradients, scratch] = carve(
+                memory,
+                [
+                    aligned(run * input_len),
+                    aligned(run * output_len),
+                    TransposedProduct::scratch(self.inputs),
+                ],
+            );
+            let end = images.min((group + 1) * GROUP);
+            for first in (group * GROUP..end).step_by(run) {
+                let count = run.min(end - first);
+                for i in 0..count {
+                    output_gradient(first + i, &mut gradients[i * output_len..(i + 1) * output_len]);
+                    input(first + i, &mut rows[i * input_len..(i + 1) * input_len]);
+                }
+                let product = TransposedProduct {
+                    m: self.inputs,
+                    n: self.outputs,
+                    k: count * self.pixels(),
+                    a: rows.as_ptr(),
+                    lda: self.inputs,
+                    b: gradients.as_ptr(),
+                    ldb: self.outputs,
+                    c: partial.at(group * self.weight_len()),
+                    c_panel: self.inputs * PANEL,
+                    accumulate: first > group * GROUP,
+                    scratch: scratch.as_mut_ptr(),
+                };
+                partial.at((group + 1) * self.weight_len());
+                // SAFETY: `count` images of pixels, and every group has its own sums.
+                unsafe { product.run_on(self.isa) };
+                if let Some((values, finished)) = &input_gradient {
+                    // SAFETY: every image belongs to one task.
+                    let target = unsafe { values.part(first * input_len..(first + count) * input_len) };
+                    let product = Product::<false> {
+                        m: count * self.pixels(),
+                        n: self.inputs,
+                        k: self.outputs,
+                        a: gradients.as_ptr(),
+                        lda: self.outputs,
+                        b: turned.as_ptr(),
+                        ldb: PANEL,
+                        b_panel: self.outputs * PANEL,
+                        c: target.as_mut_ptr(),
+                        ldc: self.inputs,
+                        c_panel: PANEL,
+                        accumulate: false,
+                    };
+                    // SAFETY: `count` images of pixels on both sides.
+                    unsafe { product.run_on(self.isa) };
+                    for i in 0..count {
+                        finished(first + i, &target[i * input_len..(i + 1) * input_len]);
+                    }
+                }
+            }
+        });
+        // SAFETY: the tasks that wrote are done.
+        let partial = unsafe { partial.part(0..groups * self.weight_len()) };
+        sum_groups(partial, weight_gradient);
+    }
+
+    fn backward_linear(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
+        let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
+        let [turned, rows, gradients] = carve(
+            &mut workspace.shared,
+            [self.weight_len(), images * self.inputs, images * self.outputs],
+        );
+        gather(images, self.inputs, input, rows);
+        gather(images, self.outputs, output_gradient, gradients);
+        let (rows, gradients) = (&*rows, &*gradients);
+        let workers = workspace.workers.len();
+        let panels = self.inputs / PANEL;
+        let parts = shares(panels, workers);
+        let target = Shared::new(weight_gradient);
+        for_each(parts, &mut workspace.workers, |memory, part| {
+            let own = share(panels, parts, part);
+            let first = own.start * PANEL;
+            target.at((self.outputs / PANEL - 1) * self.inputs * PANEL + own.end * PANEL * PANEL);
+            let product = TransposedProduct {
+                m: own.len() * PANEL,
+                n: self.outputs,
+                k: images,
+                a: rows[first..].as_ptr(),
+                lda: self.inputs,
+                b: gradients.as_ptr(),
+                ldb: self.outputs,
+                c: target.at(first * PANEL),
+                c_panel: self.inputs * PANEL,
+                accumulate: false,
+                scratch: memory[..TransposedProduct::scratch(own.len() * PANEL)].as_mut_ptr(),
+            };
+            // SAFETY: every task has its own rows of the gradient.
+            unsafe { product.run_on(self.isa) };
+        });
+        if let Some(input_gradient) = input_gradient {
+            transpose_panels(1, self.inputs, self.outputs, weights, turned);
+            let turned = &*turned;
+            let values = Shared::new(input_gradient.values);
+            for_each_task(parts, |part| {
+                let own = share(panels, parts, part);
+                let product = Product::<false> {
+                    m: images,
+                    n: own.len() * PANEL,
+                    k: self.outputs,
+                    a: gradients.as_ptr(),
+                    lda: self.outputs,
+                    b: turned[own.start * self.outputs * PANEL..].as_ptr(),
+                    ldb: PANEL,
+                    b_panel: self.outputs * PANEL,
+                    c: values.at(own.start * PANEL),
+                    ldc: self.inputs,
+                    c_panel: PANEL,
+                    accumulate: false,
+                };
+                // SAFETY: `images` rows on both sides, and every task has its own columns.
+                unsafe { product.run_on(self.isa) };
+            });
+            for_each_task(images, |image| {
+                // SAFETY: every image belongs to one task.
+                let row = unsafe { values.part(image * self.inputs..(image + 1) * self.inputs) };
+                (input_gradient.finished)(image, row);
+            });
+        }
+    }
+}
+
+/// Sums the groups' parts, one after the other, in their order.
+pub(crate) fn sum_groups(partial: &[f32], sum: &mut [f32]) {
+    let len = sum.len();
+    let target = Shared::new(sum);
+    const RUN: usize = 4096;
+    for_each_task(len.div_ceil(RUN), |task| {
+        let range = task * RUN..len.min((task + 1) * RUN);
+        // SAFETY: every run belongs to one task.
+        let target = unsafe { target.part(range.clone()) };
+        target.copy_from_slice(&partial[range.clone()]);
+        for group in partial.chunks_exact(len).skip(1) {
+            for (sum, x) in target.iter_mut().zip(&group[range.clone()]) {
+                *sum += x;
+            }
+        }
+    });
+}

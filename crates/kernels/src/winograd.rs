@@ -1,0 +1,689 @@
+//! 3x3 convolutions with padding 1 by Winograd's minimal filtering, with the exact adjoint for both gradients.
+//!
+//! With `V = B' x B` for every tile of the input, `U = G w G'` and, at each of the `(m + 2)^2` places ("frequencies") of a tile, the
+//! matrix product `M = V U` over the channels, the output is `y = A' M A`. Backward, `M' = A dy A'` serves both gradients:
+//! `dU = V' M'` and `dw = G' dU G`; `dV = M' U'` and `dx = B dV B'`. `V` is computed anew in the backward pass: the input in
+//! cache is cheaper than `V`, two to four times its size, from memory.
+//!
+//! `V` and `M` lie as `[frequency][tile][channel]`. Sixteen floats of padding at the end of each row, and frequencies apart by no
+//! multiple of 4 KiB, keep the writes of a transform out of each other's cache sets.
+
+use crate::convolution::{
+    Algorithm, Backward, ConvShape, Output, Source, Workspace, WorkspaceNeed, aligned, carve, padded,
+};
+use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
+use crate::memory::{Buffer, Shared};
+use crate::parallel::{for_each, for_each_task};
+use crate::simd::{Isa, Kernel, Simd};
+use crate::transforms::Tile;
+use std::marker::PhantomData;
+
+/// Target for `V` and `M` of the images that a thread takes at once in the forward pass, in floats: about the second cache level.
+const FORWARD_FLOATS: usize = 384 << 10;
+
+/// The same for `V`, `M'` and `dV` of the images that all threads share in the backward pass: about the third cache level.
+const BACKWARD_FLOATS: usize = 4 << 20;
+
+pub(crate) struct Winograd<const M: usize, const A: usize, T> {
+    isa: Isa,
+    shape: ConvShape,
+    /// Padded channels.
+    inputs: usize,
+    outputs: usize,
+    /// Tiles of an image, down and across.
+    down: usize,
+    across: usize,
+    /// Floats between frequencies of weights.
+    weight_stride: usize,
+    transformed: Buffer,
+    tile: PhantomData<T>,
+}
+
+/// Floats between frequencies of `rows` rows of `row` floats.
+fn frequency_stride(rows: usize, row: usize) -> usize {
+    let floats = aligned(rows * row);
+    // 4 KiB are 1024 floats.
+    if (floats + 32) % 1024 < 64 { floats + 48 } else { floats }
+}
+
+/// Floats between rows of tiles.
+const fn row(channels: usize) -> usize {
+    channels + PANEL
+}
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
+    pub(crate) fn new(isa: Isa, shape: ConvShape) -> Self {
+        let (inputs, outputs) = (padded(shape.in_channels), padded(shape.out_channels));
+        let weight_stride = frequency_stride(inputs, outputs);
+        Self {
+            isa,
+            shape,
+            inputs,
+            outputs,
+            down: shape.height.div_ceil(M),
+            across: shape.width.div_ceil(M),
+            weight_stride,
+            transformed: Buffer::new(A * A * weight_stride),
+            tile: PhantomData,
+        }
+    }
+
+    fn tiles(&self) -> usize {
+        self.down * self.across
+    }
+
+    /// Images that a thread takes at once forward.
+    fn forward_images(&self) -> usize {
+        let image = A * A * self.tiles() * (row(self.inputs) + row(self.outputs));
+        // Large weights are read once for each group of images: that has to pay, too.
+        let weights = A * A * self.weight_stride;
+        (FORWARD_FLOATS.max(weights / 2) / image).max(1)
+    }
+
+    /// Images that are taken at once backward; it is part of the order of sums, so it depends on the shape alone.
+    fn backward_images(&self) -> usize {
+        let image = A * A * self.tiles() * (2 * row(self.inputs) + row(self.outputs));
+        (BACKWARD_FLOATS.max(A * A * self.weight_stride) / image).max(1)
+    }
+
+    /// The geometry of one side's images.
+    fn map(&self, channels: usize, stride: usize) -> Map {
+        Map {
+            height: self.shape.height,
+            width: self.shape.width,
+            channels,
+            down: self.down,
+            across: self.across,
+            row: row(channels),
+            stride,
+        }
+    }
+
+    /// `U` from the weights, or `U'` from the turned weights: the transform is the same at every place of a filter.
+    fn transform_weights(&self, weights: &[f32], transformed: &mut [f32]) {
+        let filters = self.inputs * self.outputs;
+        let target = Shared::new(transformed);
+        // A task is a run of filters that is whole vectors of any width.
+        const RUN: usize = 4096;
+        for_each_task(filters.div_ceil(RUN), |task| {
+            let from = task * RUN;
+            let len = RUN.min(filters - from);
+            for tap in 0..9 {
+                assert!(tap * filters + from + len <= weights.len());
+            }
+            assert!(weights.len() == 9 * filters);
+            let kernel = FilterTransform::<M, A, T> {
+                weights: weights[from..].as_ptr(),
+                filters,
+                transformed: target.at(from),
+                stride: self.weight_stride,
+                len,
+                tile: PhantomData,
+            };
+            target.at((A * A - 1) * self.weight_stride + from + len);
+            self.isa.run(kernel);
+        });
+    }
+}
+
+/// One side's images and their tiles.
+#[derive(Clone, Copy)]
+struct Map {
+    height: usize,
+    width: usize,
+    channels: usize,
+    down: usize,
+    across: usize,
+    /// Floats between tiles, and between frequencies.
+    row: usize,
+    stride: usize,
+}
+
+impl Map {
+    /// Offset of a pixel of an image; `None` outside of it. The place is relative to one row and column before the image.
+    #[inline(always)]
+    fn pixel(&self, y: usize, x: usize) -> Option<usize> {
+        let inside = (1..=self.height).contains(&y) && (1..=self.width).contains(&x);
+        inside.then(|| ((y - 1) * self.width + x - 1) * self.channels)
+    }
+}
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A, T> {
+    fn weight_len(&self) -> usize {
+        9 * self.inputs * self.outputs
+    }
+
+    /// `[tap][out / 16][in][16]`
+    fn weight_index(&self, out: usize, input: usize, tap: usize) -> usize {
+        tap * self.inputs * self.outputs + (out / PANEL * self.inputs + input) * PANEL + out % PANEL
+    }
+
+    fn panel_rows(&self) -> usize {
+        self.inputs
+    }
+
+    fn need(&self, batch: usize) -> WorkspaceNeed {
+        let (forward, backward) = (self.forward_images().min(batch), self.backward_images().min(batch));
+        let stride = |images: usize, channels: usize| frequency_stride(images * self.tiles(), row(channels));
+        let weights = aligned(self.weight_len()) + 2 * A * A * self.weight_stride;
+        let (input, output) = (aligned(self.shape.input_len()), aligned(self.shape.output_len()));
+        WorkspaceNeed {
+            shared: weights + A * A * (2 * stride(backward, self.inputs) + stride(backward, self.outputs)),
+            worker: input
+                + (A * A * (stride(forward, self.inputs) + stride(forward, self.outputs)))
+                    .max(output + TransposedProduct::scratch(self.inputs)),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.transformed.bytes()
+    }
+
+    fn load(&mut self, weights: &[f32]) {
+        let mut transformed = std::mem::replace(&mut self.transformed, Buffer::new(0));
+        self.transform_weights(weights, &mut transformed);
+        self.transformed = transformed;
+    }
+
+    fn forward(&self, _: &[f32], images: usize, source: Source<'_>, output: Output<'_>, workspace: &mut Workspace) {
+        let mut group = self.forward_images().min(images);
+        // Smaller groups rather than idle threads; groups do not change the numbers.
+        group = group.min(images.div_ceil(workspace.workers.len())).max(1);
+        let groups = images.div_ceil(group);
+        let group = images.div_ceil(groups);
+        let tiles = self.tiles();
+        let (v_stride, m_stride) = (
+            frequency_stride(group * tiles, row(self.inputs)),
+            frequency_stride(group * tiles, row(self.outputs)),
+        );
+        let (input, result) = (self.map(self.inputs, v_stride), self.map(self.outputs, m_stride));
+        let image_len = self.shape.input_len();
+        let output_len = self.shape.output_len();
+        let values = Shared::new(output.values);
+        for_each(groups, &mut workspace.workers, |memory, task| {
+            let first = task * group;
+            let count = group.min(images - first);
+            let [image, v, m] = carve(memory, [aligned(image_len), A * A * v_stride, A * A * m_stride]);
+            let (v, m) = (Shared::new(v), Shared::new(m));
+            for i in 0..count {
+                source(first + i, &mut image[..image_len]);
+                self.isa.run(InputTransform::<M, A, T>::new(&image[..image_len], input, v, i * tiles));
+            }
+            for frequency in 0..A * A {
+                let product = Product::<false> {
+                    m: count * tiles,
+                    n: self.outputs,
+                    k: self.inputs,
+                    a: v.at(frequency * v_stride),
+                    lda: input.row,
+                    b: self.transformed[frequency * self.weight_stride..].as_ptr(),
+                    ldb: PANEL,
+                    b_panel: self.inputs * PANEL,
+                    c: m.at(frequency * m_stride),
+                    ldc: result.row,
+                    c_panel: PANEL,
+                    accumulate: false,
+                };
+                // SAFETY: the strides hold `group` images of tiles; `m` is this worker's.
+                unsafe { product.run_on(self.isa) };
+            }
+            for i in 0..count {
+                let at = (first + i) * output_len;
+                // SAFETY: every image belongs to one task.
+                let image = unsafe { values.part(at..at + output_len) };
+                self.isa.run(OutputTransform::<M, A, T>::new(m, result, i * tiles, image));
+                (output.finished)(first + i, image);
+            }
+        });
+    }
+
+    fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
+        let Backward { images, input, output_gradient, mut input_gradient, weight_gradient } = gradient;
+        let tiles = self.tiles();
+        let group = self.backward_images().min(images).max(1);
+        // Even groups: 126 images in groups of at most 40 are 4 of 32, not 3 of 40 and one of 6.
+        let group = images.div_ceil(images.div_ceil(group).max(1)).max(1);
+        let v_stride = frequency_stride(group * tiles, row(self.inputs));
+        let m_stride = frequency_stride(group * tiles, row(self.outputs));
+        let (map, gradient_map) = (self.map(self.inputs, v_stride), self.map(self.outputs, m_stride));
+        let filters = self.inputs * self.outputs;
+        let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        let [turned, turned_transformed, weight_products, v, m, dv] = carve(
+            &mut workspace.shared,
+            [
+                aligned(self.weight_len()),
+                A * A * self.weight_stride,
+                A * A * self.weight_stride,
+                A * A * v_stride,
+                A * A * m_stride,
+                A * A * v_stride,
+            ],
+        );
+        let workers = &mut workspace.workers;
+        if input_gradient.is_some() {
+            let turned = &mut turned[..self.weight_len()];
+            transpose_panels(9, self.inputs, self.outputs, weights, turned);
+            self.transform_weights(turned, turned_transformed);
+        }
+        let turned_transformed = &*turned_transformed;
+        let (v, m, dv) = (Shared::new(v), Shared::new(m), Shared::new(dv));
+        let sums = Shared::new(weight_products);
+        // Shares of the columns, so that there is work for every thread; they do not change the numbers.
+        let shares = (4 * workers.len()).div_ceil(A * A);
+        for first in (0..images).step_by(group) {
+            let count = group.min(images - first);
+            for_each(count, workers, |memory, i| {
+                let [image, gradient] = carve(memory, [aligned(input_len), output_len]);
+                output_gradient(first + i, gradient);
+                let transform = GradientTransform::<M, A, T>::new(gradient, gradient_map, m, i * tiles);
+                // Each image has its own tiles.
+                self.isa.run(transform);
+                input(first + i, &mut image[..input_len]);
+                self.isa.run(InputTransform::<M, A, T>::new(&image[..input_len], map, v, i * tiles));
+            });
+            for_each(A * A * shares, workers, |memory, task| {
+                let (frequency, share) = (task / shares, task % shares);
+                let panels = |channels: usize| {
+                    let panels = channels / PANEL;
+                    share * panels / shares..(share + 1) * panels / shares
+                };
+                let columns = panels(self.outputs);
+                let product = TransposedProduct {
+                    m: self.inputs,
+                    n: columns.len() * PANEL,
+                    k: count * tiles,
+                    a: v.at(frequency * v_stride),
+                    lda: map.row,
+                    b: m.at(frequency * m_stride + columns.start * PANEL),
+                    ldb: gradient_map.row,
+                    c: sums.at(frequency * self.weight_stride + columns.start * self.inputs * PANEL),
+                    c_panel: self.inputs * PANEL,
+                    accumulate: first > 0,
+                    scratch: memory[..TransposedProduct::scratch(self.inputs)].as_mut_ptr(),
+                };
+                // SAFETY: `v` and `m` hold the group's tiles and are only read now; each task has its own columns of the sums.
+                unsafe { product.run_on(self.isa) };
+                if input_gradient.is_some() {
+                    let columns = panels(self.inputs);
+                    let product = Product::<false> {
+                        m: count * tiles,
+                        n: columns.len() * PANEL,
+                        k: self.outputs,
+                        a: m.at(frequency * m_stride),
+                        lda: gradient_map.row,
+                        b: turned_transformed
+                            [frequency * self.weight_stride + columns.start * self.outputs * PANEL..]
+                            .as_ptr(),
+                        ldb: PANEL,
+                    b_panel: self.outputs * PANEL,
+                        c: dv.at(frequency * v_stride + columns.start * PANEL),
+                        ldc: map.row,
+                        c_panel: PANEL,
+                        accumulate: false,
+                    };
+                    // SAFETY: as above, for the columns of `dv`.
+                    unsafe { product.run_on(self.isa) };
+                }
+            });
+            if let Some(input_gradient) = &mut input_gradient {
+                let values = Shared::new(input_gradient.values);
+                let finished = input_gradient.finished;
+                for_each(count, workers, |_, i| {
+                    let at = (first + i) * input_len;
+                    // SAFETY: every image belongs to one task.
+                    let image = unsafe { values.part(at..at + input_len) };
+                    image.fill(0.0);
+                    self.isa.run(InputAdjoint::<M, A, T>::new(dv, map, i * tiles, image));
+                    finished(first + i, image);
+                });
+            }
+        }
+        let target = Shared::new(weight_gradient);
+        const RUN: usize = 4096;
+        for_each_task(filters.div_ceil(RUN), |task| {
+            let from = task * RUN;
+            let len = RUN.min(filters - from);
+            target.at(8 * filters + from + len);
+            sums.at((A * A - 1) * self.weight_stride + from + len);
+            self.isa.run(FilterAdjoint::<M, A, T> {
+                products: sums.at(from),
+                stride: self.weight_stride,
+                gradient: target.at(from),
+                filters,
+                len,
+                tile: PhantomData,
+            });
+        });
+    }
+}
+
+/// `V = B' x B` of one image's tiles.
+struct InputTransform<'a, const M: usize, const A: usize, T> {
+    image: &'a [f32],
+    map: Map,
+    v: *mut f32,
+    tile: PhantomData<T>,
+}
+
+impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputTransform<'a, M, A, T> {
+    /// The image's tiles begin at row `at` of `v`.
+    fn new(image: &'a [f32], map: Map, v: Shared<'_>, at: usize) -> Self {
+        assert_eq!(image.len(), map.height * map.width * map.channels);
+        check_tiles::<A>(&map, v.len(), at);
+        Self { image, map, v: v.at(at * map.row), tile: PhantomData }
+    }
+}
+
+/// The last tile of an image at its last frequency lies inside `len` floats.
+fn check_tiles<const A: usize>(map: &Map, len: usize, at: usize) {
+    let tiles = at + map.down * map.across;
+    assert!(tiles * map.row <= map.stride && (A * A) * map.stride <= len);
+}
+
+/// Zeros in place of pixels outside the image.
+static OUTSIDE: [f32; PANEL] = [0.0; PANEL];
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_, M, A, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let map = self.map;
+        for ty in 0..map.down {
+            for tx in 0..map.across {
+                // For each pixel of the tile, where its channels begin and how far to go for the next ones: nowhere, outside.
+                let mut pixels = [[(OUTSIDE.as_ptr(), 0); A]; A];
+                for (i, pixels) in pixels.iter_mut().enumerate() {
+                    for (j, pixel) in pixels.iter_mut().enumerate() {
+                        if let Some(at) = map.pixel(ty * M + i, tx * M + j) {
+                            *pixel = (self.image[at..].as_ptr(), 1);
+                        }
+                    }
+                }
+                // SAFETY: pixels inside the image, tiles checked in `new`, channels a multiple of 16.
+                unsafe {
+                    let target = self.v.add((ty * map.across + tx) * map.row);
+                    for channel in (0..map.channels).step_by(S::WIDTH) {
+                        let mut half = [[simd.zero(); A]; A];
+                        for j in 0..A {
+                            let mut column = [simd.zero(); A];
+                            for i in 0..A {
+                                let (pixel, step) = pixels[i][j];
+                                column[i] = simd.load(pixel.add(step * channel));
+                            }
+                            let column = T::input(simd, column);
+                            for i in 0..A {
+                                half[i][j] = column[i];
+                            }
+                        }
+                        for (i, row) in half.into_iter().enumerate() {
+                            for (j, x) in T::input(simd, row).into_iter().enumerate() {
+                                simd.store(target.add((i * A + j) * map.stride + channel), x);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `y = A' M A` of one image's tiles.
+struct OutputTransform<'a, const M: usize, const A: usize, T> {
+    m: *const f32,
+    map: Map,
+    image: &'a mut [f32],
+    tile: PhantomData<T>,
+}
+
+impl<'a, const M: usize, const A: usize, T: Tile<M, A>> OutputTransform<'a, M, A, T> {
+    fn new(m: Shared<'_>, map: Map, at: usize, image: &'a mut [f32]) -> Self {
+        assert_eq!(image.len(), map.height * map.width * map.channels);
+        check_tiles::<A>(&map, m.len(), at);
+        Self { m: m.at(at * map.row), map, image, tile: PhantomData }
+    }
+}
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for OutputTransform<'_, M, A, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let map = self.map;
+        let image = self.image.as_mut_ptr();
+        for ty in 0..map.down {
+            for tx in 0..map.across {
+                let (rows, columns) = (M.min(map.height - ty * M), M.min(map.width - tx * M));
+                // SAFETY: tiles checked in `new`, pixels clipped to the image.
+                unsafe {
+                    let source = self.m.add((ty * map.across + tx) * map.row);
+                    let corner = image.add((ty * M * map.width + tx * M) * map.channels);
+                    for channel in (0..map.channels).step_by(S::WIDTH) {
+                        let mut half = [[simd.zero(); A]; M];
+                        for j in 0..A {
+                            let mut column = [simd.zero(); A];
+                            for (i, x) in column.iter_mut().enumerate() {
+                                *x = simd.load(source.add((i * A + j) * map.stride + channel));
+                            }
+                            let column = T::output(simd, column);
+                            for i in 0..M {
+                                half[i][j] = column[i];
+                            }
+                        }
+                        for (i, row) in half.into_iter().enumerate() {
+                            let row = T::output(simd, row);
+                            if i < rows {
+                                for (j, x) in row.into_iter().enumerate() {
+                                    if j < columns {
+                                        simd.store(corner.add((i * map.width + j) * map.channels + channel), x);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `M' = A dy A'` of one image's tiles: the adjoint of [`OutputTransform`].
+struct GradientTransform<'a, const M: usize, const A: usize, T> {
+    image: &'a [f32],
+    map: Map,
+    m: *mut f32,
+    tile: PhantomData<T>,
+}
+
+impl<'a, const M: usize, const A: usize, T: Tile<M, A>> GradientTransform<'a, M, A, T> {
+    fn new(image: &'a [f32], map: Map, m: Shared<'_>, at: usize) -> Self {
+        assert_eq!(image.len(), map.height * map.width * map.channels);
+        check_tiles::<A>(&map, m.len(), at);
+        Self { image, map, m: m.at(at * map.row), tile: PhantomData }
+    }
+}
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for GradientTransform<'_, M, A, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let map = self.map;
+        for ty in 0..map.down {
+            for tx in 0..map.across {
+                let mut pixels = [[(OUTSIDE.as_ptr(), 0); M]; M];
+                for (i, pixels) in pixels.iter_mut().enumerate() {
+                    for (j, pixel) in pixels.iter_mut().enumerate() {
+                        if let Some(at) = map.pixel(ty * M + i + 1, tx * M + j + 1) {
+                            *pixel = (self.image[at..].as_ptr(), 1);
+                        }
+                    }
+                }
+                // SAFETY: as in `InputTransform`.
+                unsafe {
+                    let target = self.m.add((ty * map.across + tx) * map.row);
+                    for channel in (0..map.channels).step_by(S::WIDTH) {
+                        let mut half = [[simd.zero(); M]; A];
+                        for j in 0..M {
+                            let mut column = [simd.zero(); M];
+                            for i in 0..M {
+                                let (pixel, step) = pixels[i][j];
+                                column[i] = simd.load(pixel.add(step * channel));
+                            }
+                            let column = T::output_adjoint(simd, column);
+                            for i in 0..A {
+                                half[i][j] = column[i];
+                            }
+                        }
+                        for (i, row) in half.into_iter().enumerate() {
+                            for (j, x) in T::output_adjoint(simd, row).into_iter().enumerate() {
+                                simd.store(target.add((i * A + j) * map.stride + channel), x);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `dx += B dV B'` of one image's tiles, which overlap: the adjoint of [`InputTransform`].
+struct InputAdjoint<'a, const M: usize, const A: usize, T> {
+    dv: *const f32,
+    map: Map,
+    image: &'a mut [f32],
+    tile: PhantomData<T>,
+}
+
+impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputAdjoint<'a, M, A, T> {
+    fn new(dv: Shared<'_>, map: Map, at: usize, image: &'a mut [f32]) -> Self {
+        assert_eq!(image.len(), map.height * map.width * map.channels);
+        check_tiles::<A>(&map, dv.len(), at);
+        Self { dv: dv.at(at * map.row), map, image, tile: PhantomData }
+    }
+}
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputAdjoint<'_, M, A, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let map = self.map;
+        let image = self.image.as_mut_ptr();
+        for ty in 0..map.down {
+            for tx in 0..map.across {
+                let mut pixels = [[None; A]; A];
+                for (i, pixels) in pixels.iter_mut().enumerate() {
+                    for (j, pixel) in pixels.iter_mut().enumerate() {
+                        *pixel = map.pixel(ty * M + i, tx * M + j);
+                    }
+                }
+                // SAFETY: tiles checked in `new`, pixels inside the image.
+                unsafe {
+                    let source = self.dv.add((ty * map.across + tx) * map.row);
+                    for channel in (0..map.channels).step_by(S::WIDTH) {
+                        let mut half = [[simd.zero(); A]; A];
+                        for j in 0..A {
+                            let mut column = [simd.zero(); A];
+                            for (i, x) in column.iter_mut().enumerate() {
+                                *x = simd.load(source.add((i * A + j) * map.stride + channel));
+                            }
+                            let column = T::input_adjoint(simd, column);
+                            for i in 0..A {
+                                half[i][j] = column[i];
+                            }
+                        }
+                        for (i, row) in half.into_iter().enumerate() {
+                            let row = T::input_adjoint(simd, row);
+                            for (j, x) in row.into_iter().enumerate() {
+                                if let Some(at) = pixels[i][j] {
+                                    let target = image.add(at + channel);
+                                    simd.store(target, simd.add(simd.load(target), x));
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `U = G w G'` for a run of filters.
+struct FilterTransform<const M: usize, const A: usize, T> {
+    weights: *const f32,
+    /// Floats between taps.
+    filters: usize,
+    transformed: *mut f32,
+    stride: usize,
+    len: usize,
+    tile: PhantomData<T>,
+}
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for FilterTransform<M, A, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for at in (0..self.len).step_by(S::WIDTH) {
+            // SAFETY: the caller has checked nine taps and A^2 frequencies of `len` floats.
+            unsafe {
+                let mut half = [[simd.zero(); 3]; A];
+                for j in 0..3 {
+                    let mut column = [simd.zero(); 3];
+                    for (i, x) in column.iter_mut().enumerate() {
+                        *x = simd.load(self.weights.add((i * 3 + j) * self.filters + at));
+                    }
+                    let column = T::filter(simd, column);
+                    for i in 0..A {
+                        half[i][j] = column[i];
+                    }
+                }
+                for (i, row) in half.into_iter().enumerate() {
+                    for (j, x) in T::filter(simd, row).into_iter().enumerate() {
+                        simd.store(self.transformed.add((i * A + j) * self.stride + at), x);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `dw = G' dU G` for a run of filters: the adjoint of [`FilterTransform`].
+struct FilterAdjoint<const M: usize, const A: usize, T> {
+    products: *const f32,
+    stride: usize,
+    gradient: *mut f32,
+    filters: usize,
+    len: usize,
+    tile: PhantomData<T>,
+}
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for FilterAdjoint<M, A, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        for at in (0..self.len).step_by(S::WIDTH) {
+            // SAFETY: as in `FilterTransform`.
+            unsafe {
+                let mut half = [[simd.zero(); A]; 3];
+                for j in 0..A {
+                    let mut column = [simd.zero(); A];
+                    for (i, x) in column.iter_mut().enumerate() {
+                        *x = simd.load(self.products.add((i * A + j) * self.stride + at));
+                    }
+                    let column = T::filter_adjoint(simd, column);
+                    for i in 0..3 {
+                        half[i][j] = column[i];
+                    }
+                }
+                for (i, row) in half.into_iter().enumerate() {
+                    for (j, x) in T::filter_adjoint(simd, row).into_iter().enumerate() {
+                        simd.store(self.gradient.add((i * 3 + j) * self.filters + at), x);
+                    }
+                }
+            }
+        }
+    }
+}
