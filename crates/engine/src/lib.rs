@@ -141,6 +141,15 @@ impl EngineKind {
     /// All kinds, in the order of [`EngineKind::name`]s shown to users.
     pub const ALL: [Self; 3] = [Self::Reference, Self::Cpu, Self::Cuda];
 
+    /// The engine to use on a device when none is named: the fastest that computes there.
+    #[must_use]
+    pub fn default_for(device: DeviceName) -> Self {
+        match device {
+            DeviceName::Cpu => Self::Cpu,
+            DeviceName::Cuda(_) => Self::Reference,
+        }
+    }
+
     /// The name on command lines and in files.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -19,7 +19,7 @@ use crate::transforms::Tile;
 use std::marker::PhantomData;
 
 /// Target for `V` and `M` of the images that a thread takes at once in the forward pass, in floats: about the second cache level.
-const FORWARD_FLOATS: usize = 384 << 10;
+const FORWARD_FLOATS: usize = 512 << 10;
 
 /// The same for `V`, `M'` and `dV` of the images that all threads share in the backward pass: about the third cache level.
 const BACKWARD_FLOATS: usize = 4 << 20;
@@ -77,7 +77,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
         let image = A * A * self.tiles() * (row(self.inputs) + row(self.outputs));
         // Large weights are read once for each group of images: that has to pay, too.
         let weights = A * A * self.weight_stride;
-        (FORWARD_FLOATS.max(weights / 2) / image).max(1)
+        (FORWARD_FLOATS.max(weights) / image).max(1)
     }
 
     /// Images that are taken at once backward; it is part of the order of sums, so it depends on the shape alone.

@@ -4,7 +4,7 @@ use crate::args::{Compute, EvalArgs, Model, Split};
 use crate::data::{Images, load_dataset};
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
-use pointwise_engine::{DeviceChoice, EngineKind, Settings, create};
+use pointwise_engine::{DeviceChoice, DeviceName, EngineError, EngineKind, Settings, create};
 use pointwise_models::Network;
 use pointwise_runs::EpochRecord;
 use pointwise_training::checkpoint;
@@ -25,8 +25,8 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
     let network = Network::by_name(&name, Network::DROPOUT)?;
     state.check(&network).with_context(|| format!("{path} cannot be used"))?;
     set_threads(&args.compute)?;
-    let (kind, device) = engine_and_device(&args.compute);
-    let settings = Settings { device: device.resolve()?, ..Settings::default() };
+    let (kind, device) = engine_and_device(&args.compute)?;
+    let settings = Settings { device, ..Settings::default() };
     let mut engine = create(kind, &network, &settings)?;
     engine.load_state(&state)?;
 
@@ -67,8 +67,9 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
 }
 
 /// The engine and the device asked for, or the defaults.
-pub(crate) fn engine_and_device(compute: &Compute) -> (EngineKind, DeviceChoice) {
-    (compute.engine.unwrap_or(EngineKind::Reference), compute.device.unwrap_or(DeviceChoice::Auto))
+pub(crate) fn engine_and_device(compute: &Compute) -> Result<(EngineKind, DeviceName), EngineError> {
+    let device = compute.device.unwrap_or(DeviceChoice::Auto).resolve()?;
+    Ok((compute.engine.unwrap_or_else(|| EngineKind::default_for(device)), device))
 }
 
 /// An evaluation is over soon enough without a display.

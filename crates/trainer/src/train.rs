@@ -166,10 +166,12 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
         config.init_sha256 = Some(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect());
         config.init = Some(path.clone());
     }
-    if let Some(device) = args.compute.device {
-        config.device = device.resolve()?.to_string();
-    } else if stored.is_none() {
-        config.device = DeviceChoice::Auto.resolve()?.to_string();
+    if args.compute.device.is_some() || stored.is_none() {
+        let device = args.compute.device.unwrap_or(DeviceChoice::Auto).resolve()?;
+        config.device = device.to_string();
+        if stored.is_none() && args.compute.engine.is_none() {
+            EngineKind::default_for(device).name().clone_into(&mut config.engine);
+        }
     }
     Ok(config)
 }
@@ -179,7 +181,7 @@ fn study(model: Model) -> RunConfig {
     let adam = Adam::default();
     RunConfig {
         model: model.name().to_owned(),
-        engine: EngineKind::Reference.name().to_owned(),
+        engine: EngineKind::Cpu.name().to_owned(),
         device: "cpu".to_owned(),
         data: DataKind::Cifar10.name().to_owned(),
         data_dir: None,
