@@ -24,6 +24,7 @@ mod adam;
 pub mod cpu;
 mod device;
 mod error;
+pub mod ops;
 pub mod reference;
 mod state;
 

@@ -336,3 +336,146 @@ pub(crate) fn transpose_panels(matrices: usize, k: usize, n: usize, source: &[f3
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointwise_random::{Purpose, Stream};
+
+    /// Of a sum of up to 600 products below one in `f32`, in any order.
+    const TOLERANCE: f64 = 600.0 * 6e-8;
+
+    fn uniform(seed: u64, len: usize) -> Vec<f32> {
+        let mut stream = Stream::new(seed, Purpose::Synthetic, 0);
+        (0..len).map(|_| stream.word() as f32 / (1u64 << 31) as f32 - 1.0).collect()
+    }
+
+    /// Row-major `K x N` to panels.
+    fn panels(k: usize, n: usize, b: &[f32]) -> Vec<f32> {
+        let mut packed = vec![0.0; k * n];
+        for row in 0..k {
+            for column in 0..n {
+                packed[(column / PANEL * k + row) * PANEL + column % PANEL] = b[row * n + column];
+            }
+        }
+        packed
+    }
+
+    fn naive(m: usize, n: usize, k: usize, a: impl Fn(usize, usize) -> f32, b: &[f32]) -> Vec<f64> {
+        let mut c = vec![0.0; m * n];
+        for row in 0..m {
+            for column in 0..n {
+                c[row * n + column] =
+                    (0..k).map(|t| f64::from(a(row, t)) * f64::from(b[t * n + column])).sum();
+            }
+        }
+        c
+    }
+
+    fn close(what: &str, got: &[f32], expected: &[f64], scale: f64) {
+        for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
+            let expected = expected * scale;
+            assert!((f64::from(*got) - expected).abs() <= TOLERANCE, "{what}: {got} at {at}, not {expected}");
+        }
+    }
+
+    /// Zero, one, and around every block and tile.
+    const M: [usize; 11] = [0, 1, 3, 5, 6, 7, 11, 12, 13, 241, 254];
+    const N: [usize; 4] = [16, 32, 48, 80];
+    const K: [usize; 7] = [0, 1, 2, 15, 129, 256, 520];
+
+    #[test]
+    fn products_are_the_obvious_loop() {
+        for isa in Isa::available() {
+            for (i, m) in M.into_iter().enumerate() {
+                // Not every combination: each pair of neighbours in a table with one of another.
+                let (n, k) = (N[i % N.len()], K[i % K.len()]);
+                let what = format!("{m} x {n} x {k} on {isa}");
+                let (a, b) = (uniform(1, m * k), uniform(2, k * n));
+                let expected = naive(m, n, k, |row, t| a[row * k + t], &b);
+                let packed = panels(k, n, &b);
+                let mut c = vec![f32::NAN; m * n];
+                for (accumulate, scale) in [(false, 1.0), (true, 2.0)] {
+                    let product = Product::<false> {
+                        m,
+                        n,
+                        k,
+                        a: a.as_ptr(),
+                        lda: k,
+                        b: packed.as_ptr(),
+                        ldb: PANEL,
+                        b_panel: k * PANEL,
+                        c: c.as_mut_ptr(),
+                        ldc: n,
+                        c_panel: PANEL,
+                        accumulate,
+                    };
+                    // SAFETY: the slices are as long as the sizes say.
+                    unsafe { product.run_on(isa) };
+                    close(&what, &c, &expected, scale);
+                }
+                // The same from the columns of the turned operand and a row-major right side.
+                let turned: Vec<f32> = (0..k * m).map(|at| a[at % m.max(1) * k + at / m.max(1)]).collect();
+                let mut c = vec![f32::NAN; m * n];
+                let product = Product::<true> {
+                    m,
+                    n,
+                    k,
+                    a: turned.as_ptr(),
+                    lda: m,
+                    b: b.as_ptr(),
+                    ldb: n,
+                    b_panel: PANEL,
+                    c: c.as_mut_ptr(),
+                    ldc: n,
+                    c_panel: PANEL,
+                    accumulate: false,
+                };
+                // SAFETY: as above.
+                unsafe { product.run_on(isa) };
+                close(&what, &c, &expected, 1.0);
+                // And into panels, by the product that copies its operands.
+                let mut scratch = vec![0.0; TransposedProduct::scratch(m)];
+                let mut c = vec![f32::NAN; m * n];
+                for (accumulate, scale) in [(false, 1.0), (true, 2.0)] {
+                    let product = TransposedProduct {
+                        m,
+                        n,
+                        k,
+                        a: turned.as_ptr(),
+                        lda: m,
+                        b: b.as_ptr(),
+                        ldb: n,
+                        c: c.as_mut_ptr(),
+                        c_panel: m * PANEL,
+                        accumulate,
+                        scratch: scratch.as_mut_ptr(),
+                    };
+                    // SAFETY: as above.
+                    unsafe { product.run_on(isa) };
+                    let rows: Vec<f32> = (0..m * n)
+                        .map(|at| (at / n, at % n))
+                        .map(|(row, column)| c[(column / PANEL * m + row) * PANEL + column % PANEL])
+                        .collect();
+                    close(&what, &rows, &expected, scale);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_turn_around_and_back() {
+        let (k, n) = (32, 48);
+        let matrices = 3;
+        let source = uniform(3, matrices * k * n);
+        let (mut turned, mut back) = (vec![f32::NAN; source.len()], vec![f32::NAN; source.len()]);
+        transpose_panels(matrices, k, n, &source, &mut turned);
+        for (matrix, row, column) in [(0, 0, 0), (1, 17, 40), (2, 31, 47)] {
+            let from = matrix * k * n + (column / PANEL * k + row) * PANEL + column % PANEL;
+            let to = matrix * k * n + (row / PANEL * n + column) * PANEL + row % PANEL;
+            assert_eq!(turned[to], source[from]);
+        }
+        transpose_panels(matrices, n, k, &turned, &mut back);
+        assert_eq!(back, source);
+    }
+}

@@ -230,3 +230,123 @@ impl Tile<5, 7> for F5 {
         [0.0, 1.0, 1.0, 16.0, 16.0, 0.0625, 1.0],
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{Isa, Kernel};
+
+    /// Runs one transform on the first lane.
+    struct Lane<F>(F);
+
+    /// A transform by name, generic over the vectors.
+    #[derive(Clone, Copy, Debug)]
+    enum Which {
+        Input,
+        InputAdjoint,
+        Filter,
+        FilterAdjoint,
+        Output,
+        OutputAdjoint,
+    }
+
+    struct Call<'a, const M: usize, const A: usize, T> {
+        which: Which,
+        x: &'a [f32],
+        tile: std::marker::PhantomData<T>,
+    }
+
+    impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for Lane<Call<'_, M, A, T>> {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> Vec<f32> {
+            let x = self.0.x;
+            fn vectors<S: Simd, const N: usize>(simd: S, x: &[f32]) -> [S::V; N] {
+                std::array::from_fn(|i| simd.splat(x[i]))
+            }
+            fn lanes<S: Simd, const N: usize>(simd: S, y: [S::V; N]) -> Vec<f32> {
+                y.into_iter()
+                    .map(|y| {
+                        let mut lanes = [0.0; 16];
+                        // SAFETY: WIDTH is at most 16.
+                        unsafe { simd.store(lanes.as_mut_ptr(), y) };
+                        assert!(lanes[..S::WIDTH].iter().all(|lane| *lane == lanes[0]));
+                        lanes[0]
+                    })
+                    .collect()
+            }
+            match self.0.which {
+                Which::Input => lanes(simd, T::input(simd, vectors(simd, x))),
+                Which::InputAdjoint => lanes(simd, T::input_adjoint(simd, vectors(simd, x))),
+                Which::Filter => lanes(simd, T::filter(simd, vectors(simd, x))),
+                Which::FilterAdjoint => lanes(simd, T::filter_adjoint(simd, vectors(simd, x))),
+                Which::Output => lanes(simd, T::output(simd, vectors(simd, x))),
+                Which::OutputAdjoint => lanes(simd, T::output_adjoint(simd, vectors(simd, x))),
+            }
+        }
+    }
+
+    fn call<const M: usize, const A: usize, T: Tile<M, A>>(isa: Isa, which: Which, x: &[f32]) -> Vec<f32> {
+        isa.run(Lane(Call::<M, A, T> { which, x, tile: std::marker::PhantomData }))
+    }
+
+    /// In exact arithmetic the matrices are a convolution: checked in `f64` on whole numbers, where only the constants' own rounding
+    /// is left.
+    fn is_a_convolution<const M: usize, const A: usize, T: Tile<M, A>>() {
+        let d: Vec<f64> = (0..A).map(|i| ((i * 7 + 3) % 11) as f64 - 5.0).collect();
+        let g = [3.0, -2.0, 5.0];
+        let times = |row: &[f32], x: &[f64]| row.iter().zip(x).map(|(a, x)| f64::from(*a) * x).sum::<f64>();
+        let products: Vec<f64> =
+            (0..A).map(|i| times(&T::INPUT[i], &d) * times(&T::FILTER[i], &g)).collect();
+        for m in 0..M {
+            let expected: f64 = (0..3).map(|k| g[k] * d[m + k]).sum();
+            let got = times(&T::OUTPUT[m], &products);
+            assert!((got - expected).abs() < 1e-5 * (A * A) as f64, "F({M}, 3) output {m}: {got}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn the_matrices_are_convolutions() {
+        is_a_convolution::<2, 4, F2>();
+        is_a_convolution::<3, 5, F3>();
+        is_a_convolution::<4, 6, F4>();
+        is_a_convolution::<5, 7, F5>();
+    }
+
+    /// Every transform, written out or not, is its matrix; every adjoint is the same matrix turned.
+    fn is_its_matrix<const M: usize, const A: usize, T: Tile<M, A>>() {
+        let matrix = |rows: Vec<&[f32]>| rows.into_iter().map(<[f32]>::to_vec).collect::<Vec<_>>();
+        let input = matrix(T::INPUT.iter().map(|row| &row[..]).collect());
+        let filter = matrix(T::FILTER.iter().map(|row| &row[..]).collect());
+        let output = matrix(T::OUTPUT.iter().map(|row| &row[..]).collect());
+        for isa in Isa::available() {
+            for (matrix, forward, adjoint) in [
+                (&input, Which::Input, Which::InputAdjoint),
+                (&filter, Which::Filter, Which::FilterAdjoint),
+                (&output, Which::Output, Which::OutputAdjoint),
+            ] {
+                let (rows, columns) = (matrix.len(), matrix[0].len());
+                for column in 0..columns {
+                    let unit: Vec<f32> = (0..columns).map(|c| f32::from(u8::from(c == column))).collect();
+                    let got = call::<M, A, T>(isa, forward, &unit);
+                    let expected: Vec<f32> = matrix.iter().map(|row| row[column]).collect();
+                    assert_eq!(got, expected, "F({M}, 3) {forward:?} of unit {column} on {isa}");
+                }
+                for row in 0..rows {
+                    let unit: Vec<f32> = (0..rows).map(|r| f32::from(u8::from(r == row))).collect();
+                    let got = call::<M, A, T>(isa, adjoint, &unit);
+                    assert_eq!(got, matrix[row], "F({M}, 3) {adjoint:?} of unit {row} on {isa}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_transforms_are_their_matrices() {
+        is_its_matrix::<2, 4, F2>();
+        is_its_matrix::<3, 5, F3>();
+        is_its_matrix::<4, 6, F4>();
+        is_its_matrix::<5, 7, F5>();
+    }
+}
