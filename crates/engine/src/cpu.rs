@@ -139,7 +139,7 @@ impl Cpu {
     /// As [`Engine::train_step`].
     pub fn gradients(&mut self, batch: Batch<'_>) -> Result<(f64, BTreeMap<String, Array>), EngineError> {
         let (loss, _) = self.forward_backward(batch)?;
-        Ok((loss, self.plan.export(&self.parameters, &self.parameters.gradients)))
+        Ok((loss, self.plan.export(&self.parameters.gradients)))
     }
 
     /// Mean loss and number of correct images; gradients are left in the arena.
@@ -234,7 +234,7 @@ impl Engine for Cpu {
     }
 
     fn state(&self) -> Result<State, EngineError> {
-        let export = |values| self.plan.export(&self.parameters, values);
+        let export = |values| self.plan.export(values);
         let (statistics, batches_tracked) = self.plan.statistics();
         Ok(State {
             parameters: export(&self.parameters.values),

@@ -65,7 +65,10 @@ impl Conv2d {
             bail!("a weight of shape {weight:?} does not fit images of shape {images:?}")
         }
         if height.min(width) + 2 * self.padding < kernel {
-            bail!("a kernel of side {kernel} is larger than images of {height}x{width} with padding {}", self.padding)
+            bail!(
+                "a kernel of side {kernel} is larger than images of {height}x{width} with padding {}",
+                self.padding
+            )
         }
         Ok((n, ConvShape { height, width, in_channels, out_channels, kernel, padding: self.padding }))
     }
@@ -180,12 +183,7 @@ impl OutputMap {
     fn new(shape: &ConvShape) -> Self {
         let (height, width) = shape.stored_map();
         let border = shape.border();
-        Self {
-            channels: shape.out_channels,
-            border,
-            height: height + 2 * border,
-            width: width + 2 * border,
-        }
+        Self { channels: shape.out_channels, border, height: height + 2 * border, width: width + 2 * border }
     }
 
     fn len(&self) -> usize {
@@ -261,11 +259,13 @@ impl CustomOp1 for MaxPool2d {
         let x = elements(storage, layout)?;
         let (rows, columns) = (height / 2, width / 2);
         let mut y = vec![0.0; n * c * rows * columns];
-        y.par_chunks_exact_mut(rows * columns).zip(x.par_chunks_exact(height * width)).for_each(|(y, plane)| {
-            for (at, y) in y.iter_mut().enumerate() {
-                *y = plane[first_maximum(plane, window(width, at / columns, at % columns))];
-            }
-        });
+        y.par_chunks_exact_mut(rows * columns).zip(x.par_chunks_exact(height * width)).for_each(
+            |(y, plane)| {
+                for (at, y) in y.iter_mut().enumerate() {
+                    *y = plane[first_maximum(plane, window(width, at / columns, at % columns))];
+                }
+            },
+        );
         Ok((CpuStorage::F32(y), (n, c, rows, columns).into()))
     }
 
@@ -297,7 +297,8 @@ mod tests {
 
     fn var(seed: f32, shape: &[usize]) -> Var {
         let len: usize = shape.iter().product();
-        let values: Vec<f32> = (0..len).map(|i| ((i as f32 * 12.9898 + seed).sin() * 437.5).fract()).collect();
+        let values: Vec<f32> =
+            (0..len).map(|i| ((i as f32 * 12.9898 + seed).sin() * 437.5).fract()).collect();
         Var::from_vec(values, shape, &Device::Cpu).unwrap()
     }
 
@@ -358,16 +359,19 @@ mod tests {
 
     #[test]
     fn the_pool_sends_its_gradient_to_the_first_maximum() {
-        let x = Var::from_vec(vec![1f32, 3.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0, 9.0], (1, 1, 3, 3), &Device::Cpu).unwrap();
+        let x = Var::from_vec(vec![1f32, 3.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0, 9.0], (1, 1, 3, 3), &Device::Cpu)
+            .unwrap();
         let y = max_pool2d(&x).unwrap();
         assert_eq!(host(&y), [3.0]);
         let gradients = y.sum_all().unwrap().backward().unwrap();
         assert_eq!(host(gradients.get(&x).unwrap()), [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         // As the composition of candle operations that the models use, on maps with many ties.
-        let x = Var::from_tensor(&(var(5.0, &[2, 3, 6, 8]).as_tensor() * 3.0).unwrap().round().unwrap()).unwrap();
+        let x =
+            Var::from_tensor(&(var(5.0, &[2, 3, 6, 8]).as_tensor() * 3.0).unwrap().round().unwrap()).unwrap();
         let (ours, theirs) = (max_pool2d(&x).unwrap(), pointwise_models::ops::max_pool2d(&x).unwrap());
         assert_eq!(host(&ours), host(&theirs));
-        let gradient = |y: &Tensor| host(y.sqr().unwrap().sum_all().unwrap().backward().unwrap().get(&x).unwrap());
+        let gradient =
+            |y: &Tensor| host(y.sqr().unwrap().sum_all().unwrap().backward().unwrap().get(&x).unwrap());
         assert_eq!(gradient(&ours), gradient(&theirs));
         assert!(max_pool2d(&var(1.0, &[1, 1, 1, 4])).is_err());
     }

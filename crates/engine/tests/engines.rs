@@ -54,7 +54,15 @@ fn odd_networks() -> Vec<Network> {
         network(
             "ragged channels",
             [17, 10, 9],
-            vec![conv(17, 20, 3, 1), norm(20), Relu, conv(20, 33, 3, 1), norm(33), Flatten, linear(33 * 90, 3)],
+            vec![
+                conv(17, 20, 3, 1),
+                norm(20),
+                Relu,
+                conv(20, 33, 3, 1),
+                norm(33),
+                Flatten,
+                linear(33 * 90, 3),
+            ],
         ),
         network(
             "without norms",
@@ -229,7 +237,8 @@ fn the_cpu_engine_agrees_with_the_reference_on_any_network() {
                 cpu.load_state(&state).unwrap();
                 let mut check = |what: &str, distance: f32| {
                     if distance > TOLERANCE {
-                        failures.push(format!("{} x{n} on {isa}: {what} is {distance:.1e} away", network.name));
+                        failures
+                            .push(format!("{} x{n} on {isa}: {what} is {distance:.1e} away", network.name));
                     }
                 };
                 check("evaluation", distance(&cpu.logits(&images).unwrap(), &expected_logits, 0.1));
@@ -281,7 +290,12 @@ fn training_lowers_the_loss_and_evaluation_changes_nothing() {
             engine.train_step(batch).unwrap();
         }
         let last = engine.totals().unwrap();
-        assert!(last.last_loss < 0.9 * first.last_loss, "{kind}: {} after {}", last.last_loss, first.last_loss);
+        assert!(
+            last.last_loss < 0.9 * first.last_loss,
+            "{kind}: {} after {}",
+            last.last_loss,
+            first.last_loss
+        );
         let state = engine.state().unwrap();
         assert_eq!(state.moments.as_ref().unwrap().step, 61);
         assert!(state.batches_tracked.values().all(|tracked| *tracked == 61));

@@ -161,7 +161,12 @@ type Pixel = (*const f32, usize);
 
 /// The pixels of the window of an output, in row-major order; `WINDOW` is 1 or 4.
 #[inline(always)]
-fn window<const WINDOW: usize>(shape: &EpilogueShape, y: &[f32], row: usize, column: usize) -> [Pixel; WINDOW] {
+fn window<const WINDOW: usize>(
+    shape: &EpilogueShape,
+    y: &[f32],
+    row: usize,
+    column: usize,
+) -> [Pixel; WINDOW] {
     std::array::from_fn(|i| match place::<WINDOW>(shape, row, column, i) {
         Some(at) => (y[at..].as_ptr(), 1),
         None => (BORDER.as_ptr(), 0),

@@ -126,7 +126,14 @@ impl Algorithm for Im2col {
 
     fn load(&mut self, _: &[f32]) {}
 
-    fn forward(&self, weights: &[f32], images: usize, source: Source<'_>, output: Output<'_>, workspace: &mut Workspace) {
+    fn forward(
+        &self,
+        weights: &[f32],
+        images: usize,
+        source: Source<'_>,
+        output: Output<'_>,
+        workspace: &mut Workspace,
+    ) {
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let pixels = self.pixels();
         let values = Shared::new(output.values);
@@ -159,8 +166,7 @@ impl Algorithm for Im2col {
     fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
         let groups = images.div_ceil(GROUP);
-        let [turned, partial] =
-            carve(&mut workspace.shared, [self.weight_len(), groups * self.weight_len()]);
+        let [turned, partial] = carve(&mut workspace.shared, [self.weight_len(), groups * self.weight_len()]);
         if input_gradient.is_some() {
             transpose_panels(1, self.patch_rows, self.outputs, weights, turned);
         }
@@ -170,8 +176,7 @@ impl Algorithm for Im2col {
         let partial = Shared::new(partial);
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let pixels = self.pixels();
-        let input_gradient =
-            input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
+        let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         for_each(groups, &mut workspace.workers, |memory, group| {
             let [image, planes, patches, gradients] = carve(memory, self.parts());
             // SAFETY: every group has its own sums.

@@ -55,9 +55,7 @@ pub use convolution::{
 };
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;
-pub use maps::{
-    Dropout, global_average, global_average_adjoint, to_channels_last, to_planar,
-};
+pub use maps::{Dropout, global_average, global_average_adjoint, to_channels_last, to_planar};
 pub use memory::Buffer;
 pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
 pub use peak::peak_gflops;

@@ -28,7 +28,7 @@ impl Buffer {
     /// When `len` floats are more than the address space holds.
     #[must_use]
     pub fn new(len: usize) -> Self {
-        let bytes = len.checked_mul(size_of::<f32>()).unwrap_or(usize::MAX).max(64);
+        let bytes = len.saturating_mul(size_of::<f32>()).max(64);
         let huge = bytes >= HUGE_PAGE;
         let align = if huge { HUGE_PAGE } else { 64 };
         let Ok(layout) = Layout::from_size_align(bytes, align) else {
@@ -112,7 +112,6 @@ impl<'a> Shared<'a> {
     ///
     /// # Panics
     /// When the range is not inside the slice.
-    #[expect(clippy::mut_from_ref, reason = "the caller promises that ranges do not overlap")]
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> &'a mut [f32] {
         assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {}", self.len);
         // SAFETY: inside the slice, and the caller's promise.

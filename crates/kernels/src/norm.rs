@@ -76,8 +76,7 @@ impl BatchStatistics {
         for moments in images {
             let total = count + n;
             for channel in 0..channels {
-                let [pivot, sum, square] =
-                    [0, 1, 2].map(|row| f64::from(moments[row * channels + channel]));
+                let [pivot, sum, square] = [0, 1, 2].map(|row| f64::from(moments[row * channels + channel]));
                 let distance = pivot + sum / n - mean[channel];
                 squares[channel] += (square - sum * sum / n) + distance * distance * (count * n / total);
                 mean[channel] += distance * (n / total);
@@ -94,9 +93,7 @@ impl BatchStatistics {
             count = total;
         }
         // Rounding can leave a trace below zero. (`f64::max` would turn a NaN into zero.)
-        let variance =
-            squares.into_iter().map(|x: f64| if x < 0.0 { 0.0 } else { x / count }).collect();
+        let variance = squares.into_iter().map(|x: f64| if x < 0.0 { 0.0 } else { x / count }).collect();
         Self { count, mean, variance }
     }
 }
-

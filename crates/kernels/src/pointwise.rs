@@ -99,7 +99,14 @@ impl Algorithm for Pointwise {
 
     fn load(&mut self, _: &[f32]) {}
 
-    fn forward(&self, weights: &[f32], images: usize, source: Source<'_>, output: Output<'_>, workspace: &mut Workspace) {
+    fn forward(
+        &self,
+        weights: &[f32],
+        images: usize,
+        source: Source<'_>,
+        output: Output<'_>,
+        workspace: &mut Workspace,
+    ) {
         let values = Shared::new(output.values);
         if self.is_linear() {
             let rows = &mut workspace.shared[..images * self.inputs];
@@ -173,16 +180,14 @@ impl Pointwise {
     fn backward_map(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
         let groups = images.div_ceil(GROUP);
-        let [turned, partial] =
-            carve(&mut workspace.shared, [self.weight_len(), groups * self.weight_len()]);
+        let [turned, partial] = carve(&mut workspace.shared, [self.weight_len(), groups * self.weight_len()]);
         if input_gradient.is_some() {
             transpose_panels(1, self.inputs, self.outputs, weights, turned);
         }
         let turned = &*turned;
         let partial = Shared::new(partial);
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
-        let input_gradient =
-            input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
+        let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         let run = self.run();
         for_each(groups, &mut workspace.workers, |memory, group| {
             let [rows, gradients, scratch] = carve(
@@ -248,10 +253,8 @@ impl Pointwise {
 
     fn backward_linear(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
-        let [turned, rows, gradients] = carve(
-            &mut workspace.shared,
-            [self.weight_len(), images * self.inputs, images * self.outputs],
-        );
+        let [turned, rows, gradients] =
+            carve(&mut workspace.shared, [self.weight_len(), images * self.inputs, images * self.outputs]);
         gather(images, self.inputs, input, rows);
         gather(images, self.outputs, output_gradient, gradients);
         let (rows, gradients) = (&*rows, &*gradients);

@@ -57,7 +57,11 @@ fn term<S: Simd>(simd: S, sum: Option<S::V>, factor: f32, x: S::V) -> Option<S::
 }
 
 #[inline(always)]
-fn apply<S: Simd, const R: usize, const C: usize>(simd: S, matrix: &[[f32; C]; R], x: [S::V; C]) -> [S::V; R] {
+fn apply<S: Simd, const R: usize, const C: usize>(
+    simd: S,
+    matrix: &[[f32; C]; R],
+    x: [S::V; C],
+) -> [S::V; R] {
     let mut y = [simd.zero(); R];
     for r in 0..R {
         let mut sum = None;
@@ -297,12 +301,14 @@ mod tests {
         let d: Vec<f64> = (0..A).map(|i| ((i * 7 + 3) % 11) as f64 - 5.0).collect();
         let g = [3.0, -2.0, 5.0];
         let times = |row: &[f32], x: &[f64]| row.iter().zip(x).map(|(a, x)| f64::from(*a) * x).sum::<f64>();
-        let products: Vec<f64> =
-            (0..A).map(|i| times(&T::INPUT[i], &d) * times(&T::FILTER[i], &g)).collect();
+        let products: Vec<f64> = (0..A).map(|i| times(&T::INPUT[i], &d) * times(&T::FILTER[i], &g)).collect();
         for m in 0..M {
             let expected: f64 = (0..3).map(|k| g[k] * d[m + k]).sum();
             let got = times(&T::OUTPUT[m], &products);
-            assert!((got - expected).abs() < 1e-5 * (A * A) as f64, "F({M}, 3) output {m}: {got}, not {expected}");
+            assert!(
+                (got - expected).abs() < 1e-5 * (A * A) as f64,
+                "F({M}, 3) output {m}: {got}, not {expected}"
+            );
         }
     }
 

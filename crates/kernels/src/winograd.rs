@@ -185,7 +185,14 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
         self.transformed = transformed;
     }
 
-    fn forward(&self, _: &[f32], images: usize, source: Source<'_>, output: Output<'_>, workspace: &mut Workspace) {
+    fn forward(
+        &self,
+        _: &[f32],
+        images: usize,
+        source: Source<'_>,
+        output: Output<'_>,
+        workspace: &mut Workspace,
+    ) {
         let mut group = self.forward_images().min(images);
         // Smaller groups rather than idle threads; groups do not change the numbers.
         group = group.min(images.div_ceil(workspace.workers.len())).max(1);
@@ -315,7 +322,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                             [frequency * self.weight_stride + columns.start * self.outputs * PANEL..]
                             .as_ptr(),
                         ldb: PANEL,
-                    b_panel: self.outputs * PANEL,
+                        b_panel: self.outputs * PANEL,
                         c: dv.at(frequency * v_stride + columns.start * PANEL),
                         ldc: map.row,
                         c_panel: PANEL,
@@ -475,7 +482,10 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for OutputTransform<'
                             if i < rows {
                                 for (j, x) in row.into_iter().enumerate() {
                                     if j < columns {
-                                        simd.store(corner.add((i * map.width + j) * map.channels + channel), x);
+                                        simd.store(
+                                            corner.add((i * map.width + j) * map.channels + channel),
+                                            x,
+                                        );
                                     }
                                 }
                             }

@@ -1,12 +1,14 @@
 //! Every convolution method, on every instruction set of this machine, against the obvious loops in `f64`.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
+
 use pointwise_kernels::{ConvShape, Convolution, InputGradient, Isa, Method, Workspace, padded};
 use pointwise_random::{Purpose, Stream};
 
 /// Largest error over the largest exact value: of a sum of products in `f32` in any order, with hundreds of terms.
 const DIRECT: f64 = 3e-6;
 
-/// The same for Winograd by tile size, outputs and gradients alike: what the transforms amplify (see README, "Accuracy").
+/// The same for Winograd by tile size, outputs and gradients alike: what the transforms amplify.
 fn tolerance(method: Method) -> f64 {
     match method {
         Method::Winograd(2) => 4e-6,
@@ -55,11 +57,8 @@ impl Case {
         let ConvShape { height, width, in_channels, out_channels, kernel, padding } = self.shape;
         let (rows, columns) = self.shape.stored_map();
         let padding = if kernel == 1 { 0 } else { padding };
-        let mut exact = Exact {
-            y: vec![0.0; self.dy.len()],
-            dx: vec![0.0; self.x.len()],
-            dw: vec![0.0; self.w.len()],
-        };
+        let mut exact =
+            Exact { y: vec![0.0; self.dy.len()], dx: vec![0.0; self.x.len()], dw: vec![0.0; self.w.len()] };
         for n in 0..self.images {
             for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
                 for (i, j) in (0..kernel).flat_map(|i| (0..kernel).map(move |j| (i, j))) {
@@ -123,11 +122,7 @@ impl Case {
         seen.sort_unstable();
         let expected: Vec<usize> = (0..self.images).flat_map(|image| [image, image]).collect();
         assert_eq!(seen, expected, "every image is finished once in each direction");
-        [
-            strip(&y, shape.out_channels),
-            strip(&dx, shape.in_channels),
-            convolution.export_weight(&dw),
-        ]
+        [strip(&y, shape.out_channels), strip(&dx, shape.in_channels), convolution.export_weight(&dw)]
     }
 }
 
@@ -232,4 +227,81 @@ fn im2col_takes_any_kernel_and_padding() {
         check(&case, &[Method::Im2col], &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Root of the mean squared error over the root of the mean square.
+fn relative_rms(got: &[f32], exact: &[f64]) -> f64 {
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+    let error = squares(&mut got.iter().zip(exact).map(|(got, exact)| f64::from(*got) - exact));
+    (error / squares(&mut exact.iter().copied())).sqrt()
+}
+
+/// The figures in the documentation of `Method::Winograd`, held from both sides: a bound that nothing comes near says nothing.
+#[test]
+fn the_error_of_each_method_is_as_documented() {
+    let case = Case::new(2, shape((20, 20), (96, 48), 3, 1));
+    let exact = case.exact();
+    let mut failures = Vec::new();
+    for (method, documented) in [
+        (Method::Im2col, [3e-7, 3e-7, 3e-7]),
+        (Method::Winograd(2), [4e-7, 4e-7, 4e-7]),
+        (Method::Winograd(3), [1.3e-6, 1.3e-6, 1.3e-6]),
+        (Method::Winograd(4), [2.5e-6, 2.5e-6, 2.5e-6]),
+        (Method::Winograd(5), [4e-6, 4e-6, 4e-6]),
+    ] {
+        for isa in Isa::available() {
+            let results = case.compute(isa, method);
+            let exact = [&exact.y, &exact.dx, &exact.dw];
+            for (((name, got), exact), documented) in
+                ["y", "dx", "dw"].into_iter().zip(&results).zip(exact).zip(documented)
+            {
+                let error = relative_rms(got, exact);
+                println!("{method} on {isa}: {name} {error:.2e}");
+                if !(documented / 4.0..=documented).contains(&error) {
+                    failures.push(format!(
+                        "{method} on {isa}: {name} is {error:.2e} off, documented {documented:.1e}"
+                    ));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// `<A x, dy> = <x, A' dy>` and `<A w, dy> = <w, A' dy>`: forward and backward belong together, whatever either computes.
+#[test]
+fn gradients_are_adjoints() {
+    // Of dot products of tens of thousands of values, over the product of their lengths.
+    const TOLERANCE: f64 = 1e-6;
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+    for (shape, methods) in [
+        (shape((10, 9), (33, 17), 3, 1), &[2, 3, 4, 5].map(Method::Winograd)[..]),
+        (shape((10, 9), (33, 17), 1, 1), &[Method::Pointwise]),
+        (shape((10, 9), (3, 17), 3, 1), &[Method::Im2col]),
+    ] {
+        let case = Case::new(8, shape);
+        for isa in Isa::available() {
+            for method in methods {
+                let [y, dx, dw] = case.compute(isa, *method);
+                let scale = (dot(&y, &y) * dot(&case.dy, &case.dy)).sqrt();
+                let forward = dot(&y, &case.dy);
+                for (name, backward) in [("dx", dot(&case.x, &dx)), ("dw", dot(&case.w, &dw))] {
+                    let error = (forward - backward).abs() / scale;
+                    assert!(error < TOLERANCE, "{method} on {isa}: {name} {forward} {backward}");
+                }
+            }
+        }
+    }
+}
+
+/// AVX2 and AVX-512 round alike: both fuse, and neither the width of a vector nor the height of a tile changes the order of a sum.
+#[test]
+fn wider_vectors_change_no_bit() {
+    let fused: Vec<Isa> = Isa::available().into_iter().filter(|isa| *isa != Isa::portable()).collect();
+    let case = Case::new(7, shape((10, 10), (40, 72), 3, 1));
+    let results: Vec<_> = fused.iter().map(|isa| case.compute(*isa, Method::Winograd(4))).collect();
+    for pair in results.windows(2) {
+        assert!(pair[0] == pair[1], "{fused:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Everything but the convolutions against the obvious loops in `f64`, on every instruction set of this machine.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
+
 use pointwise_kernels::{
     AdamStep, Affine, BatchStatistics, Dropout, Epilogue, EpilogueShape, GradientAffine, Isa, MOMENT_ROWS,
     adam, global_average, global_average_adjoint, image_moments, padded, softmax_cross_entropy,
@@ -102,8 +104,10 @@ fn epilogues_are_their_definition_with_its_gradient() {
                 let mut dy = vec![0.0; shape.input_len()];
                 for (pixel, dz) in dz.chunks_exact(channels).enumerate() {
                     let (row, column) = (pixel / columns, pixel % columns);
-                    let inside = (border..rows - border).contains(&row) && (border..columns - border).contains(&column);
-                    let inner = if inside { ((row - border) * width + column - border) * channels } else { 0 };
+                    let inside = (border..rows - border).contains(&row)
+                        && (border..columns - border).contains(&column);
+                    let inner =
+                        if inside { ((row - border) * width + column - border) * channels } else { 0 };
                     for channel in 0..channels {
                         let y = if inside { f64::from(y[inner + channel]) } else { 0.0 };
                         sums[channel] += dz[channel];
@@ -133,7 +137,11 @@ fn not_a_number_passes_relu() {
     for isa in Isa::available() {
         let (scale, shift) = ([1.0; 16], [0.0; 16]);
         let mut output = [0.0; 16];
-        Epilogue::new(isa, shape).apply(Affine { scale: &scale, shift: &shift }, &[f32::NAN; 16], &mut output);
+        Epilogue::new(isa, shape).apply(
+            Affine { scale: &scale, shift: &shift },
+            &[f32::NAN; 16],
+            &mut output,
+        );
         assert!(output.iter().all(|x| x.is_nan()), "{isa}: {output:?}");
     }
 }
@@ -234,7 +242,8 @@ fn adam_follows_the_paper() {
                     let g = f64::from(*gradient) + weight_decay * *p;
                     *m = 0.9 * *m + 0.1 * g;
                     *v = 0.999 * *v + 0.001 * g * g;
-                    let (m_hat, v_hat) = (*m / (1.0 - 0.9f64.powi(t as i32)), *v / (1.0 - 0.999f64.powi(t as i32)));
+                    let (m_hat, v_hat) =
+                        (*m / (1.0 - 0.9f64.powi(t as i32)), *v / (1.0 - 0.999f64.powi(t as i32)));
                     *p -= 1e-3 * m_hat / (v_hat.sqrt() + 1e-8);
                 }
             }
@@ -301,7 +310,9 @@ fn layouts_and_averages_with_their_adjoints() {
         let y = uniform(2, padded(channels));
         let mut adjoint = vec![f32::NAN; image.len()];
         global_average_adjoint(&y, &mut adjoint);
-        let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
         assert!((dot(&mean, &y) - dot(&image, &adjoint)).abs() < FEW_ROUNDINGS * channels as f64);
     }
 }

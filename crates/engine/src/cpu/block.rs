@@ -103,7 +103,8 @@ impl Block {
 
     /// Bytes of activations, and of weights in other forms.
     pub(super) fn bytes(&self) -> (usize, usize) {
-        let slots = self.moments.len() * (MOMENT_ROWS + 2) * self.epilogue.shape().channels * size_of::<f32>();
+        let slots =
+            self.moments.len() * (MOMENT_ROWS + 2) * self.epilogue.shape().channels * size_of::<f32>();
         let transformed = self.convolution.as_ref().map_or(0, |weighted| weighted.convolution.bytes());
         (self.results.bytes() + slots, transformed + self.folded.bytes())
     }
@@ -189,7 +190,8 @@ impl Block {
             let weight = f64::from(parameters.values[norm.weight.start + channel]);
             let scale = weight / (variance + BATCH_NORM_EPS).sqrt();
             self.scale[channel] = scale as f32;
-            self.shift[channel] = (f64::from(parameters.values[norm.bias.start + channel]) - mean * scale) as f32;
+            self.shift[channel] =
+                (f64::from(parameters.values[norm.bias.start + channel]) - mean * scale) as f32;
             self.center[channel] = mean as f32;
             let update = |running: &mut f32, new: f64| {
                 let old = f64::from(*running);

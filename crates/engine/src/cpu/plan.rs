@@ -89,6 +89,12 @@ impl Node {
     }
 }
 
+/// Makes `(scratch, image, output)`, scratch with room for the input.
+type Fill<'a> = &'a (dyn Fn(&mut [f32], usize, &mut [f32]) + Sync);
+
+/// Makes `(gradient of the output, image, gradient of the input)`.
+type FillBack<'a> = &'a (dyn Fn(&[f32], usize, &mut [f32]) + Sync);
+
 /// The chain, and the buffers that its nodes share.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -230,14 +236,9 @@ impl Plan {
             if !linear {
                 weight_shape.extend([shape.kernel; 2]);
             }
-            let weight =
-                place(format!("{path}.weight"), weight_shape, convolution.weight_len(), Some(node));
-            let bias = place(
-                format!("{path}.bias"),
-                vec![shape.out_channels],
-                padded(shape.out_channels),
-                None,
-            );
+            let weight = place(format!("{path}.weight"), weight_shape, convolution.weight_len(), Some(node));
+            let bias =
+                place(format!("{path}.bias"), vec![shape.out_channels], padded(shape.out_channels), None);
             Weighted { convolution, weight, bias }
         });
         let norm = pending.norm.map(|(path, channels)| Norm {
@@ -301,7 +302,9 @@ impl Plan {
                 Kind::Dropout { factors, values, .. } => {
                     (*factors, *values) = (Buffer::new(batch * len), Buffer::new(batch * len));
                 }
-                Kind::Average { values, .. } | Kind::Flatten { values, .. } => *values = Buffer::new(batch * len),
+                Kind::Average { values, .. } | Kind::Flatten { values, .. } => {
+                    *values = Buffer::new(batch * len);
+                }
             }
         }
         let needs = self.nodes.iter().filter_map(|node| match &node.kind {
@@ -379,11 +382,11 @@ impl Plan {
             let source = |image: usize, target: &mut [f32]| feed(before, input, images, image, target);
             let len = node.output.len();
             // Runs `fill(scratch, image, target)` for each image of a buffer; scratch has room for the input.
-            let each = |values: &mut [f32], fill: &(dyn Fn(&mut [f32], usize, &mut [f32]) + Sync)| {
-                values[..n * len]
-                    .par_chunks_exact_mut(len)
-                    .enumerate()
-                    .for_each_init(|| vec![0.0; from.len()], |scratch, (image, target)| fill(scratch, image, target));
+            let each = |values: &mut [f32], fill: Fill<'_>| {
+                values[..n * len].par_chunks_exact_mut(len).enumerate().for_each_init(
+                    || vec![0.0; from.len()],
+                    |scratch, (image, target)| fill(scratch, image, target),
+                );
             };
             match &mut node.kind {
                 Kind::Block(block) => match step {
@@ -446,7 +449,7 @@ impl Plan {
             };
             let output = &gradient[..n * len];
             // Runs `fill(gradient of the output, image, gradient of the input)` for each image.
-            let mut each = |fill: &(dyn Fn(&[f32], usize, &mut [f32]) + Sync)| {
+            let mut each = |fill: FillBack<'_>| {
                 input_gradient[..n * from_len]
                     .par_chunks_exact_mut(from_len)
                     .zip(output.par_chunks_exact(len))
@@ -488,7 +491,7 @@ impl Plan {
     }
 
     /// Values of the arena by PyTorch's names and in its layouts.
-    pub(super) fn export(&self, _: &Parameters, values: &[f32]) -> BTreeMap<String, Array> {
+    pub(super) fn export(&self, values: &[f32]) -> BTreeMap<String, Array> {
         let export = |place: &Place| {
             let own = &values[place.range.clone()];
             let values = match self.convolution(place) {
