@@ -4,6 +4,8 @@
 //! compiles in seconds.
 
 mod architecture;
+mod bench;
+mod list;
 mod plan;
 mod reproduce;
 #[cfg(test)]
@@ -30,6 +32,8 @@ struct Cli {
 enum Task {
     /// Repeat the study: train the networks with several seeds and hold them against the published figures.
     Reproduce(Box<reproduce::Args>),
+    /// Time whole training steps and evaluation batches beside other libraries.
+    Bench(Box<bench::Args>),
     /// Check which crates depend on which.
     Architecture,
 }
@@ -63,6 +67,7 @@ impl From<End> for ExitCode {
 fn main() -> ExitCode {
     let end = match Cli::parse().task {
         Task::Reproduce(args) => reproduce::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Architecture => architecture::run(),
     };
     match end {

@@ -4,7 +4,6 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Command,
-    str::FromStr,
 };
 
 use anyhow::{Context, bail};
@@ -13,6 +12,7 @@ use pointwise_runs::Run;
 
 use crate::{
     End,
+    list::List,
     plan::{Job, Plan, QUICK, estimate, program, published},
     print,
     trainer::{Stop, build, summary},
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Networks, separated by commas; a verdict needs all three [default: alexnet_plain,alexnet,nin].
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
-    /// Passes over the training images; other than 10 is not comparable [default: 10; with --quick: 2].
+    /// Passes over the training images; other than 10 is not comparable [default: 10; with --quick: 5].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: Option<u32>,
     /// Folder with CIFAR-10 [default: the trainer's, filled by a download].
@@ -60,46 +60,6 @@ pub(crate) struct Args {
     /// Features to build the trainer with, separated by commas.
     #[arg(long, value_name = "LIST", conflicts_with = "trainer")]
     features: Option<String>,
-}
-
-/// Values separated by commas: at least one, none twice.
-#[derive(Clone, Debug, PartialEq)]
-struct List<T>(Vec<T>);
-
-impl FromStr for List<u64> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        list(text, |part| part.parse().map_err(|_| format!("`{part}` is not a seed, a number from 0 up")))
-    }
-}
-
-impl FromStr for List<String> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = published().map_err(|error| error.to_string())?;
-        let known: Vec<&str> = known.networks.iter().map(|network| network.name.as_str()).collect();
-        list(text, |part| match known.contains(&part) {
-            true => Ok(part.to_owned()),
-            false => Err(format!("`{part}` is not a network of the study: choose from {}", known.join(", "))),
-        })
-    }
-}
-
-fn list<T: PartialEq + ToString>(
-    text: &str,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<List<T>, String> {
-    let mut values = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let value = parse(part)?;
-        if values.contains(&value) {
-            return Err(format!("{} is given twice", value.to_string()));
-        }
-        values.push(value);
-    }
-    Ok(List(values))
 }
 
 fn resolve(args: &Args) -> anyhow::Result<Plan> {
@@ -263,33 +223,5 @@ fn end_of(quick: bool, study: &Study) -> End {
         Verdict::Reproduced => End::Good,
         Verdict::Different { .. } => End::Different,
         Verdict::NotComparable { .. } => End::NotComparable,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_are_taken_apart_and_checked() {
-        assert_eq!("42, 43".parse(), Ok(List(vec![42_u64, 43])));
-        assert_eq!("nin,alexnet".parse(), Ok(List(vec!["nin".to_owned(), "alexnet".to_owned()])));
-        for (text, says) in [
-            ("", "`` is not a seed"),
-            ("1,", "`` is not a seed"),
-            ("1,1", "1 is given twice"),
-            ("-1", "`-1` is not"),
-        ] {
-            let error = text.parse::<List<u64>>().unwrap_err();
-            assert!(error.contains(says), "{text}: {error}");
-        }
-        for (text, says) in [
-            ("vgg", "choose from alexnet_plain, alexnet, nin"),
-            ("nin,nin", "nin is given twice"),
-            ("", "``"),
-        ] {
-            let error = text.parse::<List<String>>().unwrap_err();
-            assert!(error.contains(says), "{text}: {error}");
-        }
     }
 }

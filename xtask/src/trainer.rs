@@ -33,17 +33,23 @@ pub(crate) fn workspace_manifest() -> PathBuf {
 /// Builds the trainer and gives the path of the program. Cargo's messages go to stderr.
 pub(crate) fn build(features: Option<&str>) -> anyhow::Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--release", "--package", "trainer", "--message-format=json-render-diagnostics"]);
+    command.args(["build", "--release", "--package", "trainer"]);
     command.arg("--manifest-path").arg(workspace_manifest());
     if let Some(features) = features {
         command.args(["--features", features]);
     }
+    built(&mut command, "trainer")
+}
+
+/// Runs a `cargo build` and gives the path of the program that it makes under this name.
+pub(crate) fn built(command: &mut Command, name: &str) -> anyhow::Result<PathBuf> {
+    command.arg("--message-format=json-render-diagnostics");
     let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started")?;
     let mut program = None;
     if let Some(stdout) = child.stdout.take() {
         for message in Message::parse_stream(BufReader::new(stdout)) {
             if let Message::CompilerArtifact(artifact) = message.context("cargo's messages cannot be read")?
-                && artifact.target.name == "trainer"
+                && artifact.target.name == name
                 && let Some(path) = artifact.executable
             {
                 program = Some(path.into_std_path_buf());
@@ -51,9 +57,9 @@ pub(crate) fn build(features: Option<&str>) -> anyhow::Result<PathBuf> {
         }
     }
     if !child.wait().context("cargo cannot be waited for")?.success() {
-        bail!("the trainer cannot be built: see cargo's messages above");
+        bail!("`{name}` cannot be built: see cargo's messages above");
     }
-    program.context("cargo built no program of the name `trainer`: is crates/trainer a binary?")
+    program.with_context(|| format!("cargo built no program of the name `{name}`: is that package a binary?"))
 }
 
 /// What `trainer summary --json` says of the networks.

@@ -154,13 +154,13 @@ fn fake_runs(out: &Path) -> usize {
 
 fn quick(run: &mut Run) {
     run.config.data = "synthetic".into();
-    run.config.epochs = 2;
-    run.config.limit_train = Some(504);
-    run.config.limit_test = Some(252);
-    run.result.as_mut().expect("a result").epochs = 2;
+    run.config.epochs = 5;
+    run.config.limit_train = Some(2016);
+    run.config.limit_test = Some(504);
+    run.result.as_mut().expect("a result").epochs = 5;
     run.environment.data_synthetic = true;
-    (run.environment.train_images, run.environment.test_images) = (504, 252);
-    run.records.truncate(2);
+    (run.environment.train_images, run.environment.test_images) = (2016, 504);
+    run.records.truncate(5);
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn a_quick_study_needs_no_data_and_checks_the_counts() {
     );
     assert_eq!(
         fake.calls()[1],
-        "train --resume --model alexnet_plain --seed 42 --run-dir study-quick/runs/alexnet_plain-seed42 --epochs 2 \
-         --data synthetic --limit-train 504 --limit-test 252"
+        "train --resume --model alexnet_plain --seed 42 --run-dir study-quick/runs/alexnet_plain-seed42 --epochs 5 \
+         --data synthetic --limit-train 2016 --limit-test 504"
     );
 
     let other = Fake::new(|run| {

@@ -113,6 +113,14 @@ impl Workspace {
         Self { shared: Buffer::new(need.shared), workers }
     }
 
+    fn check(&self, need: WorkspaceNeed) {
+        let worker = self.workers.iter().map(|worker| worker.len()).min().unwrap_or(0);
+        assert!(
+            self.shared.len() >= need.shared && worker >= need.worker,
+            "the workspace was not made for this convolution and so many images"
+        );
+    }
+
     /// Bytes taken.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -357,7 +365,7 @@ impl Convolution {
     /// image.
     ///
     /// # Panics
-    /// When a slice is shorter than the shape and the number of images say.
+    /// When a slice is shorter than the shape and the number of images say, or the workspace has no room for [`Convolution::need`].
     pub fn forward(
         &self,
         weights: &[f32],
@@ -368,6 +376,7 @@ impl Convolution {
         workspace: &mut Workspace,
     ) {
         assert_eq!(weights.len(), self.weight_len(), "floats of weights");
+        workspace.check(self.need(images));
         let values = &mut output[..images * self.shape.output_len()];
         self.algorithm.forward(weights, images, source, Output { values, finished }, workspace);
     }
@@ -378,7 +387,7 @@ impl Convolution {
     /// `output_gradient` gives images of the stored map, with zeros beyond the channels.
     ///
     /// # Panics
-    /// When a slice is shorter than the shape and the number of images say.
+    /// As [`Convolution::forward`].
     #[expect(clippy::too_many_arguments, reason = "the operands of a gradient")]
     pub fn backward(
         &self,
@@ -392,6 +401,7 @@ impl Convolution {
     ) {
         assert_eq!(weights.len(), self.weight_len(), "floats of weights");
         assert_eq!(weight_gradient.len(), self.weight_len(), "floats of the weights' gradient");
+        workspace.check(self.need(images));
         let input_gradient = input_gradient.map(|InputGradient { values, finished }| InputGradient {
             values: &mut values[..images * self.shape.input_len()],
             finished,

@@ -46,6 +46,11 @@ fn frequency_stride(rows: usize, row: usize) -> usize {
     if (floats + 32) % 1024 < 64 { floats + 48 } else { floats }
 }
 
+/// The most that [`frequency_stride`] can be for so many rows or fewer.
+const fn largest_stride(rows: usize, row: usize) -> usize {
+    aligned(rows * row) + 48
+}
+
 /// Floats between rows of tiles.
 const fn row(channels: usize) -> usize {
     channels + PANEL
@@ -164,7 +169,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
 
     fn need(&self, batch: usize) -> WorkspaceNeed {
         let (forward, backward) = (self.forward_images().min(batch), self.backward_images().min(batch));
-        let stride = |images: usize, channels: usize| frequency_stride(images * self.tiles(), row(channels));
+        let stride = |images: usize, channels: usize| largest_stride(images * self.tiles(), row(channels));
         let weights = aligned(self.weight_len()) + 2 * A * A * self.weight_stride;
         let (input, output) = (aligned(self.shape.input_len()), aligned(self.shape.output_len()));
         WorkspaceNeed {

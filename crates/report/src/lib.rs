@@ -32,6 +32,7 @@ pub use statistics::{Comparison, Sample, SpreadSource};
 pub use study::{
     Claim, Data, EpochMeans, Figure, NetworkFacts, NetworkReport, RunSummary, Study, Unit, Verdict,
 };
+pub use table::{Align, Table};
 
 use std::path::PathBuf;
 

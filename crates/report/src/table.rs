@@ -1,32 +1,37 @@
 //! Tables of text, aligned for Markdown and for a terminal.
 
 /// How a column is aligned.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Align {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// As words.
     Left,
+    /// As numbers.
     Right,
 }
 
-pub(crate) struct Table {
+/// A table with a title over each column.
+#[derive(Clone, Debug)]
+pub struct Table {
     columns: Vec<(String, Align)>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(crate) fn new<'a>(columns: impl IntoIterator<Item = (&'a str, Align)>) -> Self {
+    /// Without rows.
+    pub fn new<'a>(columns: impl IntoIterator<Item = (&'a str, Align)>) -> Self {
         let columns = columns.into_iter().map(|(title, align)| (title.to_owned(), align)).collect();
         Self { columns, rows: Vec::new() }
     }
 
     /// Adds a row; missing cells are empty.
-    pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
+    pub fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
         let mut cells: Vec<String> = cells.into_iter().map(Into::into).collect();
         cells.resize(self.columns.len(), String::new());
         self.rows.push(cells);
     }
 
     /// With pipes, each line ended.
-    pub(crate) fn markdown(&self) -> String {
+    pub fn markdown(&self) -> String {
         let escape = |text: &str| text.replace('|', "\\|").replace(['\r', '\n'], " ");
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| escape(title)).collect();
         let rows: Vec<Vec<String>> =
@@ -48,7 +53,7 @@ impl Table {
     }
 
     /// With spaces, each line ended.
-    pub(crate) fn plain(&self) -> String {
+    pub fn plain(&self) -> String {
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| title.clone()).collect();
         let widths = self.widths(&titles, &self.rows, 0);
         std::iter::once(&titles)

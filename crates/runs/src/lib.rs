@@ -24,7 +24,7 @@ mod record;
 mod run;
 
 pub use config::{Difference, RunConfig};
-pub use environment::{Environment, operating_system, processor_name, timestamp};
+pub use environment::{Environment, operating_system, peak_memory, processor_name, timestamp};
 pub use error::Error;
 pub use files::replace_file;
 pub use folder::{Checkpoint, RunFolder, holds_run};

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Show the layers of the networks with shapes, parameters and multiply-accumulates.
     Summary(SummaryArgs),
+    /// Time whole training steps or evaluation batches on random images in memory.
+    Bench(BenchArgs),
     /// Fetch, check and describe the data.
     Data(DataArgs),
     /// Print a completion script for a shell.
@@ -135,6 +137,30 @@ pub(crate) struct SummaryArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// The network.
+    #[arg(long, value_enum)]
+    pub(crate) model: Model,
+    /// What a step is.
+    #[arg(long, value_enum, default_value = "train")]
+    pub(crate) phase: Phase,
+    /// Images in a batch.
+    #[arg(long, value_name = "N", default_value_t = 126, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) batch: u32,
+    /// Steps before the clock starts.
+    #[arg(long, value_name = "N", default_value_t = 2, allow_negative_numbers = true)]
+    pub(crate) warmup: u32,
+    /// Steps to time.
+    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) steps: u32,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DataArgs {
     #[command(subcommand)]
     pub(crate) command: DataCommand,
@@ -176,7 +202,7 @@ pub(crate) struct DataSource {
 /// What computes.
 #[derive(Debug, Args)]
 pub(crate) struct Compute {
-    /// Engine: reference, cpu or cuda [default: reference].
+    /// Engine: reference, cpu or cuda [default: the fastest on the device].
     #[arg(long, value_name = "ENGINE")]
     pub(crate) engine: Option<EngineKind>,
     /// Device: auto, cpu, cuda or cuda:N [default: auto].
@@ -249,6 +275,23 @@ pub(crate) enum Split {
     Train,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Phase {
+    /// Forward in training mode, loss, gradients, optimizer.
+    Train,
+    /// Forward in evaluation mode, loss.
+    Eval,
+}
+
+impl Phase {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Eval => "eval",
+        }
+    }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     number(text, "a number above 0", |value| value > 0.0 && value.is_finite())
 }
@@ -303,6 +346,19 @@ mod tests {
         ];
         for options in bad {
             let line = ["trainer", "train"].iter().chain(options);
+            let error = Cli::try_parse_from(line).expect_err("must be refused");
+            assert_eq!(error.exit_code(), 2, "{options:?}");
+        }
+        let bad: [&[&str]; 6] = [
+            &[],
+            &["--model", "nin", "--batch", "0"],
+            &["--model", "nin", "--steps", "0"],
+            &["--model", "nin", "--warmup", "-1"],
+            &["--model", "nin", "--phase", "test"],
+            &["--model", "nin", "--threads", "0"],
+        ];
+        for options in bad {
+            let line = ["trainer", "bench"].iter().chain(options);
             let error = Cli::try_parse_from(line).expect_err("must be refused");
             assert_eq!(error.exit_code(), 2, "{options:?}");
         }

@@ -3,6 +3,7 @@
 //! Results go to stdout and to files, progress and messages to stderr. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
 
 mod args;
+mod bench;
 mod data;
 mod display;
 mod environment;
@@ -45,6 +46,7 @@ fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Summary(args) => summary::run(&args).map(|()| End::Done),
+        Command::Bench(args) => bench::run(&args).map(|()| End::Done),
         Command::Data(args) => data::run(&args).map(|()| End::Done),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -3,7 +3,9 @@
 use crate::args::{Model, SummaryArgs};
 use crate::print;
 use clap::ValueEnum;
-use pointwise_models::{Network, NetworkError, Row};
+use pointwise_engine::cpu::Cpu;
+use pointwise_engine::{EngineError, Settings};
+use pointwise_models::{Network, Row};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -14,6 +16,21 @@ struct ModelSummary {
     /// For one image.
     macs: usize,
     layers: Vec<LayerSummary>,
+    memory: MemorySummary,
+}
+
+/// Bytes that the engine `cpu` allocates to train.
+#[derive(Serialize)]
+struct MemorySummary {
+    batch: usize,
+    threads: usize,
+    /// Values, gradients and moments.
+    parameters: usize,
+    /// Weights in transformed form.
+    weights: usize,
+    activations: usize,
+    workspace: usize,
+    total: usize,
 }
 
 #[derive(Serialize)]
@@ -35,16 +52,30 @@ pub(crate) fn run(args: &SummaryArgs) -> anyhow::Result<()> {
     Ok(print(&tables.join("\n\n"))?)
 }
 
-fn summarise(model: Model) -> Result<ModelSummary, NetworkError> {
+/// The study's batch.
+const BATCH: usize = 126;
+
+fn summarise(model: Model) -> Result<ModelSummary, EngineError> {
     let network = Network::by_name(model.name(), Network::DROPOUT)?;
     let layers = network.table()?.into_iter().map(|Row { path, layer, output, parameters, macs }| {
         LayerSummary { path, layer, output, parameters, macs }
     });
+    // Memory is taken from the system when it is first written: planning costs none.
+    let memory = Cpu::new(&network, &Settings::default())?.memory(BATCH);
     Ok(ModelSummary {
         model: model.name(),
         parameters: network.parameter_count()?,
         macs: network.macs()?,
         layers: layers.collect(),
+        memory: MemorySummary {
+            batch: BATCH,
+            threads: rayon::current_num_threads(),
+            parameters: memory.parameters,
+            weights: memory.weights,
+            activations: memory.activations,
+            workspace: memory.workspace,
+            total: memory.total(),
+        },
     })
 }
 
@@ -63,6 +94,16 @@ fn table(summary: &ModelSummary) -> String {
         row(path, layer, &output.join(" x "), *parameters, *macs);
     }
     row("total", "", "", summary.parameters, summary.macs);
+    let memory = &summary.memory;
+    let [parameters, weights, activations, workspace, total] =
+        [memory.parameters, memory.weights, memory.activations, memory.workspace, memory.total]
+            .map(|bytes| bytes.div_ceil(1 << 20));
+    let _ = write!(
+        text,
+        "\nmemory to train in batches of {} with {} threads on the engine cpu: {total} MiB (parameters with gradients and \
+         moments {parameters}, transformed weights {weights}, activations {activations}, scratch {workspace})",
+        memory.batch, memory.threads
+    );
     text
 }
 
@@ -96,7 +137,10 @@ mod tests {
             [(Model::AlexnetPlain, "6,979,146"), (Model::Alexnet, "2,256,458"), (Model::Nin, "1,485,386")]
         {
             let text = table(&summarise(model).unwrap());
-            let last = text.lines().last().unwrap();
+            let mut last = text.lines().rev();
+            let memory = last.next().unwrap();
+            assert!(memory.contains("batches of 126") && memory.contains(" MiB ("), "{memory}");
+            let last = last.next().unwrap();
             assert!(last.starts_with("total") && last.contains(total), "{last}");
         }
     }

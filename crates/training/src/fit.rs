@@ -6,7 +6,7 @@ use pointwise_data::{Augmentation, BatchSettings, Images, evaluation_batches, tr
 use pointwise_engine::{Batch, Engine, Totals};
 use pointwise_runs::{
     Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State, StepRecord,
-    timestamp,
+    peak_memory, timestamp,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -477,12 +477,4 @@ impl Clock {
             (train + epoch.train_seconds, eval + epoch.eval_seconds)
         }))
     }
-}
-
-/// The largest resident set of this process so far, in bytes, where the system tells (Linux).
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kibibytes * 1024)
 }

@@ -1,0 +1,241 @@
+//! `trainer bench`: times whole steps of an engine, without data, augmentation or files around them.
+//!
+//! `cargo xtask bench` runs this beside programs in other libraries that take the same options and print the same line of JSON.
+
+use crate::args::{BenchArgs, Phase};
+use crate::eval::engine_and_device;
+use crate::{print, set_threads};
+use pointwise_engine::cpu::{Cpu, LayerTime, peak_gflops};
+use pointwise_engine::{Batch, Engine, EngineError, EngineKind, Settings, create};
+use pointwise_models::Network;
+use pointwise_random::{Purpose, Stream, below, unit_f32};
+use pointwise_runs::peak_memory;
+use serde::Serialize;
+use std::fmt::Write;
+use std::time::Instant;
+
+/// Batches that take turns, so that no step sees the images of the one before.
+const BATCHES: u32 = 4;
+
+/// What is measured, and on what.
+#[derive(Debug, Serialize)]
+struct Row {
+    /// The name in records.
+    contender: &'static str,
+    version: &'static str,
+    model: String,
+    phase: &'static str,
+    /// Images in a batch.
+    batch: u32,
+    /// Computing threads.
+    threads: usize,
+    /// Steps before the clock started.
+    warmup: u32,
+    /// Of each step.
+    seconds: Vec<f64>,
+    /// The largest resident set of the process; null where the system does not tell.
+    peak_memory_bytes: Option<u64>,
+    detail: String,
+    /// Multiply-accumulates of one forward pass of one image.
+    macs_per_image: usize,
+    /// What this many threads can do at most, on registers alone; null where the engine does not say.
+    peak_gflops: Option<f64>,
+    /// Times of the engine's parts, a step on average; null where the engine does not take them.
+    layers: Option<Vec<LayerRow>>,
+}
+
+/// A part of the engine's plan.
+#[derive(Debug, Serialize)]
+struct LayerRow {
+    path: String,
+    method: String,
+    forward_seconds: f64,
+    backward_seconds: Option<f64>,
+    /// Of a step, by the definition of the convolution, in 10^9 floating-point operations; null for what is no convolution.
+    gflop: Option<f64>,
+}
+
+/// An engine, and whether it can say more than any.
+enum Subject {
+    Cpu(Box<Cpu>),
+    Other(Box<dyn Engine>),
+}
+
+impl Subject {
+    fn new(kind: EngineKind, network: &Network, settings: &Settings) -> Result<Self, EngineError> {
+        Ok(match kind {
+            EngineKind::Cpu => Self::Cpu(Box::new(Cpu::new(network, settings)?)),
+            _ => Self::Other(create(kind, network, settings)?),
+        })
+    }
+
+    fn engine(&mut self) -> &mut dyn Engine {
+        match self {
+            Self::Cpu(cpu) => cpu.as_mut(),
+            Self::Other(engine) => engine.as_mut(),
+        }
+    }
+
+    /// Forgets the times so far.
+    fn restart(&mut self) {
+        if let Self::Cpu(cpu) = self {
+            cpu.take_times();
+        }
+    }
+
+    fn layers(&mut self, phase: Phase, batch: u32, steps: u32) -> Option<Vec<LayerRow>> {
+        let Self::Cpu(cpu) = self else { return None };
+        let (steps, passes) = (f64::from(steps), if phase == Phase::Train { 3.0 } else { 1.0 });
+        let times = cpu.take_times().into_iter();
+        let row = |time: LayerTime| LayerRow {
+            path: time.name,
+            method: time.method,
+            forward_seconds: time.forward / steps,
+            backward_seconds: (phase == Phase::Train).then_some(time.backward / steps),
+            gflop: (time.macs > 0).then(|| 2.0 * passes * time.macs as f64 * f64::from(batch) / 1e9),
+        };
+        Some(times.filter(|time| time.forward + time.backward > 0.0).map(row).collect())
+    }
+
+    /// All threads at once: they share what the processor can do.
+    fn peak_gflops(&self) -> Option<f64> {
+        let Self::Cpu(cpu) = self else { return None };
+        let isa = cpu.isa();
+        Some(rayon::broadcast(|_| peak_gflops(isa)).into_iter().sum())
+    }
+}
+
+pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    set_threads(&args.compute)?;
+    let (kind, device) = engine_and_device(&args.compute)?;
+    let settings = Settings { device, ..Settings::default() };
+    let network = Network::by_name(args.model.name(), Network::DROPOUT)?;
+    let mut subject = Subject::new(kind, &network, &settings)?;
+    let batches: Vec<_> = (0..BATCHES).map(|number| RandomBatch::new(args.batch, &network, number)).collect();
+    let (mut seconds, mut losses) = (Vec::new(), Vec::new());
+    for step in 0..u64::from(args.warmup) + u64::from(args.steps) {
+        let batch = &batches[step as usize % batches.len()];
+        if step == u64::from(args.warmup) {
+            subject.restart();
+        }
+        let start = Instant::now();
+        let loss = take(subject.engine(), args.phase, batch.view())?;
+        let elapsed = start.elapsed().as_secs_f64();
+        if step >= u64::from(args.warmup) {
+            seconds.push(elapsed);
+            losses.push(loss);
+        }
+    }
+    // Before the peak is measured, which is no part of a step.
+    let peak_memory_bytes = peak_memory();
+    let layers = subject.layers(args.phase, args.batch, args.steps);
+    let row = Row {
+        contender: "pointwise",
+        version: env!("CARGO_PKG_VERSION"),
+        model: network.name.clone(),
+        phase: args.phase.name(),
+        batch: args.batch,
+        threads: rayon::current_num_threads(),
+        warmup: args.warmup,
+        seconds,
+        peak_memory_bytes,
+        detail: match &subject {
+            Subject::Cpu(cpu) => format!("engine {kind}, {}", cpu.isa()),
+            Subject::Other(_) => format!("engine {kind} on {}", settings.device),
+        },
+        macs_per_image: network.macs()?,
+        peak_gflops: subject.peak_gflops(),
+        layers,
+    };
+    Ok(print(&if args.json { serde_json::to_string(&row)? } else { table(&row, &losses) })?)
+}
+
+/// One step from images in host memory to totals in host memory: an engine that works ahead has finished. Gives the loss.
+fn take(engine: &mut dyn Engine, phase: Phase, batch: Batch<'_>) -> Result<f64, EngineError> {
+    match phase {
+        Phase::Train => engine.train_step(batch)?,
+        Phase::Eval => engine.evaluate(batch)?,
+    }
+    Ok(engine.totals()?.last_loss)
+}
+
+/// Images and labels that depend on nothing but their number.
+struct RandomBatch {
+    images: Vec<f32>,
+    labels: Vec<u8>,
+}
+
+impl RandomBatch {
+    fn new(size: u32, network: &Network, number: u32) -> Self {
+        let mut words = Stream::new(0, Purpose::Synthetic, number);
+        let values = size as usize * network.input.iter().product::<usize>();
+        // Uniform, with mean 0 and standard deviation 1 like normalised images.
+        let images = (0..values).map(|_| (unit_f32(words.word()) - 0.5) * 12_f32.sqrt()).collect();
+        let labels = (0..size).map(|_| below(words.word(), 10) as u8).collect();
+        Self { images, labels }
+    }
+
+    fn view(&self) -> Batch<'_> {
+        Batch { images: &self.images, labels: &self.labels }
+    }
+}
+
+fn table(row: &Row, losses: &[f64]) -> String {
+    let mut text = format!(
+        "{} {}, {}, batch {}, {} threads, {}",
+        row.model, row.phase, row.detail, row.batch, row.threads, row.version
+    );
+    for (step, (seconds, loss)) in row.seconds.iter().zip(losses).enumerate() {
+        let rate = f64::from(row.batch) / seconds;
+        // Writing to a string cannot fail.
+        let (step, milliseconds) = (step + 1, 1e3 * seconds);
+        let _ =
+            write!(text, "\nstep {step:>3} {milliseconds:>10.1} ms {rate:>8.0} images/s   loss {loss:.4}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_normalised_repeatable_and_different() {
+        let network = Network::nin();
+        let batch = RandomBatch::new(32, &network, 0);
+        assert_eq!((batch.images.len(), batch.labels.len()), (32 * 3 * 32 * 32, 32));
+        assert!(batch.labels.iter().all(|label| *label < 10));
+        let n = batch.images.len() as f64;
+        let mean = batch.images.iter().map(|value| f64::from(*value)).sum::<f64>() / n;
+        let variance = batch.images.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / n;
+        // Five standard errors of 98,304 uniform values: 1 / sqrt(n), and sqrt(0.8 / n).
+        assert!(mean.abs() < 0.016 && (variance - 1.0).abs() < 0.0143, "{mean} {variance}");
+        assert_eq!(RandomBatch::new(32, &network, 0).images, batch.images);
+        assert_ne!(RandomBatch::new(32, &network, 1).images, batch.images);
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_step() {
+        let row = Row {
+            contender: "pointwise",
+            version: "0.1.0",
+            model: "nin".to_owned(),
+            phase: "eval",
+            batch: 126,
+            threads: 2,
+            warmup: 1,
+            seconds: vec![0.5, 0.25],
+            peak_memory_bytes: None,
+            detail: "engine cpu on cpu".to_owned(),
+            macs_per_image: 1,
+            peak_gflops: None,
+            layers: None,
+        };
+        assert_eq!(
+            table(&row, &[2.3, 2.25]),
+            "nin eval, engine cpu on cpu, batch 126, 2 threads, 0.1.0\n\
+             step   1      500.0 ms      252 images/s   loss 2.3000\n\
+             step   2      250.0 ms      504 images/s   loss 2.2500"
+        );
+    }
+}

@@ -1,0 +1,329 @@
+//! What was measured, as it is written to disk: `data/benchmarks/<date>-<processor>-<threads>threads.json`.
+//!
+//! A record names the machine by its processor and nothing else: no paths, hosts or users.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use pointwise_runs::replace_file;
+use serde::{Deserialize, Serialize};
+
+use super::contender::{Contender, Phase, Question};
+
+/// Where records lie, in the workspace.
+pub(crate) const FOLDER: &str = "data/benchmarks";
+
+/// A benchmark: what ran where, and every row.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Record {
+    /// The command that repeats it.
+    pub(crate) command: String,
+    /// The commit that was built.
+    pub(crate) commit: Option<String>,
+    /// Whether there were changes on top of the commit.
+    pub(crate) dirty: bool,
+    /// RFC 3339 UTC.
+    pub(crate) started: String,
+    pub(crate) processor: String,
+    /// Operating system and architecture.
+    pub(crate) os: String,
+    /// Logical processors.
+    pub(crate) cores: u32,
+    /// Computing threads of every contender.
+    pub(crate) threads: u32,
+    /// Images in a batch.
+    pub(crate) batch: u32,
+    pub(crate) rounds: u32,
+    pub(crate) rustc: Option<String>,
+    /// The compiler's flags for the peers in Rust; ours is built without.
+    pub(crate) peer_flags: String,
+    /// In the order of the first round.
+    pub(crate) contenders: Vec<Entered>,
+    pub(crate) skipped: Vec<Skipped>,
+    /// A sentence for each process that failed.
+    pub(crate) failures: Vec<String>,
+    pub(crate) rows: Vec<Entry>,
+}
+
+/// A contender that was timed.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Entered {
+    pub(crate) contender: Contender,
+    pub(crate) version: Option<String>,
+    pub(crate) detail: String,
+    /// Steps before the clock started, in each process.
+    pub(crate) warmup: u32,
+    /// Timed steps of each process.
+    pub(crate) steps: u32,
+}
+
+/// A contender that was not there.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Skipped {
+    pub(crate) contender: Contender,
+    /// With what would bring it in.
+    pub(crate) reason: String,
+}
+
+/// A row with its place in the benchmark.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    /// From 1.
+    pub(crate) round: u32,
+    /// The place of the contender in its round, from 1.
+    pub(crate) place: u32,
+    #[serde(flatten)]
+    pub(crate) row: Row,
+}
+
+/// What one process measured: the line of JSON that every contender prints.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) contender: Contender,
+    pub(crate) version: Option<String>,
+    pub(crate) model: String,
+    pub(crate) phase: Phase,
+    pub(crate) batch: u32,
+    pub(crate) threads: u32,
+    /// Of each timed step.
+    pub(crate) seconds: Vec<f64>,
+    /// The largest resident set of the process; `None` where the system does not tell.
+    pub(crate) peak_memory_bytes: Option<u64>,
+    /// What else decides the figures.
+    pub(crate) detail: String,
+    /// Multiply-accumulates of one forward pass of one image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) macs_per_image: Option<u64>,
+    /// What the machine's arithmetic was measured to give at most with this many threads, 1e9 a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) peak_gflops: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) layers: Option<Vec<LayerTime>>,
+}
+
+/// A part of a step.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct LayerTime {
+    /// The layer's place, such as `features.4`.
+    pub(crate) path: String,
+    pub(crate) forward_seconds: f64,
+    /// `None` in evaluation.
+    #[serde(default)]
+    pub(crate) backward_seconds: Option<f64>,
+    /// Arithmetic of both passes counted as direct convolution, 1e9 operations.
+    #[serde(default)]
+    pub(crate) gflop: Option<f64>,
+}
+
+impl Row {
+    /// Takes a contender's output apart.
+    ///
+    /// # Errors
+    /// If it is not one object with everything that a row must have.
+    pub(crate) fn parse(output: &[u8]) -> anyhow::Result<Self> {
+        let row: Self = serde_json::from_slice(output)?;
+        ensure!(!row.seconds.is_empty(), "it has no timed step");
+        ensure!(
+            row.seconds.iter().all(|seconds| seconds.is_finite() && *seconds > 0.0),
+            "it has a step that took no time"
+        );
+        Ok(row)
+    }
+
+    /// Checks that the row answers what was asked.
+    ///
+    /// # Errors
+    /// Naming what differs.
+    pub(crate) fn check(&self, contender: Contender, question: &Question<'_>) -> anyhow::Result<()> {
+        let steps = contender.steps(question.steps).1 as usize;
+        for (what, asked, answered) in [
+            ("contender", contender.to_string(), self.contender.to_string()),
+            ("model", question.model.to_owned(), self.model.clone()),
+            ("phase", question.phase.to_string(), self.phase.to_string()),
+            ("batch", question.batch.to_string(), self.batch.to_string()),
+            ("threads", question.threads.to_string(), self.threads.to_string()),
+            ("steps", steps.to_string(), self.seconds.len().to_string()),
+        ] {
+            ensure!(
+                asked == answered,
+                "{contender} was asked for {what} {asked} and timed {what} {answered}"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Record {
+    /// The name of its file.
+    pub(crate) fn file_name(&self) -> String {
+        let date = self.started.split('T').next().unwrap_or_default();
+        format!("{date}-{}-{}threads.json", slug(&self.processor), self.threads)
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// If the file cannot be read or holds something else.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => bail!("{shown} cannot be read: {error}"),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok(record),
+            Err(error) => bail!("{shown} is not a record of a benchmark: {error}"),
+        }
+    }
+
+    /// Writes the record.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .with_context(|| format!("the folder {} cannot be created", folder.display()))?;
+        }
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        Ok(replace_file(path, &bytes)?)
+    }
+}
+
+/// The record that was started last, of those in a folder.
+///
+/// # Errors
+/// If there is none, or one cannot be read.
+pub(crate) fn newest(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mut found: Option<(String, PathBuf)> = None;
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.with_context(|| format!("{} cannot be listed", folder.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let candidate = (Record::read(&path)?.started, path);
+            found = found.max(Some(candidate));
+        }
+    }
+    let (_, path) = found.context("there is no record in data/benchmarks: `cargo xtask bench` makes one")?;
+    Ok(path)
+}
+
+/// Letters and digits, joined by hyphens: `amd-epyc-7b13`.
+fn slug(processor: &str) -> String {
+    let plain = processor.replace("(R)", " ").replace("(TM)", " ").to_lowercase();
+    let words = plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As every contender prints it.
+    const LINE: &str = r#"{"contender":"pytorch-channels-last","version":"2.15.0","model":"nin","phase":"train","batch":126,
+        "threads":2,"seconds":[1.5,1.25],"peak_memory_bytes":null,"detail":"eager"}"#;
+
+    fn question() -> Question<'static> {
+        Question { model: "nin", phase: Phase::Train, batch: 126, threads: 2, steps: 2 }
+    }
+
+    #[test]
+    fn a_line_is_a_row() {
+        let row = Row::parse(LINE.as_bytes()).unwrap();
+        assert_eq!((row.seconds.as_slice(), row.peak_memory_bytes), ([1.5, 1.25].as_slice(), None));
+        assert_eq!((row.contender, row.phase), (Contender::PytorchChannelsLast, Phase::Train));
+        row.check(Contender::PytorchChannelsLast, &question()).unwrap();
+
+        let more = LINE.replace(
+            "\"detail\"",
+            r#""macs_per_image":7,"peak_gflops":140.5,"warmup":2,
+               "layers":[{"path":"features.0","forward_seconds":0.5,"backward_seconds":1.0,"gflop":2.0},
+                         {"path":"features.1","forward_seconds":0.25}],"detail""#,
+        );
+        let row = Row::parse(more.as_bytes()).unwrap();
+        assert_eq!((row.macs_per_image, row.peak_gflops), (Some(7), Some(140.5)));
+        let layers = row.layers.unwrap();
+        assert_eq!((layers[0].backward_seconds, layers[1].backward_seconds), (Some(1.0), None));
+    }
+
+    #[test]
+    fn what_is_not_a_row_is_refused() {
+        for (from, to, says) in [
+            ("[1.5,1.25]", "[]", "no timed step"),
+            ("1.25", "0.0", "took no time"),
+            ("1.25", "-1.0", "took no time"),
+            ("1.25", "null", "invalid type: null"),
+            ("\"train\"", "\"test\"", "unknown variant `test`"),
+            ("pytorch-channels-last", "jax", "unknown variant `jax`"),
+            ("\"batch\":126,", "", "missing field `batch`"),
+            ("{", "step 1\n{", "expected value"),
+            ("\"eager\"}", "\"eager\"} {}", "trailing characters"),
+        ] {
+            let error = Row::parse(LINE.replacen(from, to, 1).as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(says), "{from} as {to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_answers_another_question_is_refused() {
+        for (from, to, says) in [
+            ("\"nin\"", "\"alexnet\"", "model nin and timed model alexnet"),
+            ("\"train\"", "\"eval\"", "phase train and timed phase eval"),
+            ("126", "125", "batch 126 and timed batch 125"),
+            ("\"threads\":2", "\"threads\":1", "threads 2 and timed threads 1"),
+            ("[1.5,1.25]", "[1.5]", "steps 2 and timed steps 1"),
+            (
+                "pytorch-channels-last",
+                "pytorch",
+                "contender pytorch-channels-last and timed contender pytorch",
+            ),
+        ] {
+            let row = Row::parse(LINE.replacen(from, to, 1).as_bytes()).unwrap();
+            let error = row.check(Contender::PytorchChannelsLast, &question()).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn processors_make_file_names() {
+        assert_eq!(slug("AMD EPYC"), "amd-epyc");
+        assert_eq!(slug("Intel(R) Xeon(R) CPU @ 2.20GHz"), "intel-xeon-cpu-2-20ghz");
+        let record = super::super::testing::record();
+        assert_eq!(record.file_name(), "2026-01-31-some-cpu-2threads.json");
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = super::super::testing::record();
+        let path = folder.path().join("deep/record.json");
+        record.write(&path).unwrap();
+        assert_eq!(Record::read(&path).unwrap(), record);
+    }
+
+    #[test]
+    fn the_newest_record_is_the_one_started_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = newest(&folder.path().join("none")).unwrap_err().to_string();
+        assert!(error.contains("cargo xtask bench"), "{error}");
+        let mut record = super::super::testing::record();
+        for (name, started) in [
+            ("2026-02-01-a-2threads.json", "2026-02-01T10:00:00Z"),
+            ("2026-02-01-b-2threads.json", "2026-02-01T09:00:00Z"),
+        ] {
+            record.started = started.to_owned();
+            record.write(&folder.path().join(name)).unwrap();
+        }
+        fs::write(folder.path().join("notes.md"), "").unwrap();
+        assert!(newest(folder.path()).unwrap().ends_with("2026-02-01-a-2threads.json"));
+
+        fs::write(folder.path().join("cut.json"), "{\"command\":").unwrap();
+        let error = newest(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("cut.json is not a record of a benchmark: EOF"), "{error}");
+        let error = Record::read(&folder.path().join("no.json")).unwrap_err().to_string();
+        assert!(error.contains("no.json cannot be read"), "{error}");
+    }
+}

@@ -1,0 +1,206 @@
+//! From rows to figures: medians, spreads, and ratios of what ran in the same round.
+
+use std::collections::BTreeMap;
+
+use super::{
+    contender::{Contender, Phase},
+    record::{LayerTime, Record},
+};
+
+/// All contenders on one network and phase.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Group {
+    pub(crate) model: String,
+    pub(crate) phase: Phase,
+    /// In the record's order.
+    pub(crate) figures: Vec<Figures>,
+}
+
+/// One contender on one network and phase.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Figures {
+    pub(crate) contender: Contender,
+    /// Seconds of a step: the median over rounds of each round's median over steps.
+    pub(crate) seconds: f64,
+    /// The fastest round's median.
+    pub(crate) least: f64,
+    /// The slowest round's median.
+    pub(crate) most: f64,
+    pub(crate) images_per_second: f64,
+    /// Its seconds divided by ours of the same round, the median over rounds; `None` where no round has both.
+    pub(crate) ratio: Option<f64>,
+    /// The largest resident set of its processes.
+    pub(crate) peak_memory_bytes: Option<u64>,
+    /// 1e9 operations a second, counted as direct convolution; `None` where nobody told the multiply-accumulates.
+    pub(crate) gflops: Option<f64>,
+    /// Of what the arithmetic was measured to give at most.
+    pub(crate) share_of_peak: Option<f64>,
+}
+
+/// A layer's median over all of its group's processes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LayerFigures {
+    pub(crate) path: String,
+    pub(crate) forward_seconds: f64,
+    pub(crate) backward_seconds: Option<f64>,
+    pub(crate) gflop: Option<f64>,
+}
+
+/// The figures of a record, network by network.
+pub(crate) fn groups(record: &Record) -> Vec<Group> {
+    let mut keys: Vec<(&str, Phase)> = Vec::new();
+    for entry in &record.rows {
+        let key = (entry.row.model.as_str(), entry.row.phase);
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let group = |(model, phase): (&str, Phase)| {
+        let ours = rounds(record, model, phase, Contender::Pointwise);
+        let figures = record.contenders.iter().filter_map(|entered| {
+            let theirs = rounds(record, model, phase, entered.contender);
+            figures(record, model, phase, entered.contender, &ours, &theirs)
+        });
+        Group { model: model.to_owned(), phase, figures: figures.collect() }
+    };
+    keys.into_iter().map(group).collect()
+}
+
+/// The median step of each round.
+fn rounds(record: &Record, model: &str, phase: Phase, contender: Contender) -> BTreeMap<u32, f64> {
+    let rows = record.rows.iter().filter(|entry| {
+        entry.row.contender == contender && entry.row.model == model && entry.row.phase == phase
+    });
+    rows.filter_map(|entry| Some((entry.round, median(entry.row.seconds.iter().copied())?))).collect()
+}
+
+fn figures(
+    record: &Record,
+    model: &str,
+    phase: Phase,
+    contender: Contender,
+    ours: &BTreeMap<u32, f64>,
+    theirs: &BTreeMap<u32, f64>,
+) -> Option<Figures> {
+    let seconds = median(theirs.values().copied())?;
+    let in_group =
+        || record.rows.iter().map(|entry| &entry.row).filter(|row| row.model == model && row.phase == phase);
+    let macs = record.rows.iter().filter(|entry| entry.row.model == model);
+    let macs = macs.filter_map(|entry| entry.row.macs_per_image).next();
+    let gflops = macs.map(|macs| {
+        let operations = 2.0 * macs as f64 * f64::from(record.batch) * phase.passes();
+        operations / seconds / 1e9
+    });
+    let peak = median(in_group().filter_map(|row| row.peak_gflops));
+    Some(Figures {
+        contender,
+        seconds,
+        least: theirs.values().copied().fold(f64::INFINITY, f64::min),
+        most: theirs.values().copied().fold(0.0, f64::max),
+        images_per_second: f64::from(record.batch) / seconds,
+        ratio: ratio(ours, theirs),
+        peak_memory_bytes: in_group()
+            .filter(|row| row.contender == contender)
+            .filter_map(|row| row.peak_memory_bytes)
+            .max(),
+        gflops,
+        share_of_peak: gflops.zip(peak).map(|(gflops, peak)| gflops / peak),
+    })
+}
+
+/// The median of the quotients round by round: what slowed a round down slowed both.
+fn ratio(ours: &BTreeMap<u32, f64>, theirs: &BTreeMap<u32, f64>) -> Option<f64> {
+    median(theirs.iter().filter_map(|(round, theirs)| Some(theirs / ours.get(round)?)))
+}
+
+/// The layers of our engine, in its order; empty where it did not time them.
+pub(crate) fn layers(record: &Record, model: &str, phase: Phase) -> Vec<LayerFigures> {
+    let rows: Vec<&[LayerTime]> = record
+        .rows
+        .iter()
+        .map(|entry| &entry.row)
+        .filter(|row| row.contender == Contender::Pointwise && row.model == model && row.phase == phase)
+        .filter_map(|row| row.layers.as_deref())
+        .collect();
+    let Some(first) = rows.first() else { return Vec::new() };
+    let of = |path: &str| -> Vec<&LayerTime> {
+        rows.iter().flat_map(|row| row.iter()).filter(|layer| layer.path == path).collect()
+    };
+    let figures = |path: &str| {
+        let times = of(path);
+        Some(LayerFigures {
+            path: path.to_owned(),
+            forward_seconds: median(times.iter().map(|time| time.forward_seconds))?,
+            backward_seconds: median(times.iter().filter_map(|time| time.backward_seconds)),
+            gflop: median(times.iter().filter_map(|time| time.gflop)),
+        })
+    };
+    first.iter().filter_map(|layer| figures(&layer.path)).collect()
+}
+
+/// The middle value, or the mean of the middle two; `None` of nothing.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        n if n % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::testing::record;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median([]), None);
+        assert_eq!(median([3.0]), Some(3.0));
+        assert_eq!(median([9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median([9.0, 1.0, 2.0, 4.0]), Some(3.0));
+    }
+
+    /// The ratio of the medians is 6 here; every round that has both says 2.
+    #[test]
+    fn a_ratio_is_of_the_same_round() {
+        let ours = BTreeMap::from([(1, 1.0), (2, 2.0), (3, 10.0)]);
+        let theirs = BTreeMap::from([(1, 2.0), (3, 20.0), (2, 4.0), (4, 100.0)]);
+        assert_eq!(ratio(&ours, &theirs), Some(2.0));
+        assert_eq!(median(theirs.into_values()).unwrap() / 2.0, 6.0);
+        assert_eq!(ratio(&ours, &BTreeMap::from([(7, 1.0)])), None);
+    }
+
+    #[test]
+    fn figures_of_a_record() {
+        let record = record();
+        let groups = groups(&record);
+        let keys: Vec<_> = groups.iter().map(|group| (group.model.as_str(), group.phase)).collect();
+        assert_eq!(keys, [("alexnet", Phase::Train), ("alexnet", Phase::Eval)]);
+        let [ours, theirs] = groups[0].figures.as_slice() else { panic!("{groups:?}") };
+
+        // Rounds 0.2, 0.4, 0.3: each the median of its steps.
+        assert_eq!((ours.seconds, ours.least, ours.most), (0.3, 0.2, 0.4));
+        assert_eq!((ours.ratio, ours.images_per_second), (Some(1.0), 420.0));
+        // 2 * 1e9 * 126 * 3 operations in 0.3 seconds, of a measured 5040.
+        assert_eq!((ours.gflops, ours.share_of_peak), (Some(2520.0), Some(0.5)));
+        assert_eq!(ours.peak_memory_bytes, Some(200 << 20));
+        // 1.0 / 0.2, 1.2 / 0.4, 1.2 / 0.3.
+        assert_eq!((theirs.contender, theirs.ratio), (Contender::Pytorch, Some(4.0)));
+        assert_eq!(theirs.peak_memory_bytes, None);
+        // Evaluation is one pass.
+        assert_eq!(groups[1].figures[0].gflops, Some(2.0 * 126.0 / 0.1));
+    }
+
+    #[test]
+    fn layers_are_medians_over_processes() {
+        let record = record();
+        let layers = layers(&record, "alexnet", Phase::Train);
+        assert_eq!(layers.len(), 2);
+        assert_eq!((layers[0].path.as_str(), layers[0].forward_seconds), ("features.0", 0.02));
+        assert_eq!((layers[0].backward_seconds, layers[1].backward_seconds), (Some(0.04), None));
+        assert_eq!(super::layers(&record, "alexnet", Phase::Eval), []);
+    }
+}

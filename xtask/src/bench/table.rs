@@ -1,0 +1,374 @@
+//! A record as Markdown, and the part of README.md that shows the newest one.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use pointwise_report::{Align, Table};
+
+use super::{
+    contender::{Contender, Phase},
+    record::{FOLDER, Record},
+    summary::{Figures, Group, groups, layers},
+};
+
+/// The lines of README.md that the part stands between.
+const START: &str = "<!-- benchmark -->";
+const END: &str = "<!-- /benchmark -->";
+
+/// What stands where there is no figure.
+const NONE: &str = "-";
+
+/// The record for README.md: our figures beside the ratios, everybody's figures, and what was measured how.
+pub(crate) fn markdown(record: &Record, file: &str) -> String {
+    let groups = groups(record);
+    let mut text = ours(&groups).markdown();
+    text += "\n";
+    text += &everybody(record, &groups).markdown();
+    text += "\n";
+    text += &provenance(record, file);
+    text
+}
+
+/// A line for each network and phase: ours, and how many times as long the others take.
+fn ours(groups: &[Group]) -> Table {
+    let peers = &Contender::ALL[1..];
+    let with_peak =
+        groups.iter().flat_map(|group| &group.figures).any(|figures| figures.share_of_peak.is_some());
+    let mut titles = vec![
+        ("network".to_owned(), Align::Left),
+        ("step".to_owned(), Align::Left),
+        ("ms".to_owned(), Align::Right),
+        ("fastest, slowest round".to_owned(), Align::Right),
+        ("images/s".to_owned(), Align::Right),
+        ("GF/s".to_owned(), Align::Right),
+    ];
+    if with_peak {
+        titles.push(("of peak".to_owned(), Align::Right));
+    }
+    titles.push(("memory".to_owned(), Align::Right));
+    titles.extend(peers.iter().map(|peer| (peer.title().to_owned(), Align::Right)));
+    let mut table = Table::new(titles.iter().map(|(title, align)| (title.as_str(), *align)));
+    for group in groups {
+        let of = |contender| group.figures.iter().find(|figures| figures.contender == contender);
+        let ours = of(Contender::Pointwise);
+        let show = |figure: &dyn Fn(&Figures) -> Option<String>| ours.and_then(figure).unwrap_or(NONE.into());
+        let mut cells = vec![
+            format!("`{}`", group.model),
+            step(group.phase).to_owned(),
+            show(&|ours| Some(milliseconds(ours.seconds))),
+            show(&|ours| Some(format!("{}, {}", milliseconds(ours.least), milliseconds(ours.most)))),
+            show(&|ours| Some(format!("{:.0}", ours.images_per_second))),
+            show(&|ours| Some(format!("{:.0}", ours.gflops?))),
+        ];
+        if with_peak {
+            cells.push(show(&|ours| Some(format!("{:.0} %", 100.0 * ours.share_of_peak?))));
+        }
+        cells.push(show(&|ours| Some(memory(ours.peak_memory_bytes?))));
+        cells.extend(peers.iter().map(|&peer| {
+            let ratio = of(peer).and_then(|figures| figures.ratio);
+            ratio.map_or(NONE.into(), times)
+        }));
+        table.row(cells);
+    }
+    table
+}
+
+/// A line for each network and phase: milliseconds and memory of every contender.
+fn everybody(record: &Record, groups: &[Group]) -> Table {
+    let entered =
+        |contender: &Contender| record.contenders.iter().any(|entered| entered.contender == *contender);
+    let contenders: Vec<Contender> = Contender::ALL.into_iter().filter(entered).collect();
+    let fixed = [("network", Align::Left), ("step", Align::Left)];
+    let titles = contenders.iter().map(|contender| (contender.title(), Align::Right));
+    let mut table = Table::new(fixed.into_iter().chain(titles));
+    for group in groups {
+        let mut cells = vec![format!("`{}`", group.model), step(group.phase).to_owned()];
+        cells.extend(contenders.iter().map(|&contender| {
+            let Some(figures) = group.figures.iter().find(|figures| figures.contender == contender) else {
+                return NONE.into();
+            };
+            let seconds = format!("{} ms", milliseconds(figures.seconds));
+            figures.peak_memory_bytes.map_or(seconds.clone(), |bytes| format!("{seconds}, {}", memory(bytes)))
+        }));
+        table.row(cells);
+    }
+    table
+}
+
+/// Sentences without which the figures mean little.
+fn provenance(record: &Record, file: &str) -> String {
+    let date = record.started.split('T').next().unwrap_or_default();
+    let mut text = format!(
+        "A step is a whole batch of {}, with loss and optimizer where it trains. {}, {}, {} for everybody, {date}. Each figure is \
+         a median over {} of a median over steps; in a round every program runs once, in an order that rotates. \
+         The columns behind the memory say how many times as long the others take in the same round. GF/s count direct \
+         convolutions: two operations a multiply-accumulate, three passes in training. Memory is the largest resident set of \
+         the whole process, libraries included.\n\n",
+        record.batch,
+        record.processor,
+        record.os,
+        count(record.threads, "thread"),
+        count(record.rounds, "round")
+    );
+    let entered: Vec<String> = record
+        .contenders
+        .iter()
+        .map(|entered| {
+            let version = entered.version.as_deref().unwrap_or("of unknown version");
+            let (title, detail) = (entered.contender.title(), &entered.detail);
+            let (warmup, steps) = (entered.warmup, entered.steps);
+            format!("{title} {version} ({detail}; {warmup} + {steps} steps)")
+        })
+        .collect();
+    text += &format!("Timed, with steps before and on the clock: {}. ", entered.join(", "));
+    if !record.skipped.is_empty() {
+        let skipped: Vec<&str> = record.skipped.iter().map(|skipped| skipped.contender.title()).collect();
+        text += &format!("Not there: {}. ", skipped.join(", "));
+    }
+    if !record.failures.is_empty() {
+        text += &format!("Processes that failed: {}. ", record.failures.len());
+    }
+    let compiler = record.rustc.as_deref().unwrap_or("an unknown rustc");
+    let commit = record.commit.as_deref().map_or("an unknown commit".to_owned(), |commit| {
+        let short = commit.get(..7).unwrap_or(commit);
+        format!("commit {short}{}", if record.dirty { " with changes" } else { "" })
+    });
+    text += &format!(
+        "Built by {compiler}, the other Rust programs with `{}`. Every row: [{FOLDER}/{file}]({FOLDER}/{file}), by `{}` at {commit}.\n",
+        record.peer_flags, record.command
+    );
+    text
+}
+
+/// The layers of our engine, for a terminal.
+pub(crate) fn layer_tables(record: &Record) -> String {
+    let mut text = String::new();
+    for Group { model, phase, .. } in groups(record) {
+        let layers = layers(record, &model, phase);
+        if layers.is_empty() {
+            continue;
+        }
+        let right = |title| (title, Align::Right);
+        let titles = [right("forward ms"), right("backward ms"), right("GFLOP"), right("GF/s")];
+        let mut table = Table::new([("layer", Align::Left)].into_iter().chain(titles));
+        for layer in layers {
+            let seconds = layer.forward_seconds + layer.backward_seconds.unwrap_or(0.0);
+            table.row([
+                layer.path,
+                format!("{:.2}", 1e3 * layer.forward_seconds),
+                layer.backward_seconds.map_or(NONE.into(), |seconds| format!("{:.2}", 1e3 * seconds)),
+                layer.gflop.map_or(NONE.into(), |gflop| format!("{gflop:.2}")),
+                layer.gflop.map_or(NONE.into(), |gflop| format!("{:.0}", gflop / seconds)),
+            ]);
+        }
+        text += &format!("{model}, {}\n{}\n", step(phase), table.plain());
+    }
+    text
+}
+
+fn step(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Train => "training",
+        Phase::Eval => "evaluation",
+    }
+}
+
+fn count(number: u32, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn milliseconds(seconds: f64) -> String {
+    let milliseconds = 1e3 * seconds;
+    if milliseconds < 9.95 { format!("{milliseconds:.1}") } else { format!("{milliseconds:.0}") }
+}
+
+fn memory(bytes: u64) -> String {
+    format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn times(ratio: f64) -> String {
+    if ratio < 9.95 { format!("{ratio:.2}x") } else { format!("{ratio:.1}x") }
+}
+
+/// README.md's text with the part between the markers replaced.
+///
+/// # Errors
+/// If there is not one pair of markers.
+pub(crate) fn replace_part(readme: &str, part: &str) -> anyhow::Result<String> {
+    let Some((before, _, after)) = split(readme)? else {
+        bail!("README.md has no place for the table: add the lines `{START}` and `{END}`");
+    };
+    Ok(format!("{before}{START}\n\n{part}\n{END}{after}"))
+}
+
+/// What stands before, between and behind the markers; `None` when there are none.
+fn split(readme: &str) -> anyhow::Result<Option<(&str, &str, &str)>> {
+    if readme.matches(START).count() > 1 || readme.matches(END).count() > 1 {
+        bail!("README.md has `{START}` or `{END}` more than once: leave one of each");
+    }
+    let Some((before, rest)) = readme.split_once(START) else {
+        match readme.contains(END) {
+            true => bail!("README.md has `{END}` without `{START}`: add it"),
+            false => return Ok(None),
+        }
+    };
+    let (part, after) = rest
+        .split_once(END)
+        .with_context(|| format!("README.md has `{START}` without `{END}` behind it: add it"))?;
+    Ok(Some((before, part, after)))
+}
+
+/// The name of a record's file, for links.
+pub(crate) fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{record::newest, root, testing::record};
+
+    #[test]
+    fn a_record_is_two_tables_and_what_was_measured() {
+        let text = markdown(&record(), "a.json");
+        let lines: Vec<&str> = text.lines().collect();
+        let cells =
+            |line: &str| -> Vec<String> { line.split('|').map(|cell| cell.trim().to_owned()).collect() };
+        assert_eq!(
+            cells(lines[0])[1..13],
+            [
+                "network",
+                "step",
+                "ms",
+                "fastest, slowest round",
+                "images/s",
+                "GF/s",
+                "of peak",
+                "memory",
+                "PyTorch",
+                "PyTorch channels_last",
+                "candle",
+                "burn"
+            ]
+        );
+        assert_eq!(
+            cells(lines[2])[1..13],
+            [
+                "`alexnet`",
+                "training",
+                "300",
+                "200, 400",
+                "420",
+                "2520",
+                "50 %",
+                "200 MiB",
+                "4.00x",
+                "-",
+                "-",
+                "-"
+            ]
+        );
+        assert_eq!(
+            cells(lines[3])[1..13],
+            [
+                "`alexnet`",
+                "evaluation",
+                "100",
+                "100, 100",
+                "1260",
+                "2520",
+                "50 %",
+                "90 MiB",
+                "2.50x",
+                "-",
+                "-",
+                "-"
+            ]
+        );
+        assert_eq!(cells(lines[7])[1..5], ["`alexnet`", "training", "300 ms, 200 MiB", "1200 ms"]);
+        for part in [
+            "a whole batch of 126",
+            "Some CPU, linux x86_64, 2 threads for everybody, 2026-01-31",
+            "median over 3 rounds",
+            "pointwise 1.2.3 (a detail; 2 + 3 steps), PyTorch 1.2.3 (a detail; 2 + 1 steps)",
+            "Not there: burn.",
+            "[data/benchmarks/a.json](data/benchmarks/a.json)",
+            "at commit 0123456.",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        let mut other = record();
+        other.dirty = true;
+        other.rows.iter_mut().for_each(|entry| entry.row.peak_gflops = None);
+        let text = markdown(&other, "a.json");
+        assert!(text.contains("at commit 0123456 with changes.") && !text.contains("of peak"), "{text}");
+    }
+
+    #[test]
+    fn layers_are_shown_where_they_were_timed() {
+        assert_eq!(
+            layer_tables(&record()),
+            "alexnet, training\n\
+             layer       forward ms  backward ms  GFLOP  GF/s\n\
+             features.0       20.00        40.00  12.00   200\n\
+             features.2        1.00            -      -     -\n\n"
+        );
+    }
+
+    #[test]
+    fn numbers_keep_three_digits() {
+        assert_eq!([0.001_23, 0.009_96, 1.2345].map(milliseconds), ["1.2", "10", "1234"]);
+        assert_eq!([0.5, 9.94, 9.96, 31.26].map(times), ["0.50x", "9.94x", "10.0x", "31.3x"]);
+    }
+
+    #[test]
+    fn only_the_part_between_the_markers_is_replaced() {
+        let readme = format!("a\n{START}\nold\n{END}\nb\n");
+        let once = replace_part(&readme, "new\n").unwrap();
+        assert_eq!(once, format!("a\n{START}\n\nnew\n\n{END}\nb\n"));
+        assert_eq!(replace_part(&once, "new\n").unwrap(), once);
+        for (readme, says) in [
+            ("a".to_owned(), "no place for the table"),
+            (format!("{START}\n"), "without `<!-- /benchmark -->` behind it"),
+            (format!("{END}\n{START}\n"), "without `<!-- /benchmark -->` behind it"),
+            (format!("{END}\n"), "without `<!-- benchmark -->`"),
+            (format!("{START}{END}{START}{END}"), "more than once"),
+        ] {
+            let error = replace_part(&readme, "new").unwrap_err().to_string();
+            assert!(error.contains(says), "{readme}: {error}");
+        }
+    }
+
+    /// `cargo xtask bench --update-readme` mends it.
+    #[test]
+    fn the_readme_shows_the_newest_record() {
+        let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+        if split(&readme).unwrap().is_none() {
+            return;
+        }
+        let path = newest(&root().join(FOLDER)).unwrap();
+        let part = markdown(&Record::read(&path).unwrap(), &file_name(&path));
+        assert_eq!(
+            replace_part(&readme, &part).unwrap(),
+            readme,
+            "README.md is not as {} has it",
+            path.display()
+        );
+    }
+
+    /// A record says nothing of the machine but its processor and its system.
+    #[test]
+    fn committed_records_are_readable_and_name_no_paths() {
+        for entry in std::fs::read_dir(root().join(FOLDER)).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                let record = Record::read(&path).unwrap();
+                assert_eq!(record.file_name(), file_name(&path));
+                let text = std::fs::read_to_string(&path).unwrap();
+                for part in ["/home/", "/root/", "/Users/", "/tmp/", "\\\\Users"] {
+                    assert!(!text.contains(part), "{} holds {part}", path.display());
+                }
+            }
+        }
+    }
+}

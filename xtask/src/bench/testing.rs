@@ -1,0 +1,82 @@
+//! A made-up record.
+
+use super::{
+    contender::{Contender, PEER_FLAGS, Phase},
+    record::{Entered, Entry, LayerTime, Record, Row, Skipped},
+};
+
+/// Three rounds of ours and PyTorch's training, one of evaluation.
+pub(crate) fn record() -> Record {
+    let row = |contender, phase, seconds: &[f64]| Row {
+        contender,
+        version: Some("1.2.3".into()),
+        model: "alexnet".into(),
+        phase,
+        batch: 126,
+        threads: 2,
+        seconds: seconds.into(),
+        peak_memory_bytes: None,
+        detail: "a detail".into(),
+        macs_per_image: None,
+        peak_gflops: None,
+        layers: None,
+    };
+    let ours = |phase, seconds: &[f64], memory: u64| Row {
+        peak_memory_bytes: Some(memory << 20),
+        macs_per_image: Some(1_000_000_000),
+        peak_gflops: Some(5040.0),
+        ..row(Contender::Pointwise, phase, seconds)
+    };
+    let timed = |seconds: &[f64], memory, forward: f64| Row {
+        layers: Some(vec![
+            LayerTime {
+                path: "features.0".into(),
+                forward_seconds: forward,
+                backward_seconds: Some(2.0 * forward),
+                gflop: Some(12.0),
+            },
+            LayerTime {
+                path: "features.2".into(),
+                forward_seconds: 0.001,
+                backward_seconds: None,
+                gflop: None,
+            },
+        ]),
+        ..ours(Phase::Train, seconds, memory)
+    };
+    let entry = |round, place, row| Entry { round, place, row };
+    let entered = |contender, warmup, steps| Entered {
+        contender,
+        version: Some("1.2.3".into()),
+        detail: "a detail".into(),
+        warmup,
+        steps,
+    };
+    Record {
+        command: "cargo xtask bench --threads 2 --rounds 3 --steps 3".into(),
+        commit: Some("0123456789abcdef".into()),
+        dirty: false,
+        started: "2026-01-31T12:00:00Z".into(),
+        processor: "Some CPU".into(),
+        os: "linux x86_64".into(),
+        cores: 2,
+        threads: 2,
+        batch: 126,
+        rounds: 3,
+        rustc: Some("rustc 1.95.0".into()),
+        peer_flags: PEER_FLAGS.into(),
+        contenders: vec![entered(Contender::Pointwise, 2, 3), entered(Contender::Pytorch, 2, 1)],
+        skipped: vec![Skipped { contender: Contender::Burn, reason: "it is not built".into() }],
+        failures: Vec::new(),
+        rows: vec![
+            entry(1, 1, timed(&[0.1, 0.2, 7.0], 180, 0.01)),
+            entry(1, 2, row(Contender::Pytorch, Phase::Train, &[1.0])),
+            entry(1, 1, ours(Phase::Eval, &[0.1], 90)),
+            entry(1, 2, row(Contender::Pytorch, Phase::Eval, &[0.25])),
+            entry(2, 2, timed(&[0.4, 0.4, 0.4], 200, 0.03)),
+            entry(2, 1, row(Contender::Pytorch, Phase::Train, &[1.2])),
+            entry(3, 1, timed(&[0.3, 0.3, 0.3], 190, 0.02)),
+            entry(3, 2, row(Contender::Pytorch, Phase::Train, &[1.2])),
+        ],
+    }
+}

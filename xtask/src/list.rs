@@ -1,0 +1,74 @@
+//! Lists on the command line.
+
+use std::str::FromStr;
+
+use crate::plan::published;
+
+/// Values separated by commas: at least one, none twice.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct List<T>(pub(crate) Vec<T>);
+
+impl FromStr for List<u64> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        list(text, |part| part.parse().map_err(|_| format!("`{part}` is not a seed, a number from 0 up")))
+    }
+}
+
+impl FromStr for List<String> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = published().map_err(|error| error.to_string())?;
+        let known: Vec<&str> = known.networks.iter().map(|network| network.name.as_str()).collect();
+        list(text, |part| match known.contains(&part) {
+            true => Ok(part.to_owned()),
+            false => Err(format!("`{part}` is not a network of the study: choose from {}", known.join(", "))),
+        })
+    }
+}
+
+/// Takes such a list apart; `parse` says what is wrong with a part.
+pub(crate) fn list<T: PartialEq + ToString>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<List<T>, String> {
+    let mut values = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let value = parse(part)?;
+        if values.contains(&value) {
+            return Err(format!("{} is given twice", value.to_string()));
+        }
+        values.push(value);
+    }
+    Ok(List(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_taken_apart_and_checked() {
+        assert_eq!("42, 43".parse(), Ok(List(vec![42_u64, 43])));
+        assert_eq!("nin,alexnet".parse(), Ok(List(vec!["nin".to_owned(), "alexnet".to_owned()])));
+        for (text, says) in [
+            ("", "`` is not a seed"),
+            ("1,", "`` is not a seed"),
+            ("1,1", "1 is given twice"),
+            ("-1", "`-1` is not"),
+        ] {
+            let error = text.parse::<List<u64>>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        for (text, says) in [
+            ("vgg", "choose from alexnet_plain, alexnet, nin"),
+            ("nin,nin", "nin is given twice"),
+            ("", "``"),
+        ] {
+            let error = text.parse::<List<String>>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}
