@@ -109,6 +109,9 @@ pub(crate) struct Row {
 pub(crate) struct LayerTime {
     /// The layer's place, such as `features.4`.
     pub(crate) path: String,
+    /// How the engine computes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) method: Option<String>,
     pub(crate) forward_seconds: f64,
     /// `None` in evaluation.
     #[serde(default)]
@@ -240,12 +243,13 @@ mod tests {
         let more = LINE.replace(
             "\"detail\"",
             r#""macs_per_image":7,"peak_gflops":140.5,"warmup":2,
-               "layers":[{"path":"features.0","forward_seconds":0.5,"backward_seconds":1.0,"gflop":2.0},
+               "layers":[{"path":"features.0","method":"patches","forward_seconds":0.5,"backward_seconds":1.0,"gflop":2.0},
                          {"path":"features.1","forward_seconds":0.25}],"detail""#,
         );
         let row = Row::parse(more.as_bytes()).unwrap();
         assert_eq!((row.macs_per_image, row.peak_gflops), (Some(7), Some(140.5)));
         let layers = row.layers.unwrap();
+        assert_eq!((layers[0].method.as_deref(), &layers[1].method), (Some("patches"), &None));
         assert_eq!((layers[0].backward_seconds, layers[1].backward_seconds), (Some(1.0), None));
     }
 

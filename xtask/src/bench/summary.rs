@@ -41,6 +41,7 @@ pub(crate) struct Figures {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct LayerFigures {
     pub(crate) path: String,
+    pub(crate) method: Option<String>,
     pub(crate) forward_seconds: f64,
     pub(crate) backward_seconds: Option<f64>,
     pub(crate) gflop: Option<f64>,
@@ -126,16 +127,17 @@ pub(crate) fn layers(record: &Record, model: &str, phase: Phase) -> Vec<LayerFig
     let of = |path: &str| -> Vec<&LayerTime> {
         rows.iter().flat_map(|row| row.iter()).filter(|layer| layer.path == path).collect()
     };
-    let figures = |path: &str| {
-        let times = of(path);
+    let figures = |layer: &LayerTime| {
+        let times = of(&layer.path);
         Some(LayerFigures {
-            path: path.to_owned(),
+            path: layer.path.clone(),
+            method: layer.method.clone(),
             forward_seconds: median(times.iter().map(|time| time.forward_seconds))?,
             backward_seconds: median(times.iter().filter_map(|time| time.backward_seconds)),
             gflop: median(times.iter().filter_map(|time| time.gflop)),
         })
     };
-    first.iter().filter_map(|layer| figures(&layer.path)).collect()
+    first.iter().filter_map(figures).collect()
 }
 
 /// The middle value, or the mean of the middle two; `None` of nothing.

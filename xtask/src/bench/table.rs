@@ -150,11 +150,13 @@ pub(crate) fn layer_tables(record: &Record) -> String {
         }
         let right = |title| (title, Align::Right);
         let titles = [right("forward ms"), right("backward ms"), right("GFLOP"), right("GF/s")];
-        let mut table = Table::new([("layer", Align::Left)].into_iter().chain(titles));
+        let words = [("layer", Align::Left), ("method", Align::Left)];
+        let mut table = Table::new(words.into_iter().chain(titles));
         for layer in layers {
             let seconds = layer.forward_seconds + layer.backward_seconds.unwrap_or(0.0);
             table.row([
                 layer.path,
+                layer.method.unwrap_or(NONE.into()),
                 format!("{:.2}", 1e3 * layer.forward_seconds),
                 layer.backward_seconds.map_or(NONE.into(), |seconds| format!("{:.2}", 1e3 * seconds)),
                 layer.gflop.map_or(NONE.into(), |gflop| format!("{gflop:.2}")),
@@ -309,9 +311,9 @@ mod tests {
         assert_eq!(
             layer_tables(&record()),
             "alexnet, training\n\
-             layer       forward ms  backward ms  GFLOP  GF/s\n\
-             features.0       20.00        40.00  12.00   200\n\
-             features.2        1.00            -      -     -\n\n"
+             layer       method   forward ms  backward ms  GFLOP  GF/s\n\
+             features.0  patches       20.00        40.00  12.00   200\n\
+             features.2  -              1.00            -      -     -\n\n"
         );
     }
 

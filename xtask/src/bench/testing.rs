@@ -31,12 +31,14 @@ pub(crate) fn record() -> Record {
         layers: Some(vec![
             LayerTime {
                 path: "features.0".into(),
+                method: Some("patches".into()),
                 forward_seconds: forward,
                 backward_seconds: Some(2.0 * forward),
                 gflop: Some(12.0),
             },
             LayerTime {
                 path: "features.2".into(),
+                method: None,
                 forward_seconds: 0.001,
                 backward_seconds: None,
                 gflop: None,
