@@ -13,7 +13,7 @@ use crate::{
 /// Every crate of the workspace, with those that it may depend on. What the table lacks is not allowed.
 const ALLOWED: [(&str, &[&str]); 11] = [
     ("pointwise-random", &[]),
-    ("pointwise-kernels", &["pointwise-random"]),
+    ("pointwise-kernels", &[]),
     ("pointwise-runs", &[]),
     ("pointwise-data", &["pointwise-random"]),
     ("pointwise-models", &["pointwise-random"]),

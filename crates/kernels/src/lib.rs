@@ -3,7 +3,7 @@
 //! * [`Convolution`]: forward and both gradients, by Winograd's minimal filtering, as a matrix product, or by im2col, as
 //!   [`Method::choose`] says; [`Epilogue`]: BatchNorm's scale and shift, ReLU and 2x2 maximum pooling in one pass each way.
 //! * [`image_moments`] and [`BatchStatistics`]: BatchNorm's statistics, safe against cancellation.
-//! * [`softmax_cross_entropy`], [`adam`], [`Dropout`], [`global_average`], and the layouts between.
+//! * [`softmax_cross_entropy`], [`adam`], [`global_average`], and the layouts between.
 //!
 //! Maps are channels-last, `(rows, columns, channels)`, with the channels [`padded`] to a multiple of 16 by zeros. Every result is the
 //! same, bit for bit, for every number of threads; the threads are those of the current rayon pool. Instructions are chosen at
@@ -55,7 +55,7 @@ pub use convolution::{
 };
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;
-pub use maps::{Dropout, global_average, global_average_adjoint, to_channels_last, to_planar};
+pub use maps::{global_average, global_average_adjoint, to_channels_last, to_planar};
 pub use memory::Buffer;
 pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
 pub use peak::peak_gflops;

@@ -1,7 +1,6 @@
-//! Layouts, averages and dropout of single images.
+//! Layouts and averages of single images.
 
 use crate::convolution::padded;
-use pointwise_random::{Purpose, block, unit_f32};
 
 /// `(C, pixels)` to `(pixels, padded(C))`, zeros beyond the channels.
 ///
@@ -63,45 +62,6 @@ pub fn global_average_adjoint(mean: &[f32], image: &mut [f32]) {
     for pixel in image.chunks_exact_mut(channels) {
         for (x, mean) in pixel.iter_mut().zip(mean) {
             *x = mean * share;
-        }
-    }
-}
-
-/// Where a dropout mask is used: the same place draws the same mask.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Dropout {
-    /// Probability of zero, in `[0, 1)`.
-    pub p: f64,
-    /// Seed of the run.
-    pub seed: u64,
-    /// Training step, from 0.
-    pub step: u64,
-    /// Number of the dropout layer in its network, from 0.
-    pub layer: u32,
-}
-
-impl Dropout {
-    /// The factors, 0 or `1 / (1 - p)`, of the elements from number `first` on, counted through the batch in `(N, C, H, W)` order.
-    ///
-    /// Element `i` is kept when word `i % 4` of block `layer << 32 | i / 4` of stream `step`, as a number in `[0, 1)`, is at least
-    /// `p`.
-    pub fn factors(&self, first: usize, factors: &mut [f32]) {
-        let scale = (1.0 / (1.0 - self.p)) as f32;
-        let threshold = self.p as f32;
-        let factor = |word: u32| if unit_f32(word) >= threshold { scale } else { 0.0 };
-        let words = |group: usize| {
-            let index = u64::from(self.layer) << 32 | group as u64;
-            block(self.seed, Purpose::Dropout, self.step as u32, index)
-        };
-        let head = (first.next_multiple_of(4) - first).min(factors.len());
-        let (begin, rest) = factors.split_at_mut(head);
-        for (i, target) in begin.iter_mut().enumerate() {
-            *target = factor(words(first / 4)[(first + i) % 4]);
-        }
-        for (i, targets) in rest.chunks_mut(4).enumerate() {
-            for (target, word) in targets.iter_mut().zip(words((first + head) / 4 + i)) {
-                *target = factor(word);
-            }
         }
     }
 }

@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use pointwise_kernels::{
-    AdamStep, Affine, BatchStatistics, Dropout, Epilogue, EpilogueShape, GradientAffine, Isa, MOMENT_ROWS,
-    adam, global_average, global_average_adjoint, image_moments, padded, softmax_cross_entropy,
-    to_channels_last, to_planar,
+    AdamStep, Affine, BatchStatistics, Epilogue, EpilogueShape, GradientAffine, Isa, MOMENT_ROWS, adam,
+    global_average, global_average_adjoint, image_moments, padded, softmax_cross_entropy, to_channels_last,
+    to_planar,
 };
-use pointwise_random::{Purpose, Stream, block, unit_f32};
+use pointwise_random::{Purpose, Stream};
 
 /// A handful of roundings of `f32`.
 const FEW_ROUNDINGS: f64 = 1e-6;
@@ -257,27 +257,6 @@ fn adam_follows_the_paper() {
             assert_eq!((zeros, m, v), (vec![0.0; 16], vec![0.0; 16], vec![0.0; 16]));
         }
     }
-}
-
-#[test]
-fn dropout_draws_by_place_alone() {
-    let dropout = Dropout { p: 0.3, seed: 42, step: 7, layer: 2 };
-    let mut whole = vec![f32::NAN; 1003];
-    dropout.factors(0, &mut whole);
-    let scale = (1.0f64 / 0.7) as f32;
-    for (i, factor) in whole.iter().enumerate() {
-        let word = block(42, Purpose::Dropout, 7, 2 << 32 | (i / 4) as u64)[i % 4];
-        assert_eq!(*factor, if unit_f32(word) >= 0.3 { scale } else { 0.0 }, "{i}");
-    }
-    // In whatever pieces.
-    for (first, len) in [(0, 1), (1, 2), (3, 1), (2, 9), (501, 502), (4, 4), (1003, 0)] {
-        let mut part = vec![f32::NAN; len];
-        dropout.factors(first, &mut part);
-        assert_eq!(part, whole[first..first + len], "{first}");
-    }
-    let kept = whole.iter().filter(|factor| **factor > 0.0).count() as f64 / 1003.0;
-    // Four standard errors.
-    assert!((kept - 0.7).abs() < 4.0 * (0.21f64 / 1003.0).sqrt(), "{kept}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! A description turned into candle-nn modules.
 
 use crate::network::{BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Layer, Network, PlacedLayer};
-use crate::ops::{self, DropoutPlace};
+use crate::ops;
 use candle_core::{Result, Tensor};
 use candle_nn::{
     BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, Linear, Module, ModuleT, VarBuilder, batch_norm,
     conv2d, linear,
 };
+use pointwise_random::Dropout;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A network in candle-nn: `(N, C, H, W)` f32 images, normalised, to `(N, classes)` f32 logits.
@@ -99,9 +100,7 @@ impl Model {
                 Stage::Relu => ops::relu(&x)?,
                 Stage::MaxPool2d => ops::max_pool2d(&x)?,
                 Stage::Dropout { p, layer } => match step {
-                    Some(step) => {
-                        ops::dropout(&x, *p, DropoutPlace { seed: self.seed, step, layer: *layer })?
-                    }
+                    Some(step) => ops::dropout(&x, Dropout { p: *p, seed: self.seed, step, layer: *layer })?,
                     None => x,
                 },
                 Stage::Linear(linear) => linear.forward(&x)?,

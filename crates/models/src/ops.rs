@@ -7,7 +7,7 @@
 //! Each is composed of candle operations whose gradients are right, so that autograd works through them.
 
 use candle_core::{Result, Tensor};
-use pointwise_random::{Purpose, block, unit_f32};
+use pointwise_random::Dropout;
 
 /// `max(x, 0)`, any shape; the gradient where `x <= 0` is zero. NaN stays NaN.
 ///
@@ -49,45 +49,17 @@ pub fn max_pool2d(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// Where a dropout mask is used: the same place draws the same mask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DropoutPlace {
-    /// Seed of the run.
-    pub seed: u64,
-    /// Training step, from 0.
-    pub step: u64,
-    /// Number of the dropout layer in its network, from 0.
-    pub layer: u32,
-}
-
-/// Zeroes elements with probability `p` and scales the others by `1 / (1 - p)`; any shape.
-///
-/// Element `i` of the flattened tensor is kept when [`unit_f32`] of word `i % 4` of block `layer << 32 | i / 4` of stream
-/// `step` is at least `p`.
+/// Zeroes elements with probability `dropout.p` and scales the others by `1 / (1 - p)`; any shape.
 ///
 /// # Errors
 /// candle's, when the device fails.
-pub fn dropout(x: &Tensor, p: f64, place: DropoutPlace) -> Result<Tensor> {
-    if p == 0.0 {
+pub fn dropout(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
+    if dropout.p == 0.0 {
         return Ok(x.clone());
     }
-    let mask = dropout_mask(x.elem_count(), p, place);
-    x.mul(&Tensor::from_vec(mask, x.shape(), x.device())?)
-}
-
-/// The factors of [`dropout`]: 0 or `1 / (1 - p)`.
-#[must_use]
-pub fn dropout_mask(len: usize, p: f64, place: DropoutPlace) -> Vec<f32> {
-    let scale = (1.0 / (1.0 - p)) as f32;
-    let threshold = p as f32;
-    let mut mask = Vec::with_capacity(len.next_multiple_of(4));
-    for group in 0..len.div_ceil(4) as u64 {
-        let index = u64::from(place.layer) << 32 | group;
-        let words = block(place.seed, Purpose::Dropout, place.step as u32, index);
-        mask.extend(words.map(|word| if unit_f32(word) >= threshold { scale } else { 0.0 }));
-    }
-    mask.truncate(len);
-    mask
+    let mut factors = vec![0.0; x.elem_count()];
+    dropout.factors(0, &mut factors);
+    x.mul(&Tensor::from_vec(factors, x.shape(), x.device())?)
 }
 
 #[cfg(test)]
@@ -163,38 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn dropout_keeps_its_share_and_repeats() {
-        let place = DropoutPlace { seed: 42, step: 7, layer: 1 };
-        let len = 100_001;
-        for p in [0.1, 0.5, 0.9] {
-            let mask = dropout_mask(len, p, place);
-            assert_eq!(mask.len(), len);
-            let kept = mask.iter().filter(|factor| **factor != 0.0).count() as f64;
-            // Six standard deviations of the binomial.
-            let tolerance = 6.0 * (len as f64 * p * (1.0 - p)).sqrt();
-            assert!((kept - len as f64 * (1.0 - p)).abs() < tolerance, "{kept} of {len} kept at {p}");
-            assert!(mask.iter().all(|factor| *factor == 0.0 || *factor == (1.0 / (1.0 - p)) as f32));
-            assert_eq!(mask, dropout_mask(len, p, place));
-            assert_eq!(mask[..50], dropout_mask(50, p, place));
-        }
-        let mask = dropout_mask(64, 0.5, place);
-        for other in [
-            DropoutPlace { step: 8, ..place },
-            DropoutPlace { layer: 0, ..place },
-            DropoutPlace { seed: 43, ..place },
-        ] {
-            assert_ne!(mask, dropout_mask(64, 0.5, other), "{other:?}");
-        }
-    }
-
-    #[test]
     fn dropout_scales_values_and_gradients_alike() {
-        let place = DropoutPlace { seed: 1, step: 0, layer: 0 };
+        let place = Dropout { p: 0.5, seed: 1, step: 0, layer: 0 };
         let x = var(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]);
-        let y = dropout(&x, 0.5, place).unwrap();
-        let mask = dropout_mask(6, 0.5, place);
-        let expected: Vec<f32> = mask.iter().enumerate().map(|(i, m)| m * (i as f32 + 1.0)).collect();
+        let y = dropout(&x, place).unwrap();
+        let mut factors = [f32::NAN; 6];
+        place.factors(0, &mut factors);
+        let expected: Vec<f32> = factors.iter().enumerate().map(|(i, m)| m * (i as f32 + 1.0)).collect();
         assert_eq!(y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
-        assert_eq!(gradient(&x, &y, &[1.0; 6]), mask);
+        assert_eq!(gradient(&x, &y, &[1.0; 6]), factors);
     }
 }

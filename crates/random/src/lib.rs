@@ -24,6 +24,10 @@
 //! assert_eq!(order.len(), 50_000);
 //! ```
 
+mod dropout;
+
+pub use dropout::Dropout;
+
 use rand_core::{Infallible, TryRng};
 
 /// What a random number is for. Numbers for different purposes are independent.

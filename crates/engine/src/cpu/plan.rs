@@ -5,10 +5,11 @@ use super::block::{Block, Norm, Weighted};
 use super::parameters::Parameters;
 use crate::{Array, EngineError};
 use pointwise_kernels::{
-    Buffer, ConvShape, Convolution, Dropout, Epilogue, EpilogueShape, InputGradient, Isa, Workspace,
-    global_average, global_average_adjoint, padded, to_channels_last, to_planar,
+    Buffer, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, Workspace, global_average,
+    global_average_adjoint, padded, to_channels_last, to_planar,
 };
 use pointwise_models::{Layer, Network, PlacedLayer};
+use pointwise_random::Dropout;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
