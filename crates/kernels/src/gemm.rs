@@ -17,10 +17,13 @@ pub(crate) const PANEL: usize = 16;
 /// Longest run of `k` between two visits of a tile of the result: a panel pair of it, 32 KiB, stays in the first cache level.
 const K_BLOCK: usize = 256;
 
+/// How many steps of `k` ahead a row-major right side is asked for.
+const PREFETCH_STEPS: usize = 8;
+
 /// Rows that share a pass over the panels: `ROW_BLOCK * K_BLOCK` floats, 240 KiB, stay in the second cache level.
 const ROW_BLOCK: usize = 240;
 
-/// Longest run of `k` in [`TransposedProduct`], whose panels are copied.
+/// Longest run of `k` in [`TransposedProduct`]: so many rows of `A`, up to 200 KiB, stay in the second cache level.
 pub(crate) const TRANSPOSED_K_BLOCK: usize = 128;
 
 /// `C = A B` or `C += A B`.
@@ -105,17 +108,9 @@ pub(crate) struct TransposedProduct {
     /// Floats between panels of `C`.
     pub(crate) c_panel: usize,
     pub(crate) accumulate: bool,
-    /// Room for [`TransposedProduct::scratch`] floats.
-    pub(crate) scratch: *mut f32,
 }
 
 impl TransposedProduct {
-    /// Floats of scratch memory for a result of `m` rows.
-    pub(crate) const fn scratch(m: usize) -> usize {
-        // Two panels of B, and A in groups of rows.
-        TRANSPOSED_K_BLOCK * (2 * PANEL + m)
-    }
-
     /// # Safety
     /// As [`Product::run_on`].
     pub(crate) unsafe fn run_on(self, isa: Isa) {
@@ -134,32 +129,11 @@ impl Kernel for TransposedProduct {
         let mut from = 0;
         loop {
             let k = k_block.min(self.k - from);
-            // SAFETY: inside the operands and the scratch memory, by the promise to `run_on`.
+            // SAFETY: inside the operands, by the promise to `run_on`.
             unsafe {
-                // Groups of ROWS columns of A, each contiguous: [m / ROWS][k][ROWS].
-                let packed_a = self.scratch.add(TRANSPOSED_K_BLOCK * 2 * PANEL);
-                let mut row = 0;
-                while row < self.m {
-                    let rows = S::ROWS.min(self.m - row);
-                    let target = packed_a.add(row * k);
-                    let source = self.a.add(from * self.lda + row);
-                    for t in 0..k {
-                        for r in 0..rows {
-                            *target.add(t * rows + r) = *source.add(t * self.lda + r);
-                        }
-                    }
-                    row += rows;
-                }
                 let mut column = 0;
                 while column < self.n {
                     let columns = tile.min(self.n - column);
-                    let source = self.b.add(from * self.ldb + column);
-                    for t in 0..k {
-                        for v in 0..columns / S::WIDTH {
-                            let x = simd.load(source.add(t * self.ldb + v * S::WIDTH));
-                            simd.store(self.scratch.add(t * columns + v * S::WIDTH), x);
-                        }
-                    }
                     let mut row = 0;
                     while row < self.m {
                         let rows = S::ROWS.min(self.m - row);
@@ -167,10 +141,10 @@ impl Kernel for TransposedProduct {
                             m: rows,
                             n: columns,
                             k,
-                            a: packed_a.add(row * k),
-                            lda: rows,
-                            b: self.scratch,
-                            ldb: columns,
+                            a: self.a.add(from * self.lda + row),
+                            lda: self.lda,
+                            b: self.b.add(from * self.ldb + column),
+                            ldb: self.ldb,
                             b_panel: PANEL,
                             c: self.c.add(column / PANEL * self.c_panel + row * PANEL),
                             ldc: PANEL,
@@ -286,9 +260,24 @@ impl Tiles {
             if S::WIDTH == PANEL { (self.b_panel, self.c_panel) } else { (S::WIDTH, S::WIDTH) };
         let mut sums = [[simd.zero(); VECTORS]; ROWS];
         let (mut a, mut b) = (self.a, self.b);
+        for r in 0..ROWS {
+            for v in 0..VECTORS {
+                simd.prefetch(self.c.wrapping_add(r * self.ldc + v * c_next));
+            }
+        }
         // SAFETY: k steps inside the operands, ROWS x VECTORS inside the result.
         unsafe {
-            for _ in 0..self.k {
+            for t in 0..self.k {
+                if COLUMNS {
+                    simd.prefetch(a.wrapping_add(2 * PANEL));
+                    for v in 0..VECTORS {
+                        simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
+                    }
+                } else if t % PANEL == 0 {
+                    for r in ROWS..2 * ROWS {
+                        simd.prefetch(a.wrapping_add(r * self.lda));
+                    }
+                }
                 let mut right = [simd.zero(); VECTORS];
                 for (v, right) in right.iter_mut().enumerate() {
                     *right = simd.load(b.add(v * b_next));
@@ -434,8 +423,7 @@ mod tests {
                 // SAFETY: as above.
                 unsafe { product.run_on(isa) };
                 close(&what, &c, &expected, 1.0);
-                // And into panels, by the product that copies its operands.
-                let mut scratch = vec![0.0; TransposedProduct::scratch(m)];
+                // And into panels.
                 let mut c = vec![f32::NAN; m * n];
                 for (accumulate, scale) in [(false, 1.0), (true, 2.0)] {
                     let product = TransposedProduct {
@@ -449,7 +437,6 @@ mod tests {
                         c: c.as_mut_ptr(),
                         c_panel: m * PANEL,
                         accumulate,
-                        scratch: scratch.as_mut_ptr(),
                     };
                     // SAFETY: as above.
                     unsafe { product.run_on(isa) };

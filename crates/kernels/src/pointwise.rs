@@ -81,15 +81,13 @@ impl Algorithm for Pointwise {
         if self.is_linear() {
             return WorkspaceNeed {
                 shared: self.weight_len() + batch * (self.inputs + self.outputs),
-                worker: TransposedProduct::scratch(self.inputs),
+                worker: 0,
             };
         }
         let run = self.run();
         WorkspaceNeed {
             shared: (1 + batch.div_ceil(GROUP)) * self.weight_len(),
-            worker: aligned(run * self.shape.input_len())
-                + aligned(run * self.shape.output_len())
-                + TransposedProduct::scratch(self.inputs),
+            worker: aligned(run * self.shape.input_len()) + aligned(run * self.shape.output_len()),
         }
     }
 
@@ -190,14 +188,7 @@ impl Pointwise {
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         let run = self.run();
         for_each(groups, &mut workspace.workers, |memory, group| {
-            let [rows, gradients, scratch] = carve(
-                memory,
-                [
-                    aligned(run * input_len),
-                    aligned(run * output_len),
-                    TransposedProduct::scratch(self.inputs),
-                ],
-            );
+            let [rows, gradients] = carve(memory, [aligned(run * input_len), aligned(run * output_len)]);
             let end = images.min((group + 1) * GROUP);
             for first in (group * GROUP..end).step_by(run) {
                 let count = run.min(end - first);
@@ -216,7 +207,6 @@ impl Pointwise {
                     c: partial.at(group * self.weight_len()),
                     c_panel: self.inputs * PANEL,
                     accumulate: first > group * GROUP,
-                    scratch: scratch.as_mut_ptr(),
                 };
                 partial.at((group + 1) * self.weight_len());
                 // SAFETY: `count` images of pixels, and every group has its own sums.
@@ -262,7 +252,7 @@ impl Pointwise {
         let panels = self.inputs / PANEL;
         let parts = shares(panels, workers);
         let target = Shared::new(weight_gradient);
-        for_each(parts, &mut workspace.workers, |memory, part| {
+        for_each_task(parts, |part| {
             let own = share(panels, parts, part);
             let first = own.start * PANEL;
             target.at((self.outputs / PANEL - 1) * self.inputs * PANEL + own.end * PANEL * PANEL);
@@ -277,7 +267,6 @@ impl Pointwise {
                 c: target.at(first * PANEL),
                 c_panel: self.inputs * PANEL,
                 accumulate: false,
-                scratch: memory[..TransposedProduct::scratch(own.len() * PANEL)].as_mut_ptr(),
             };
             // SAFETY: every task has its own rows of the gradient.
             unsafe { product.run_on(self.isa) };

@@ -123,6 +123,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn zero(self) -> Self::V {
         self.splat(0.0)
     }
+
+    /// Asks for the cache line at `p`, wherever it points: only the time of a later read depends on it.
+    #[inline(always)]
+    fn prefetch(self, _p: *const f32) {}
 }
 
 /// Arrays, which the compiler turns into the target's baseline vectors.
@@ -255,6 +259,11 @@ mod x86 {
             unsafe { _mm256_sqrt_ps(a) }
         }
         #[inline(always)]
+        fn prefetch(self, p: *const f32) {
+            // SAFETY: a prefetch never faults; SSE is part of x86-64.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
         fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
             // SAFETY: see above.
             unsafe { _mm256_fmadd_ps(a, b, c) }
@@ -315,6 +324,11 @@ mod x86 {
         fn sqrt(self, a: __m512) -> __m512 {
             // SAFETY: see above.
             unsafe { _mm512_sqrt_ps(a) }
+        }
+        #[inline(always)]
+        fn prefetch(self, p: *const f32) {
+            // SAFETY: a prefetch never faults; SSE is part of x86-64.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
         fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {

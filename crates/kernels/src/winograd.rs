@@ -175,8 +175,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
         WorkspaceNeed {
             shared: weights + A * A * (2 * stride(backward, self.inputs) + stride(backward, self.outputs)),
             worker: input
-                + (A * A * (stride(forward, self.inputs) + stride(forward, self.outputs)))
-                    .max(output + TransposedProduct::scratch(self.inputs)),
+                + (A * A * (stride(forward, self.inputs) + stride(forward, self.outputs))).max(output),
         }
     }
 
@@ -293,7 +292,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                 input(first + i, &mut image[..input_len]);
                 self.isa.run(InputTransform::<M, A, T>::new(&image[..input_len], map, v, i * tiles));
             });
-            for_each(A * A * shares, workers, |memory, task| {
+            for_each_task(A * A * shares, |task| {
                 let (frequency, share) = (task / shares, task % shares);
                 let panels = |channels: usize| {
                     let panels = channels / PANEL;
@@ -311,7 +310,6 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                     c: sums.at(frequency * self.weight_stride + columns.start * self.inputs * PANEL),
                     c_panel: self.inputs * PANEL,
                     accumulate: first > 0,
-                    scratch: memory[..TransposedProduct::scratch(self.inputs)].as_mut_ptr(),
                 };
                 // SAFETY: `v` and `m` hold the group's tiles and are only read now; each task has its own columns of the sums.
                 unsafe { product.run_on(self.isa) };

@@ -66,6 +66,7 @@ pub fn dropout(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
 mod tests {
     use super::*;
     use candle_core::{Device, Var};
+    use pointwise_random::{Purpose, block};
 
     fn var(values: &[f32], shape: &[usize]) -> Var {
         Var::from_vec(values.to_vec(), shape, &Device::Cpu).unwrap()
