@@ -76,7 +76,7 @@ impl DeviceName {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(ordinal) => Device::new_cuda(ordinal).map_err(|error| {
                 let reason = if cfg!(feature = "cuda") {
-                    message(&error)
+                    explained(&message(&error))
                 } else {
                     "this build has no CUDA (it needs the feature `cuda`)".to_owned()
                 };
@@ -86,9 +86,49 @@ impl DeviceName {
     }
 }
 
+/// What codes of NVIDIA's libraries mean to the user of this program; candle passes them on by name, inside its message.
+const CODES: [(&str, &str); 7] = [
+    // The code of the stand-ins that a build without CUDA links.
+    ("CUDA_ERROR_STUB_LIBRARY", "NVIDIA's driver, libcuda.so.1, is not installed or cannot be loaded"),
+    ("CUDA_ERROR_NO_DEVICE", "NVIDIA's driver finds no GPU"),
+    ("CUDA_ERROR_INVALID_DEVICE", "there is no GPU of that number"),
+    ("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "NVIDIA's driver and libcuda.so.1 are of different versions"),
+    ("CUDA_ERROR_OUT_OF_MEMORY", "the GPU has no memory left"),
+    ("CUBLAS_STATUS_NOT_INITIALIZED", "cuBLAS is not installed or cannot be loaded"),
+    ("CURAND_STATUS_INITIALIZATION_FAILED", "cuRAND is not installed or cannot be loaded"),
+];
+
+/// The message, or what it means where that is known.
+fn explained(message: &str) -> String {
+    let known = CODES.iter().find(|(code, _)| message.contains(code));
+    known.map_or_else(|| message.to_owned(), |(code, meaning)| format!("{meaning} ({code})"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_are_explained_and_other_messages_kept() {
+        assert_eq!(
+            explained("DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device is detected\")"),
+            "NVIDIA's driver finds no GPU (CUDA_ERROR_NO_DEVICE)"
+        );
+        assert_eq!(explained("something else"), "something else");
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn without_a_gpu_auto_is_the_cpu_and_the_reason_is_a_sentence() {
+        match DeviceName::Cuda(0).open() {
+            Ok(_) => eprintln!("skipped: this machine has a GPU"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(CODES.iter().any(|(_, meaning)| error.contains(meaning)), "{error}");
+                assert_eq!(DeviceChoice::Auto.resolve().unwrap(), DeviceName::Cpu);
+            }
+        }
+    }
 
     #[test]
     fn names_of_devices() {
