@@ -18,7 +18,7 @@ fn text(path: &Path) -> &str {
 /// Trains `alexnet` by a configuration file, with more options typed.
 fn short_run(folder: &Path, more: &[&str]) {
     let file = folder.with_extension("toml");
-    fs::write(&file, SHORT).unwrap();
+    fs::write(&file, SHORT).expect("the folder can be written");
     let line = ["train", "--model", "alexnet", "--config", text(&file), "--run-dir", text(folder)];
     succeed(line.iter().chain(more));
 }
@@ -76,14 +76,16 @@ fn images(folder: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
         RgbImage::from_fn(1600, 1200, |x, y| Rgb([(x / 7) as u8, (y / 5) as u8, ((x + y) / 11) as u8]));
     let alpha = RgbaImage::from_fn(300, 40, |x, y| Rgba([x as u8, y as u8, 9, (x / 2) as u8]));
     let grey = GrayImage::from_fn(50, 70, |x, y| Luma([(2 * x + y) as u8]));
-    photo.save(path("a large photo.jpg")).unwrap();
-    alpha.save(path("alpha.png")).unwrap();
-    grey.save(path("grey.png")).unwrap();
-    DynamicImage::from(photo.clone()).save_with_format(path("photo.webp"), ImageFormat::WebP).unwrap();
-    photo.save(path("cut.png")).unwrap();
-    let whole = fs::read(path("cut.png")).unwrap();
-    fs::write(path("cut.png"), &whole[..whole.len() / 2]).unwrap();
-    fs::write(path("text.png"), "no image").unwrap();
+    photo.save(path("a large photo.jpg")).expect("the folder can be written");
+    alpha.save(path("alpha.png")).expect("the folder can be written");
+    grey.save(path("grey.png")).expect("the folder can be written");
+    DynamicImage::from(photo.clone())
+        .save_with_format(path("photo.webp"), ImageFormat::WebP)
+        .expect("the folder can be written");
+    photo.save(path("cut.png")).expect("the folder can be written");
+    let whole = fs::read(path("cut.png")).expect("the folder can be written");
+    fs::write(path("cut.png"), &whole[..whole.len() / 2]).expect("the folder can be written");
+    fs::write(path("text.png"), "no image").expect("the folder can be written");
     (
         ["a large photo.jpg", "alpha.png", "grey.png", "photo.webp"].map(path).into(),
         ["cut.png", "text.png", "missing.png"].map(path).into(),

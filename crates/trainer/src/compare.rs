@@ -58,6 +58,9 @@ fn differences(runs: &[Run]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
         .collect())
 }
 
+/// The cell of an epoch in a table of curves.
+type Curve = fn(&EpochRecord) -> Option<String>;
+
 /// The accuracy that chooses the best epoch: on held-out images, or on the test set.
 fn accuracy(epoch: &EpochRecord) -> Option<f64> {
     epoch.val_acc.or(epoch.test_acc)
@@ -105,7 +108,7 @@ fn text(runs: &[Run]) -> anyhow::Result<String> {
     row("time", &|run| run.epochs().last().map(|epoch| duration(epoch.seconds)));
     text += &format!("\n{}", table.plain());
 
-    let curves: [(&'static str, fn(&EpochRecord) -> Option<String>); 2] = [
+    let curves: [(&'static str, Curve); 2] = [
         ("accuracy % of epoch", |epoch| accuracy(epoch).map(|fraction| format!("{:.2}", 100.0 * fraction))),
         ("training loss of epoch", |epoch| Some(format!("{:.4}", epoch.train_loss))),
     ];
