@@ -192,14 +192,14 @@ pub enum Error {
     },
 
     /// An image folder has something else than images where images are expected.
-    #[error("{} is not a png, jpg or jpeg file: remove it from the image folder", path.display())]
+    #[error("{} is not a png, jpg, jpeg or webp file: remove it from the image folder", path.display())]
     NotAnImage {
         /// The file or folder.
         path: PathBuf,
     },
 
     /// An image folder has no images.
-    #[error("no png, jpg or jpeg file in {}: put images into a folder for each class, as in train/cat/1.png", path.display())]
+    #[error("no png, jpg, jpeg or webp file in {}: put images into a folder for each class, as in train/cat/1.png", path.display())]
     NoImages {
         /// The folder of the training or test images.
         path: PathBuf,

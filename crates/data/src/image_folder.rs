@@ -4,15 +4,16 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
 
+use image::error::{LimitError, LimitErrorKind};
 use image::imageops::{FilterType, resize};
-use image::{DynamicImage, ImageError, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
 
 use crate::files::{Kind, kind, reading};
 use crate::{CHANNELS, CLASS_NAMES, Error, IMAGE_BYTES, Images, Progress, SIDE};
 
 const TRAIN: &str = "train";
 const TEST: &str = "test";
-const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
+const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// Largest height and width of an image in pixels, and memory for decoding it: a small file can claim to be a large image.
 const LARGEST_SIDE: u32 = 10_000;
 const DECODING_BYTES: u64 = 512 << 20;
@@ -90,6 +91,18 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
+/// Reads a png, jpeg or webp file of any size, up to 10,000 pixels a side, as an image folder's files are read: turned upright
+/// as its EXIF data says, transparency left out, resized to 32x32 whatever its proportions (Catmull-Rom). Gives red, green and
+/// blue planes, row by row, [`IMAGE_BYTES`] in all.
+///
+/// # Errors
+/// [`Error::Read`] or [`Error::Decode`], each of which names the file.
+pub fn read_image(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut pixels = Vec::with_capacity(IMAGE_BYTES);
+    append_planes(&read(path)?, &mut pixels);
+    Ok(pixels)
+}
+
 /// Reads an image of any size as 32x32 RGB.
 fn read(path: &Path) -> Result<RgbImage, Error> {
     let file = File::open(path).map_err(reading(path))?;
@@ -103,7 +116,7 @@ fn read(path: &Path) -> Result<RgbImage, Error> {
     })
 }
 
-/// Decodes a png or jpeg image (by its contents: a jpeg named png is common), within limits.
+/// Decodes a png, jpeg or webp image (by its contents: a jpeg named png is common), within limits.
 pub(crate) fn decode(encoded: impl BufRead + Seek) -> Result<RgbImage, ImageError> {
     let mut reader = ImageReader::new(encoded).with_guessed_format()?;
     let mut limits = Limits::default();
@@ -111,7 +124,15 @@ pub(crate) fn decode(encoded: impl BufRead + Seek) -> Result<RgbImage, ImageErro
     limits.max_image_height = Some(LARGEST_SIDE);
     limits.max_alloc = Some(DECODING_BYTES);
     reader.limits(limits);
-    reader.decode().map(DynamicImage::into_rgb8)
+    let mut decoder = reader.into_decoder()?;
+    if decoder.total_bytes() > DECODING_BYTES {
+        return Err(ImageError::Limits(LimitError::from_kind(LimitErrorKind::InsufficientMemory)));
+    }
+    // Cameras store what they saw sideways, and say so.
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image.into_rgb8())
 }
 
 /// Appends an image as the binary files have it: red, green and blue planes, row by row.
@@ -216,8 +237,8 @@ mod tests {
             ),
             ("train/notes.txt", b"", "notes.txt is not named after a class"),
             ("train/ship", b"", "ship is not named after a class"),
-            ("train/cat/readme.txt", b"", "readme.txt is not a png, jpg or jpeg file: remove it"),
-            ("train/cat/b.png/c", b"", "b.png is not a png, jpg or jpeg file: remove it"),
+            ("train/cat/readme.txt", b"", "readme.txt is not a png, jpg, jpeg or webp file: remove it"),
+            ("train/cat/b.png/c", b"", "b.png is not a png, jpg, jpeg or webp file: remove it"),
             ("test/ship/a.png", b"\x89PNG\r\n\x1a\nbroken", "cannot decode the image "),
         ];
         for (file, contents, expected) in cases {
@@ -235,7 +256,7 @@ mod tests {
     fn a_set_without_images_is_named() {
         let first = folder();
         fs::remove_file(first.path().join("test/dog/a.png")).unwrap();
-        let expected = format!("no png, jpg or jpeg file in {}", first.path().join("test").display());
+        let expected = format!("no png, jpg, jpeg or webp file in {}", first.path().join("test").display());
         assert!(error(&first).starts_with(&expected), "{}", error(&first));
         let second = folder();
         fs::remove_dir_all(second.path().join("test")).unwrap();

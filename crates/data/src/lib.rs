@@ -46,6 +46,7 @@ pub use augment::{Augmentation, Crop, augment_into};
 pub use batches::{Batch, BatchSettings, Batches, evaluation_batches, training_batches};
 pub use dataset::{Dataset, Images, Statistics, split, statistics};
 pub use error::{AddressFailure, Error};
+pub use image_folder::read_image;
 pub use progress::{NoProgress, Progress};
 pub use source::{Source, default_addresses, fetch, fetch_archive, load};
 pub use verify::{FileReport, verify};

@@ -2,6 +2,8 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -17,6 +19,9 @@ pub(crate) const PROGRESS: &str = "progress.json";
 pub(crate) const RESULT: &str = "result.json";
 const LOCK: &str = "run.lock";
 const CHECKPOINTS: &str = "checkpoints";
+/// A lock may be held for a moment by a reader that looks whether it is held.
+const LOCK_ATTEMPTS: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Which checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,11 +306,20 @@ fn lock(path: &Path) -> Result<File> {
         .write(true)
         .open(path.join(LOCK))
         .map_err(not_writable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse { path: path.into() }),
-        Err(TryLockError::Error(cause)) => Err(not_writable(cause)),
+    for _ in 0..LOCK_ATTEMPTS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(cause)) => return Err(not_writable(cause)),
+        }
     }
+    Err(Error::InUse { path: path.into() })
+}
+
+/// Whether a writer holds the folder's lock. Looking holds the lock itself for a moment, which a writer that starts waits for.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path.join(LOCK)) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 fn open_metrics(folder: &Path) -> Result<File> {

@@ -10,7 +10,7 @@
 //! | `result.json` | [`RunResult`] | once; its existence means that the run is finished |
 //! | `run.lock` | nothing; the writer holds an OS lock on it | at the start |
 //!
-//! [`RunFolder`] is the one writer of a folder, [`Run`] reads a folder at any time, without a lock.
+//! [`RunFolder`] is the one writer of a folder, [`Run`] reads a folder at any time, without waiting.
 //!
 //! **Architecture invariant:** no file of a run is ever half written, except the last line of `metrics.jsonl`, which readers
 //! ignore and a resume cuts off. This crate knows no tensors.
@@ -29,7 +29,7 @@ pub use error::Error;
 pub use files::replace_file;
 pub use folder::{Checkpoint, RunFolder, holds_run};
 pub use record::{EpochRecord, Progress, Record, RunResult, State, StepRecord};
-pub use run::Run;
+pub use run::{Activity, Run};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

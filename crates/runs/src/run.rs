@@ -4,12 +4,42 @@ use std::{
 };
 
 use crate::{
-    Environment, EpochRecord, Error, Progress, Record, Result, RunConfig, RunResult, StepRecord,
+    Environment, EpochRecord, Error, Progress, Record, Result, RunConfig, RunResult, State, StepRecord,
     files::{read_json, read_json_if_exists},
-    folder::{CONFIG, ENVIRONMENT, METRICS, PROGRESS, RESULT, complete_lines, holds_run, parse_line},
+    folder::{
+        CONFIG, ENVIRONMENT, METRICS, PROGRESS, RESULT, complete_lines, holds_run, is_locked, parse_line,
+    },
 };
 
-/// A run as it lies on disk, under way or finished. Reading takes no lock and never disturbs the writer.
+/// What has become of a run, as far as its folder tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// A process is at work on it.
+    Running,
+    /// It has a result.
+    Finished,
+    /// It stopped on request and can be resumed.
+    Interrupted,
+    /// It stopped with an error.
+    Failed,
+    /// Its process was killed before it could say anything; it can be resumed.
+    Stale,
+}
+
+impl Activity {
+    /// In one word, lower-case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Interrupted => "interrupted",
+            Self::Failed => "failed",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// A run as it lies on disk, under way or finished. Reading never disturbs the writer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// The run folder.
@@ -48,6 +78,21 @@ impl Run {
             progress: read_json_if_exists(&path.join(PROGRESS))?,
             result,
         })
+    }
+
+    /// What has become of the run. Whether a process is at work is asked of the operating system, by the lock that a writer holds.
+    pub fn activity(&self) -> Activity {
+        if self.is_finished() {
+            return Activity::Finished;
+        }
+        if is_locked(&self.path) {
+            return Activity::Running;
+        }
+        match self.progress.as_ref().map(|progress| progress.state) {
+            Some(State::Interrupted) => Activity::Interrupted,
+            Some(State::Failed) => Activity::Failed,
+            Some(State::Running | State::Finished) | None => Activity::Stale,
+        }
     }
 
     /// Whether the run has a result.

@@ -25,6 +25,14 @@ pub(crate) enum Command {
     Train(Box<TrainArgs>),
     /// Evaluate a checkpoint, or a PyTorch state_dict saved as safetensors.
     Eval(EvalArgs),
+    /// Name what is on images of any size: png, jpg or webp.
+    Predict(PredictArgs),
+    /// List the runs in a folder with their state.
+    Runs(RunsArgs),
+    /// Show how runs differ: configuration, results, curves.
+    Compare(CompareArgs),
+    /// Follow a run of another process until it ends.
+    Watch(WatchArgs),
     /// Show the layers of the networks with shapes, parameters and multiply-accumulates.
     Summary(SummaryArgs),
     /// Time whole training steps or evaluation batches on random images in memory.
@@ -40,6 +48,9 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
+    /// Take options from this TOML file, such as a run's config.toml: a key for each option; what is typed wins.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The network [required, but with --resume].
     #[arg(long, value_enum)]
     pub(crate) model: Option<Model>,
@@ -96,6 +107,9 @@ pub(crate) struct TrainArgs {
     /// Save a checkpoint at least every N seconds, and after every epoch.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) checkpoint_every: u64,
+    /// Show no progress; results and errors are printed all the same.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) compute: Compute,
 }
@@ -124,6 +138,56 @@ pub(crate) struct EvalArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) compute: Compute,
+}
+
+/// Images that cannot be read are named on stderr; the others are predicted all the same, and the exit code is 1.
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    /// The weights file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: PathBuf,
+    /// The network, when the file does not say.
+    #[arg(long, value_enum)]
+    pub(crate) model: Option<Model>,
+    /// The images; each is squeezed to 32 x 32 pixels, and transparency is left out.
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) compute: Compute,
+}
+
+/// A run is running, finished, interrupted (--resume goes on), failed, stale (killed; --resume goes on) or broken.
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    /// Folder to look in, up to three levels deep.
+    #[arg(value_name = "DIR", default_value = "runs")]
+    pub(crate) folder: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Run folders.
+    #[arg(value_name = "RUN_DIR", required = true, num_args = 1..)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Print the curves as CSV: a line for each run and epoch.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The run folder.
+    #[arg(value_name = "RUN_DIR")]
+    pub(crate) run: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -2,11 +2,14 @@
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pointwise_data::Progress;
-use pointwise_runs::EpochRecord;
+use pointwise_runs::{EpochRecord, Run};
 use pointwise_training::{Observer, StepProgress};
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+/// Template of the bar of a run.
+const BAR: &str = "{prefix} {wide_bar} {pos}/{len} {msg}";
 
 /// Plain lines come at most this often.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
@@ -22,18 +25,31 @@ pub(crate) struct TrainingDisplay {
     images: u64,
     steps: u64,
     loss: Option<f64>,
+    /// Fractions: of the epoch's training images so far, and of the best epoch so far.
+    accuracy: Option<f64>,
+    best: Option<f64>,
+    quiet: bool,
 }
 
 impl TrainingDisplay {
-    pub(crate) fn new(epochs: u32) -> Self {
-        let plain = !std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(
-            Some(0),
-            if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() },
-        );
-        bar.set_style(style("{prefix} {wide_bar} {pos}/{len} {msg}"));
+    /// `best` is the best accuracy before this process.
+    pub(crate) fn new(epochs: u32, best: Option<f64>, quiet: bool) -> Self {
+        let plain = is_plain();
+        let bar = bar(plain || quiet);
         let now = Instant::now();
-        Self { epochs, bar, plain, began: now, last_line: now, images: 0, steps: 0, loss: None }
+        Self {
+            epochs,
+            bar,
+            plain,
+            began: now,
+            last_line: now,
+            images: 0,
+            steps: 0,
+            loss: None,
+            accuracy: None,
+            best,
+            quiet,
+        }
     }
 
     /// Prints a line to stdout around the bar; a reader that went away does not stop a training.
@@ -50,22 +66,20 @@ impl Observer for TrainingDisplay {
         let seconds = self.began.elapsed().as_secs_f64();
         let total = u64::from(self.epochs) * at.batches as u64;
         let left = seconds / self.steps as f64 * total.saturating_sub(at.step) as f64;
-        let left = HumanDuration(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX));
         let rate = self.images as f64 / seconds;
-        let loss = self.loss.map_or_else(String::new, |loss| format!("loss {loss:.4}, "));
+        self.accuracy = at.accuracy.or(self.accuracy);
+        let figures = figures(self.loss, self.accuracy, self.best, rate, left);
         if self.plain {
-            if self.last_line.elapsed() >= LINE_PERIOD {
+            if !self.quiet && self.last_line.elapsed() >= LINE_PERIOD {
                 self.last_line = Instant::now();
                 let (epoch, epochs, step) = (at.epoch, self.epochs, at.step);
-                eprintln!(
-                    "epoch {epoch}/{epochs}, step {step}/{total}, {loss}{rate:.0} images/s, {left:#} left"
-                );
+                eprintln!("epoch {epoch}/{epochs}, step {step}/{total}, {figures}");
             }
         } else {
             self.bar.set_prefix(format!("epoch {}/{}", at.epoch, self.epochs));
             self.bar.set_length(at.batches as u64);
             self.bar.set_position(at.batch as u64);
-            self.bar.set_message(format!("{loss}{rate:.0} images/s, {left:#} left"));
+            self.bar.set_message(figures);
         }
     }
 
@@ -77,6 +91,9 @@ impl Observer for TrainingDisplay {
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
+        self.best = Some(record.best_acc);
+        // The next epoch counts from the start.
+        self.accuracy = None;
         self.print(&epoch_line(record, self.epochs));
     }
 }
@@ -87,8 +104,80 @@ impl Drop for TrainingDisplay {
     }
 }
 
+/// Whether progress is shown in plain lines: pipes, files and CI.
+fn is_plain() -> bool {
+    !std::io::stderr().is_terminal()
+}
+
+/// A bar on stderr, or one that is never drawn.
+fn bar(hidden: bool) -> ProgressBar {
+    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    bar.set_style(style(BAR));
+    bar
+}
+
+/// What is known of a training under way, in words; accuracies are fractions, `left` is in seconds.
+fn figures(loss: Option<f64>, accuracy: Option<f64>, best: Option<f64>, rate: f64, left: f64) -> String {
+    let mut parts = Vec::new();
+    parts.extend(loss.map(|loss| format!("loss {loss:.4}")));
+    parts.extend(accuracy.map(|accuracy| format!("acc {:.1}%", 100.0 * accuracy)));
+    parts.extend(best.map(|best| format!("best {:.2}%", 100.0 * best)));
+    parts.push(format!("{rate:.0} images/s"));
+    let left = HumanDuration(Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX));
+    parts.push(format!("{left:#} left"));
+    parts.join(", ")
+}
+
+/// Follows a run of another process, by its files.
+pub(crate) struct WatchDisplay {
+    bar: ProgressBar,
+    plain: bool,
+    last_line: Option<Instant>,
+}
+
+impl WatchDisplay {
+    pub(crate) fn new() -> Self {
+        let plain = is_plain();
+        Self { bar: bar(plain), plain, last_line: None }
+    }
+
+    /// Prints a line to stdout around the bar.
+    pub(crate) fn line(&self, line: &str) {
+        self.bar.suspend(|| crate::print(line).unwrap_or_default());
+    }
+
+    /// Shows how far the run is.
+    pub(crate) fn progress(&mut self, run: &Run) {
+        let Some(progress) = &run.progress else { return };
+        let loss = run.steps().last().map(|step| step.loss);
+        let best = run.epochs().last().map(|epoch| epoch.best_acc);
+        let rate = progress.images_per_second;
+        let left = match progress.step {
+            0 => f64::INFINITY,
+            step => progress.seconds / step as f64 * progress.steps.saturating_sub(step) as f64,
+        };
+        let figures = figures(loss, None, best, rate, left);
+        let (epoch, epochs, step, steps) = (progress.epoch, progress.epochs, progress.step, progress.steps);
+        if !self.plain {
+            self.bar.set_prefix(format!("epoch {epoch}/{epochs}"));
+            self.bar.set_length(steps);
+            self.bar.set_position(step);
+            self.bar.set_message(figures);
+        } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_PERIOD) {
+            self.last_line = Some(Instant::now());
+            eprintln!("epoch {epoch}/{epochs}, step {step}/{steps}, {figures}");
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// The study's line of an epoch. Its "Val" are the images that choose the best epoch: the test set, or those held out.
-fn epoch_line(record: &EpochRecord, epochs: u32) -> String {
+pub(crate) fn epoch_line(record: &EpochRecord, epochs: u32) -> String {
     let loss = record.val_loss.or(record.test_loss).unwrap_or(f64::NAN);
     let accuracy = record.val_acc.or(record.test_acc).unwrap_or(f64::NAN);
     format!(
@@ -199,10 +288,7 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        for template in [
-            "{prefix} {wide_bar} {pos}/{len} {msg}",
-            "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left",
-        ] {
+        for template in [BAR, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

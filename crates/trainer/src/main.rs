@@ -4,12 +4,17 @@
 
 mod args;
 mod bench;
+mod compare;
 mod data;
 mod display;
 mod environment;
 mod eval;
+mod options;
+mod predict;
+mod runs;
 mod summary;
 mod train;
+mod watch;
 
 use anyhow::Context;
 use args::{Cli, Command, Compute};
@@ -45,6 +50,10 @@ fn run(cli: Cli) -> anyhow::Result<End> {
     match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Runs(args) => runs::run(&args).map(|()| End::Done),
+        Command::Compare(args) => compare::run(&args).map(|()| End::Done),
+        Command::Watch(args) => watch::run(&args),
         Command::Summary(args) => summary::run(&args).map(|()| End::Done),
         Command::Bench(args) => bench::run(&args).map(|()| End::Done),
         Command::Data(args) => data::run(&args).map(|()| End::Done),

@@ -4,16 +4,18 @@ use crate::args::{Augment, DataKind, Model, TrainArgs};
 use crate::data::{DATA_SEED, Images, load_dataset, named_folder};
 use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
+use crate::options::{self, sha256};
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
 use pointwise_engine::{Adam, DeviceChoice, EngineKind, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_runs::{Checkpoint, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{Job, Outcome, Splits, checkpoint, fit};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
+    let merged = options::resolve(args)?;
+    let args = merged.as_ref().unwrap_or(args);
     let Some(folder) = run_folder(args) else {
         bail!("no network was named; say with --model which one to train")
     };
@@ -29,10 +31,12 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         (None, None)
     };
     let config = resolve(args, stored.as_ref())?;
+    let mut best = None;
     if let Some(stored) = &stored {
         check_same_run(&folder, stored, &config)?;
         let past = Run::read(&folder)?;
         let done = past.epochs().last().map_or(0, |epoch| epoch.epoch);
+        best = past.epochs().last().map(|epoch| epoch.best_acc);
         if done > config.epochs {
             bail!(
                 "the run in {} has {done} epochs behind it; give --epochs {done} or more",
@@ -94,7 +98,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         None => run.insert(RunFolder::create(&folder, &config, &environment)?),
     };
     let outcome = {
-        let mut display = TrainingDisplay::new(config.epochs);
+        let mut display = TrainingDisplay::new(config.epochs, best, args.quiet);
         let job = Job { config: &config, splits: &splits, stop: &stop };
         fit(job, engine.as_mut(), run, &mut display)
     };
@@ -163,7 +167,7 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
     config.checkpoint_every = Some(args.checkpoint_every);
     if let Some(path) = &args.init {
         let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        config.init_sha256 = Some(Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect());
+        config.init_sha256 = Some(sha256(&bytes));
         config.init = Some(path.clone());
     }
     if args.compute.device.is_some() || stored.is_none() {

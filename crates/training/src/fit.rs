@@ -51,6 +51,8 @@ pub struct StepProgress {
     pub images: usize,
     /// Its mean loss, on the steps that are recorded.
     pub loss: Option<f64>,
+    /// The epoch's training accuracy so far, a fraction, on the steps that are recorded.
+    pub accuracy: Option<f64>,
 }
 
 /// How a call of [`fit`] ended.
@@ -227,10 +229,11 @@ impl<'a> Session<'a> {
     /// Records, shows and saves what is due.
     fn after_step(&mut self, images: usize) -> Result<(), TrainingError> {
         let Cursor { epoch, batch, step, .. } = self.at;
-        let mut loss = None;
+        let (mut loss, mut accuracy) = (None, None);
         if step.is_multiple_of(u64::from(self.job.config.log_every)) {
-            let last_loss = self.engine.totals()?.last_loss;
-            loss = Some(last_loss);
+            let totals = self.engine.totals()?;
+            let last_loss = totals.last_loss;
+            (loss, accuracy) = (Some(last_loss), Some(totals.accuracy()));
             let seconds = self.clock.seconds();
             self.run.append(&Record::Step(StepRecord { epoch, step, loss: last_loss, seconds }))?;
         }
@@ -241,7 +244,8 @@ impl<'a> Session<'a> {
             self.at.totals = self.engine.totals()?;
             self.save_last()?;
         }
-        self.observer.step(&StepProgress { epoch, batch, batches: self.batches, step, images, loss });
+        let batches = self.batches;
+        self.observer.step(&StepProgress { epoch, batch, batches, step, images, loss, accuracy });
         Ok(())
     }
 

@@ -1,0 +1,201 @@
+//! Options of `train` from a TOML file: a key for each option, by the option's long name. What is typed wins.
+//!
+//! Keys and values go through the same parser as the command line, so that both know the same options and ranges. A run's own
+//! `config.toml` is such a file.
+
+use crate::args::{Cli, Command, TrainArgs};
+use anyhow::{Context, anyhow, bail};
+use clap::builder::ValueParser;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, CommandFactory, Parser};
+use sha2::{Digest, Sha256};
+use std::any::TypeId;
+use std::ffi::OsString;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// In a run's `config.toml`, what the file `init` held: no option, but checked.
+const INIT_SHA256: &str = "init-sha256";
+
+/// What was typed, over what the file says.
+///
+/// # Errors
+/// If the file cannot be read, or a key is unknown, of another type or out of range: one sentence with the file and the key.
+pub(crate) fn with_file(file: &Path) -> anyhow::Result<TrainArgs> {
+    merged(std::env::args_os().collect(), file)
+}
+
+/// The line of a whole `trainer train` with the options of the file behind it that it does not have itself.
+fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| {
+        format!("the configuration {shown} cannot be read: check the path after --config")
+    })?;
+    let mut table: Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let before = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
+        anyhow!(
+            "{shown}, line {line}, is not TOML ({}): correct that line",
+            error.message().replace('\n', " ")
+        )
+    })?;
+    let expected_sha256 = table.remove(INIT_SHA256);
+    let init = table.get("init").cloned();
+
+    let top = Cli::command();
+    let train = top.find_subcommand("train").context("there is no command `train`")?.clone();
+    let matches = top.try_get_matches_from(&line)?;
+    let typed = matches.subcommand_matches("train").context("the command is not `train`")?;
+    let mut whole = line;
+    for (key, value) in &table {
+        let option = train
+            .get_arguments()
+            .find(|option| option.get_long() == Some(key) && !["config", "help"].contains(&key.as_str()))
+            .ok_or_else(|| anyhow!("{shown}: there is no option `{key}`{}", similar(&train, key)))?;
+        let Some(word) = as_typed(option, value)
+            .map_err(|wanted| anyhow!("{shown}: {key} = {value} is not valid: give {wanted}"))?
+        else {
+            continue;
+        };
+        check(&train, option, &word)
+            .map_err(|reason| anyhow!("{shown}: {key} = {value} is not valid: {reason}"))?;
+        if typed.value_source(option.get_id().as_str()) != Some(ValueSource::CommandLine) {
+            whole.push(word.into());
+        }
+    }
+    let args = match Cli::try_parse_from(whole)?.command {
+        Command::Train(args) => *args,
+        _ => bail!("the command is not `train`"),
+    };
+    if let (Some(expected), Some(_)) = (expected_sha256, init)
+        && typed.value_source("init") != Some(ValueSource::CommandLine)
+        && let Some(path) = &args.init
+    {
+        let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        if expected.as_str() != Some(&sha256(&bytes)) {
+            bail!(
+                "{shown}: {} is not the file that {INIT_SHA256} tells of; restore it, or leave {INIT_SHA256} out",
+                path.display()
+            );
+        }
+    }
+    Ok(args)
+}
+
+/// SHA-256 in lower-case hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The option as a word of a command line; `None` for a switch that is off. An error is what the option wants.
+fn as_typed(option: &Arg, value: &Value) -> Result<Option<String>, &'static str> {
+    let key = option.get_long().unwrap_or_default();
+    let is = |types: &[TypeId]| {
+        let parser: &ValueParser = option.get_value_parser();
+        types.iter().any(|wanted| parser.type_id() == *wanted)
+    };
+    let text = match (option.get_action(), value) {
+        (ArgAction::SetTrue, Value::Boolean(on)) => return Ok(on.then(|| format!("--{key}"))),
+        (ArgAction::SetTrue, _) => return Err("true or false"),
+        (ArgAction::Count, _) => return Err("it on the command line"),
+        (_, Value::Boolean(truth)) if is(&[TypeId::of::<bool>()]) => truth.to_string(),
+        _ if is(&[TypeId::of::<bool>()]) => return Err("true or false"),
+        (_, Value::Integer(number @ 0..)) if is(&[TypeId::of::<u32>(), TypeId::of::<u64>()]) => {
+            number.to_string()
+        }
+        _ if is(&[TypeId::of::<u32>(), TypeId::of::<u64>()]) => return Err("a whole number from 0 up"),
+        (_, Value::Float(number)) if is(&[TypeId::of::<f64>()]) => number.to_string(),
+        (_, Value::Integer(number)) if is(&[TypeId::of::<f64>()]) => number.to_string(),
+        _ if is(&[TypeId::of::<f64>()]) => return Err("a number"),
+        (_, Value::String(text)) => text.clone(),
+        _ => return Err("a text in quotation marks"),
+    };
+    Ok(Some(format!("--{key}={text}")))
+}
+
+/// Whether the option's own parser takes the word; an error is its reason.
+fn check(train: &clap::Command, option: &Arg, word: &str) -> Result<(), String> {
+    let alone = train.clone().try_get_matches_from(["train", word]);
+    let Err(error) = alone else { return Ok(()) };
+    let values: Vec<String> =
+        option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    if !values.is_empty() {
+        return Err(format!("give one of {}", values.join(", ")));
+    }
+    // The first line of clap's message ends with the reason.
+    let message = error.to_string();
+    let first = message.lines().next().unwrap_or_default();
+    Err(match first.rsplit_once(">': ") {
+        Some((_, reason)) => reason.to_owned(),
+        None => "see `trainer train --help` for what it takes".to_owned(),
+    })
+}
+
+/// The option that an unknown key may be meant for.
+fn similar(train: &clap::Command, key: &str) -> String {
+    let plain = |name: &str| name.replace(['-', '_'], "").to_lowercase();
+    let known = train.get_arguments().filter_map(Arg::get_long);
+    match known.into_iter().find(|name| plain(name) == plain(key)) {
+        Some(name) => format!("; it is called `{name}`"),
+        None => "; `trainer train --help` lists them, take this key out".to_owned(),
+    }
+}
+
+/// The options with those of the file that `--config` names; `None` without it.
+pub(crate) fn resolve(args: &TrainArgs) -> anyhow::Result<Option<TrainArgs>> {
+    args.config.as_deref().map(with_file).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(typed: &[&str], text: &str) -> Result<TrainArgs, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("options.toml");
+        std::fs::write(&file, text).unwrap();
+        let line = ["trainer", "train"].iter().chain(typed).map(OsString::from).collect();
+        merged(line, &file).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_typed_wins_over_the_file() {
+        let text =
+            "model = \"nin\"\nlr = 1\nepochs = 3\nshuffle = false\nresume = true\ncheckpoint-every = 7\n";
+        let args = parse(&["--epochs", "5", "--checkpoint-every", "300"], text).unwrap();
+        assert_eq!(args.model.map(crate::args::Model::name), Some("nin"));
+        assert_eq!((args.lr, args.epochs, args.shuffle), (Some(1.0), Some(5), Some(false)));
+        assert!(args.resume);
+        // Typed as it is by default, but typed.
+        assert_eq!(args.checkpoint_every, 300);
+        assert_eq!(parse(&[], text).unwrap().checkpoint_every, 7);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_mend() {
+        let cases = [
+            ("colour = 1", "there is no option `colour`"),
+            ("batch_size = 4", "it is called `batch-size`"),
+            ("config = \"a.toml\"", "there is no option `config`"),
+            ("epochs = \"3\"", "epochs = \"3\" is not valid: give a whole number"),
+            ("epochs = 0", "epochs = 0 is not valid: 0 is not in 1..=1000000"),
+            ("seed = -1", "seed = -1 is not valid: give a whole number from 0 up"),
+            ("lr = true", "give a number"),
+            ("lr = nan", "lr = nan is not valid: give a number above 0"),
+            ("shuffle = \"yes\"", "give true or false"),
+            ("resume = 1", "give true or false"),
+            ("data-dir = 3", "give a text in quotation marks"),
+            ("model = \"vgg\"", "give one of alexnet_plain, alexnet, nin"),
+            ("engine = \"torch\"", "engine = \"torch\" is not valid: "),
+            ("[lr]\nx = 1", "give a number"),
+            ("epochs = ", "line 1, is not TOML"),
+        ];
+        for (text, expected) in cases {
+            let message = parse(&[], text).expect_err(text);
+            assert!(message.contains(expected) && message.contains("options.toml"), "{text}: {message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+        // A wrong value is named even where a typed one wins.
+        assert!(parse(&["--epochs", "2"], "epochs = 0").is_err());
+    }
+}

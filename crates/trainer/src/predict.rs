@@ -1,0 +1,116 @@
+//! `trainer predict`.
+
+use crate::args::{Model, PredictArgs};
+use crate::eval::engine_and_device;
+use crate::{End, print, set_threads};
+use anyhow::{Context, bail};
+use pointwise_data::{CLASS_NAMES, Crop, IMAGE_BYTES, augment_into, read_image};
+use pointwise_engine::{Engine, Settings, create};
+use pointwise_models::Network;
+use pointwise_report::{Align, Table};
+use pointwise_training::checkpoint;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What the network says of one image.
+#[derive(Serialize)]
+struct Prediction {
+    image: String,
+    class: &'static str,
+    /// Of each class; the sum is 1.
+    probabilities: BTreeMap<&'static str, f64>,
+}
+
+/// Predicts one image after the other. An image that cannot be read is named and does not keep the others from being predicted.
+///
+/// # Errors
+/// If the weights cannot be used; at the end, if an image could not be read.
+pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
+    let path = args.checkpoint.display();
+    let (state, meta) = checkpoint::read(&args.checkpoint)?;
+    let name = match (args.model.map(Model::name), meta.as_ref()) {
+        (Some(model), Some(meta)) if model != meta.model => {
+            bail!("{path} holds weights of `{}`, not of `{model}`; leave --model out", meta.model)
+        }
+        (Some(model), _) => model.to_owned(),
+        (None, Some(meta)) => meta.model.clone(),
+        (None, None) => bail!("{path} does not say which network it is of; say so with --model"),
+    };
+    let network = Network::by_name(&name, Network::DROPOUT)?;
+    state.check(&network).with_context(|| format!("{path} cannot be used"))?;
+    set_threads(&args.compute)?;
+    let (kind, device) = engine_and_device(&args.compute)?;
+    let mut engine = create(kind, &network, &Settings { device, ..Settings::default() })?;
+    engine.load_state(&state)?;
+
+    let mut predictions = Vec::with_capacity(args.images.len());
+    let mut failures = 0;
+    for image in &args.images {
+        match predict(engine.as_mut(), image) {
+            Ok(prediction) => predictions.push(prediction),
+            Err(error) => {
+                failures += 1;
+                eprintln!("{error:#}: left out");
+            }
+        }
+    }
+    if args.json {
+        print(&serde_json::to_string_pretty(&predictions)?)?;
+    } else if !predictions.is_empty() {
+        print(table(&predictions).trim_end())?;
+    }
+    if failures > 0 {
+        bail!("{failures} of {} images could not be read: give png, jpg or webp files", args.images.len());
+    }
+    Ok(End::Done)
+}
+
+fn predict(engine: &mut dyn Engine, path: &Path) -> anyhow::Result<Prediction> {
+    let pixels = read_image(path)?;
+    let mut values = vec![0.0; IMAGE_BYTES];
+    augment_into(&pixels, Crop::CENTRE, &mut values);
+    let probabilities = softmax(&engine.logits(&values)?);
+    let best = (0..probabilities.len())
+        .fold(0, |best, class| if probabilities[class] > probabilities[best] { class } else { best });
+    Ok(Prediction {
+        image: path.display().to_string(),
+        class: CLASS_NAMES[best],
+        probabilities: CLASS_NAMES.into_iter().zip(probabilities).collect(),
+    })
+}
+
+/// Probabilities of the classes; the largest logit is taken off first, so that no exponential overflows.
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits.iter().map(|logit| f64::from(logit - largest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+/// A row for each image: its class, and the probabilities of all in percent.
+fn table(predictions: &[Prediction]) -> String {
+    let columns = [("image", Align::Left), ("class", Align::Left)];
+    let classes = CLASS_NAMES.map(|class| (class, Align::Right));
+    let mut table = Table::new(columns.into_iter().chain(classes));
+    for Prediction { image, class, probabilities } in predictions {
+        let percents = CLASS_NAMES.iter().map(|class| format!("{:.1} %", 100.0 * probabilities[class]));
+        table.row([image.clone(), (*class).to_owned()].into_iter().chain(percents));
+    }
+    table.plain()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_sum_to_one_whatever_the_scale() {
+        for logits in [[0.0f32, 1.0, -2.0], [1e30, 0.0, -1e30], [-900.0, -901.0, -899.0]] {
+            let probabilities = softmax(&logits);
+            assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-12, "{probabilities:?}");
+        }
+        let two_to_one = softmax(&[2f32.ln(), 0.0]);
+        assert!((two_to_one[0] - 2.0 / 3.0).abs() < 1e-7, "{two_to_one:?}");
+    }
+}

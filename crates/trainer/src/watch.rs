@@ -1,0 +1,48 @@
+//! `trainer watch`: follows a run from its files.
+
+use crate::args::WatchArgs;
+use crate::display::{WatchDisplay, epoch_line, final_line};
+use crate::{End, print};
+use anyhow::bail;
+use pointwise_runs::{Activity, Run};
+use std::thread;
+use std::time::Duration;
+
+/// How often the files are looked at; a run renews its progress every two seconds.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Ends when the run ends, in the same way: done, failed or interrupted.
+pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<End> {
+    let shown = args.run.display();
+    let mut display = WatchDisplay::new();
+    let mut epochs_shown = 0;
+    loop {
+        // Asked for first: what is read when the run has ended is all there will be.
+        let before = Run::read(&args.run)?.activity();
+        let run = Run::read(&args.run)?;
+        for epoch in run.epochs().filter(|epoch| epoch.epoch > epochs_shown) {
+            display.line(&epoch_line(epoch, run.config.epochs));
+        }
+        epochs_shown = run.epochs().last().map_or(epochs_shown, |epoch| epoch.epoch);
+        match before {
+            Activity::Running => display.progress(&run),
+            Activity::Finished => {
+                display.clear();
+                if let Some(result) = &run.result {
+                    print(&final_line(&run.config.model, result.final_acc, result.final_loss))?;
+                }
+                return Ok(End::Done);
+            }
+            Activity::Interrupted => {
+                display.clear();
+                eprintln!("the run in {shown} was interrupted; train --resume goes on with it");
+                return Ok(End::Interrupted);
+            }
+            Activity::Failed => bail!("the run in {shown} failed; its own output says why"),
+            Activity::Stale => {
+                bail!("nothing is at work on the run in {shown}; train --resume goes on with it")
+            }
+        }
+        thread::sleep(PERIOD);
+    }
+}
