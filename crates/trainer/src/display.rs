@@ -84,10 +84,11 @@ impl Observer for TrainingDisplay {
     }
 
     fn evaluating(&mut self, done: usize, total: usize) {
-        self.bar.set_message("");
-        self.bar.set_position(done as u64);
-        self.bar.set_length(total as u64);
         self.bar.set_prefix("evaluating");
+        self.bar.set_message("");
+        // The length first: a position beyond it would be drawn for a moment.
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
