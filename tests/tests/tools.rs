@@ -210,3 +210,36 @@ fn a_run_of_another_process_is_watched_to_its_end() {
     assert_eq!(run(["watch", text(&stopped)]).status.code(), Some(130));
     assert!(fail(1, ["watch", text(temp.path())]).contains("holds no run"));
 }
+
+#[test]
+fn events_for_tensorboard_change_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let (plain, shown, blocked) =
+        (temp.path().join("plain"), temp.path().join("shown"), temp.path().join("blocked"));
+    short_run(&plain, &[]);
+    short_run(&shown, &["--tensorboard"]);
+    assert_eq!(metrics(&plain), metrics(&shown));
+    assert!(checkpoint(&plain, "last") == checkpoint(&shown, "last"));
+    let files: Vec<_> = fs::read_dir(shown.join("tensorboard")).unwrap().map(|file| file.unwrap()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    // Two epochs with a histogram of each parameter, and pictures.
+    assert!(files[0].metadata().unwrap().len() > 20_000);
+
+    // Where events cannot be written the training goes on, and says so once.
+    fs::create_dir_all(&blocked).unwrap();
+    fs::write(blocked.join("tensorboard"), "").unwrap();
+    let file = blocked.with_extension("toml");
+    fs::write(&file, SHORT).unwrap();
+    let output = command(["train", "--model", "alexnet", "--config", text(&file), "--tensorboard"])
+        .args(["--run-dir", text(&blocked)])
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    assert_eq!(
+        message.matches("no more events for TensorBoard, the training goes on").count(),
+        1,
+        "{message}"
+    );
+    assert_eq!(metrics(&plain), metrics(&blocked));
+}

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it may depend on. What the table lacks is not allowed.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("pointwise-random", &[]),
     ("pointwise-kernels", &[]),
     ("pointwise-runs", &[]),
@@ -23,6 +23,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
         &["pointwise-data", "pointwise-engine", "pointwise-models", "pointwise-random", "pointwise-runs"],
     ),
     ("pointwise-report", &["pointwise-runs"]),
+    ("pointwise-tensorboard", &[]),
     ("trainer", LIBRARIES),
     ("xtask", &["pointwise-report", "pointwise-runs"]),
     ("pointwise-tests", LIBRARIES),
@@ -37,17 +38,19 @@ const LIBRARIES: &[&str] = &[
     "pointwise-random",
     "pointwise-report",
     "pointwise-runs",
+    "pointwise-tensorboard",
     "pointwise-training",
 ];
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 6] = [
+const WITHOUT_TENSORS: [&str; 7] = [
     "pointwise-data",
     "pointwise-kernels",
     "pointwise-random",
     "pointwise-report",
     "pointwise-runs",
+    "pointwise-tensorboard",
     "xtask",
 ];
 

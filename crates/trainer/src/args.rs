@@ -107,6 +107,9 @@ pub(crate) struct TrainArgs {
     /// Save a checkpoint at least every N seconds, and after every epoch.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) checkpoint_every: u64,
+    /// Write event files for TensorBoard into the run's folder `tensorboard`.
+    #[arg(long)]
+    pub(crate) tensorboard: bool,
     /// Show no progress; results and errors are printed all the same.
     #[arg(long, short)]
     pub(crate) quiet: bool,

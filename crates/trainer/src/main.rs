@@ -13,6 +13,7 @@ mod options;
 mod predict;
 mod runs;
 mod summary;
+mod tensorboard;
 mod train;
 mod watch;
 

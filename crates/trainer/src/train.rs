@@ -5,12 +5,13 @@ use crate::data::{DATA_SEED, Images, load_dataset, named_folder};
 use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::options::{self, sha256};
+use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
 use pointwise_engine::{Adam, DeviceChoice, EngineKind, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_runs::{Checkpoint, Run, RunConfig, RunFolder, holds_run};
-use pointwise_training::{Job, Outcome, Splits, checkpoint, fit};
+use pointwise_training::{Job, Outcome, Splits, batch_settings, checkpoint, fit};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
@@ -100,7 +101,14 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     let outcome = {
         let mut display = TrainingDisplay::new(config.epochs, best, args.quiet);
         let job = Job { config: &config, splits: &splits, stop: &stop };
-        fit(job, engine.as_mut(), run, &mut display)
+        if args.tensorboard {
+            let last = run.checkpoint_path(Checkpoint::Last);
+            let settings = batch_settings(&config);
+            let mut events = TensorBoard::new(folder.join("tensorboard"), last, &splits.train, settings);
+            fit(job, engine.as_mut(), run, &mut Both(&mut display, &mut events))
+        } else {
+            fit(job, engine.as_mut(), run, &mut display)
+        }
     };
     let shown = folder.display();
     match outcome {

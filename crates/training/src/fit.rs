@@ -74,6 +74,17 @@ pub enum Outcome {
     },
 }
 
+/// How the training batches of a run are made.
+#[must_use]
+pub fn batch_settings(config: &RunConfig) -> BatchSettings {
+    BatchSettings {
+        seed: config.seed,
+        batch_size: config.batch_size as usize,
+        shuffle: config.shuffle,
+        augmentation: if config.augment == "none" { Augmentation::None } else { Augmentation::CropFlip },
+    }
+}
+
 /// Trains until the end, an interruption or an error. When `run` holds a `last` checkpoint, goes on from it, to the same bytes
 /// (but for the measured seconds) as a run that was never stopped.
 ///
@@ -158,12 +169,7 @@ impl<'a> Session<'a> {
         observer: &'a mut dyn Observer,
     ) -> Result<Self, TrainingError> {
         let config = job.config;
-        let settings = BatchSettings {
-            seed: config.seed,
-            batch_size: config.batch_size as usize,
-            shuffle: config.shuffle,
-            augmentation: if config.augment == "none" { Augmentation::None } else { Augmentation::CropFlip },
-        };
+        let settings = batch_settings(config);
         let mut at = Cursor { epoch: 1, batch: 0, step: 0, totals: Totals::default(), best: None };
         let path = run.checkpoint_path(Checkpoint::Last);
         if path.exists() {
