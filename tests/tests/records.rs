@@ -33,18 +33,19 @@ fn the_studys_tables_are_made_from_its_runs() {
                 model: (*name).to_owned(),
                 parameters: network.parameter_count().unwrap() as u64,
                 macs: network.macs().unwrap() as u64,
+                layers: Vec::new(),
             }
         })
         .collect();
     let runs = runs();
     assert_eq!(runs.len(), Network::NAMES.len());
     let study = Study::new(&runs, &facts).unwrap();
-    assert_eq!(fs::read_to_string(committed().join("study.md")).unwrap(), study.to_markdown());
+    assert_eq!(fs::read_to_string(committed().join("report.md")).unwrap(), study.to_markdown());
 }
 
 #[test]
 fn the_readme_shows_the_committed_study() {
-    let study = fs::read_to_string(committed().join("study.md")).unwrap();
+    let study = fs::read_to_string(committed().join("report.md")).unwrap();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let part = readme.split_once("<!-- study -->\n").unwrap().1.split_once("<!-- /study -->").unwrap().0;
     let section = study.split_once("## Final test accuracy and loss\n\n").unwrap().1;

@@ -222,7 +222,12 @@ mod tests {
     #[test]
     fn an_estimate_is_of_the_same_network_or_scaled() {
         let facts: Vec<NetworkFacts> = [("nin", 256), ("alexnet", 128)]
-            .map(|(model, macs)| NetworkFacts { model: model.into(), parameters: 1, macs })
+            .map(|(model, macs)| NetworkFacts {
+                model: model.into(),
+                parameters: 1,
+                macs,
+                layers: Vec::new(),
+            })
             .into();
         assert_eq!(estimate("nin", &[], &facts), None);
         let finished = |model: &str, seconds: f64| crate::testing::run(model, 42, seconds);

@@ -204,7 +204,7 @@ fn interrupted() -> End {
 fn conclude(plan: &Plan, runs: &[Run], facts: &[NetworkFacts]) -> anyhow::Result<End> {
     let study = Study::new(runs, facts)?;
     study.write(&plan.out)?;
-    let files = ["study.md", "study.json"].map(|file| plan.out.join(file).display().to_string());
+    let files = ["report.md", "study.json"].map(|file| plan.out.join(file).display().to_string());
     let text = format!("\n{}\n{}\n\n{} and {}\n", study.to_table(), study.headline(), files[0], files[1]);
     print(&text)?;
     Ok(end_of(plan.quick, &study))

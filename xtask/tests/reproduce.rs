@@ -97,7 +97,7 @@ fn a_study_is_trained_once_and_judged() {
     let fake = Fake::new(|_| {});
     let (code, stdout, stderr) = seen(fake.run(&[]));
     assert_eq!(code, 0, "{stderr}");
-    assert!(stdout.contains("\nReproduced: ") && stdout.contains("study/study.md"), "{stdout}");
+    assert!(stdout.contains("\nReproduced: ") && stdout.contains("study/report.md"), "{stdout}");
     assert!(stdout.contains("nin             1,485,386  1,485,386      3     74.27 ± 0.50"), "{stdout}");
     let calls = fake.calls();
     assert_eq!((calls.len(), calls[0].as_str(), calls[1].as_str()), (11, "summary --json", "data stats"));
@@ -222,7 +222,7 @@ fn a_failure_and_an_interruption_of_the_trainer_are_passed_on() {
     let (code, _, stderr) = seen(fake.run(&[]));
     assert!(code == 130 && stderr.contains("the same command goes on"), "{stderr}");
     assert_eq!(fake.calls().len(), 3, "no run is tried after an interruption");
-    assert!(!fake.path("study/study.md").exists());
+    assert!(!fake.path("study/report.md").exists());
 }
 
 #[test]

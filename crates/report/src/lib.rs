@@ -1,6 +1,7 @@
 //! From runs to statistics, a verdict and tables: the study beside its published figures.
 //!
-//! [`Study::new`] takes the runs of a study and what the networks are; [`Study::write`] leaves `study.json` and `study.md`.
+//! [`Study::new`] takes the runs of a study and what the networks are; [`Study::write`] leaves `study.json` and `report.md`; [`Page`] is
+//! the study as one page for a browser, `report.html`.
 //!
 //! # How the verdict is reached
 //! The published study is one run of each network. Ours are n runs of each, which differ in their seed only. If both come from
@@ -19,6 +20,7 @@
 //! report, byte for byte.
 
 mod compare;
+mod html;
 mod markdown;
 mod number;
 mod published;
@@ -26,11 +28,13 @@ mod statistics;
 mod study;
 mod table;
 
+pub use html::Page;
 pub use number::{duration, thousands};
 pub use published::{Published, PublishedEpoch, PublishedNetwork, Recipe};
 pub use statistics::{Comparison, Sample, SpreadSource};
 pub use study::{
-    Claim, Data, EpochMeans, Figure, NetworkFacts, NetworkReport, RunSummary, Study, Unit, Verdict,
+    Claim, Data, EpochMeans, Figure, LayerFacts, NetworkFacts, NetworkReport, RunSummary, Study, Unit,
+    Verdict,
 };
 pub use table::{Align, Table};
 

@@ -1,4 +1,4 @@
-//! A study as text: `study.md`, and the table for a terminal.
+//! A study as text: `report.md`, and the table for a terminal.
 
 use crate::{
     Claim, Comparison, Figure, NetworkReport, Sample, SpreadSource, Study, Unit, Verdict,

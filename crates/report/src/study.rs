@@ -18,6 +18,24 @@ pub struct NetworkFacts {
     pub parameters: u64,
     /// Multiply-accumulate operations of one forward pass of one image.
     pub macs: u64,
+    /// Its layers, in order; empty where only the sums are known.
+    #[serde(default)]
+    pub layers: Vec<LayerFacts>,
+}
+
+/// A layer of a network, for one image.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct LayerFacts {
+    /// PyTorch's path: `features.0`.
+    pub path: String,
+    /// What it is: `Conv2d 64->192 k3 p1`.
+    pub layer: String,
+    /// Shape of its output.
+    pub output: Vec<u64>,
+    /// Trainable parameters.
+    pub parameters: u64,
+    /// Multiply-accumulate operations.
+    pub macs: u64,
 }
 
 /// A study: our runs beside the published ones. Accuracies are fractions in [0, 1], losses are in nats.
@@ -189,6 +207,17 @@ impl Study {
         Ok(study)
     }
 
+    /// [`Study::new`] if all networks are published ones, else [`Study::ablation`].
+    ///
+    /// # Errors
+    /// As [`Study::new`].
+    pub fn of(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
+        let published = Published::load()?;
+        let is_published =
+            |run: &Run| published.networks.iter().any(|network| network.name == run.config.model);
+        if runs.iter().all(is_published) { Self::new(runs, facts) } else { Self::ablation(runs, facts) }
+    }
+
     /// Puts runs of any networks together, beside each other and without a verdict. The networks are those of `facts`, in that
     /// order.
     ///
@@ -290,7 +319,7 @@ impl Study {
             .any(|comparison| comparison.spread_from == SpreadSource::PublishedCurve)
     }
 
-    /// Writes `study.json` and `study.md` into a folder that exists.
+    /// Writes `study.json` and `report.md` into a folder that exists.
     ///
     /// # Errors
     /// [`Error::Write`](crate::Error::Write).
@@ -301,7 +330,7 @@ impl Study {
             .map_err(|error| pointwise_runs::Error::Write { path: path.clone(), cause: error.into() })?;
         json.push('\n');
         replace_file(path, json.as_bytes())?;
-        replace_file(folder.join("study.md"), self.to_markdown().as_bytes())?;
+        replace_file(folder.join("report.md"), self.to_markdown().as_bytes())?;
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ fn facts() -> Vec<NetworkFacts> {
         model: network.name.clone(),
         parameters: network.parameters,
         macs: 1_234_567,
+        layers: Vec::new(),
     };
     published().networks.iter().map(facts).collect()
 }
@@ -293,7 +294,7 @@ fn the_report_is_written_and_reads_back() {
     study.write(folder.path()).unwrap();
     let json = std::fs::read_to_string(folder.path().join("study.json")).unwrap();
     assert_eq!(serde_json::from_str::<Study>(&json).unwrap(), study);
-    let text = std::fs::read_to_string(folder.path().join("study.md")).unwrap();
+    let text = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
     assert_eq!(text, study.to_markdown());
     assert!(!text.contains("somewhere/"), "no paths of this machine");
     for line in [
@@ -321,7 +322,12 @@ fn networks_that_nobody_published_stand_beside_each_other_without_a_verdict() {
     });
     let facts: Vec<NetworkFacts> =
         [("nin-r2", 1_037_962), ("nin", 1_485_386), ("alexnet", 2_256_458), ("nin-r4", 7)]
-            .map(|(model, parameters)| NetworkFacts { model: model.into(), parameters, macs: 122_665_472 })
+            .map(|(model, parameters)| NetworkFacts {
+                model: model.into(),
+                parameters,
+                macs: 122_665_472,
+                layers: Vec::new(),
+            })
             .into();
     let study = Study::ablation(&relabelled, &facts).unwrap();
     assert_eq!(study.verdict, Verdict::NotJudged);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Environment, Error, Progress, Record, Result, RunConfig, RunResult,
+    Analysis, Environment, Error, Progress, Record, Result, RunConfig, RunResult,
     files::{read_json, read_json_if_exists, replace_file, sweep, sync_folder, write_json},
     run::read_config,
 };
@@ -16,6 +16,7 @@ pub(crate) const CONFIG: &str = "config.toml";
 pub(crate) const ENVIRONMENT: &str = "environment.json";
 pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(crate) const PROGRESS: &str = "progress.json";
+pub(crate) const ANALYSIS: &str = "analysis.json";
 pub(crate) const RESULT: &str = "result.json";
 const LOCK: &str = "run.lock";
 const CHECKPOINTS: &str = "checkpoints";
@@ -212,18 +213,35 @@ impl RunFolder {
         write_json(&self.path.join(PROGRESS), &progress)
     }
 
+    /// Writes `analysis.json`.
+    ///
+    /// # Errors
+    /// [`Error::Write`], also if the analysis would not be read back.
+    pub fn write_analysis(&self, analysis: &Analysis) -> Result<()> {
+        analysis
+            .check()
+            .map_err(|cause| self.write_error(ANALYSIS, io::Error::new(io::ErrorKind::InvalidData, cause)))?;
+        let mut bytes =
+            serde_json::to_vec(analysis).map_err(|cause| self.write_error(ANALYSIS, cause.into()))?;
+        bytes.push(b'\n');
+        replace_file(self.path.join(ANALYSIS), &bytes)
+    }
+
     /// Records that the run goes on: on this machine, perhaps, and with options that may change, such as more epochs. A result
-    /// is removed, since the run is not finished any more.
+    /// and an analysis are removed, since the run is not finished any more.
     ///
     /// # Errors
     /// [`Error::Write`], [`Error::Config`].
     pub fn reopen(&mut self, config: &RunConfig, environment: &Environment) -> Result<()> {
         let config = config.to_toml()?;
-        match fs::remove_file(self.path.join(RESULT)) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                return Err(self.write_error(RESULT, cause));
+        // The result first: it is what says that the analysis is whole.
+        for file in [RESULT, ANALYSIS] {
+            match fs::remove_file(self.path.join(file)) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.write_error(file, cause));
+                }
+                _ => {}
             }
-            _ => {}
         }
         write_json(&self.path.join(ENVIRONMENT), environment)?;
         replace_file(self.path.join(CONFIG), config.as_bytes())

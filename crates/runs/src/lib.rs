@@ -7,6 +7,7 @@
 //! | `metrics.jsonl` | one [`Record`] a line | appended while the run goes on |
 //! | `progress.json` | [`Progress`]: how far the run is | replaced now and then |
 //! | `checkpoints/best.safetensors`, `checkpoints/last.safetensors` | opaque bytes here | replaced |
+//! | `analysis.json` | [`Analysis`]: mistakes and filters of the final parameters | once, before the result |
 //! | `result.json` | [`RunResult`] | once; its existence means that the run is finished |
 //! | `run.lock` | nothing; the writer holds an OS lock on it | at the start |
 //!
@@ -15,6 +16,7 @@
 //! **Architecture invariant:** no file of a run is ever half written, except the last line of `metrics.jsonl`, which readers
 //! ignore and a resume cuts off. This crate knows no tensors.
 
+mod analysis;
 mod config;
 mod environment;
 mod error;
@@ -23,6 +25,7 @@ mod folder;
 mod record;
 mod run;
 
+pub use analysis::{Analysis, Filters, Mistake, Sheet};
 pub use config::{Difference, RunConfig};
 pub use environment::{Environment, operating_system, peak_memory, processor_name, timestamp};
 pub use error::Error;

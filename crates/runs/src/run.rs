@@ -4,10 +4,13 @@ use std::{
 };
 
 use crate::{
-    Environment, EpochRecord, Error, Progress, Record, Result, RunConfig, RunResult, State, StepRecord,
+    Analysis, Environment, EpochRecord, Error, Progress, Record, Result, RunConfig, RunResult, State,
+    StepRecord,
+    analysis::read_analysis,
     files::{read_json, read_json_if_exists},
     folder::{
-        CONFIG, ENVIRONMENT, METRICS, PROGRESS, RESULT, complete_lines, holds_run, is_locked, parse_line,
+        ANALYSIS, CONFIG, ENVIRONMENT, METRICS, PROGRESS, RESULT, complete_lines, holds_run, is_locked,
+        parse_line,
     },
 };
 
@@ -93,6 +96,15 @@ impl Run {
             Some(State::Failed) => Activity::Failed,
             Some(State::Running | State::Finished) | None => Activity::Stale,
         }
+    }
+
+    /// The closer look at the final parameters, read from the folder now; `None` where there is none, as of a run that is not
+    /// finished or was made by an earlier version.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] naming what cannot be understood, [`Error::Read`].
+    pub fn analysis(&self) -> Result<Option<Analysis>> {
+        read_analysis(&self.path.join(ANALYSIS))
     }
 
     /// Whether the run has a result.

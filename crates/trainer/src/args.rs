@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Runs(RunsArgs),
     /// Show how runs differ: configuration, results, curves.
     Compare(CompareArgs),
+    /// Write a page about runs that a browser shows: results, curves, costs, mistakes.
+    Report(ReportArgs),
     /// Follow a run of another process until it ends.
     Watch(WatchArgs),
     /// Show the layers of the networks with shapes, parameters and multiply-accumulates.
@@ -184,6 +186,17 @@ pub(crate) struct CompareArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The runs are of one study: the same images and configuration, other networks and seeds.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Run folders.
+    #[arg(value_name = "RUN_DIR", required = true, num_args = 1..)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// The page.
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Args)]

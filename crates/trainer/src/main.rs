@@ -2,6 +2,7 @@
 //!
 //! Results go to stdout and to files, progress and messages to stderr. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
 
+mod analysis;
 mod args;
 mod bench;
 mod compare;
@@ -11,6 +12,7 @@ mod environment;
 mod eval;
 mod options;
 mod predict;
+mod report;
 mod runs;
 mod summary;
 mod tensorboard;
@@ -54,6 +56,7 @@ fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Predict(args) => predict::run(&args),
         Command::Runs(args) => runs::run(&args).map(|()| End::Done),
         Command::Compare(args) => compare::run(&args).map(|()| End::Done),
+        Command::Report(args) => report::run(&args).map(|()| End::Done),
         Command::Watch(args) => watch::run(&args),
         Command::Summary(args) => summary::run(&args).map(|()| End::Done),
         Command::Bench(args) => bench::run(&args).map(|()| End::Done),

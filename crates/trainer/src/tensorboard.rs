@@ -3,9 +3,9 @@
 use image::{ImageFormat, Rgb, RgbImage};
 use pointwise_data::{BatchSettings, IMAGE_BYTES, Images, MEAN, SIDE, STD, training_batches};
 use pointwise_engine::Array;
-use pointwise_runs::EpochRecord;
+use pointwise_runs::{Analysis, EpochRecord};
 use pointwise_tensorboard::{EventWriter, Value};
-use pointwise_training::{Observer, StepProgress, checkpoint};
+use pointwise_training::{Last, Observer, StepProgress, TrainingError, checkpoint};
 use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -146,6 +146,10 @@ impl Observer for Both<'_> {
         self.0.epoch(record);
         self.1.epoch(record);
     }
+
+    fn last(&mut self, last: &mut Last<'_>) -> Result<Option<Analysis>, TrainingError> {
+        Ok(self.0.last(last)?.or(self.1.last(last)?))
+    }
 }
 
 /// The figures that were measured.
@@ -155,7 +159,7 @@ fn scalars(figures: &[(&str, Option<f64>)]) -> Vec<(String, Value)> {
 }
 
 /// A convolution of red, green and blue.
-fn is_first_layer(array: &Array) -> bool {
+pub(crate) fn is_first_layer(array: &Array) -> bool {
     matches!(array.shape[..], [_, 3, height, width] if height == width)
 }
 

@@ -1,5 +1,6 @@
 //! `trainer train`: from the command line and the run folder to one resolved configuration, and from there to the training.
 
+use crate::analysis::Analyst;
 use crate::args::{Augment, DataKind, Model, TrainArgs};
 use crate::data::{DATA_SEED, Images, load_dataset, named_folder};
 use crate::display::{TrainingDisplay, final_line};
@@ -105,9 +106,10 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
             let last = run.checkpoint_path(Checkpoint::Last);
             let settings = batch_settings(&config);
             let mut events = TensorBoard::new(folder.join("tensorboard"), last, &splits.train, settings);
-            fit(job, engine.as_mut(), run, &mut Both(&mut display, &mut events))
+            let mut both = Both(&mut events, &mut Analyst);
+            fit(job, engine.as_mut(), run, &mut Both(&mut display, &mut both))
         } else {
-            fit(job, engine.as_mut(), run, &mut display)
+            fit(job, engine.as_mut(), run, &mut Both(&mut display, &mut Analyst))
         }
     };
     let shown = folder.display();

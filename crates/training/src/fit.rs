@@ -5,8 +5,8 @@ use crate::{Splits, TrainingError};
 use pointwise_data::{Augmentation, BatchSettings, Images, evaluation_batches, training_batches};
 use pointwise_engine::{Batch, Engine, Totals};
 use pointwise_runs::{
-    Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State, StepRecord,
-    peak_memory, timestamp,
+    Analysis, Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State,
+    StepRecord, peak_memory, timestamp,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +34,52 @@ pub trait Observer {
     fn evaluating(&mut self, done: usize, total: usize);
     /// An epoch is done and recorded.
     fn epoch(&mut self, record: &EpochRecord);
+
+    /// The final parameters are evaluated and the result is about to be written: whoever looks at them closer gives what was
+    /// found, which becomes part of the run.
+    ///
+    /// # Errors
+    /// [`TrainingError`] of the look.
+    fn last(&mut self, last: &mut Last<'_>) -> Result<Option<Analysis>, TrainingError> {
+        let _ = last;
+        Ok(None)
+    }
+}
+
+/// The final parameters and the test images.
+pub struct Last<'a> {
+    engine: &'a mut dyn Engine,
+    /// The test images.
+    pub images: &'a Arc<Images>,
+    batch_size: usize,
+    stop: &'a AtomicBool,
+}
+
+impl Last<'_> {
+    /// The logits of the test images, `(N, classes)` row by row; `None` when the run is to stop meanwhile. Changes nothing.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn logits(&mut self) -> Result<Option<Vec<f32>>, TrainingError> {
+        let mut logits = Vec::new();
+        let mut prepared = evaluation_batches(self.images, self.batch_size);
+        while let Some(batch) = prepared.next() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            logits.extend(self.engine.logits(&batch.images)?);
+            prepared.recycle(batch);
+        }
+        Ok(Some(logits))
+    }
+
+    /// The final parameters.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn state(&self) -> Result<pointwise_engine::State, TrainingError> {
+        Ok(self.engine.state()?)
+    }
 }
 
 /// Where a run is.
@@ -322,6 +368,19 @@ impl<'a> Session<'a> {
     fn finish(&mut self) -> Result<Outcome, TrainingError> {
         let splits = self.job.splits;
         let Some(last) = self.evaluate(&splits.test)? else { return self.pause() };
+        let analysis = self.observer.last(&mut Last {
+            engine: self.engine,
+            images: &splits.test,
+            batch_size: self.settings.batch_size,
+            stop: self.job.stop,
+        })?;
+        // A look that was cut short is taken again when the run goes on.
+        if self.stopped() {
+            return self.pause();
+        }
+        if let Some(analysis) = analysis {
+            self.run.write_analysis(&analysis)?;
+        }
         let Some(best) = self.at.best else {
             return Err(TrainingError::Configuration("the run has no epoch behind it".to_owned()));
         };

@@ -12,5 +12,5 @@ mod fit;
 mod splits;
 
 pub use error::TrainingError;
-pub use fit::{Job, Observer, Outcome, StepProgress, batch_settings, evaluate, fit};
+pub use fit::{Job, Last, Observer, Outcome, StepProgress, batch_settings, evaluate, fit};
 pub use splits::Splits;

@@ -1,0 +1,146 @@
+//! What the runs were made of, and how to make them again.
+
+use pointwise_runs::{Run, RunConfig};
+
+use super::{
+    Page,
+    figure::Data,
+    text::{data_link, escape},
+};
+use crate::number::{decimals, duration, percent, thousands};
+
+impl Page<'_> {
+    pub(super) fn provenance(&self) -> String {
+        let mut html = String::from("<p>In a checkout of Pointwise, with a Rust toolchain:</p><pre><code>");
+        let seeds: Vec<String> = self.seeds().iter().map(u64::to_string).collect();
+        html += &if matches!(self.study.verdict, crate::Verdict::NotJudged) {
+            "cargo xtask reproduce --help".to_owned()
+        } else if self.study.data.synthetic {
+            format!("cargo xtask reproduce --quick --seeds {}", seeds.join(","))
+        } else {
+            format!("cargo xtask reproduce --seeds {}", seeds.join(","))
+        };
+        html += "</code></pre><p>Or a single run: save its configuration below as <code>run.toml</code>.</p><pre><code>cargo run --release \
+                 -p trainer -- train --config run.toml --run-dir again</code></pre><p>The same program on the same kind of processor gives \
+                 the same numbers to the last bit, for any number of threads.</p>";
+        html += &self.data().table("The images");
+        html += &self.runs().table("The runs");
+        html += &self.environments().details("where the runs took place", "environment");
+        for run in self.networks.iter().flat_map(|network| &network.runs) {
+            let name = name(run);
+            let text = configuration(run);
+            html += &format!(
+                "<details class=\"data\"><summary>Configuration of {}</summary><pre><code>{}</code></pre><p><a download=\"run.toml\" \
+                 href=\"{}\">Download run.toml</a></p></details>",
+                escape(&name),
+                escape(&text),
+                data_link("application/toml", &text)
+            );
+        }
+        html
+    }
+
+    fn seeds(&self) -> Vec<u64> {
+        let mut seeds: Vec<u64> =
+            self.networks.iter().flat_map(|network| &network.runs).map(|run| run.config.seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        seeds
+    }
+
+    fn data(&self) -> Data {
+        let data = &self.study.data;
+        let mut table = Data::new(["from", "training", "held out", "test", "synthetic", "fingerprint"]);
+        table.rows.push(vec![
+            data.source.clone(),
+            thousands(data.train_images.into()),
+            thousands(data.validation_images.into()),
+            thousands(data.test_images.into()),
+            if data.synthetic { "yes" } else { "no" }.into(),
+            // As commits are shortened.
+            data.fingerprint.chars().take(12).collect(),
+        ]);
+        table
+    }
+
+    fn runs(&self) -> Data {
+        let mut table = Data::new([
+            "run",
+            "state",
+            "final accuracy %",
+            "loss",
+            "best accuracy %",
+            "best epoch",
+            "time",
+            "memory MiB",
+        ]);
+        for run in self.networks.iter().flat_map(|network| &network.runs) {
+            let mut row = vec![name(run)];
+            match &run.result {
+                Some(result) => row.extend([
+                    format!("{} epochs", result.epochs),
+                    percent(result.final_acc),
+                    decimals(result.final_loss, 4),
+                    percent(result.best_acc),
+                    result.best_epoch.to_string(),
+                    duration(result.seconds),
+                    result.peak_memory_bytes.map_or("\u{2013}".into(), |bytes| thousands(bytes >> 20)),
+                ]),
+                None => {
+                    row.push(format!(
+                        "not finished: {} of {} epochs",
+                        run.epochs().count(),
+                        run.config.epochs
+                    ));
+                    row.extend(vec!["\u{2013}".to_owned(); 6]);
+                }
+            }
+            table.rows.push(row);
+        }
+        table
+    }
+
+    fn environments(&self) -> Data {
+        let mut table = Data::new([
+            "run",
+            "engine",
+            "device",
+            "processor",
+            "threads",
+            "system",
+            "started",
+            "Pointwise",
+            "candle",
+            "compiler",
+            "commit",
+        ]);
+        for run in self.networks.iter().flat_map(|network| &network.runs) {
+            let environment = &run.environment;
+            let optional = |text: &Option<String>| text.clone().unwrap_or_else(|| "\u{2013}".into());
+            table.rows.push(vec![
+                name(run),
+                run.config.engine.clone(),
+                run.config.device.clone(),
+                environment.processor.clone(),
+                format!("{} of {}", environment.threads, environment.cores),
+                environment.os.clone(),
+                environment.started.clone(),
+                environment.pointwise.clone(),
+                optional(&environment.candle),
+                optional(&environment.rustc),
+                optional(&environment.commit),
+            ]);
+        }
+        table
+    }
+}
+
+fn name(run: &Run) -> String {
+    run.path.file_name().unwrap_or(run.path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Without the folders of the machine, which decide no numbers and are nobody else's business.
+fn configuration(run: &Run) -> String {
+    let config = RunConfig { data_dir: None, init: None, ..run.config.clone() };
+    config.to_toml().unwrap_or_default()
+}
