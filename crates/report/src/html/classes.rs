@@ -149,7 +149,7 @@ impl Page<'_> {
         }
         let words = match (order.first(), order.last()) {
             (Some(&best), Some(&worst)) => format!(
-                "<p>Easiest is <em>{}</em> ({} % on average), hardest <em>{}</em> ({} %).</p>",
+                "<p>Easiest is <em>{}</em> ({}\u{a0}% on average), hardest <em>{}</em> ({}\u{a0}%).</p>",
                 escape(&classes[best]),
                 decimals(mean(best), 1),
                 escape(&classes[worst]),

@@ -4,7 +4,7 @@ use super::{
     Page, Shown,
     chart::{self, Chart, WIDTH, around},
     figure::{Data, figure},
-    results::show_short,
+    results::axis_of_counts,
     text::{escape, short},
 };
 use crate::{
@@ -119,7 +119,7 @@ impl Page<'_> {
         let most = shown.iter().fold(0.0f64, |most, (_, cost, _)| most.max(*cost));
         let show: fn(f64) -> String = |value| decimals(value, if value.fract().abs() < 1e-9 { 0 } else { 1 });
         let description = format!("{title}: a mark for each network");
-        let mut chart = Chart::new(&description, (0.0, most * 1.12), y, axis, (show_short, show), 0);
+        let mut chart = Chart::new(&description, (0.0, most * 1.12), y, axis, (axis_of_counts, show), 0);
         let mut front: Vec<(f64, f64)> = shown.iter().map(|&(_, cost, acc)| (cost, acc)).collect();
         front.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));
         let mut best = f64::NEG_INFINITY;
@@ -128,8 +128,8 @@ impl Page<'_> {
             best = best.max(*acc);
             good
         });
-        let mut steps = vec![(front[0].0, y.0)];
-        for &(cost, acc) in &front {
+        let mut steps = vec![front[0]];
+        for &(cost, acc) in &front[1..] {
             let before = steps[steps.len() - 1].1;
             steps.extend([(cost, before), (cost, acc)]);
         }

@@ -214,7 +214,7 @@ impl Page<'_> {
             (0.0, last),
             (0.0, most * 1.08),
             "epochs trained",
-            (show, super::results::show_short),
+            (show, super::results::axis_of_counts),
             self.room(),
         );
         let mut named = Vec::new();

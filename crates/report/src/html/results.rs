@@ -94,7 +94,7 @@ impl Page<'_> {
             return String::new();
         }
         let mut text = format!(
-            "<strong>nin</strong>, the network built on pointwise convolutions, has {} parameters: {} % fewer than \
+            "<strong>nin</strong>, the network built on pointwise convolutions, has {} parameters: {}\u{a0}% fewer than \
              <strong>alexnet</strong> and {} times fewer than <strong>alexnet_plain</strong>.",
             thousands(nin),
             decimals(100.0 * (1.0 - nin as f64 / alexnet as f64), 1),
@@ -105,7 +105,7 @@ impl Page<'_> {
             (self.study.data.synthetic, accuracy("nin"), accuracy("alexnet"), accuracy("alexnet_plain"))
         {
             text += &format!(
-                " Of the test images it names {nin} % rightly; alexnet names {alexnet} % and alexnet_plain {plain} %."
+                " Of the test images it names {nin}\u{a0}% rightly; alexnet names {alexnet}\u{a0}% and alexnet_plain {plain}\u{a0}%."
             );
         }
         text
@@ -271,7 +271,13 @@ fn loss<'a>(network: &'a Shown<'_>) -> Option<&'a Figure> {
     network.report.loss.as_ref()
 }
 
-/// Of an axis of counts.
-pub(super) fn show_short(value: f64) -> String {
-    short(value)
+/// On an axis of counts: `2 M`.
+pub(super) fn axis_of_counts(value: f64) -> String {
+    let text = short(value);
+    match text.split_once(' ') {
+        Some((number, unit)) if number.contains('.') => {
+            format!("{}\u{a0}{unit}", number.trim_end_matches('0').trim_end_matches('.'))
+        }
+        _ => text,
+    }
 }
