@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use pointwise_report::{NetworkFacts, Study, Verdict, duration};
-use pointwise_runs::Run;
+use pointwise_report::{NetworkFacts, Page, Study, Verdict, duration};
+use pointwise_runs::{Run, replace_file};
 
 use crate::{
     End,
@@ -204,8 +204,16 @@ fn interrupted() -> End {
 fn conclude(plan: &Plan, runs: &[Run], facts: &[NetworkFacts]) -> anyhow::Result<End> {
     let study = Study::new(runs, facts)?;
     study.write(&plan.out)?;
-    let files = ["report.md", "study.json"].map(|file| plan.out.join(file).display().to_string());
-    let text = format!("\n{}\n{}\n\n{} and {}\n", study.to_table(), study.headline(), files[0], files[1]);
+    let page = plan.out.join("report.html");
+    replace_file(&page, Page::read(&study, runs, facts)?.html().as_bytes())?;
+    let text = plan.out.join("report.md");
+    let text = format!(
+        "\n{}\n{}\n\n{} (for a browser) and {}\n",
+        study.to_table(),
+        study.headline(),
+        page.display(),
+        text.display()
+    );
     print(&text)?;
     Ok(end_of(plan.quick, &study))
 }
@@ -220,7 +228,7 @@ fn end_of(quick: bool, study: &Study) -> End {
                 End::Different
             }
         }
-        Verdict::Reproduced => End::Good,
+        Verdict::Reproduced | Verdict::NotJudged => End::Good,
         Verdict::Different { .. } => End::Different,
         Verdict::NotComparable { .. } => End::NotComparable,
     }

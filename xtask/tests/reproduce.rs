@@ -97,7 +97,10 @@ fn a_study_is_trained_once_and_judged() {
     let fake = Fake::new(|_| {});
     let (code, stdout, stderr) = seen(fake.run(&[]));
     assert_eq!(code, 0, "{stderr}");
-    assert!(stdout.contains("\nReproduced: ") && stdout.contains("study/report.md"), "{stdout}");
+    assert!(stdout.contains("\nReproduced: ") && stdout.contains("study/report.html"), "{stdout}");
+    let page = fs::read_to_string(fake.path("study/report.html")).unwrap();
+    assert!(page.contains("The published results hold up") && page.contains("nin-seed44"));
+    assert!(fake.path("study/report.md").exists());
     assert!(stdout.contains("nin             1,485,386  1,485,386      3     74.27 ± 0.50"), "{stdout}");
     let calls = fake.calls();
     assert_eq!((calls.len(), calls[0].as_str(), calls[1].as_str()), (11, "summary --json", "data stats"));

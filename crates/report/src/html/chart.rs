@@ -11,7 +11,7 @@ const LEFT: f64 = 46.0;
 /// Between the baselines of two labels.
 const LINE: f64 = 13.5;
 /// Of a character of a label, on average.
-const CHARACTER: f64 = 6.6;
+const CHARACTER: f64 = 7.6;
 
 /// A straight map from values to places.
 #[derive(Clone, Copy, Debug)]

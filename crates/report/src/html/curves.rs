@@ -24,7 +24,7 @@ struct Measure {
 const MEASURES: [Measure; 4] = [
     Measure {
         title: "Test accuracy, %",
-        note: "",
+        note: "after the epoch",
         ours: |epoch| epoch.test_acc.map(|acc| 100.0 * acc),
         theirs: |epoch| epoch.test_acc,
         places: 2,
@@ -38,7 +38,7 @@ const MEASURES: [Measure; 4] = [
     },
     Measure {
         title: "Test loss",
-        note: "",
+        note: "after the epoch",
         ours: |epoch| epoch.test_loss,
         theirs: |epoch| epoch.test_loss,
         places: 4,

@@ -117,7 +117,8 @@ impl Page<'_> {
             html += "<p class=\"warning\">Synthetic images: the accuracies below are of drawn pictures. They are neither CIFAR-10's \
                      nor compared with published ones.</p>";
         }
-        html += &self.finals().table("Networks, their size and their last epoch");
+        html += &self.finals(true).table("Size, and accuracy after the last epoch");
+        html += &self.finals(false).table("Loss after the last epoch");
         let judged = |pick: Pick| {
             self.networks
                 .iter()
@@ -154,48 +155,44 @@ impl Page<'_> {
         html
     }
 
-    fn finals(&self) -> Data {
+    /// Of the accuracies, or of the losses.
+    fn finals(&self, accuracies: bool) -> Data {
         let compare = self.networks.iter().any(|network| network.published.is_some());
-        let mut columns = vec!["network", "parameters", "seeds", "test accuracy %"];
+        let (title, scale, places) =
+            if accuracies { ("test accuracy %", 100.0, 2) } else { ("test loss", 1.0, 4) };
+        let mut columns = vec!["network", "parameters", "seeds", title];
+        if !accuracies {
+            columns.remove(1);
+        }
         if compare {
             columns.extend(["published", "difference", "95 % interval"]);
         }
-        columns.push("test loss");
-        if compare {
-            columns.extend(["published", "difference", "95 % interval"]);
-        }
+        let none = || "\u{2013}".to_owned();
         let mut data = Data::new(columns);
         for network in &self.networks {
             let report = network.report;
-            let mut row = vec![
-                report.name.clone(),
-                report.parameters.map_or("\u{2013}".into(), thousands),
-                report.seeds.len().to_string(),
-            ];
-            let published = network.published.as_ref();
-            for (figure, theirs, scale, places) in [
-                (&report.accuracy, published.map(|it| it.final_acc), 100.0, 2),
-                (&report.loss, published.map(|it| it.final_loss), 1.0, 4),
-            ] {
-                let none = || "\u{2013}".to_owned();
-                let ours = figure.as_ref().map(|figure| &figure.ours);
-                row.push(ours.map_or_else(none, |ours| match ours.deviation {
-                    Some(deviation) => format!(
-                        "{} \u{b1} {}",
-                        decimals(ours.mean * scale, places),
-                        decimals(deviation * scale, places)
-                    ),
-                    None => decimals(ours.mean * scale, places),
+            let mut row = vec![report.name.clone()];
+            if accuracies {
+                row.push(report.parameters.map_or_else(none, thousands));
+            }
+            row.push(report.seeds.len().to_string());
+            let figure = if accuracies { report.accuracy.as_ref() } else { report.loss.as_ref() };
+            let theirs =
+                network.published.as_ref().map(|it| if accuracies { it.final_acc } else { it.final_loss });
+            let ours = figure.map(|figure| &figure.ours);
+            let show = |value: f64| decimals(value * scale, places);
+            row.push(ours.map_or_else(none, |ours| match ours.deviation {
+                Some(deviation) => format!("{} \u{b1} {}", show(ours.mean), show(deviation)),
+                None => show(ours.mean),
+            }));
+            if compare {
+                row.push(theirs.map_or_else(none, |theirs| decimals(theirs, places)));
+                let difference = ours.zip(theirs).map(|(ours, theirs)| ours.mean * scale - theirs);
+                row.push(difference.map_or_else(none, |difference| signed(difference, places)));
+                let interval = figure.and_then(|figure| figure.comparison.as_ref());
+                row.push(interval.map_or_else(none, |Comparison { low, high, .. }| {
+                    format!("{} to {}", show(*low), show(*high))
                 }));
-                if compare {
-                    row.push(theirs.map_or_else(none, |theirs| decimals(theirs, places)));
-                    let difference = ours.zip(theirs).map(|(ours, theirs)| ours.mean * scale - theirs);
-                    row.push(difference.map_or_else(none, |difference| signed(difference, places)));
-                    let interval = figure.as_ref().and_then(|figure| figure.comparison.as_ref());
-                    row.push(interval.map_or_else(none, |Comparison { low, high, .. }| {
-                        format!("{} to {}", decimals(low * scale, places), decimals(high * scale, places))
-                    }));
-                }
             }
             data.rows.push(row);
         }
