@@ -3,7 +3,7 @@
 // and on a phone. Leaves screenshots to look at.
 //
 //   node check.mjs SCREENSHOTS PAGE.html...
-//   node check.mjs --picture OUT.png PAGE.html     the top of the page, for README.md
+//   node check.mjs --picture OUT.png PAGE.html     accuracy against cost, for README.md
 //
 // Needs playwright-core, and chromium where CHROMIUM or the path says.
 
@@ -168,8 +168,9 @@ const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] }
 if (first === "--picture") {
   const [out, file] = rest;
   const page = await open(browser, file, { viewport: { width: 1180, height: 900 }, colorScheme: "light" });
-  const bottom = await page.locator("#curves").evaluate((it) => it.getBoundingClientRect().top);
-  await page.screenshot({ path: out, clip: { x: 0, y: 0, width: 1180, height: Math.floor(bottom) - 20 }, fullPage: true });
+  const charts = await page.locator("#cost .charts").boundingBox();
+  const clip = { x: charts.x - 20, y: charts.y - 10, width: charts.width + 40, height: charts.height + 20 };
+  await page.screenshot({ path: out, clip, fullPage: true });
 } else {
   mkdirSync(first, { recursive: true });
   for (const file of rest) {
@@ -180,4 +181,4 @@ if (first === "--picture") {
 await browser.close();
 for (const failure of failures) console.error(failure);
 if (failures.length > 0) process.exit(1);
-console.log(`${rest.length} pages as they should be; screenshots are in ${first}`);
+console.log(first === "--picture" ? rest[0] : `${rest.length} pages as they should be; screenshots are in ${first}`);

@@ -37,9 +37,11 @@ impl Page<'_> {
         }
         let mut html = String::from(
             "<p>The upper left is the place to be: accurate and cheap. The grey steps are the best that these networks offer for \
-             each price (the <em>Pareto front</em>); a network below them is beaten by another one on both counts. Small marks are \
-             single seeds.",
+             each price (the <em>Pareto front</em>); a network below them is beaten by another one on both counts.",
         );
+        if self.networks.iter().any(|network| network.report.seeds.len() > 1) {
+            html += " Small marks are single seeds.";
+        }
         if self.networks.iter().any(|network| network.published.is_some()) {
             html += " Hollow marks are published.";
         }
