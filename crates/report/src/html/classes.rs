@@ -55,8 +55,7 @@ impl Page<'_> {
         }
         html += "</div>";
         html += &gallery(&shown);
-        html += "<h3>Most confident mistakes</h3><p>Where a network was surest and still wrong. Some of these images would puzzle a person, \
-                 too.</p>";
+        html += "<h3>Most confident mistakes</h3><p>Where a network was surest and still wrong.</p>";
         for network in &shown {
             html += &worst(network);
         }
@@ -280,7 +279,7 @@ fn gallery(shown: &[&Shown<'_>]) -> String {
                 let title = format!("{} taken for {}", escape(class), escape(predicted));
                 let _ = write!(
                     html,
-                    "<div class=\"kind\" id=\"{}\" data-title=\"{}: {title}\"><h4>{title} <span>{count} images, {} shown</span></h4><div \
+                    "<div class=\"kind\" id=\"{}\" data-title=\"{}: {title}\"><h4>{title} <span>{count} in all, {} shown</span></h4><div \
                      class=\"pictures\">",
                     kind_id(network, row, column),
                     escape(network.name()),
