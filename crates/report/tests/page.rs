@@ -33,9 +33,9 @@ fn analysis(picture_bytes: usize) -> Analysis {
 
 fn page(runs: &[Run], picture_bytes: Option<usize>) -> String {
     let facts = facts();
-    let study = Study::of(runs, &facts).unwrap();
+    let study = Study::of(runs, &facts).expect("a study");
     let analyses = picture_bytes.map_or(Vec::new(), |n| runs.iter().map(|run| (run, analysis(n))).collect());
-    Page::new(&study, runs, &facts, analyses).unwrap().html()
+    Page::new(&study, runs, &facts, analyses).expect("a page").html()
 }
 
 /// A page is to open quickly and to travel by mail.
