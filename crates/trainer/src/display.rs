@@ -154,10 +154,7 @@ impl WatchDisplay {
         let loss = run.steps().last().map(|step| step.loss);
         let best = run.epochs().last().map(|epoch| epoch.best_acc);
         let rate = progress.images_per_second;
-        let left = match progress.step {
-            0 => f64::INFINITY,
-            step => progress.seconds / step as f64 * progress.steps.saturating_sub(step) as f64,
-        };
+        let left = progress.seconds_left().unwrap_or(f64::INFINITY);
         let figures = figures(loss, None, best, rate, left);
         let (epoch, epochs, step, steps) = (progress.epoch, progress.epochs, progress.step, progress.steps);
         if !self.plain {
