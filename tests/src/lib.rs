@@ -43,6 +43,7 @@ pub fn command<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Comma
         .args(arguments)
         .env_remove("CIFAR10_DIR")
         .env_remove("RAYON_NUM_THREADS")
+        .env_remove("RUST_LOG")
         // A backtrace that somebody asked for is no part of a message.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());

@@ -17,7 +17,7 @@ use crate::{
     list::List,
     plan::{Plan, QUICK, program, published},
     print,
-    runner::train,
+    runner::{tail, train},
     trainer::{Stop, build, summary},
 };
 
@@ -189,8 +189,11 @@ fn look_at_data(stop: &Stop, trainer: &Path, data_dir: Option<&Path>, quiet: boo
         command.arg("--data-dir").arg(folder);
     }
     // What it prints on stdout is progress here, where the result is the study's.
+    let mut said = None;
     if quiet {
-        command.stdout(Stdio::null());
+        let file = tempfile::tempfile().context("a temporary file cannot be made")?;
+        command.stdout(Stdio::null()).stderr(file.try_clone().context("a temporary file cannot be used")?);
+        said = Some(file);
     } else {
         command.stdout(io::stderr());
     }
@@ -199,6 +202,9 @@ fn look_at_data(stop: &Stop, trainer: &Path, data_dir: Option<&Path>, quiet: boo
         return Ok(interrupted());
     }
     if !status.success() {
+        if let Some(mut file) = said {
+            eprint!("{}", tail(&mut file));
+        }
         bail!(
             "there is no CIFAR-10 to train on: give the folder that holds it by --data-dir DIR, or run `cargo xtask reproduce \
              --quick`, which needs no data"

@@ -309,18 +309,22 @@ impl Trainer {
 
     /// The end of what it said, without the word `error`.
     fn said(&mut self) -> String {
-        let mut text = Vec::new();
-        let read = self.stderr.metadata().and_then(|file| {
-            self.stderr.seek(SeekFrom::Start(file.len().saturating_sub(TAIL)))?;
-            self.stderr.read_to_end(&mut text)
-        });
-        let text = String::from_utf8_lossy(&text);
-        let text = text.trim();
-        match read {
-            Ok(_) if !text.is_empty() => text.strip_prefix("error: ").unwrap_or(text).to_owned(),
-            _ => "it said nothing".to_owned(),
+        let text = tail(&mut self.stderr);
+        match text.trim() {
+            "" => "it said nothing".to_owned(),
+            text => text.strip_prefix("error: ").unwrap_or(text).to_owned(),
         }
     }
+}
+
+/// The end of a file; nothing of one that cannot be read.
+pub(crate) fn tail(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    let read = file.metadata().and_then(|about| {
+        file.seek(SeekFrom::Start(about.len().saturating_sub(TAIL)))?;
+        file.read_to_end(&mut bytes)
+    });
+    read.map_or(String::new(), |_| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 impl Drop for Trainer {
