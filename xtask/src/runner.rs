@@ -254,7 +254,7 @@ impl Session<'_> {
             .iter()
             .filter_map(|run| Some((run.config.model.as_str(), run.result.as_ref()?.seconds)))
             .collect();
-        let under_way = |trainer: &Trainer| Some(self.rows[trainer.job].seconds_left?);
+        let under_way = |trainer: &Trainer| self.rows[trainer.job].seconds_left;
         known.extend(self.active.iter().filter_map(|trainer| {
             let whole = self.rows[trainer.job].seconds + under_way(trainer)?;
             Some((self.jobs[trainer.job].model.as_str(), whole))

@@ -29,23 +29,27 @@ pub struct Pointwise {
 
 impl Pointwise {
     /// `nin` as published.
-    pub const NIN: Self = Self { name: "nin", padding: true, relu: false, reduction: 1 };
+    pub const NIN: Self = Self::member("nin", true, false, 1);
 
     /// All members, `nin` first: every padding with every ReLU with every reduction.
     pub const ALL: [Self; 12] = [
         Self::NIN,
-        Self { name: "nin-r2", reduction: 2, ..Self::NIN },
-        Self { name: "nin-r4", reduction: 4, ..Self::NIN },
-        Self { name: "nin-relu", relu: true, ..Self::NIN },
-        Self { name: "nin-relu-r2", relu: true, reduction: 2, ..Self::NIN },
-        Self { name: "nin-relu-r4", relu: true, reduction: 4, ..Self::NIN },
-        Self { name: "nin-nopad", padding: false, ..Self::NIN },
-        Self { name: "nin-nopad-r2", padding: false, reduction: 2, ..Self::NIN },
-        Self { name: "nin-nopad-r4", padding: false, reduction: 4, ..Self::NIN },
-        Self { name: "nin-nopad-relu", padding: false, relu: true, ..Self::NIN },
-        Self { name: "nin-nopad-relu-r2", padding: false, relu: true, reduction: 2, ..Self::NIN },
-        Self { name: "nin-nopad-relu-r4", padding: false, relu: true, reduction: 4, ..Self::NIN },
+        Self::member("nin-r2", true, false, 2),
+        Self::member("nin-r4", true, false, 4),
+        Self::member("nin-relu", true, true, 1),
+        Self::member("nin-relu-r2", true, true, 2),
+        Self::member("nin-relu-r4", true, true, 4),
+        Self::member("nin-nopad", false, false, 1),
+        Self::member("nin-nopad-r2", false, false, 2),
+        Self::member("nin-nopad-r4", false, false, 4),
+        Self::member("nin-nopad-relu", false, true, 1),
+        Self::member("nin-nopad-relu-r2", false, true, 2),
+        Self::member("nin-nopad-relu-r4", false, true, 4),
     ];
+
+    const fn member(name: &'static str, padding: bool, relu: bool, reduction: usize) -> Self {
+        Self { name, padding, relu, reduction }
+    }
 
     /// The names of the whole family: `alexnet`, which has no pointwise layers between its others, then the members.
     pub fn family() -> impl Iterator<Item = &'static str> {
@@ -55,17 +59,18 @@ impl Pointwise {
     /// The member as a network.
     #[must_use]
     pub fn network(&self) -> Network {
-        let (kernel_3, kernel_1) = ((3, 1), (1, usize::from(self.padding)));
         let reduced = |channels: usize| channels / self.reduction;
-        let blocks: [&[(usize, usize, (usize, usize))]; 4] = [
-            &[(3, 64, kernel_3)],
-            &[(64, 128, kernel_3), (128, reduced(128), kernel_1), (reduced(128), 192, kernel_1)],
-            &[(192, 256, kernel_3), (256, reduced(256), kernel_1), (reduced(256), 384, kernel_1)],
-            &[(384, reduced(256), kernel_1), (reduced(256), 256, kernel_3), (256, 256, kernel_1)],
+        // Channels in and out, and the kernel.
+        let blocks: [&[(usize, usize, usize)]; 4] = [
+            &[(3, 64, 3)],
+            &[(64, 128, 3), (128, reduced(128), 1), (reduced(128), 192, 1)],
+            &[(192, 256, 3), (256, reduced(256), 1), (reduced(256), 384, 1)],
+            &[(384, reduced(256), 1), (reduced(256), 256, 3), (256, 256, 1)],
         ];
         let mut features = Vec::new();
         for block in blocks {
-            for (index, &(in_channels, out_channels, (kernel, padding))) in block.iter().enumerate() {
+            for (index, &(in_channels, out_channels, kernel)) in block.iter().enumerate() {
+                let padding = if kernel == 1 { usize::from(self.padding) } else { 1 };
                 features.push(Layer::Conv2d { in_channels, out_channels, kernel, padding });
                 features.push(Layer::BatchNorm2d { channels: out_channels });
                 if self.relu || index + 1 == block.len() {
