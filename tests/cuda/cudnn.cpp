@@ -281,8 +281,7 @@ int run(Handle *handle, const Problem &p, int number, const void *x, const void 
     if (int code = check_data(name, p.pass == Pass::filter ? "dw" : "w", w, p.w.bytes())) return code;
     if (int code = check_data(name, p.pass == Pass::forward ? "y" : "dy", y, p.y.bytes())) return code;
     int code = submit(handle->stream, Node::kernel, p.line(number) + more, [=] {
-        // All that the program lends may be written.
-        if (needed) memset(workspace, 0xff, bytes);
+        if (needed) memset(workspace, 0xff, needed);
         // An algorithm that is not deterministic goes the other way every other time.
         static std::atomic<unsigned> calls;
         work(!algorithm->deterministic && calls++ % 2);

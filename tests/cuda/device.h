@@ -34,7 +34,6 @@ unsigned barrier(int line, int predicate);
 // Waits for the lanes of the mask. `source` is the lane whose value is asked for; gives the value or the ballot.
 uint64_t exchange(Exchange kind, unsigned mask, uint64_t value, unsigned source, int line);
 
-unsigned lanes_running();
 
 void *dynamic_shared();
 
