@@ -120,6 +120,8 @@ int allocate(void **address, size_t bytes) {
     if (used + length > total() || next + gap + mapped + gap > arena + reserved) return out_of_memory;
     Allocation allocation{next + gap, next + gap + mapped, bytes};
     if (mprotect(reinterpret_cast<void *>(allocation.pages), mapped, PROT_READ | PROT_WRITE)) return out_of_memory;
+    // A workspace of hundreds of megabytes costs less this way.
+    madvise(reinterpret_cast<void *>(allocation.pages), mapped, MADV_HUGEPAGE);
     uintptr_t base = allocation.end - length;
     fill(allocation.pages, base);
     fill(base + bytes, allocation.end);
