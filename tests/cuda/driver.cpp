@@ -157,7 +157,10 @@ template <class T> int set(const char *call, void *to, T value, size_t count, vo
     if (reinterpret_cast<uintptr_t>(to) % sizeof(T)) return refuse(invalid_value, "%s: a misaligned address", call);
     if (!check_range(call, "the target", to, count * sizeof(T))) return invalid_value;
     return submit(stream, Node::set, "set bytes=" + std::to_string(count * sizeof(T)) + " value=" + std::to_string(value),
-                  [=] { std::fill_n(static_cast<T *>(to), count, value); });
+                  [=] {
+                      if (value == 0) return fill_with_zeros(to, count * sizeof(T));
+                      std::fill_n(static_cast<T *>(to), count, value);
+                  });
 }
 
 int synchronize(const char *call, void *stream, const char *what) {
