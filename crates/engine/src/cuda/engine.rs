@@ -101,8 +101,8 @@ struct Arenas {
     /// Rows of what BatchNorm is made with: see [`Row`].
     affine: Buffer,
     control: Buffer,
-    /// Of the convolutions; `None` where the network has none for cuDNN.
-    workspace: Option<Buffer>,
+    /// Of the convolutions: as large as the algorithm that wants most.
+    workspace: Buffer,
 }
 
 /// Rows of `Arenas::affine`.
@@ -391,8 +391,10 @@ impl Cuda {
     /// Chooses what of a step's convolutions is not chosen yet.
     fn choose_algorithms(&mut self, step: Step) -> Result<(), EngineError> {
         let Self { plan, arenas, room, convolutions, gpu, settings, .. } = self;
-        let (Some(room), Some(workspace)) = (room.as_ref(), arenas.workspace.as_ref()) else { return Ok(()) };
+        let Some(room) = room else { return Ok(()) };
         let choice = if settings.deterministic { Choice::Deterministic } else { Choice::Measured };
+        let mut scratch = None;
+        let mut needed = 0;
         for (at, (node, chosen)) in plan.nodes.iter().zip(convolutions).enumerate() {
             let Kind::Block(Block { convolution: Some(convolution), results, .. }) = &node.kind else {
                 continue;
@@ -414,6 +416,11 @@ impl Cuda {
                 }
             };
             let [forward, data, filter] = own.chosen();
+            let (data, filter) = (!data && step.mode.trains() && at > 0, !filter && step.mode.trains());
+            if choice == Choice::Measured && scratch.is_none() && (!forward || data || filter) {
+                scratch = Some(gpu.allocate(DNN_WORKSPACE)?);
+            }
+            let workspace = scratch.as_ref().unwrap_or(&arenas.workspace);
             let x = room.input_of(at);
             let w = arenas.weight(convolution.weight);
             let [from, to] = room.gradients.each_ref().map(Buffer::address);
@@ -421,14 +428,21 @@ impl Cuda {
                 let at = Operands { x, w, y: room.results_of(at) };
                 own.choose_forward(gpu, choice, at, workspace)?;
             }
-            if step.mode.trains() && !data && at > 0 {
+            if data {
                 own.choose_data(gpu, choice, Operands { x: to, w, y: from }, workspace)?;
             }
-            if step.mode.trains() && !filter {
+            if filter {
                 let w = arenas.weight_gradient(convolution.weight);
                 own.choose_filter(gpu, choice, Operands { x, w, y: from }, workspace)?;
             }
+            needed = own.workspace().max(needed);
             chosen.insert(step.n, own);
+        }
+        if needed > self.arenas.workspace.bytes() {
+            // Recorded steps know the old address.
+            self.graphs.clear();
+            self.gpu.wait()?;
+            self.arenas.workspace = self.gpu.allocate(needed)?;
         }
         Ok(())
     }
@@ -474,10 +488,6 @@ impl Arenas {
     fn new(gpu: &Gpu, plan: &Plan, precision: Precision) -> Result<Self, EngineError> {
         let floats = |len: usize| gpu.allocate(len * F32);
         let own_copies = width(precision) != F32;
-        let convolves = plan.nodes.iter().any(|node| match &node.kind {
-            Kind::Block(block) => block.convolution.is_some_and(|convolution| !convolution.is_product()),
-            _ => false,
-        });
         Ok(Self {
             values: floats(plan.parameters())?,
             first: floats(plan.parameters())?,
@@ -488,7 +498,7 @@ impl Arenas {
             statistics: floats(2 * plan.channels)?,
             affine: floats(AFFINE_ROWS * plan.channels)?,
             control: gpu.allocate(size_of::<Control>())?,
-            workspace: convolves.then(|| gpu.allocate(DNN_WORKSPACE)).transpose()?,
+            workspace: gpu.allocate(0)?,
         })
     }
 
@@ -742,16 +752,12 @@ impl Pass<'_> {
                 depth: convolution.in_channels,
             });
         }
-        let (operation, workspace) = self.convolution(at)?;
-        operation.forward(gpu, Operands { x, w, y }, workspace)
+        self.convolution(at)?.forward(gpu, Operands { x, w, y }, &arenas.workspace)
     }
 
-    fn convolution(&self, at: usize) -> Result<(&Convolution2d, &Buffer), EngineError> {
-        let Cuda { convolutions, arenas, .. } = self.engine;
-        match (convolutions[at].get(&self.n), &arenas.workspace) {
-            (Some(operation), Some(workspace)) => Ok((operation, workspace)),
-            _ => Err(EngineError::Device("a convolution was not prepared".to_owned())),
-        }
+    fn convolution(&self, at: usize) -> Result<&Convolution2d, EngineError> {
+        let prepared = self.engine.convolutions[at].get(&self.n);
+        prepared.ok_or_else(|| EngineError::Device("a convolution was not prepared".to_owned()))
     }
 
     fn map_pass(&self, from: Address, to: Address, node: &Node) -> MapPass {
@@ -933,10 +939,10 @@ impl Pass<'_> {
                 })?;
             }
         } else {
-            let (operation, workspace) = self.convolution(at)?;
-            operation.filter(gpu, Operands { x, w: w_gradient, y: gradient }, workspace)?;
+            let operation = self.convolution(at)?;
+            operation.filter(gpu, Operands { x, w: w_gradient, y: gradient }, &arenas.workspace)?;
             if wanted {
-                operation.data(gpu, Operands { x: other, w, y: gradient }, workspace)?;
+                operation.data(gpu, Operands { x: other, w, y: gradient }, &arenas.workspace)?;
             }
         }
         if wanted {

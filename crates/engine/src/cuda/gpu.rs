@@ -585,6 +585,13 @@ impl Convolution2d {
         [self.forward.is_some(), self.data.is_some(), self.filter.is_some()]
     }
 
+    /// Bytes that the algorithm wants which wants most.
+    pub(super) fn workspace(&self) -> usize {
+        let [forward, data, filter] =
+            [self.forward.map(|of| of.1), self.data.map(|of| of.1), self.filter.map(|of| of.1)];
+        forward.max(data).max(filter).unwrap_or(0)
+    }
+
     /// Takes over the algorithms of another batch size; false where cuDNN cannot use one here.
     pub(super) fn adopt(&mut self, gpu: &Gpu, other: &Self) -> bool {
         let mut all = true;
