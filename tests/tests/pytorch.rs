@@ -6,7 +6,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-use pointwise_engine::{Adam, Array, Batch, Engine, EngineKind, Settings, State, Totals, create};
+use pointwise_engine::{
+    Adam, Array, Batch, DeviceChoice, DeviceName, Engine, EngineKind, Settings, State, Totals, create,
+};
 use pointwise_models::{Layer, Network};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,7 +16,14 @@ use std::fs;
 use std::path::Path;
 
 /// The engines to compare.
-const ENGINES: [EngineKind; 2] = [EngineKind::Reference, EngineKind::Cpu];
+/// The engines that can compute here: `cuda` where a GPU can be opened, such as an emulator's.
+fn engines() -> Vec<EngineKind> {
+    let mut engines = vec![EngineKind::Reference, EngineKind::Cpu];
+    if cfg!(feature = "cuda") && DeviceChoice::Only(DeviceName::Cuda(0)).resolve().is_ok() {
+        engines.push(EngineKind::Cuda);
+    }
+    engines
+}
 
 /// How many times PyTorch's own differences are allowed.
 const SLACK: f64 = 4.0;
@@ -217,7 +226,8 @@ fn tolerance(record: &Value, deviations: &[&str]) -> f64 {
 }
 
 fn engine(kind: EngineKind, network: &Network, weight_decay: f64) -> Box<dyn Engine> {
-    let settings = Settings { adam: Adam { weight_decay, ..Adam::default() }, ..Settings::default() };
+    let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
+    let settings = Settings { device, adam: Adam { weight_decay, ..Adam::default() }, ..Settings::default() };
     let mut engine = create(kind, network, &settings).unwrap();
     engine.load_state(&formula_state(network)).unwrap();
     engine
@@ -255,7 +265,7 @@ fn whole_network(name: &str) {
     let network = Network::by_name(name, 0.0).unwrap();
     let (images, labels) = (input("input", 8), labels(8));
     let batch = Batch { images: &images, labels: &labels };
-    for kind in ENGINES {
+    for kind in engines() {
         let mut report = Report::default();
         let deviations = match kind {
             EngineKind::Cpu => &DEVIATIONS_WINOGRAD[..],
