@@ -6,15 +6,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-use pointwise_engine::{Adam, Array, Batch, DeviceName, Engine, EngineKind, Settings, State, Totals, create};
+use pointwise_engine::{
+    Adam, Array, Batch, DeviceChoice, DeviceName, Engine, EngineKind, Settings, State, Totals, create,
+};
 use pointwise_models::{Layer, Network};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The engines of the CPU.
-const CPU: [EngineKind; 2] = [EngineKind::Reference, EngineKind::Cpu];
+/// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
+fn engines() -> Vec<EngineKind> {
+    if cfg!(feature = "cuda") {
+        match DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
+            Ok(_) => return vec![EngineKind::Cuda],
+            // Whoever names libraries wants them tested.
+            Err(error) => assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}"),
+        }
+    }
+    vec![EngineKind::Reference, EngineKind::Cpu]
+}
 
 /// How many times PyTorch's own differences are allowed.
 const SLACK: f64 = 4.0;
@@ -251,12 +262,12 @@ fn the_formula_is_the_scripts() {
     }
 }
 
-fn whole_network(name: &str, engines: &[EngineKind]) {
+fn whole_network(name: &str) {
     let golden = golden(name);
     let network = Network::by_name(name, 0.0).unwrap();
     let (images, labels) = (input("input", 8), labels(8));
     let batch = Batch { images: &images, labels: &labels };
-    for kind in engines.iter().copied() {
+    for kind in engines() {
         let mut report = Report::default();
         let deviations = match kind {
             EngineKind::Cpu => &DEVIATIONS_WINOGRAD[..],
@@ -326,45 +337,17 @@ fn whole_network(name: &str, engines: &[EngineKind]) {
 
 #[test]
 fn alexnet_plain() {
-    whole_network("alexnet_plain", &CPU);
+    whole_network("alexnet_plain");
 }
 
 #[test]
 fn alexnet() {
-    whole_network("alexnet", &CPU);
+    whole_network("alexnet");
 }
 
 #[test]
 fn nin() {
-    whole_network("nin", &CPU);
-}
-
-/// On the first GPU, such as an emulator's; nothing is compared where there is none.
-#[cfg(feature = "cuda")]
-mod on_cuda {
-    use pointwise_engine::{DeviceChoice, DeviceName, EngineKind};
-
-    fn whole_network(name: &str) {
-        match DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
-            Ok(_) => super::whole_network(name, &[EngineKind::Cuda]),
-            Err(error) => eprintln!("skipped: {error}"),
-        }
-    }
-
-    #[test]
-    fn alexnet_plain() {
-        whole_network("alexnet_plain");
-    }
-
-    #[test]
-    fn alexnet() {
-        whole_network("alexnet");
-    }
-
-    #[test]
-    fn nin() {
-        whole_network("nin");
-    }
+    whole_network("nin");
 }
 
 #[test]

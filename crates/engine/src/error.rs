@@ -9,7 +9,7 @@ pub enum EngineError {
     #[error("there is no engine `{0}`; the engines are reference, cpu and cuda")]
     UnknownEngine(String),
     /// The engine is not part of this build.
-    #[error("the engine `{0}` is not part of this build; use `--engine reference`")]
+    #[error("the engine `{0}` is not part of this build (it needs the feature `cuda`); use `--engine cpu`")]
     Unavailable(EngineKind),
     /// No precision has this name.
     #[error("there is no precision `{0}`; the precisions are f32, tf32 and bf16")]

@@ -20,6 +20,7 @@ fn settings(precision: Precision) -> Option<Settings> {
     match DeviceChoice::Only(device).resolve() {
         Ok(_) => Some(Settings { device, precision, deterministic: true, ..Settings::default() }),
         Err(error) => {
+            assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}");
             eprintln!("skipped: {error}");
             None
         }
@@ -275,4 +276,99 @@ fn it_computes_on_a_gpu_alone() {
     let half = Settings { precision: Precision::Bf16, ..Settings::default() };
     let error = create(EngineKind::Cpu, &tiny(0.0), &half).err().unwrap().to_string();
     assert!(error.contains("bf16") && error.contains("--engine cuda"), "{error}");
+}
+
+/// What the emulator's log holds of: an epoch of six equal steps on images that stay.
+#[test]
+fn six_steps() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    let network = tiny(0.5);
+    let bytes = Bytes::new(&network, 12);
+    let mut engine = cuda(&network, &settings);
+    let set = engine.reside(bytes.view()).unwrap().unwrap();
+    let order = permutation(9, Purpose::Shuffle, 1, 12);
+    engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &order, margin: Some(1) }).unwrap();
+    for step in 0..6 {
+        engine.train_resident(set, 2 * step..2 * step + 2).unwrap();
+    }
+    assert_eq!(engine.totals().unwrap().samples, 12);
+}
+
+#[test]
+fn a_step_is_these_calls_once_and_then_one() {
+    if settings(Precision::F32).is_none() || std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none() {
+        // Only the emulator keeps a log.
+        return;
+    }
+    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("six_steps.log");
+    let _ = std::fs::remove_file(&log);
+    let test = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["six_steps", "--exact"])
+        .env("POINTWISE_EMULATOR_LOG", &log)
+        .output()
+        .unwrap();
+    assert!(test.status.success(), "{}", String::from_utf8_lossy(&test.stdout));
+    let log = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+
+    let recorded: Vec<String> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("record "))
+        .map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            ["launch", kernel, ..] => kernel.to_owned(),
+            [library, what, ..] => format!("{library} {what}"),
+            _ => line.to_owned(),
+        })
+        .collect();
+    let block = ["moments_f32", "normalise", "apply_f32"];
+    let back = ["reduce_f32", "coefficients"];
+    let expected = [
+        &["assemble_f32", "convolution forward"][..],
+        &block,
+        &["gemm tn"],
+        &block,
+        // The classifier.
+        &["flatten_f32", "dropout_f32", "gemm tn", "apply_f32", "gemm tn", "apply_f32", "loss_f32"],
+        // Nothing follows the last layer: its gradient is that of the logits.
+        &back,
+        &["gemm nt", "gemm nn"],
+        &back,
+        &["gradient_f32", "gemm nt", "gemm nn", "dropout_f32", "unflatten_f32"],
+        &back,
+        &["gradient_f32", "gemm nt", "gemm nn"],
+        &back,
+        // The images need no gradient.
+        &["gradient_f32", "convolution filter", "adam_f32"],
+    ];
+    assert_eq!(recorded, expected.concat());
+
+    // Step one is taken call by call, step two recorded; from then on there is nothing else until the totals are asked for.
+    let first = lines.iter().position(|line| line.starts_with("graph launch")).unwrap();
+    let replayed = format!("graph launch nodes={}", recorded.len());
+    assert_eq!(lines[first..first + 5], [replayed.as_str(); 5]);
+    assert!(lines[first + 5].starts_with("copy dtoh bytes=80"), "{}", lines[first + 5]);
+}
+
+#[test]
+fn measured_algorithms_agree_too() {
+    // As above; a smaller batch takes over what was measured for a larger one.
+    const TOLERANCE: f32 = 5e-5;
+    let Some(settings) = settings(Precision::F32) else { return };
+    let settings = Settings { deterministic: false, ..settings };
+    for network in &odd_networks()[..3] {
+        let mut engine = cuda(network, &settings);
+        for n in [5, 14, 3] {
+            let (images, labels) = (images(network, n), labels(network, n));
+            let batch = Batch { images: &images, labels: &labels };
+            let mut reference = Reference::new(network, &Settings::default()).unwrap();
+            let state = moved_state(network);
+            reference.load_state(&state).unwrap();
+            engine.load_state(&state).unwrap();
+            let (_, expected) = reference.gradients(batch).unwrap();
+            for (name, gradient) in engine.gradients(batch).unwrap().1 {
+                let distance = distance(&gradient.values, &expected[&name].values, 5e-2);
+                assert!(distance < TOLERANCE, "{} x{n}: {name} is {distance:.1e} away", network.name);
+            }
+        }
+    }
 }

@@ -1182,7 +1182,37 @@ fn to_bf16(x: f32) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::launch::Sizes;
     use super::*;
+
+    #[test]
+    fn structures_are_as_large_as_in_the_kernels() {
+        if DeviceName::Cuda(0).open().is_err() {
+            return;
+        }
+        let gpu = Gpu::open(0, Precision::F32).unwrap();
+        let expected = [
+            size_of::<Control>(),
+            size_of::<Assemble>(),
+            size_of::<Import>(),
+            size_of::<Moments>(),
+            size_of::<Normalise>(),
+            size_of::<Evaluation>(),
+            size_of::<Apply>(),
+            size_of::<Reduce>(),
+            size_of::<Coefficients>(),
+            size_of::<Gradient>(),
+            size_of::<MapPass>(),
+            size_of::<DropoutPass>(),
+            size_of::<Loss>(),
+            size_of::<AdamPass>(),
+        ];
+        let buffer = gpu.allocate(expected.len() * size_of::<u32>()).unwrap();
+        let kernel = gpu.kernel("sizes").unwrap();
+        gpu.launch(&kernel, Grid::linear(1), Sizes { sizes: buffer.address() }).unwrap();
+        let sizes: Vec<u32> = gpu.download(&buffer, 0, expected.len()).unwrap();
+        assert_eq!(sizes, expected.map(|size| size as u32));
+    }
 
     #[test]
     fn bf16_rounds_to_even_and_keeps_what_is_no_number() {

@@ -326,6 +326,8 @@ pub(super) struct AdamPass {
     pub(super) n: u32,
 }
 
+/// For the test that compares these structures with the kernels'.
+#[cfg(test)]
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {

@@ -76,3 +76,21 @@ fn copy_rate(device: DeviceName, bytes: usize) -> Result<f64, EngineError> {
     let seconds = fastest(&gpu, || gpu.copy(&from, &to))?;
     Ok(2.0 * bytes as f64 / seconds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_positive_where_there_is_a_gpu() {
+        let device = DeviceName::Cuda(0);
+        if device.open().is_err() {
+            return;
+        }
+        for precision in Precision::ALL {
+            assert!(product_tflops(device, precision, 64).unwrap() > 0.0, "{precision}");
+        }
+        assert!(copy_rate(device, 1 << 16).unwrap() > 0.0);
+        assert!(peak_tflops(DeviceName::Cpu, Precision::F32).is_err());
+    }
+}
