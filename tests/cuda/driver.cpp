@@ -119,11 +119,6 @@ void forget(const std::shared_ptr<Capture> &capture) {
     captures.erase(std::find(captures.begin(), captures.end(), capture));
 }
 
-// The work of a graph or a stream, named for messages.
-void perform(const Recorded &node) {
-    node.work();
-}
-
 void load_kernels() {
     static std::once_flag once;
     std::call_once(once, [] {
@@ -654,7 +649,7 @@ CUDA int cuGraphLaunch(void *handle, void *stream) {
     }
     if (!executable) return refuse(invalid_value, "cuGraphLaunch: a graph that does not exist");
     return submit(stream, Node::graph, "graph launch nodes=" + std::to_string(executable->nodes.size()), [executable] {
-        for (const Recorded &node : executable->nodes) perform(node);
+        for (const Recorded &node : executable->nodes) node.work();
     });
 }
 CUDA int cuGraphExecDestroy(void *handle) {
