@@ -2,7 +2,7 @@
 
 use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use pointwise_engine::{DeviceChoice, EngineKind};
+use pointwise_engine::{DeviceChoice, EngineKind, Precision};
 use pointwise_models::Pointwise;
 use std::path::PathBuf;
 
@@ -282,6 +282,12 @@ pub(crate) struct Compute {
     /// Device: auto, cpu, cuda or cuda:N [default: auto].
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
+    /// Numbers of convolutions and linear layers: f32, or on the engine cuda tf32 or bf16 [default: f32].
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<Precision>,
+    /// Give the same bits every time on the same kind of GPU, where that costs speed; on the CPU it costs nothing.
+    #[arg(long)]
+    pub(crate) deterministic: bool,
     /// Computing threads [default: RAYON_NUM_THREADS, or the number of processors].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,

@@ -9,7 +9,7 @@ use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
 use pointwise_data::{NoProgress, Progress};
-use pointwise_engine::{Adam, DeviceChoice, EngineKind, Settings, State, create};
+use pointwise_engine::{Adam, DeviceChoice, EngineKind, Precision, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_runs::{Checkpoint, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{Job, Outcome, Splits, batch_settings, checkpoint, fit};
@@ -82,6 +82,8 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         seed: config.seed,
         device: device.resolve()?,
         adam: Adam { lr: config.lr, weight_decay: config.weight_decay, ..Adam::default() },
+        precision: config.precision.parse()?,
+        deterministic: config.deterministic,
     };
     let mut engine = create(kind, &network, &settings)?;
     log::info!(
@@ -167,6 +169,8 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
     };
     set(&mut config.model, args.model.map(Model::name));
     set(&mut config.engine, args.compute.engine.map(EngineKind::name));
+    set(&mut config.precision, args.compute.precision.map(Precision::name));
+    config.deterministic |= args.compute.deterministic;
     set(&mut config.data, args.data.data.map(DataKind::name));
     set(&mut config.augment, args.augment.map(Augment::name));
     config.epochs = args.epochs.unwrap_or(config.epochs);
@@ -208,6 +212,8 @@ fn study(model: Model) -> RunConfig {
         model: model.name().to_owned(),
         engine: EngineKind::Cpu.name().to_owned(),
         device: "cpu".to_owned(),
+        precision: Precision::default().name().to_owned(),
+        deterministic: false,
         data: DataKind::Cifar10.name().to_owned(),
         data_dir: None,
         data_seed: DATA_SEED,
