@@ -31,6 +31,7 @@ pub struct ResidentEpoch<'a> {
 }
 
 /// Checks images against an input and a number of classes; gives their number.
+#[cfg(any(feature = "cuda", test))]
 pub(crate) fn check_images(
     images: ResidentImages<'_>,
     input: [usize; 3],
