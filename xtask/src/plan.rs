@@ -32,6 +32,7 @@ pub(crate) struct Plan {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) engine: Option<String>,
     pub(crate) device: Option<String>,
+    pub(crate) precision: Option<String>,
     pub(crate) threads: Option<u32>,
     pub(crate) out: PathBuf,
 }
@@ -77,6 +78,9 @@ impl Plan {
         }
         if let Some(device) = &self.device {
             add("--device", device.into());
+        }
+        if let Some(precision) = &self.precision {
+            add("--precision", precision.into());
         }
         if let Some(threads) = self.threads {
             add("--threads", threads.to_string().into());
@@ -186,6 +190,7 @@ mod tests {
             data_dir: None,
             engine: None,
             device: None,
+            precision: None,
             threads: None,
             out: "out".into(),
         }
@@ -204,10 +209,12 @@ mod tests {
             data_dir: Some("a b".into()),
             engine: Some("cpu".into()),
             device: Some("auto".into()),
+            precision: Some("tf32".into()),
             threads: Some(2),
             ..plan()
         };
-        assert_eq!(line(&full), format!("{plain} --data-dir a b --engine cpu --device auto --threads 2"));
+        let options = "--data-dir a b --engine cpu --device auto --precision tf32 --threads 2";
+        assert_eq!(line(&full), format!("{plain} {options}"));
         let quick = Plan { quick: true, ..plan() };
         assert_eq!(line(&quick), format!("{plain} --data synthetic --limit-train 2016 --limit-test 504"));
     }
