@@ -73,9 +73,11 @@ class Part:
         path = self.folder / f"{log}.log"
         with open(path, "w", encoding="utf-8", errors="replace") as file:
             words = [str(word) for word in command]
-            child = subprocess.Popen(
-                words, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+            try:
+                child = subprocess.Popen(words, env=environment, start_new_session=True, **streams)
+            except OSError as error:
+                return 127, f"error: {words[0]} cannot be started: {error.strerror}", 0.0
             try:
                 code = child.wait(limit)
             except subprocess.TimeoutExpired:

@@ -57,7 +57,8 @@ pub(crate) struct Args {
     /// How often every contender runs on each network and phase.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Timed steps of a contender in a round, after two that are not timed; on a GPU groups of steps [default: 4; on a GPU 20].
+    /// Timed steps of a contender in a round, after two that are not timed; on a GPU groups of steps, after ten [default: 4; on a
+    /// GPU 20].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
     /// Images in a batch [default: the study's 126].
@@ -308,8 +309,8 @@ fn run_rounds(plan: &Plan, entrants: &[Entrant], record: &mut Record) -> anyhow:
             for &phase in &plan.phases {
                 for (place, index) in (1..).zip(order(turns.len(), round)) {
                     let (entrant, precision) = turns[index];
-                    let &Plan { batch, threads, steps, .. } = plan;
-                    let question = Question { model, phase, precision, batch, threads, steps };
+                    let &Plan { device, batch, threads, steps, .. } = plan;
+                    let question = Question { device, model, phase, precision, batch, threads, steps };
                     let row = match entrant.measure(&question) {
                         Ok(row) => row,
                         Err(error)
@@ -369,7 +370,7 @@ fn order(contenders: usize, round: u32) -> impl Iterator<Item = usize> {
 fn entered(plan: &Plan, record: &Record) -> Vec<Entered> {
     let of = |&contender: &Contender| {
         let row = &record.rows.iter().find(|entry| entry.row.contender == contender)?.row;
-        let (warmup, steps) = contender.steps(plan.steps);
+        let (warmup, steps) = contender.steps(plan.steps, plan.device);
         let (version, detail) = (row.version.clone(), row.detail.clone());
         Some(Entered { contender, version, detail, warmup, steps })
     };

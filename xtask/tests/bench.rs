@@ -126,7 +126,7 @@ fn on_a_gpu_precisions_are_compared_and_pytorch_stays_for_all_rounds() {
     // Two precisions of ours and of the graph, one of the notebook, in two rounds.
     assert_eq!((count("bench --engine cuda --device cuda"), count("asked")), (4, 6), "{calls}");
     let question = "asked [\"--json\",\"--model\",\"nin\",\"--phase\",\"train\",\"--batch\",\"126\",\"--threads\",\"2\",\
-                    \"--warmup\",\"2\",\"--steps\",\"20\",\"--precision\",\"bf16\"]";
+                    \"--warmup\",\"10\",\"--steps\",\"20\",\"--precision\",\"bf16\"]";
     assert_eq!(count(question), 2, "{calls}");
     assert_eq!(
         count("train --quiet --model nin --device cuda --engine cuda --precision tf32 --epochs 10"),

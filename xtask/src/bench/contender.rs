@@ -177,11 +177,13 @@ impl Contender {
         }
     }
 
-    /// Warm-up steps and timed steps of one process. candle takes seconds a step: two a round are what can be waited for.
-    pub(crate) fn steps(self, asked: u32) -> (u32, u32) {
-        match self {
-            Self::Candle => (1, 1),
-            _ => (2, asked),
+    /// Warm-up steps and timed steps of one round; on a GPU groups of steps, of which more come first, because a card that was idle
+    /// takes a while to its clock. candle takes seconds a step: two a round are what can be waited for.
+    pub(crate) fn steps(self, asked: u32, device: Device) -> (u32, u32) {
+        match (self, device) {
+            (Self::Candle, _) => (1, 1),
+            (_, Device::Cpu) => (2, asked),
+            (_, Device::Cuda) => (10, asked),
         }
     }
 }
@@ -254,6 +256,7 @@ impl FromStr for List<Phase> {
 /// What a contender is asked to time.
 #[derive(Clone, Debug)]
 pub(crate) struct Question<'a> {
+    pub(crate) device: Device,
     pub(crate) model: &'a str,
     pub(crate) phase: Phase,
     /// On a GPU, of contenders that let themselves be told.
@@ -326,8 +329,8 @@ impl Entrant {
 
     /// The options that every contender understands.
     fn options(&self, question: &Question<'_>) -> Vec<String> {
-        let Question { model, phase, precision, batch, threads, steps } = question;
-        let (warmup, steps) = self.contender.steps(*steps);
+        let Question { device, model, phase, precision, batch, threads, steps } = question;
+        let (warmup, steps) = self.contender.steps(*steps, *device);
         let mut options = ["--json", "--model", model, "--phase", phase.name()].map(String::from).to_vec();
         for (option, value) in
             [("--batch", *batch), ("--threads", *threads), ("--warmup", warmup), ("--steps", steps)]

@@ -200,7 +200,7 @@ impl Row {
     /// # Errors
     /// Naming what differs.
     pub(crate) fn check(&self, contender: Contender, question: &Question<'_>) -> anyhow::Result<()> {
-        let steps = contender.steps(question.steps).1 as usize;
+        let steps = contender.steps(question.steps, question.device).1 as usize;
         let name = |precision: Option<Precision>| precision.map_or("none", Precision::name).to_owned();
         for (what, asked, answered) in [
             ("contender", contender.to_string(), self.contender.to_string()),
@@ -306,7 +306,15 @@ mod tests {
         "threads":2,"seconds":[1.5,1.25],"peak_memory_bytes":null,"detail":"eager"}"#;
 
     fn question() -> Question<'static> {
-        Question { model: "nin", phase: Phase::Train, precision: None, batch: 126, threads: 2, steps: 2 }
+        Question {
+            device: Device::Cpu,
+            model: "nin",
+            phase: Phase::Train,
+            precision: None,
+            batch: 126,
+            threads: 2,
+            steps: 2,
+        }
     }
 
     #[test]

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str) -> Server {
-        Server::start(Command::new("sh").args(["-c", script])).unwrap()
+        Server::start(Command::new("sh").args(["-c", script])).expect("a shell")
     }
 
     #[test]
