@@ -34,6 +34,7 @@ pub(crate) struct Plan {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) engine: Option<String>,
     pub(crate) device: Option<String>,
+    pub(crate) precision: Option<String>,
     /// Of all runs that go on at once.
     pub(crate) threads: Option<u32>,
     /// Runs at once.
@@ -89,6 +90,9 @@ impl Plan {
         }
         if let Some(device) = &self.device {
             add("--device", device.into());
+        }
+        if let Some(precision) = &self.precision {
+            add("--precision", precision.into());
         }
         // Of several runs each gets its share from the environment, which leaves no trace in its configuration.
         if let Some(threads) = self.threads.filter(|_| self.jobs == 1) {
@@ -221,6 +225,7 @@ mod tests {
             data_dir: None,
             engine: None,
             device: None,
+            precision: None,
             threads: None,
             jobs: 1,
             out: "out".into(),
@@ -240,10 +245,12 @@ mod tests {
             data_dir: Some("a b".into()),
             engine: Some("cpu".into()),
             device: Some("auto".into()),
+            precision: Some("tf32".into()),
             threads: Some(2),
             ..plan()
         };
-        assert_eq!(line(&full), format!("{plain} --data-dir a b --engine cpu --device auto --threads 2"));
+        let options = "--data-dir a b --engine cpu --device auto --precision tf32 --threads 2";
+        assert_eq!(line(&full), format!("{plain} {options}"));
         // Several runs share the threads.
         assert_eq!(line(&Plan { threads: Some(2), jobs: 2, ..plan() }), plain);
         let quick = Plan { quick: true, ..plan() };

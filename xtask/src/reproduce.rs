@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// The trainer's device [default: the trainer's].
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
+    /// The trainer's precision [default: the trainer's].
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<String>,
     /// Computing threads, of all runs together [default: the trainer's].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
@@ -120,6 +123,7 @@ fn resolve(args: &Args) -> anyhow::Result<Plan> {
         data_dir: args.data_dir.clone(),
         engine: args.engine.clone(),
         device: args.device.clone(),
+        precision: args.precision.clone(),
         threads: args.threads,
         jobs: args.jobs,
         out: args.out.clone().unwrap_or_else(|| out.into()),
