@@ -115,6 +115,7 @@ fn wrong_options() {
         ("--dropout", "1"),
         ("--augment", "blur"),
         ("--engine", "torch"),
+        ("--precision", "f16"),
         ("--device", "tpu"),
         ("--threads", "0"),
         ("--seed", "-1"),
@@ -130,7 +131,8 @@ fn wrong_options() {
     assert!(message.contains("--model"), "{message}");
     for (more, words) in [
         (&["--val-split", "4"][..], &["--val-split 4", "4 training images"][..]),
-        (&["--engine", "cuda"], &["cuda", "--engine reference"]),
+        (&["--engine", "cuda"], &["cuda", "--engine cpu"]),
+        (&["--precision", "bf16"], &["bf16", "--engine cuda"]),
         (&["--device", "cuda:0"], &["cuda:0", "--device cpu"]),
         (&["--init", "missing.safetensors"], &["missing.safetensors"]),
         (&["--data", "huggingface"], &["huggingface"]),

@@ -6,15 +6,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-use pointwise_engine::{Adam, Array, Batch, Engine, EngineKind, Settings, State, Totals, create};
+use pointwise_engine::{
+    Adam, Array, Batch, DeviceChoice, DeviceName, Engine, EngineKind, Settings, State, Totals, create,
+};
 use pointwise_models::{Layer, Network};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The engines to compare.
-const ENGINES: [EngineKind; 2] = [EngineKind::Reference, EngineKind::Cpu];
+/// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
+fn engines() -> Vec<EngineKind> {
+    if cfg!(feature = "cuda") {
+        match DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
+            Ok(_) => return vec![EngineKind::Cuda],
+            // Whoever names libraries wants them tested.
+            Err(error) => assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}"),
+        }
+    }
+    vec![EngineKind::Reference, EngineKind::Cpu]
+}
 
 /// How many times PyTorch's own differences are allowed.
 const SLACK: f64 = 4.0;
@@ -39,7 +50,9 @@ const FLOOR_AFTER_ADAM: f64 = 1e-5;
 const ZERO: f64 = 1e-5;
 
 fn golden(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pytorch").join(name).with_extension("json");
+    // As cargo tells while the test runs: a bundle's programs run where the checkout is not.
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let path = Path::new(&folder).join("pytorch").join(name).with_extension("json");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap()
 }
@@ -217,7 +230,8 @@ fn tolerance(record: &Value, deviations: &[&str]) -> f64 {
 }
 
 fn engine(kind: EngineKind, network: &Network, weight_decay: f64) -> Box<dyn Engine> {
-    let settings = Settings { adam: Adam { weight_decay, ..Adam::default() }, ..Settings::default() };
+    let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
+    let settings = Settings { device, adam: Adam { weight_decay, ..Adam::default() }, ..Settings::default() };
     let mut engine = create(kind, network, &settings).unwrap();
     engine.load_state(&formula_state(network)).unwrap();
     engine
@@ -255,7 +269,7 @@ fn whole_network(name: &str) {
     let network = Network::by_name(name, 0.0).unwrap();
     let (images, labels) = (input("input", 8), labels(8));
     let batch = Batch { images: &images, labels: &labels };
-    for kind in ENGINES {
+    for kind in engines() {
         let mut report = Report::default();
         let deviations = match kind {
             EngineKind::Cpu => &DEVIATIONS_WINOGRAD[..],

@@ -34,6 +34,8 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
             model: model.into(),
             engine: "cpu".into(),
             device: "cpu".into(),
+            precision: "f32".into(),
+            deterministic: false,
             data: "cifar10".into(),
             data_dir: None,
             data_seed: 42,

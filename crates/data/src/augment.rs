@@ -15,6 +15,12 @@ const PLANE: usize = SIDE * SIDE;
 /// The normalised value of every byte in every channel.
 static NORMALISED: [[f32; 256]; CHANNELS] = normalised();
 
+/// The value that a network sees for each byte of each channel, as [`augment_into`] writes it.
+#[must_use]
+pub fn normalised_values() -> &'static [[f32; 256]; CHANNELS] {
+    &NORMALISED
+}
+
 const fn normalised() -> [[f32; 256]; CHANNELS] {
     let mut table = [[0.0; 256]; CHANNELS];
     let mut channel = 0;
@@ -50,6 +56,9 @@ pub struct Crop {
 }
 
 impl Crop {
+    /// Black pixels added on each side before a random crop.
+    pub const MARGIN: u32 = PADDING as u32;
+
     /// The image as it is.
     pub const CENTRE: Self = Self { dy: PADDING as u8, dx: PADDING as u8, flip: false };
 

@@ -51,6 +51,12 @@ pub fn evaluation_batches(images: &Arc<Images>, batch_size: usize) -> Batches {
     Batches::start(images, Plan { settings, epoch: 0 }, 0)
 }
 
+/// The places of the dataset in the order of a training epoch (1-based): what [`training_batches`] goes through.
+#[must_use]
+pub fn training_order(len: usize, settings: BatchSettings, epoch: u32) -> Vec<u32> {
+    Plan { settings, epoch }.order(len)
+}
+
 /// Which images make which batch.
 #[derive(Clone, Copy)]
 struct Plan {

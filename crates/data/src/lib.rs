@@ -42,8 +42,8 @@ mod testing;
 mod verify;
 
 pub use archive::ArchiveSpec;
-pub use augment::{Augmentation, Crop, augment_into};
-pub use batches::{Batch, BatchSettings, Batches, evaluation_batches, training_batches};
+pub use augment::{Augmentation, Crop, augment_into, normalised_values};
+pub use batches::{Batch, BatchSettings, Batches, evaluation_batches, training_batches, training_order};
 pub use dataset::{Dataset, Images, Statistics, split, statistics};
 pub use error::{AddressFailure, Error};
 pub use image_folder::read_image;

@@ -9,8 +9,21 @@ pub enum EngineError {
     #[error("there is no engine `{0}`; the engines are reference, cpu and cuda")]
     UnknownEngine(String),
     /// The engine is not part of this build.
-    #[error("the engine `{0}` is not part of this build; use `--engine reference`")]
+    #[error("the engine `{0}` is not part of this build (it needs the feature `cuda`); use `--engine cpu`")]
     Unavailable(EngineKind),
+    /// No precision has this name.
+    #[error("there is no precision `{0}`; the precisions are f32, tf32 and bf16")]
+    UnknownPrecision(String),
+    /// The engine does not compute as the settings ask.
+    #[error("the engine `{engine}` does not compute {what}; {mend}")]
+    Unsupported {
+        /// The engine.
+        engine: EngineKind,
+        /// What it was asked for, such as `in bf16`.
+        what: String,
+        /// What to do instead.
+        mend: String,
+    },
     /// No device has this name.
     #[error("there is no device `{0}`; the devices are auto, cpu, cuda and cuda:N")]
     UnknownDevice(String),

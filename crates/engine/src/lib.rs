@@ -21,20 +21,28 @@
 //! ```
 
 mod adam;
+mod chain;
 pub mod cpu;
+#[cfg(any(feature = "cuda", test))]
+pub mod cuda;
 mod device;
 mod error;
 pub mod ops;
+mod precision;
 pub mod reference;
+mod resident;
 mod state;
 
 pub use adam::Adam;
 pub use device::{DeviceChoice, DeviceName};
 pub use error::EngineError;
+pub use precision::Precision;
+pub use resident::{ResidentEpoch, ResidentImages, ResidentSet};
 pub use state::{Array, Moments, State};
 
 use pointwise_models::Network;
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 /// Images and their labels, in host memory.
@@ -125,6 +133,47 @@ pub trait Engine {
     /// # Errors
     /// [`EngineError::State`] when a name or a shape is not the network's; then nothing was changed.
     fn load_state(&mut self, state: &State) -> Result<(), EngineError>;
+
+    /// Keeps images on the device, if the engine does that; then whole epochs need none from the host. `None` if it does not: then the
+    /// other methods for resident images are errors.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for images that do not fit; [`EngineError::Device`].
+    fn reside(&mut self, images: ResidentImages<'_>) -> Result<Option<ResidentSet>, EngineError> {
+        let _ = images;
+        Ok(None)
+    }
+
+    /// Says how the images of a training epoch come, before its first [`Engine::train_resident`].
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for an order that is none; [`EngineError::Device`].
+    fn begin_epoch(&mut self, set: ResidentSet, epoch: ResidentEpoch<'_>) -> Result<(), EngineError> {
+        let _ = (set, epoch);
+        Err(not_resident())
+    }
+
+    /// [`Engine::train_step`] on the images in `range` of the epoch's order.
+    ///
+    /// # Errors
+    /// As [`Engine::train_step`].
+    fn train_resident(&mut self, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
+        let _ = (set, range);
+        Err(not_resident())
+    }
+
+    /// [`Engine::evaluate`] on the images in `range` as they lie, normalised and otherwise as they are.
+    ///
+    /// # Errors
+    /// As [`Engine::evaluate`].
+    fn evaluate_resident(&mut self, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
+        let _ = (set, range);
+        Err(not_resident())
+    }
+}
+
+fn not_resident() -> EngineError {
+    EngineError::Batch("this engine keeps no images".to_owned())
 }
 
 /// The implementations of [`Engine`].
@@ -134,7 +183,7 @@ pub enum EngineKind {
     Reference,
     /// A compiled plan over own CPU kernels; see [`cpu`].
     Cpu,
-    /// A compiled plan on an NVIDIA GPU.
+    /// A compiled plan on an NVIDIA GPU, in builds with the feature `cuda`.
     Cuda,
 }
 
@@ -147,7 +196,7 @@ impl EngineKind {
     pub fn default_for(device: DeviceName) -> Self {
         match device {
             DeviceName::Cpu => Self::Cpu,
-            DeviceName::Cuda(_) => Self::Reference,
+            DeviceName::Cuda(_) => Self::Cuda,
         }
     }
 
@@ -188,12 +237,22 @@ pub struct Settings {
     pub device: DeviceName,
     /// The optimizer's constants.
     pub adam: Adam,
+    /// How precisely products are computed; the engines `reference` and `cpu` compute in [`Precision::F32`] only.
+    pub precision: Precision,
+    /// Whether the same seed must give the same bits every time. The engines on the CPU always do that.
+    pub deterministic: bool,
 }
 
 impl Default for Settings {
-    /// The study's: seed 42, on the CPU.
+    /// The study's: seed 42, on the CPU, in f32.
     fn default() -> Self {
-        Self { seed: 42, device: DeviceName::Cpu, adam: Adam::default() }
+        Self {
+            seed: 42,
+            device: DeviceName::Cpu,
+            adam: Adam::default(),
+            precision: Precision::F32,
+            deterministic: false,
+        }
     }
 }
 
@@ -201,15 +260,26 @@ impl Default for Settings {
 ///
 /// # Errors
 /// [`EngineError::Network`] when the description does not fit together, [`EngineError::Unavailable`] when this build has no such
-/// engine, [`EngineError::Device`] when the device fails.
+/// engine, [`EngineError::Unsupported`] when it does not compute as the settings ask, [`EngineError::Device`] when the device
+/// fails.
 pub fn create(
     kind: EngineKind,
     network: &Network,
     settings: &Settings,
 ) -> Result<Box<dyn Engine>, EngineError> {
+    if kind != EngineKind::Cuda && settings.precision != Precision::F32 {
+        return Err(EngineError::Unsupported {
+            engine: kind,
+            what: format!("in {}", settings.precision),
+            mend: "leave --precision out, or use `--engine cuda`".to_owned(),
+        });
+    }
     match kind {
         EngineKind::Reference => Ok(Box::new(reference::Reference::new(network, settings)?)),
         EngineKind::Cpu => Ok(Box::new(cpu::Cpu::new(network, settings)?)),
+        #[cfg(feature = "cuda")]
+        EngineKind::Cuda => Ok(Box::new(cuda::Cuda::new(network, settings)?)),
+        #[cfg(not(feature = "cuda"))]
         EngineKind::Cuda => Err(EngineError::Unavailable(kind)),
     }
 }

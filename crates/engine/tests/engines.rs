@@ -2,136 +2,39 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
+mod networks;
+
+use networks::{conv, distance, images, labels, moved_state, network, norm, odd_networks, tiny};
 use pointwise_engine::cpu::Cpu;
 use pointwise_engine::reference::Reference;
 use pointwise_engine::{
-    Array, Batch, DeviceName, Engine, EngineError, EngineKind, Settings, State, Totals, count_correct, create,
+    Array, Batch, DeviceChoice, DeviceName, Engine, EngineError, EngineKind, Settings, State, Totals,
+    count_correct, create,
 };
 use pointwise_kernels::Isa;
-use pointwise_models::{Layer, Network, Pointwise, Section};
-use pointwise_random::{Purpose, Stream};
+use pointwise_models::{Layer, Network, Pointwise};
 use std::collections::BTreeMap;
 
-const ENGINES: [EngineKind; 2] = [EngineKind::Reference, EngineKind::Cpu];
-
-fn network(name: &str, input: [usize; 3], layers: Vec<Layer>) -> Network {
-    let section = Section { name: "features".to_owned(), flatten_input: false, layers };
-    Network { name: name.to_owned(), input, sections: vec![section] }
+/// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
+fn engines() -> Vec<EngineKind> {
+    if cfg!(feature = "cuda") {
+        match DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
+            Ok(_) => return vec![EngineKind::Cuda],
+            // Whoever names libraries wants them tested.
+            Err(error) => assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}"),
+        }
+    }
+    vec![EngineKind::Reference, EngineKind::Cpu]
 }
 
-fn conv(in_channels: usize, out_channels: usize, kernel: usize, padding: usize) -> Layer {
-    Layer::Conv2d { in_channels, out_channels, kernel, padding }
-}
-
-fn norm(channels: usize) -> Layer {
-    Layer::BatchNorm2d { channels }
-}
-
-fn linear(in_features: usize, out_features: usize) -> Layer {
-    Layer::Linear { in_features, out_features }
-}
-
-/// Small enough for finite differences: every kind of layer once.
-fn tiny(dropout: f64) -> Network {
-    let mut network = network(
-        "tiny",
-        [2, 6, 6],
-        vec![conv(2, 4, 3, 1), norm(4), Layer::Relu, Layer::MaxPool2d, conv(4, 3, 1, 1), norm(3)],
-    );
-    network.sections.push(Section {
-        name: "classifier".to_owned(),
-        flatten_input: true,
-        layers: vec![Layer::Dropout { p: dropout }, linear(3 * 25, 5), Layer::Relu, linear(5, 4)],
-    });
-    network
-}
-
-/// Descriptions that no published network has: ragged channels, other orders of layers, blocks without a convolution, without a norm.
-fn odd_networks() -> Vec<Network> {
-    use Layer::{Dropout, Flatten, GlobalAvgPool, MaxPool2d, Relu};
-    vec![
-        tiny(0.25),
-        network(
-            "ragged channels",
-            [17, 10, 9],
-            vec![
-                conv(17, 20, 3, 1),
-                norm(20),
-                Relu,
-                conv(20, 33, 3, 1),
-                norm(33),
-                Flatten,
-                linear(33 * 90, 3),
-            ],
-        ),
-        network(
-            "without norms",
-            [3, 8, 8],
-            vec![
-                conv(3, 18, 5, 2),
-                Relu,
-                MaxPool2d,
-                conv(18, 17, 3, 1),
-                Relu,
-                conv(17, 5, 1, 1),
-                GlobalAvgPool,
-                Flatten,
-            ],
-        ),
-        network(
-            "norm first, odd pool, padded pointwise pairs",
-            [16, 7, 7],
-            vec![
-                norm(16),
-                conv(16, 24, 1, 1),
-                norm(24),
-                conv(24, 16, 1, 1),
-                norm(16),
-                Relu,
-                MaxPool2d,
-                MaxPool2d,
-                Flatten,
-                linear(64, 5),
-            ],
-        ),
-        network(
-            "pool before ReLU, dropout of maps, im2col inside",
-            [3, 12, 12],
-            vec![
-                conv(3, 16, 3, 1),
-                MaxPool2d,
-                Relu,
-                norm(16),
-                Dropout { p: 0.2 },
-                conv(16, 20, 2, 0),
-                Relu,
-                Dropout { p: 0.1 },
-                GlobalAvgPool,
-                conv(20, 6, 1, 0),
-                Flatten,
-                Relu,
-                linear(6, 6),
-            ],
-        ),
-        network("one linear layer", [1, 1, 40], vec![Flatten, linear(40, 7)]),
-    ]
-}
-
-fn uniform(seed: u64, len: usize) -> Vec<f32> {
-    let mut stream = Stream::new(seed, Purpose::Synthetic, 0);
-    (0..len).map(|_| stream.word() as f32 / (1u64 << 31) as f32 - 1.0).collect()
-}
-
-fn images(network: &Network, n: usize) -> Vec<f32> {
-    uniform(77 + n as u64, n * network.input.iter().product::<usize>())
-}
-
-fn labels(network: &Network, n: usize) -> Vec<u8> {
-    (0..n).map(|i| (i * 5 % network.classes().unwrap()) as u8).collect()
+fn settings(kind: EngineKind) -> Settings {
+    let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
+    // A GPU promises the same bits only when it is asked for them.
+    Settings { device, deterministic: true, ..Settings::default() }
 }
 
 fn make(kind: EngineKind, network: &Network) -> Box<dyn Engine> {
-    create(kind, network, &Settings::default()).unwrap()
+    create(kind, network, &settings(kind)).unwrap()
 }
 
 type Gradients = BTreeMap<String, Array>;
@@ -151,29 +54,6 @@ impl Differentiable for Cpu {
     fn differentiate(&mut self, batch: Batch<'_>) -> (f64, Gradients) {
         self.gradients(batch).unwrap()
     }
-}
-
-/// Initial values, moved: with biases of zero, BatchNorm gives the border of a padded pointwise convolution and the map inside the
-/// same mean, and which of two equal values a pool takes would be left to rounding.
-fn moved_state(network: &Network) -> State {
-    let mut state = make(EngineKind::Reference, network).state().unwrap();
-    for (seed, array) in (1..).zip(state.parameters.values_mut()) {
-        let moves = uniform(seed, array.values.len());
-        for (value, u) in array.values.iter_mut().zip(moves) {
-            *value += 0.1 * u;
-        }
-    }
-    state
-}
-
-/// The largest distance over the largest value, at least `floor`: a gradient of rounding noise counts as zero.
-fn distance(a: &[f32], b: &[f32], floor: f32) -> f32 {
-    assert_eq!(a.len(), b.len());
-    let largest = b.iter().fold(floor, |largest, x| largest.max(x.abs()));
-    a.iter().zip(b).fold(0.0, |worst: f32, (a, b)| {
-        let distance = (a - b).abs() / largest;
-        if distance.is_nan() { f32::INFINITY } else { worst.max(distance) }
-    })
 }
 
 fn gradients_are_finite_differences(engine: &mut dyn Differentiable) {
@@ -305,7 +185,7 @@ fn training_lowers_the_loss_and_evaluation_changes_nothing() {
     let network = tiny(0.5);
     let images = images(&network, 8);
     let batch = Batch { images: &images, labels: &[0, 1, 2, 3, 3, 2, 1, 0] };
-    for kind in ENGINES {
+    for kind in engines() {
         let mut engine = make(kind, &network);
         engine.train_step(batch).unwrap();
         let first = engine.totals().unwrap();
@@ -336,7 +216,7 @@ fn evaluation_between_steps_changes_no_bit() {
     let network = tiny(0.5);
     let images = images(&network, 8);
     let batch = Batch { images: &images, labels: &[0, 1, 2, 3, 3, 2, 1, 0] };
-    for kind in ENGINES {
+    for kind in engines() {
         let (mut plain, mut watched) = (make(kind, &network), make(kind, &network));
         for _ in 0..3 {
             plain.train_step(batch).unwrap();
@@ -352,7 +232,7 @@ fn a_loaded_state_goes_on_to_the_same_bits() {
     let network = tiny(0.5);
     let images = images(&network, 8);
     let batch = Batch { images: &images, labels: &[0, 1, 2, 3, 3, 2, 1, 0] };
-    for kind in ENGINES {
+    for kind in engines() {
         let mut whole = make(kind, &network);
         for _ in 0..3 {
             whole.train_step(batch).unwrap();
@@ -377,9 +257,11 @@ fn a_state_passes_between_engines_unchanged() {
         let mut reference = make(EngineKind::Reference, &network);
         reference.train_step(Batch { images: &images, labels: &labels }).unwrap();
         let state = reference.state().unwrap();
-        let mut cpu = make(EngineKind::Cpu, &network);
-        cpu.load_state(&state).unwrap();
-        assert_eq!(cpu.state().unwrap(), state, "{}", network.name);
+        for kind in engines() {
+            let mut engine = make(kind, &network);
+            engine.load_state(&state).unwrap();
+            assert_eq!(engine.state().unwrap(), state, "{} on {kind}", network.name);
+        }
     }
 }
 
@@ -402,7 +284,7 @@ fn a_state_of_another_network_is_refused_and_changes_nothing() {
             s.batches_tracked.insert("features.9.num_batches_tracked".to_owned(), 1);
         }),
     ];
-    for kind in ENGINES {
+    for kind in engines() {
         let mut engine = make(kind, &tiny(0.0));
         let before = engine.state().unwrap();
         for (expected, break_it) in breakages {
@@ -418,18 +300,20 @@ fn a_state_of_another_network_is_refused_and_changes_nothing() {
 #[test]
 fn a_loss_that_is_not_finite_stops() {
     let network = tiny(0.0);
-    for kind in ENGINES {
+    for kind in engines() {
         let mut engine = make(kind, &network);
         let mut images = images(&network, 2);
         images[0] = f32::NAN;
-        let error = engine.train_step(Batch { images: &images, labels: &[0, 1] }).unwrap_err();
+        // An engine that works ahead says so later.
+        let step = engine.train_step(Batch { images: &images, labels: &[0, 1] });
+        let error = step.and_then(|()| engine.totals().map(drop)).unwrap_err();
         assert!(matches!(error, EngineError::NotFinite { step: 1, .. }), "{kind}: {error}");
     }
 }
 
 #[test]
 fn batches_that_cannot_be_computed_are_refused() {
-    for kind in ENGINES {
+    for kind in engines() {
         let network = tiny(0.0);
         let mut engine = make(kind, &network);
         for images in [&[][..], &[0.0; 71]] {

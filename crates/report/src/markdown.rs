@@ -342,6 +342,8 @@ impl Study {
         }
         text + if self.data.synthetic {
             "Means over the seeds, on synthetic images.\n"
+        } else if self.verdict == Verdict::NotJudged {
+            "Means over the seeds; beside those of the study's networks the published figures (pub.).\n"
         } else {
             "Means over the seeds beside the published figures (pub.).\n"
         }

@@ -46,6 +46,8 @@ fn run(model: &str, seed: u64, offset: f64) -> Run {
             model: model.into(),
             engine: "cpu".into(),
             device: "cpu".into(),
+            precision: "f32".into(),
+            deterministic: false,
             data: "cifar10".into(),
             data_dir: None,
             data_seed: 0,

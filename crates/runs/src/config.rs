@@ -16,6 +16,12 @@ pub struct RunConfig {
     pub engine: String,
     /// The device, resolved: `cpu`, `cuda:0`, ...
     pub device: String,
+    /// The numbers of convolutions and linear layers: `f32`, `tf32` or `bf16`.
+    #[serde(default = "single")]
+    pub precision: String,
+    /// Whether the same seed must give the same bits; on a CPU it always does.
+    #[serde(default)]
+    pub deterministic: bool,
     /// Where the images come from: `cifar10`, `synthetic` or `huggingface`.
     pub data: String,
     /// The folder that holds the data set, where it was given. Does not decide numbers.
@@ -66,6 +72,11 @@ pub struct RunConfig {
     pub checkpoint_every: Option<u64>,
 }
 
+/// What runs computed in before they could choose.
+fn single() -> String {
+    "f32".to_owned()
+}
+
 /// A field in which two configurations differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -94,6 +105,8 @@ impl RunConfig {
             model,
             engine,
             device,
+            precision,
+            deterministic,
             data,
             data_dir: _,
             data_seed,
@@ -118,6 +131,8 @@ impl RunConfig {
         field("model", model, &other.model)
             .or_else(|| field("engine", engine, &other.engine))
             .or_else(|| field("device", device, &other.device))
+            .or_else(|| field("precision", precision, &other.precision))
+            .or_else(|| field("deterministic", deterministic, &other.deterministic))
             .or_else(|| field("data", data, &other.data))
             .or_else(|| field("data-seed", data_seed, &other.data_seed))
             .or_else(|| field("epochs", epochs, &other.epochs))
@@ -195,6 +210,8 @@ pub(crate) mod tests {
             model: "nin".into(),
             engine: "cpu".into(),
             device: "cpu".into(),
+            precision: "f32".into(),
+            deterministic: false,
             data: "cifar10".into(),
             data_dir: None,
             data_seed: 0,
@@ -238,6 +255,10 @@ pub(crate) mod tests {
             assert_eq!(RunConfig::from_toml(&text).unwrap(), config, "{text}");
         }
         assert!(config().to_toml().unwrap().contains("batch-size = 126\n"));
+        // A file from before there was a choice.
+        let text = config().to_toml().unwrap();
+        let old = text.replace("precision = \"f32\"\n", "").replace("deterministic = false\n", "");
+        assert!(old.len() < text.len() && RunConfig::from_toml(&old).unwrap() == config());
     }
 
     #[test]
@@ -247,7 +268,7 @@ pub(crate) mod tests {
         let too_big = RunConfig { data_seed: u64::MAX, ..config() };
         for (error, named) in [
             (RunConfig::from_toml(&unknown).unwrap_err(), "colour"),
-            (RunConfig::from_toml(&unknown).unwrap_err(), "line 16"),
+            (RunConfig::from_toml(&unknown).unwrap_err(), "line 18"),
             (RunConfig::from_toml(&missing).unwrap_err(), "epochs"),
             (too_big.to_toml().unwrap_err(), "data-seed"),
         ] {
@@ -297,6 +318,6 @@ pub(crate) mod tests {
             let other: RunConfig = changed.try_into().unwrap();
             assert_eq!(full.difference(&other).map(|d| d.name), Some(key.as_str()));
         }
-        assert_eq!(table.len(), 19);
+        assert_eq!(table.len(), 21);
     }
 }

@@ -3,10 +3,14 @@
 //! `cargo xtask bench` runs this beside programs in other libraries that take the same options and print the same line of JSON.
 
 use crate::args::{BenchArgs, Phase};
-use crate::eval::engine_and_device;
+use crate::eval::engine_and_settings;
 use crate::{print, set_threads};
 use pointwise_engine::cpu::{Cpu, LayerTime, peak_gflops};
-use pointwise_engine::{Batch, Engine, EngineError, EngineKind, Settings, create};
+#[cfg(feature = "cuda")]
+use pointwise_engine::cuda::{self, Cuda};
+use pointwise_engine::{
+    Batch, Engine, EngineError, EngineKind, ResidentEpoch, ResidentImages, ResidentSet, Settings, create,
+};
 use pointwise_models::Network;
 use pointwise_random::{Purpose, Stream, below, unit_f32};
 use pointwise_runs::peak_memory;
@@ -25,23 +29,40 @@ struct Row {
     version: &'static str,
     model: String,
     phase: &'static str,
+    precision: &'static str,
     /// Images in a batch.
     batch: u32,
     /// Computing threads.
     threads: usize,
     /// Steps before the clock started.
     warmup: u32,
-    /// Of each step.
+    /// Of each step; of an engine that works ahead, the mean of each group of steps.
     seconds: Vec<f64>,
+    /// Steps in a group.
+    group: u32,
     /// The largest resident set of the process; null where the system does not tell.
     peak_memory_bytes: Option<u64>,
     detail: String,
     /// Multiply-accumulates of one forward pass of one image.
     macs_per_image: usize,
-    /// What this many threads can do at most, on registers alone; null where the engine does not say.
+    /// What this many threads can do at most, on registers alone, or a GPU in a large product; null where the engine does not say.
     peak_gflops: Option<f64>,
+    /// Of a GPU's memory, read and written together, in 10^9 bytes a second; null elsewhere.
+    bandwidth_gb: Option<f64>,
+    floor: Option<Floor>,
     /// Times of the engine's parts, a step on average; null where the engine does not take them.
     layers: Option<Vec<LayerRow>>,
+}
+
+/// The least that a step takes on a GPU.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Floor {
+    /// 10^9 floating-point operations.
+    gflop: f64,
+    /// 10^9 bytes that the plan's passes read and write.
+    gbytes: f64,
+    /// At the rates that the card reaches.
+    seconds: f64,
 }
 
 /// A part of the engine's plan.
@@ -58,6 +79,8 @@ struct LayerRow {
 /// An engine, and whether it can say more than any.
 enum Subject {
     Cpu(Box<Cpu>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<Cuda>),
     Other(Box<dyn Engine>),
 }
 
@@ -65,6 +88,8 @@ impl Subject {
     fn new(kind: EngineKind, network: &Network, settings: &Settings) -> Result<Self, EngineError> {
         Ok(match kind {
             EngineKind::Cpu => Self::Cpu(Box::new(Cpu::new(network, settings)?)),
+            #[cfg(feature = "cuda")]
+            EngineKind::Cuda => Self::Cuda(Box::new(Cuda::new(network, settings)?)),
             _ => Self::Other(create(kind, network, settings)?),
         })
     }
@@ -72,6 +97,8 @@ impl Subject {
     fn engine(&mut self) -> &mut dyn Engine {
         match self {
             Self::Cpu(cpu) => cpu.as_mut(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => cuda.as_mut(),
             Self::Other(engine) => engine.as_mut(),
         }
     }
@@ -97,21 +124,98 @@ impl Subject {
         Some(times.filter(|time| time.forward + time.backward > 0.0).map(row).collect())
     }
 
-    /// All threads at once: they share what the processor can do.
-    fn peak_gflops(&self) -> Option<f64> {
-        let Self::Cpu(cpu) = self else { return None };
-        let isa = cpu.isa();
-        Some(rayon::broadcast(|_| peak_gflops(isa)).into_iter().sum())
+    /// What the device can do at most, and what a step takes there at least.
+    fn limits(&self, settings: &Settings, phase: Phase, batch: u32) -> Result<Limits, EngineError> {
+        Ok(match self {
+            // All threads at once: they share what the processor can do.
+            Self::Cpu(cpu) => {
+                let isa = cpu.isa();
+                let peak = rayon::broadcast(|_| peak_gflops(isa)).into_iter().sum();
+                Limits { peak_gflops: Some(peak), ..Limits::default() }
+            }
+            #[cfg(feature = "cuda")]
+            Self::Cuda(engine) => {
+                let peak = 1e3 * cuda::peak_tflops(settings.device, settings.precision)?;
+                let bandwidth = cuda::bandwidth(settings.device)? / 1e9;
+                let floor = engine.floor(batch as usize, phase == Phase::Train);
+                let (gflop, gbytes) = (floor.operations / 1e9, floor.bytes / 1e9);
+                let seconds = (gflop / peak).max(gbytes / bandwidth);
+                Limits {
+                    peak_gflops: Some(peak),
+                    bandwidth_gb: Some(bandwidth),
+                    floor: Some(Floor { gflop, gbytes, seconds }),
+                }
+            }
+            Self::Other(_) => {
+                let _ = (settings, phase, batch);
+                Limits::default()
+            }
+        })
     }
+
+    fn detail(&self, kind: EngineKind, settings: &Settings) -> String {
+        match self {
+            Self::Cpu(cpu) => format!("engine {kind}, {}", cpu.isa()),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(cuda) => format!("engine {kind} on {}, {}", settings.device, cuda.description()),
+            Self::Other(_) => format!("engine {kind} on {}", settings.device),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Limits {
+    peak_gflops: Option<f64>,
+    bandwidth_gb: Option<f64>,
+    floor: Option<Floor>,
 }
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     set_threads(&args.compute)?;
-    let (kind, device) = engine_and_device(&args.compute)?;
-    let settings = Settings { device, ..Settings::default() };
+    let (kind, settings) = engine_and_settings(&args.compute)?;
     let network = Network::by_name(args.model.name(), Network::DROPOUT)?;
     let mut subject = Subject::new(kind, &network, &settings)?;
-    let batches: Vec<_> = (0..BATCHES).map(|number| RandomBatch::new(args.batch, &network, number)).collect();
+    let Timed { seconds, losses, group } = match ResidentBatches::new(subject.engine(), args, &network)? {
+        Some(batches) => batches.time(subject.engine(), args)?,
+        None => time(&mut subject, args, &network)?,
+    };
+    // Before the limits are measured, which are no part of a step.
+    let peak_memory_bytes = peak_memory();
+    let layers = subject.layers(args.phase, args.batch, args.steps);
+    let detail = subject.detail(kind, &settings);
+    let Limits { peak_gflops, bandwidth_gb, floor } = subject.limits(&settings, args.phase, args.batch)?;
+    let row = Row {
+        contender: "pointwise",
+        version: env!("CARGO_PKG_VERSION"),
+        model: network.name.clone(),
+        phase: args.phase.name(),
+        precision: settings.precision.name(),
+        batch: args.batch,
+        threads: rayon::current_num_threads(),
+        warmup: args.warmup,
+        seconds,
+        group,
+        peak_memory_bytes,
+        detail,
+        macs_per_image: network.macs()?,
+        peak_gflops,
+        bandwidth_gb,
+        floor,
+        layers,
+    };
+    Ok(print(&if args.json { serde_json::to_string(&row)? } else { table(&row, &losses) })?)
+}
+
+/// Times, and the losses behind them.
+struct Timed {
+    seconds: Vec<f64>,
+    losses: Vec<f64>,
+    group: u32,
+}
+
+/// Steps on batches from host memory, each waited for.
+fn time(subject: &mut Subject, args: &BenchArgs, network: &Network) -> Result<Timed, EngineError> {
+    let batches: Vec<_> = (0..BATCHES).map(|number| RandomBatch::new(args.batch, network, number)).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for step in 0..u64::from(args.warmup) + u64::from(args.steps) {
         let batch = &batches[step as usize % batches.len()];
@@ -126,28 +230,62 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             losses.push(loss);
         }
     }
-    // Before the peak is measured, which is no part of a step.
-    let peak_memory_bytes = peak_memory();
-    let layers = subject.layers(args.phase, args.batch, args.steps);
-    let row = Row {
-        contender: "pointwise",
-        version: env!("CARGO_PKG_VERSION"),
-        model: network.name.clone(),
-        phase: args.phase.name(),
-        batch: args.batch,
-        threads: rayon::current_num_threads(),
-        warmup: args.warmup,
-        seconds,
-        peak_memory_bytes,
-        detail: match &subject {
-            Subject::Cpu(cpu) => format!("engine {kind}, {}", cpu.isa()),
-            Subject::Other(_) => format!("engine {kind} on {}", settings.device),
-        },
-        macs_per_image: network.macs()?,
-        peak_gflops: subject.peak_gflops(),
-        layers,
-    };
-    Ok(print(&if args.json { serde_json::to_string(&row)? } else { table(&row, &losses) })?)
+    Ok(Timed { seconds, losses, group: 1 })
+}
+
+/// Images that an engine keeps on its device: enough for a group of steps, which it takes without anybody waiting between them.
+struct ResidentBatches {
+    set: ResidentSet,
+    group: u32,
+}
+
+impl ResidentBatches {
+    /// `None` for an engine that keeps no images.
+    fn new(
+        engine: &mut dyn Engine,
+        args: &BenchArgs,
+        network: &Network,
+    ) -> Result<Option<Self>, EngineError> {
+        // As many images as the study has, where a batch is not larger; not so many that a group takes long.
+        let group = (50_000 / args.batch).clamp(1, 20);
+        let mut words = Stream::new(0, Purpose::Synthetic, 0);
+        let n = group * args.batch;
+        let [channels, height, width] = network.input;
+        let images: Vec<u8> =
+            (0..n as usize * channels * height * width).map(|_| (words.word() >> 24) as u8).collect();
+        let labels: Vec<u8> = (0..n).map(|_| below(words.word(), 10) as u8).collect();
+        // As in `RandomBatch`: mean 0 and standard deviation 1.
+        let values: Vec<f32> =
+            (0..channels * 256).map(|i| ((i % 256) as f32 / 255.0 - 0.5) * 12_f32.sqrt()).collect();
+        let images = ResidentImages { images: &images, labels: &labels, values: &values };
+        let Some(set) = engine.reside(images)? else { return Ok(None) };
+        let order: Vec<u32> = (0..n).collect();
+        engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &order, margin: Some(4) })?;
+        Ok(Some(Self { set, group }))
+    }
+
+    fn time(&self, engine: &mut dyn Engine, args: &BenchArgs) -> Result<Timed, EngineError> {
+        let (mut seconds, mut losses) = (Vec::new(), Vec::new());
+        // The first group records the step.
+        let warmup = args.warmup.max(1);
+        for turn in 0..u64::from(warmup) + u64::from(args.steps) {
+            let start = Instant::now();
+            for step in 0..self.group as usize {
+                let batch = args.batch as usize;
+                let range = step * batch..(step + 1) * batch;
+                match args.phase {
+                    Phase::Train => engine.train_resident(self.set, range)?,
+                    Phase::Eval => engine.evaluate_resident(self.set, range)?,
+                }
+            }
+            let loss = engine.totals()?.last_loss;
+            if turn >= u64::from(warmup) {
+                seconds.push(start.elapsed().as_secs_f64() / f64::from(self.group));
+                losses.push(loss);
+            }
+        }
+        Ok(Timed { seconds, losses, group: self.group })
+    }
 }
 
 /// One step from images in host memory to totals in host memory: an engine that works ahead has finished. Gives the loss.
@@ -221,14 +359,18 @@ mod tests {
             version: "0.1.0",
             model: "nin".to_owned(),
             phase: "eval",
+            precision: "f32",
             batch: 126,
             threads: 2,
             warmup: 1,
             seconds: vec![0.5, 0.25],
+            group: 1,
             peak_memory_bytes: None,
             detail: "engine cpu on cpu".to_owned(),
             macs_per_image: 1,
             peak_gflops: None,
+            bandwidth_gb: None,
+            floor: None,
             layers: None,
         };
         assert_eq!(

@@ -2,9 +2,10 @@
 
 use crate::args::{Compute, EvalArgs, Model, Split};
 use crate::data::{Images, load_dataset};
+use crate::display::LoadingDisplay;
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
-use pointwise_engine::{DeviceChoice, DeviceName, EngineError, EngineKind, Settings, create};
+use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, create};
 use pointwise_models::Network;
 use pointwise_runs::EpochRecord;
 use pointwise_training::checkpoint;
@@ -25,8 +26,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
     let network = Network::by_name(&name, Network::DROPOUT)?;
     state.check(&network).with_context(|| format!("{path} cannot be used"))?;
     set_threads(&args.compute)?;
-    let (kind, device) = engine_and_device(&args.compute)?;
-    let settings = Settings { device, ..Settings::default() };
+    let (kind, settings) = engine_and_settings(&args.compute)?;
     let mut engine = create(kind, &network, &settings)?;
     engine.load_state(&state)?;
 
@@ -35,7 +35,8 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         Split::Test => (Some(1), args.limit),
         Split::Train => (args.limit, Some(1)),
     };
-    let dataset = load_dataset(&Images::from_args(&args.data), limit_train, limit_test)?;
+    let dataset =
+        load_dataset(&Images::from_args(&args.data), limit_train, limit_test, &LoadingDisplay::default())?;
     let (images, split) = match args.split {
         Split::Test => (dataset.test, "Test"),
         Split::Train => (dataset.train, "Train"),
@@ -66,10 +67,17 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// The engine and the device asked for, or the defaults.
-pub(crate) fn engine_and_device(compute: &Compute) -> Result<(EngineKind, DeviceName), EngineError> {
+/// The engine asked for and how it is to compute, or the defaults.
+pub(crate) fn engine_and_settings(compute: &Compute) -> Result<(EngineKind, Settings), EngineError> {
     let device = compute.device.unwrap_or(DeviceChoice::Auto).resolve()?;
-    Ok((compute.engine.unwrap_or_else(|| EngineKind::default_for(device)), device))
+    let kind = compute.engine.unwrap_or_else(|| EngineKind::default_for(device));
+    let settings = Settings {
+        device,
+        precision: compute.precision.unwrap_or_default(),
+        deterministic: compute.deterministic,
+        ..Settings::default()
+    };
+    Ok((kind, settings))
 }
 
 /// An evaluation is over soon enough without a display.

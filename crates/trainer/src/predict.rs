@@ -1,11 +1,11 @@
 //! `trainer predict`.
 
 use crate::args::{Model, PredictArgs};
-use crate::eval::engine_and_device;
+use crate::eval::engine_and_settings;
 use crate::{End, print, set_threads};
 use anyhow::{Context, bail};
 use pointwise_data::{CLASS_NAMES, Crop, IMAGE_BYTES, augment_into, read_image};
-use pointwise_engine::{Engine, Settings, create};
+use pointwise_engine::{Engine, create};
 use pointwise_models::Network;
 use pointwise_report::{Align, Table};
 use pointwise_training::checkpoint;
@@ -40,8 +40,8 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
     let network = Network::by_name(&name, Network::DROPOUT)?;
     state.check(&network).with_context(|| format!("{path} cannot be used"))?;
     set_threads(&args.compute)?;
-    let (kind, device) = engine_and_device(&args.compute)?;
-    let mut engine = create(kind, &network, &Settings { device, ..Settings::default() })?;
+    let (kind, settings) = engine_and_settings(&args.compute)?;
+    let mut engine = create(kind, &network, &settings)?;
     engine.load_state(&state)?;
 
     let mut predictions = Vec::with_capacity(args.images.len());

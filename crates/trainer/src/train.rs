@@ -3,13 +3,14 @@
 use crate::analysis::Analyst;
 use crate::args::{Augment, DataKind, Model, TrainArgs};
 use crate::data::{DATA_SEED, Images, load_dataset, named_folder};
-use crate::display::{TrainingDisplay, final_line};
+use crate::display::{LoadingDisplay, TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::options::{self, sha256};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
-use pointwise_engine::{Adam, DeviceChoice, EngineKind, Settings, State, create};
+use pointwise_data::{NoProgress, Progress};
+use pointwise_engine::{Adam, DeviceChoice, EngineKind, Precision, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_runs::{Checkpoint, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{Job, Outcome, Splits, batch_settings, checkpoint, fit};
@@ -68,8 +69,11 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         folder: config.data_dir.clone(),
         seed: config.data_seed,
     };
-    let dataset = load_dataset(&images, config.limit_train, config.limit_test)?;
+    let shown = LoadingDisplay::default();
+    let progress: &dyn Progress = if args.quiet { &NoProgress } else { &shown };
+    let dataset = load_dataset(&images, config.limit_train, config.limit_test, progress)?;
     let description = DataDescription::from(&dataset);
+    log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
     let splits = Splits::new(dataset, &config)?;
     let environment = describe(&network, &description, &splits)?;
 
@@ -79,8 +83,18 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         seed: config.seed,
         device: device.resolve()?,
         adam: Adam { lr: config.lr, weight_decay: config.weight_decay, ..Adam::default() },
+        precision: config.precision.parse()?,
+        deterministic: config.deterministic,
     };
     let mut engine = create(kind, &network, &settings)?;
+    log::info!(
+        "engine {} on {} with {} threads: {}, {} parameters",
+        config.engine,
+        config.device,
+        environment.threads,
+        config.model,
+        environment.parameters
+    );
     if let Some(state) = &init {
         engine.load_state(state)?;
     }
@@ -99,6 +113,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         }
         None => run.insert(RunFolder::create(&folder, &config, &environment)?),
     };
+    log::info!("the run is in {}", folder.display());
     let outcome = {
         let mut display = TrainingDisplay::new(config.epochs, best, args.quiet);
         let job = Job { config: &config, splits: &splits, stop: &stop };
@@ -156,6 +171,8 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
     };
     set(&mut config.model, args.model.map(Model::name));
     set(&mut config.engine, args.compute.engine.map(EngineKind::name));
+    set(&mut config.precision, args.compute.precision.map(Precision::name));
+    config.deterministic |= args.compute.deterministic;
     set(&mut config.data, args.data.data.map(DataKind::name));
     set(&mut config.augment, args.augment.map(Augment::name));
     config.epochs = args.epochs.unwrap_or(config.epochs);
@@ -197,6 +214,8 @@ fn study(model: Model) -> RunConfig {
         model: model.name().to_owned(),
         engine: EngineKind::Cpu.name().to_owned(),
         device: "cpu".to_owned(),
+        precision: Precision::default().name().to_owned(),
+        deterministic: false,
         data: DataKind::Cifar10.name().to_owned(),
         data_dir: None,
         data_seed: DATA_SEED,

@@ -2,8 +2,11 @@
 
 use crate::checkpoint::{self, Best, Meta, Position};
 use crate::{Splits, TrainingError};
-use pointwise_data::{Augmentation, BatchSettings, Images, evaluation_batches, training_batches};
-use pointwise_engine::{Batch, Engine, Totals};
+use pointwise_data::{
+    Augmentation, BatchSettings, Batches, Crop, Images, evaluation_batches, normalised_values,
+    training_batches, training_order,
+};
+use pointwise_engine::{Batch, Engine, EngineError, ResidentEpoch, ResidentImages, ResidentSet, Totals};
 use pointwise_runs::{
     Analysis, Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State,
     StepRecord, peak_memory, timestamp,
@@ -162,19 +165,89 @@ pub fn evaluate(
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<Totals>, TrainingError> {
+    let resident = reside(engine, images)?;
+    evaluate_on(engine, images, resident, batch_size, stop, observer)
+}
+
+fn evaluate_on(
+    engine: &mut dyn Engine,
+    images: &Arc<Images>,
+    resident: Option<ResidentSet>,
+    batch_size: usize,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Option<Totals>, TrainingError> {
     engine.set_totals(Totals::default())?;
-    let mut prepared = evaluation_batches(images, batch_size);
-    let mut done = 0;
-    while let Some(batch) = prepared.next() {
+    let mut feed = match resident {
+        Some(set) => Feed::Resident { set, batch_size, len: images.len() },
+        None => Feed::Prepared(evaluation_batches(images, batch_size)),
+    };
+    let (mut done, mut batch) = (0, 0);
+    while done < images.len() {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        engine.evaluate(Batch { images: &batch.images, labels: &batch.labels })?;
-        done += batch.labels.len();
+        done += feed.evaluate(engine, batch)?;
+        batch += 1;
         observer.evaluating(done, images.len());
-        prepared.recycle(batch);
     }
     Ok(Some(engine.totals()?))
+}
+
+/// Gives images to an engine that keeps them on its device.
+fn reside(engine: &mut dyn Engine, images: &Images) -> Result<Option<ResidentSet>, EngineError> {
+    engine.reside(ResidentImages {
+        images: images.pixels(),
+        labels: images.labels(),
+        values: normalised_values().as_flattened(),
+    })
+}
+
+/// Where the batches of an epoch come from.
+enum Feed {
+    /// The engine has the images.
+    Resident { set: ResidentSet, batch_size: usize, len: usize },
+    /// A thread prepares them.
+    Prepared(Batches),
+}
+
+impl Feed {
+    /// Trains on a batch of the epoch; gives its number of images.
+    fn train(&mut self, engine: &mut dyn Engine, batch: usize) -> Result<usize, EngineError> {
+        match self {
+            Self::Resident { set, batch_size, len } => {
+                let range = batch * *batch_size..((batch + 1) * *batch_size).min(*len);
+                engine.train_resident(*set, range.clone())?;
+                Ok(range.len())
+            }
+            Self::Prepared(batches) => Self::with(batches, |batch| engine.train_step(batch)),
+        }
+    }
+
+    /// As [`Feed::train`], evaluating.
+    fn evaluate(&mut self, engine: &mut dyn Engine, batch: usize) -> Result<usize, EngineError> {
+        match self {
+            Self::Resident { set, batch_size, len } => {
+                let range = batch * *batch_size..((batch + 1) * *batch_size).min(*len);
+                engine.evaluate_resident(*set, range.clone())?;
+                Ok(range.len())
+            }
+            Self::Prepared(batches) => Self::with(batches, |batch| engine.evaluate(batch)),
+        }
+    }
+
+    fn with(
+        batches: &mut Batches,
+        mut step: impl FnMut(Batch<'_>) -> Result<(), EngineError>,
+    ) -> Result<usize, EngineError> {
+        let Some(batch) = batches.next() else {
+            return Err(EngineError::Batch("there are no images left".to_owned()));
+        };
+        step(Batch { images: &batch.images, labels: &batch.labels })?;
+        let images = batch.labels.len();
+        batches.recycle(batch);
+        Ok(images)
+    }
 }
 
 /// Where the loop is; what a checkpoint holds beside the engine's state.
@@ -195,11 +268,19 @@ struct Scores {
     train_seconds: f64,
 }
 
+/// The images that the engine keeps.
+struct Resident {
+    train: Option<ResidentSet>,
+    validation: Option<ResidentSet>,
+    test: Option<ResidentSet>,
+}
+
 struct Session<'a> {
     job: Job<'a>,
     settings: BatchSettings,
     /// In an epoch.
     batches: usize,
+    resident: Resident,
     engine: &'a mut dyn Engine,
     run: &'a mut RunFolder,
     observer: &'a mut dyn Observer,
@@ -239,12 +320,24 @@ impl<'a> Session<'a> {
                     at.epoch - 1
                 )));
             }
+            log::info!("going on from step {}, batch {} of epoch {}", at.step, at.batch, at.epoch);
         }
+        let resident = Resident {
+            train: reside(engine, &job.splits.train)?,
+            validation: job
+                .splits
+                .validation
+                .as_ref()
+                .map(|images| reside(engine, images))
+                .transpose()?
+                .flatten(),
+            test: reside(engine, &job.splits.test)?,
+        };
         // Steps that the checkpoint does not know will be taken, and recorded, again.
         run.rewind(at.step, at.epoch - 1)?;
         let clock = Clock::begin(run, at.step)?;
         let batches = job.splits.train.len().div_ceil(settings.batch_size);
-        Ok(Self { job, settings, batches, engine, run, observer, at, clock })
+        Ok(Self { job, settings, batches, resident, engine, run, observer, at, clock })
     }
 
     fn run(&mut self) -> Result<Outcome, TrainingError> {
@@ -261,21 +354,34 @@ impl<'a> Session<'a> {
     /// Trains to the end of the epoch; false when it was stopped before.
     fn train_epoch(&mut self) -> Result<bool, TrainingError> {
         self.engine.set_totals(self.at.totals)?;
-        let mut prepared =
-            training_batches(&self.job.splits.train, self.settings, self.at.epoch, self.at.batch);
+        let mut feed = self.feed()?;
         while self.at.batch < self.batches {
             if self.stopped() || self.job.config.max_steps.is_some_and(|limit| self.at.step >= limit) {
                 break;
             }
-            let Some(batch) = prepared.next() else { break };
-            self.engine.train_step(Batch { images: &batch.images, labels: &batch.labels })?;
+            let images = feed.train(self.engine, self.at.batch)?;
             self.at.batch += 1;
             self.at.step += 1;
-            self.after_step(batch.labels.len())?;
-            prepared.recycle(batch);
+            self.after_step(images)?;
         }
         self.at.totals = self.engine.totals()?;
         Ok(self.at.batch == self.batches)
+    }
+
+    /// The epoch's batches from the one in hand on.
+    fn feed(&mut self) -> Result<Feed, TrainingError> {
+        let (images, settings, Cursor { epoch, batch, .. }) =
+            (&self.job.splits.train, self.settings, self.at);
+        let Some(set) = self.resident.train else {
+            return Ok(Feed::Prepared(training_batches(images, settings, epoch, batch)));
+        };
+        let margin = match settings.augmentation {
+            Augmentation::CropFlip => Some(Crop::MARGIN),
+            Augmentation::None => None,
+        };
+        let order = training_order(images.len(), settings, epoch);
+        self.engine.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin })?;
+        Ok(Feed::Resident { set, batch_size: settings.batch_size, len: images.len() })
     }
 
     /// Records, shows and saves what is due.
@@ -296,6 +402,7 @@ impl<'a> Session<'a> {
             self.at.totals = self.engine.totals()?;
             self.save_last()?;
         }
+        log::trace!("step {step} done: batch {batch} of {} of epoch {epoch}", self.batches);
         let batches = self.batches;
         self.observer.step(&StepProgress { epoch, batch, batches, step, images, loss, accuracy });
         Ok(())
@@ -306,8 +413,11 @@ impl<'a> Session<'a> {
     fn evaluate_epoch(&mut self) -> Result<Option<Scores>, TrainingError> {
         let train_seconds = self.clock.since_epoch();
         let splits = self.job.splits;
-        let images = splits.validation.as_ref().unwrap_or(&splits.test);
-        let Some(totals) = self.evaluate(images)? else { return Ok(None) };
+        let totals = match &splits.validation {
+            Some(images) => self.evaluate(images, self.resident.validation)?,
+            None => self.evaluate(&splits.test, self.resident.test)?,
+        };
+        let Some(totals) = totals else { return Ok(None) };
         let (validation, test) = match splits.validation {
             Some(_) => (Some(totals), None),
             None => (None, Some(totals)),
@@ -315,8 +425,12 @@ impl<'a> Session<'a> {
         Ok(Some(Scores { validation, test, train_seconds }))
     }
 
-    fn evaluate(&mut self, images: &Arc<Images>) -> Result<Option<Totals>, TrainingError> {
-        evaluate(self.engine, images, self.settings.batch_size, self.job.stop, self.observer)
+    fn evaluate(
+        &mut self,
+        images: &Arc<Images>,
+        resident: Option<ResidentSet>,
+    ) -> Result<Option<Totals>, TrainingError> {
+        evaluate_on(self.engine, images, resident, self.settings.batch_size, self.job.stop, self.observer)
     }
 
     fn record_epoch(&mut self, scores: &Scores) -> Result<(), TrainingError> {
@@ -367,7 +481,7 @@ impl<'a> Session<'a> {
     /// The last evaluation and the result.
     fn finish(&mut self) -> Result<Outcome, TrainingError> {
         let splits = self.job.splits;
-        let Some(last) = self.evaluate(&splits.test)? else { return self.pause() };
+        let Some(last) = self.evaluate(&splits.test, self.resident.test)? else { return self.pause() };
         let analysis = self.observer.last(&mut Last {
             engine: self.engine,
             images: &splits.test,
@@ -391,7 +505,7 @@ impl<'a> Session<'a> {
             let last_state = self.engine.state()?;
             let (state, _) = checkpoint::read(&self.run.checkpoint_path(Checkpoint::Best))?;
             self.engine.load_state(&state)?;
-            let Some(totals) = self.evaluate(&splits.test)? else {
+            let Some(totals) = self.evaluate(&splits.test, self.resident.test)? else {
                 self.engine.load_state(&last_state)?;
                 return self.pause();
             };
@@ -438,7 +552,9 @@ impl<'a> Session<'a> {
         state.moments = None;
         let path = self.run.checkpoint_path(Checkpoint::Best);
         let bytes = checkpoint::encode(&path, &state, &self.meta(None))?;
-        Ok(self.run.write_checkpoint(Checkpoint::Best, &bytes)?)
+        self.run.write_checkpoint(Checkpoint::Best, &bytes)?;
+        log::debug!("wrote {}: the best epoch so far is {}", path.display(), self.at.epoch);
+        Ok(())
     }
 
     fn save_last(&mut self) -> Result<(), TrainingError> {
@@ -448,6 +564,7 @@ impl<'a> Session<'a> {
         // Before the checkpoint: it tells how many seconds the checkpoint's steps took.
         self.show(State::Running)?;
         self.run.write_checkpoint(Checkpoint::Last, &bytes)?;
+        log::debug!("wrote {} after step {}", path.display(), self.at.step);
         self.clock.saved();
         Ok(())
     }

@@ -3,42 +3,22 @@
 use super::Memory;
 use super::block::{Block, Norm, Weighted};
 use super::parameters::Parameters;
+use crate::chain::{BlockLayers, Link, LinkKind, Map, NormLayer, chain};
 use crate::{Array, EngineError};
 use pointwise_kernels::{
     Buffer, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, Workspace, global_average,
     global_average_adjoint, padded, to_channels_last, to_planar,
 };
-use pointwise_models::{Layer, Network, PlacedLayer};
+use pointwise_models::{Layer, Network};
 use pointwise_random::Dropout;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
 
-/// A map of one image: rows, columns, channels. A vector is a map of one pixel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Map {
-    height: usize,
-    width: usize,
-    channels: usize,
-}
-
-impl Map {
-    fn of(shape: &[usize]) -> Self {
-        match *shape {
-            [channels, height, width] => Self { height, width, channels },
-            _ => Self { height: 1, width: 1, channels: shape.iter().product() },
-        }
-    }
-
-    fn pixels(self) -> usize {
-        self.height * self.width
-    }
-
-    /// Floats of an image, channels padded.
-    fn len(self) -> usize {
-        self.pixels() * padded(self.channels)
-    }
+/// Floats of an image's map, channels padded.
+fn len(map: Map) -> usize {
+    map.pixels() * padded(map.channels)
 }
 
 /// Seconds spent in a part of the plan.
@@ -119,22 +99,6 @@ struct Place {
     node: Option<usize>,
 }
 
-/// A block while its layers are collected.
-#[derive(Debug, Default)]
-struct Pending {
-    first: String,
-    last: String,
-    macs: usize,
-    /// The convolution, and the path of its parameters.
-    convolution: Option<(String, ConvShape, bool)>,
-    norm: Option<(String, usize)>,
-    relu: bool,
-    pool: bool,
-    /// How many of the four kinds of layers, in their order, can no longer be added.
-    closed: usize,
-    input: Option<Map>,
-}
-
 impl Plan {
     /// Groups the layers into nodes and gives every parameter its place.
     pub(super) fn new(
@@ -153,57 +117,24 @@ impl Plan {
             logits: Buffer::new(0),
             gradients: [Buffer::new(0), Buffer::new(0)],
         };
-        let mut pending: Option<Pending> = None;
-        let mut dropouts = 0;
-        for placed in network.layers()? {
-            let (from, to) = (Map::of(&placed.input), Map::of(&placed.output));
-            // The place of a layer in a block; `None` for a node of its own.
-            let rank = match placed.layer {
-                Layer::Conv2d { .. } | Layer::Linear { .. } => Some(0),
-                Layer::BatchNorm2d { .. } => Some(1),
-                Layer::Relu => Some(2),
-                Layer::MaxPool2d => Some(3),
-                Layer::Dropout { .. } | Layer::GlobalAvgPool | Layer::Flatten => None,
-            };
-            if let Some(rank) = rank {
-                if pending.as_ref().is_some_and(|pending| rank < pending.closed)
-                    && let Some(done) = pending.take()
-                {
-                    plan.push_block(done, isa, parameters);
-                }
-                let block = pending.get_or_insert_with(|| Pending {
-                    first: placed.path.clone(),
-                    input: Some(from),
-                    ..Pending::default()
-                });
-                block.add(rank, &placed, from);
-                continue;
-            }
-            if let Some(done) = pending.take() {
-                plan.push_block(done, isa, parameters);
-            }
+        for link in chain(network)? {
+            let Link { name, kind, input, output, macs } = link;
             let empty = || Buffer::new(0);
-            let kind = match placed.layer {
-                Layer::Dropout { p } => {
-                    let dropout = Dropout { p, seed, step: 0, layer: dropouts };
-                    dropouts += 1;
-                    Kind::Dropout { dropout, factors: empty(), values: empty() }
+            let (kind, method) = match kind {
+                LinkKind::Block(layers) => {
+                    let (block, method) = plan.block(layers, input, isa, parameters);
+                    (Kind::Block(Box::new(block)), method)
                 }
-                Layer::GlobalAvgPool => Kind::Average { values: empty() },
-                // A single pixel is flat already.
-                _ if from.pixels() == 1 => continue,
-                _ => Kind::Flatten { input: from, values: empty() },
+                LinkKind::Dropout { p, layer } => {
+                    let dropout = Dropout { p, seed, step: 0, layer };
+                    let kind = Kind::Dropout { dropout, factors: empty(), values: empty() };
+                    (kind, Layer::Dropout { p }.to_string())
+                }
+                LinkKind::Average => (Kind::Average { values: empty() }, Layer::GlobalAvgPool.to_string()),
+                LinkKind::Flatten => (Kind::Flatten { input, values: empty() }, Layer::Flatten.to_string()),
             };
-            plan.push(kind, to, placed.path, placed.layer.to_string(), 0);
-        }
-        if let Some(done) = pending.take() {
-            plan.push_block(done, isa, parameters);
-        }
-        let last = plan.output_map();
-        if last.pixels() > 1 {
-            let to = Map { height: 1, width: 1, channels: last.pixels() * last.channels };
-            let kind = Kind::Flatten { input: last, values: Buffer::new(0) };
-            plan.push(kind, to, "output".to_owned(), "Flatten".to_owned(), 0);
+            let time = LayerTime { name, method, forward: 0.0, backward: 0.0, macs };
+            plan.nodes.push(Node { kind, output, time });
         }
         Ok(plan)
     }
@@ -213,14 +144,15 @@ impl Plan {
         self.nodes.last().map_or(self.input, |node| node.output)
     }
 
-    fn push(&mut self, kind: Kind, output: Map, name: String, method: String, macs: usize) {
-        let time = LayerTime { name, method, forward: 0.0, backward: 0.0, macs };
-        self.nodes.push(Node { kind, output, time });
-    }
-
-    fn push_block(&mut self, pending: Pending, isa: Isa, parameters: &mut Parameters) {
+    /// A block with places for its parameters, and how it convolves.
+    fn block(
+        &mut self,
+        layers: BlockLayers,
+        input: Map,
+        isa: Isa,
+        parameters: &mut Parameters,
+    ) -> (Block, String) {
         let node = self.nodes.len();
-        let input = pending.input.unwrap_or(self.input);
         let mut place = |name: String, shape: Vec<usize>, len: usize, node: Option<usize>| {
             let range = parameters.place(len);
             self.places.push(Place { name, shape, range: range.clone(), node });
@@ -228,21 +160,30 @@ impl Plan {
         };
         let mut method = "in place".to_owned();
         let mut stored = (input.height, input.width, input.channels, 0);
-        let convolution = pending.convolution.map(|(path, shape, linear)| {
+        let convolution = layers.convolution.map(|layer| {
+            let shape = ConvShape {
+                height: input.height,
+                width: input.width,
+                in_channels: layer.in_channels,
+                out_channels: layer.out_channels,
+                kernel: layer.kernel,
+                padding: layer.padding,
+            };
             let convolution = Convolution::new(isa, shape);
             method = convolution.method().to_string();
             let (rows, columns) = shape.stored_map();
             stored = (rows, columns, shape.out_channels, shape.border());
             let mut weight_shape = vec![shape.out_channels, shape.in_channels];
-            if !linear {
+            if !layer.linear {
                 weight_shape.extend([shape.kernel; 2]);
             }
+            let path = layer.path;
             let weight = place(format!("{path}.weight"), weight_shape, convolution.weight_len(), Some(node));
             let bias =
                 place(format!("{path}.bias"), vec![shape.out_channels], padded(shape.out_channels), None);
             Weighted { convolution, weight, bias }
         });
-        let norm = pending.norm.map(|(path, channels)| Norm {
+        let norm = layers.norm.map(|NormLayer { path, channels }| Norm {
             weight: place(format!("{path}.weight"), vec![channels], padded(channels), None),
             bias: place(format!("{path}.bias"), vec![channels], padded(channels), None),
             running_mean: vec![0.0; padded(channels)],
@@ -257,19 +198,10 @@ impl Plan {
             width,
             channels: padded(channels),
             border,
-            relu: pending.relu,
-            pool: pending.pool,
+            relu: layers.relu,
+            pool: layers.pool,
         };
-        let (height, width) = epilogue.output_map();
-        let block = Block::new(isa, convolution, norm, Epilogue::new(isa, epilogue));
-        let name = match pending.first == pending.last {
-            true => pending.first,
-            false => {
-                let last = pending.last.rsplit('.').next().unwrap_or_default().to_owned();
-                format!("{}-{last}", pending.first)
-            }
-        };
-        self.push(Kind::Block(Box::new(block)), Map { height, width, channels }, name, method, pending.macs);
+        (Block::new(isa, convolution, norm, Epilogue::new(isa, epilogue)), method)
     }
 
     /// Refuses a batch on which BatchNorm has no variance.
@@ -294,9 +226,9 @@ impl Plan {
             return;
         }
         self.batch = batch;
-        let mut largest = self.input.len();
+        let mut largest = len(self.input);
         for node in &mut self.nodes {
-            let len = node.output.len();
+            let len = len(node.output);
             largest = largest.max(len);
             match &mut node.kind {
                 Kind::Block(block) => block.reserve(batch),
@@ -313,7 +245,7 @@ impl Plan {
             _ => None,
         });
         self.workspace = Workspace::new(needs);
-        self.logits = Buffer::new(batch * self.output_map().len());
+        self.logits = Buffer::new(batch * len(self.output_map()));
         // The first node's input has no gradient.
         self.gradients = [Buffer::new(batch * largest), Buffer::new(batch * largest)];
     }
@@ -345,7 +277,7 @@ impl Plan {
 
     /// Floats of a row of logits.
     pub(super) fn logit_stride(&self) -> usize {
-        self.output_map().len()
+        len(self.output_map())
     }
 
     /// The logits of the last forward pass, and where their gradient goes.
@@ -381,11 +313,11 @@ impl Plan {
             let node = &mut rest[0];
             let from = before.last().map_or(input, |node| node.output);
             let source = |image: usize, target: &mut [f32]| feed(before, input, images, image, target);
-            let len = node.output.len();
+            let (len, from_len) = (len(node.output), len(from));
             // Runs `fill(scratch, image, target)` for each image of a buffer; scratch has room for the input.
             let each = |values: &mut [f32], fill: Fill<'_>| {
                 values[..n * len].par_chunks_exact_mut(len).enumerate().for_each_init(
-                    || vec![0.0; from.len()],
+                    || vec![0.0; from_len],
                     |scratch, (image, target)| fill(scratch, image, target),
                 );
             };
@@ -419,7 +351,7 @@ impl Plan {
             }
             node.time.forward += start.elapsed().as_secs_f64();
         }
-        let len = nodes.last().map_or(input, |node| node.output).len();
+        let len = len(nodes.last().map_or(input, |node| node.output));
         for (image, target) in logits[..n * len].chunks_exact_mut(len).enumerate() {
             feed(nodes, input, images, image, target);
         }
@@ -430,7 +362,7 @@ impl Plan {
         let input = self.input;
         let Self { nodes, workspace, gradients, .. } = self;
         if let Some(last) = nodes.last() {
-            let len = last.output.len();
+            let len = len(last.output);
             for (image, gradient) in gradients[0][..n * len].chunks_exact(len).enumerate() {
                 last.gradient_finished(image, gradient);
             }
@@ -441,7 +373,7 @@ impl Plan {
             let (before, rest) = nodes.split_at_mut(at);
             let node = &mut rest[0];
             let from = before.last().map_or(input, |node| node.output);
-            let (len, from_len) = (node.output.len(), from.len());
+            let (len, from_len) = (len(node.output), len(from));
             let source = |image: usize, target: &mut [f32]| feed(before, input, images, image, target);
             let finished = |image: usize, gradient: &[f32]| {
                 if let Some(node) = before.last() {
@@ -590,35 +522,5 @@ fn dropout_factors(dropout: Dropout, map: Map, image: usize, target: &mut [f32])
         let mut planar = vec![0.0; len];
         dropout.factors(image * len, &mut planar);
         to_channels_last(&planar, map.channels, target);
-    }
-}
-
-impl Pending {
-    /// Adds a layer whose place among the four kinds is `rank`.
-    fn add(&mut self, rank: usize, placed: &PlacedLayer, input: Map) {
-        self.last.clone_from(&placed.path);
-        self.macs += placed.macs();
-        self.closed = rank + 1;
-        let path = placed.path.clone();
-        let shape = |in_channels, out_channels, kernel, padding| ConvShape {
-            height: input.height,
-            width: input.width,
-            in_channels,
-            out_channels,
-            kernel,
-            padding,
-        };
-        match placed.layer {
-            Layer::Conv2d { in_channels, out_channels, kernel, padding } => {
-                self.convolution = Some((path, shape(in_channels, out_channels, kernel, padding), false));
-            }
-            Layer::Linear { in_features, out_features } => {
-                self.convolution = Some((path, shape(in_features, out_features, 1, 0), true));
-            }
-            Layer::BatchNorm2d { channels } => self.norm = Some((path, channels)),
-            Layer::Relu => self.relu = true,
-            Layer::MaxPool2d => self.pool = true,
-            Layer::Dropout { .. } | Layer::GlobalAvgPool | Layer::Flatten => {}
-        }
     }
 }

@@ -1,0 +1,35 @@
+//! The engine on an NVIDIA GPU: a network compiled into a plan of cuDNN's convolutions, cuBLAS's products and own kernels.
+//!
+//! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, ReLU, 2x2 maximum pooling.
+//! Each block keeps the convolution's raw result, without bias, and its output; which of a window's results the pool took is
+//! found again backward. A whole step is recorded as a CUDA graph the second time that it is taken, and only replayed from then on:
+//! what changes from step to step (the place in the order of images, Adam's corrections, the dropout's counter) lies in the GPU's
+//! memory and is advanced there.
+//!
+//! * 3x3 and other convolutions are cuDNN's, channels last. For each layer, direction and batch size an algorithm is chosen once: the
+//!   fastest, measured; or with `deterministic` the first of cuDNN's own preference that gives the same bits every time. A batch
+//!   smaller than one that was measured takes over its choice where cuDNN allows that.
+//! * 1x1 convolutions and linear layers are matrix products of cuBLAS. Of a padded 1x1 convolution the inner map alone is computed
+//!   and kept: in the border every product is with zero.
+//! * Sums (BatchNorm's, the loss) are taken in an order that the shapes alone decide: no atomic additions.
+//!
+//! With `deterministic`, the same seed gives the same bits on the same kind of GPU with the same libraries. Without it, cuDNN may
+//! choose other algorithms in another process, and ones that add in no fixed order.
+
+#![cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "without a GPU the plans are only tested"))]
+
+#[cfg(feature = "cuda")]
+mod engine;
+#[cfg(feature = "cuda")]
+mod gpu;
+mod launch;
+#[cfg(feature = "cuda")]
+mod peak;
+mod plan;
+
+#[cfg(feature = "cuda")]
+pub use engine::Cuda;
+#[cfg(feature = "cuda")]
+pub use peak::{bandwidth, peak_tflops};
+#[cfg(feature = "cuda")]
+pub use plan::Floor;

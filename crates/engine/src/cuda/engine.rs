@@ -1,0 +1,1236 @@
+//! The engine: a plan's buffers, and the steps that run over them.
+
+use super::gpu::{
+    Buffer, Choice, Convolution2d, ConvolutionShape, DNN_WORKSPACE, Gpu, Graph, Kernel, Operands, Product,
+    Read, dnn_version,
+};
+use super::launch::{
+    AdamPass, Address, Apply, Assemble, Coefficients, Control, DropoutPass, Evaluation, Gradient, Grid,
+    Import, Loss, MapPass, Moments, Normalise, Reduce, Shape, Tiles,
+};
+use super::plan::{Block, Convolution, Floor, Kind, Node, Plan, ROWS, width};
+use crate::chain::Map;
+use crate::reference::arrays;
+use crate::resident::check_images;
+use crate::{
+    Array, Batch, DeviceName, Engine, EngineError, EngineKind, Moments as AdamMoments, Precision,
+    ResidentEpoch, ResidentImages, ResidentSet, Settings, State, Totals, check_batch,
+};
+use candle_core::Device;
+use pointwise_models::{BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Network, ParameterStore};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::offset_of;
+use std::ops::Range;
+
+const F32: usize = size_of::<f32>();
+
+/// See the [module](super).
+#[derive(Debug)]
+pub struct Cuda {
+    network: Network,
+    settings: Settings,
+    classes: usize,
+    plan: Plan,
+    arenas: Arenas,
+    /// Has room for the largest batch so far.
+    room: Option<Room>,
+    sets: Vec<Set>,
+    /// For each node and batch size.
+    convolutions: Vec<BTreeMap<usize, Convolution2d>>,
+    /// Recorded steps, and those that were taken once: NVIDIA's libraries do not like to be recorded at their first call.
+    graphs: BTreeMap<Step, Graph>,
+    taken: BTreeSet<Step>,
+    /// Why steps are not recorded, where they cannot be.
+    unrecorded: Option<String>,
+    batches_tracked: BTreeMap<String, i64>,
+    /// `offset` as it lies in the GPU's memory.
+    offset: Option<u32>,
+    kernels: Kernels,
+    // Last, so that it is dropped last.
+    gpu: Gpu,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Mode {
+    Train,
+    /// As `Train`, without the optimizer.
+    Differentiate,
+    Evaluate,
+    /// As `Evaluate`, without labels.
+    Infer,
+}
+
+impl Mode {
+    fn trains(self) -> bool {
+        matches!(self, Self::Train | Self::Differentiate)
+    }
+}
+
+/// Where a step's images are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    /// In the staging buffer.
+    Staged,
+    /// In a resident set, in the order of an epoch or as they lie, with a margin for crops or, below zero, none.
+    Set { index: usize, ordered: bool, margin: i32 },
+}
+
+/// Steps of one kind run the same kernels on the same addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Step {
+    mode: Mode,
+    from: Origin,
+    n: usize,
+}
+
+/// What lives as long as the engine.
+#[derive(Debug)]
+struct Arenas {
+    /// Weights, then three rows of vectors.
+    values: Buffer,
+    first: Buffer,
+    second: Buffer,
+    /// The weights as the products read them, where that is not `values`.
+    copies: Option<Buffer>,
+    /// In the type of the products.
+    weight_gradients: Buffer,
+    vector_gradients: Buffer,
+    /// A row of running means, a row of running variances.
+    statistics: Buffer,
+    /// Rows of what BatchNorm is made with: see [`Row`].
+    affine: Buffer,
+    control: Buffer,
+    /// Of the convolutions: as large as the algorithm that wants most.
+    workspace: Buffer,
+}
+
+/// Rows of `Arenas::affine`.
+#[derive(Debug, Clone, Copy)]
+enum Row {
+    Scale,
+    Shift,
+    Center,
+    Root,
+    A,
+    B,
+    C,
+}
+
+const AFFINE_ROWS: usize = 7;
+
+/// What is allocated for batches of a size.
+#[derive(Debug)]
+struct Room {
+    batch: usize,
+    /// Images as they come from the host, `(N, C, H, W)` f32.
+    staged: Buffer,
+    labels: Buffer,
+    input: Buffer,
+    /// For each node: the convolution's results, and the output.
+    results: Vec<Option<Buffer>>,
+    outputs: Vec<Buffer>,
+    /// Gradients of two maps, one made from the other.
+    gradients: [Buffer; 2],
+    partials: Buffer,
+}
+
+/// Images that stay.
+#[derive(Debug)]
+struct Set {
+    len: usize,
+    images: Buffer,
+    labels: Buffer,
+    values: Buffer,
+    order: Buffer,
+    margin: i32,
+}
+
+#[derive(Debug)]
+struct Kernels {
+    assemble: Kernel<Assemble>,
+    import: Kernel<Import>,
+    moments: Kernel<Moments>,
+    normalise: Kernel<Normalise>,
+    evaluation: Kernel<Evaluation>,
+    apply: Kernel<Apply>,
+    reduce: Kernel<Reduce>,
+    coefficients: Kernel<Coefficients>,
+    gradient: Kernel<Gradient>,
+    average: Kernel<MapPass>,
+    spread: Kernel<MapPass>,
+    flatten: Kernel<MapPass>,
+    unflatten: Kernel<MapPass>,
+    dropout: Kernel<DropoutPass>,
+    loss: Kernel<Loss>,
+    adam: Kernel<AdamPass>,
+}
+
+impl Kernels {
+    fn load(gpu: &Gpu, precision: Precision) -> Result<Self, EngineError> {
+        let of = |f32: &'static str, bf16: &'static str| if width(precision) == F32 { f32 } else { bf16 };
+        Ok(Self {
+            assemble: gpu.kernel(of("assemble_f32", "assemble_bf16"))?,
+            import: gpu.kernel(of("import_f32", "import_bf16"))?,
+            moments: gpu.kernel(of("moments_f32", "moments_bf16"))?,
+            normalise: gpu.kernel("normalise")?,
+            evaluation: gpu.kernel("evaluation")?,
+            apply: gpu.kernel(of("apply_f32", "apply_bf16"))?,
+            reduce: gpu.kernel(of("reduce_f32", "reduce_bf16"))?,
+            coefficients: gpu.kernel("coefficients")?,
+            gradient: gpu.kernel(of("gradient_f32", "gradient_bf16"))?,
+            average: gpu.kernel(of("average_f32", "average_bf16"))?,
+            spread: gpu.kernel(of("spread_f32", "spread_bf16"))?,
+            flatten: gpu.kernel(of("flatten_f32", "flatten_bf16"))?,
+            unflatten: gpu.kernel(of("unflatten_f32", "unflatten_bf16"))?,
+            dropout: gpu.kernel(of("dropout_f32", "dropout_bf16"))?,
+            loss: gpu.kernel(of("loss_f32", "loss_bf16"))?,
+            adam: gpu.kernel(of("adam_f32", "adam_bf16"))?,
+        })
+    }
+}
+
+impl Cuda {
+    /// Makes an engine with the network's initial values.
+    ///
+    /// # Errors
+    /// [`EngineError::Network`]; [`EngineError::Unsupported`] when the settings name another device than a GPU;
+    /// [`EngineError::DeviceUnavailable`] when the GPU or a library of NVIDIA's cannot be used.
+    pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
+        let DeviceName::Cuda(ordinal) = settings.device else {
+            return Err(EngineError::Unsupported {
+                engine: EngineKind::Cuda,
+                what: "on the CPU".to_owned(),
+                mend: "use `--device cuda`, or `--engine cpu`".to_owned(),
+            });
+        };
+        let classes = network.classes()?;
+        let plan = Plan::new(network, settings.precision)?;
+        let unavailable = |error| match error {
+            EngineError::Device(reason) => {
+                EngineError::DeviceUnavailable { device: settings.device.to_string(), reason }
+            }
+            other => other,
+        };
+        let gpu = Gpu::open(ordinal, settings.precision).map_err(unavailable)?;
+        let kernels = Kernels::load(&gpu, settings.precision)?;
+        let arenas = Arenas::new(&gpu, &plan, settings.precision)?;
+        let mut engine = Self {
+            network: network.clone(),
+            settings: settings.clone(),
+            classes,
+            arenas,
+            room: None,
+            sets: Vec::new(),
+            convolutions: plan.nodes.iter().map(|_| BTreeMap::new()).collect(),
+            graphs: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            unrecorded: None,
+            batches_tracked: BTreeMap::new(),
+            offset: None,
+            kernels,
+            plan,
+            gpu,
+        };
+        let store = ParameterStore::initialised(network, settings.seed, &Device::Cpu)?;
+        engine.load_state(&State {
+            parameters: arrays(store.trainable())?,
+            statistics: arrays(store.statistics())?,
+            ..State::default()
+        })?;
+        Ok(engine)
+    }
+
+    /// The card, the libraries, and how steps are started, in words.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let graphs = match &self.unrecorded {
+            None => "CUDA graph".to_owned(),
+            Some(reason) => format!("without CUDA graphs ({reason})"),
+        };
+        format!("{}, {}, cuDNN {}, {graphs}", self.gpu.name(), self.settings.precision, dnn_version())
+    }
+
+    /// The least that a step on `batch` images computes and moves.
+    #[must_use]
+    pub fn floor(&self, batch: usize, training: bool) -> Floor {
+        self.plan.floor(batch, training)
+    }
+
+    /// Loss, and the gradient of every parameter by name, of one batch in training mode, without taking the step.
+    ///
+    /// BatchNorm's running statistics are updated, as by every forward pass in training mode.
+    ///
+    /// # Errors
+    /// As [`Engine::train_step`].
+    pub fn gradients(&mut self, batch: Batch<'_>) -> Result<(f64, BTreeMap<String, Array>), EngineError> {
+        let n = check_batch(batch, self.network.input, self.classes)?;
+        let before = self.control()?;
+        self.stage(batch.images, batch.labels, n, true)?;
+        self.run(Step { mode: Mode::Differentiate, from: Origin::Staged, n })?;
+        self.count_batch();
+        let after = self.control()?;
+        self.gpu.upload(&self.arenas.control, 0, &[before])?;
+        self.offset = Some(before.offset);
+        if after.bad != 0 {
+            return Err(EngineError::NotFinite { step: after.bad_step, loss: after.bad_loss });
+        }
+        let weights = self.plan.weights;
+        let mut gradients = match &self.arenas.copies {
+            None => self.gpu.download(&self.arenas.weight_gradients, 0, weights)?,
+            Some(_) => {
+                let halves: Vec<u16> = self.gpu.download(&self.arenas.weight_gradients, 0, weights)?;
+                halves.into_iter().map(from_bf16).collect()
+            }
+        };
+        gradients.extend(self.gpu.download::<f32>(
+            &self.arenas.vector_gradients,
+            0,
+            ROWS * self.plan.channels,
+        )?);
+        Ok((after.last_loss, self.plan.export(&gradients)))
+    }
+
+    fn control(&self) -> Result<Control, EngineError> {
+        self.gpu.make_current()?;
+        let control: Vec<Control> = self.gpu.download(&self.arenas.control, 0, 1)?;
+        Ok(control[0])
+    }
+
+    /// Brings a batch to the GPU.
+    fn stage(&mut self, images: &[f32], labels: &[u8], n: usize, training: bool) -> Result<(), EngineError> {
+        self.plan.check(n, training)?;
+        self.gpu.make_current()?;
+        self.reserve(n)?;
+        let Some(room) = &self.room else { return Ok(()) };
+        self.gpu.upload(&room.staged, 0, images)?;
+        self.gpu.upload(&room.labels, 0, labels)
+    }
+
+    fn count_batch(&mut self) {
+        for tracked in self.batches_tracked.values_mut() {
+            *tracked += 1;
+        }
+    }
+
+    /// Makes room for a batch; does nothing when there is room.
+    fn reserve(&mut self, batch: usize) -> Result<(), EngineError> {
+        if self.room.as_ref().is_some_and(|room| room.batch >= batch) {
+            return Ok(());
+        }
+        // Recorded steps know the old addresses.
+        self.graphs.clear();
+        self.gpu.wait()?;
+        self.room = None;
+        self.room = Some(Room::new(&self.gpu, &self.plan, self.settings.precision, batch)?);
+        Ok(())
+    }
+
+    /// Takes a step: from its record, or, the first time, call by call.
+    fn run(&mut self, step: Step) -> Result<(), EngineError> {
+        self.gpu.make_current()?;
+        if let Some(graph) = self.graphs.get(&step) {
+            return self.gpu.replay(graph);
+        }
+        self.reserve(step.n)?;
+        self.choose_algorithms(step)?;
+        if self.taken.insert(step) || self.unrecorded.is_some() {
+            return self.enqueue(step);
+        }
+        match self.gpu.capture(|| self.enqueue(step)) {
+            Ok(graph) => {
+                self.gpu.replay(&graph)?;
+                self.graphs.insert(step, graph);
+                Ok(())
+            }
+            Err(error) => {
+                self.unrecorded = Some(error.to_string());
+                self.enqueue(step)
+            }
+        }
+    }
+
+    /// Sees to it that the next step's first image is `place`.
+    fn seek(&mut self, place: usize) -> Result<(), EngineError> {
+        let place = place as u32;
+        if self.offset != Some(place) {
+            self.gpu.make_current()?;
+            self.gpu.upload(&self.arenas.control, offset_of!(Control, offset), &[place])?;
+            self.offset = Some(place);
+        }
+        Ok(())
+    }
+
+    /// A step on the images in `range` of a set.
+    fn run_resident(&mut self, mode: Mode, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
+        let resident = self.set(set)?;
+        if range.is_empty() || range.end > resident.len {
+            return Err(EngineError::Batch(format!(
+                "images {} to {} are not among the {} that the GPU keeps",
+                range.start, range.end, resident.len
+            )));
+        }
+        let (ordered, margin) = if mode.trains() { (true, resident.margin) } else { (false, -1) };
+        let n = range.len();
+        self.plan.check(n, mode.trains())?;
+        self.seek(range.start)?;
+        self.run(Step { mode, from: Origin::Set { index: set.0, ordered, margin }, n })?;
+        self.advance(n);
+        Ok(())
+    }
+
+    /// The step advanced the place on the GPU.
+    fn advance(&mut self, n: usize) {
+        self.offset = self.offset.map(|offset| offset.wrapping_add(n as u32));
+    }
+
+    fn set(&self, set: ResidentSet) -> Result<&Set, EngineError> {
+        self.sets.get(set.0).ok_or_else(|| EngineError::Batch("the engine keeps no such images".to_owned()))
+    }
+
+    /// Chooses what of a step's convolutions is not chosen yet.
+    fn choose_algorithms(&mut self, step: Step) -> Result<(), EngineError> {
+        let Self { plan, arenas, room, convolutions, gpu, settings, .. } = self;
+        let Some(room) = room else { return Ok(()) };
+        let choice = if settings.deterministic { Choice::Deterministic } else { Choice::Measured };
+        let mut scratch = None;
+        let mut needed = 0;
+        for (at, (node, chosen)) in plan.nodes.iter().zip(convolutions).enumerate() {
+            let Kind::Block(Block { convolution: Some(convolution), results, .. }) = &node.kind else {
+                continue;
+            };
+            if convolution.is_product() {
+                continue;
+            }
+            let mut own = match chosen.remove(&step.n) {
+                Some(own) => own,
+                None => {
+                    let mut own = Convolution2d::new(gpu, shape(node, *convolution, *results, step.n))?;
+                    if choice == Choice::Measured
+                        && let Some((_, larger)) = chosen.range(step.n..).next()
+                    {
+                        // What cuDNN cannot use here stays open, and is chosen below.
+                        own.adopt(gpu, larger);
+                    }
+                    own
+                }
+            };
+            let [forward, data, filter] = own.chosen();
+            let (data, filter) = (!data && step.mode.trains() && at > 0, !filter && step.mode.trains());
+            if choice == Choice::Measured && scratch.is_none() && (!forward || data || filter) {
+                scratch = Some(gpu.allocate(DNN_WORKSPACE)?);
+            }
+            let workspace = scratch.as_ref().unwrap_or(&arenas.workspace);
+            let x = room.input_of(at);
+            let w = arenas.weight(convolution.weight);
+            let [from, to] = room.gradients.each_ref().map(Buffer::address);
+            if !forward {
+                let at = Operands { x, w, y: room.results_of(at) };
+                own.choose_forward(gpu, choice, at, workspace)?;
+            }
+            if data {
+                own.choose_data(gpu, choice, Operands { x: to, w, y: from }, workspace)?;
+            }
+            if filter {
+                let w = arenas.weight_gradient(convolution.weight);
+                own.choose_filter(gpu, choice, Operands { x, w, y: from }, workspace)?;
+            }
+            needed = own.workspace().max(needed);
+            chosen.insert(step.n, own);
+        }
+        if needed > self.arenas.workspace.bytes() {
+            // Recorded steps know the old address.
+            self.graphs.clear();
+            self.gpu.wait()?;
+            self.arenas.workspace = self.gpu.allocate(needed)?;
+        }
+        Ok(())
+    }
+
+    /// Starts everything that a step does.
+    fn enqueue(&self, step: Step) -> Result<(), EngineError> {
+        let Some(room) = &self.room else { return Ok(()) };
+        let pass = Pass { engine: self, room, n: step.n };
+        pass.load(step.from)?;
+        pass.forward(step.mode.trains())?;
+        match step.mode {
+            Mode::Infer => Ok(()),
+            Mode::Evaluate => pass.loss(false),
+            Mode::Differentiate => {
+                pass.loss(true)?;
+                pass.backward()
+            }
+            Mode::Train => {
+                pass.loss(true)?;
+                pass.backward()?;
+                pass.adam()
+            }
+        }
+    }
+}
+
+/// The sides of a convolution for a batch.
+fn shape(node: &Node, convolution: Convolution, results: Map, n: usize) -> ConvolutionShape {
+    ConvolutionShape {
+        n,
+        height: node.input.height,
+        width: node.input.width,
+        in_channels: convolution.in_channels,
+        out_height: results.height,
+        out_width: results.width,
+        out_channels: convolution.out_channels,
+        kernel: convolution.kernel,
+        padding: convolution.padding,
+    }
+}
+
+impl Arenas {
+    fn new(gpu: &Gpu, plan: &Plan, precision: Precision) -> Result<Self, EngineError> {
+        let floats = |len: usize| gpu.allocate(len * F32);
+        let own_copies = width(precision) != F32;
+        Ok(Self {
+            values: floats(plan.parameters())?,
+            first: floats(plan.parameters())?,
+            second: floats(plan.parameters())?,
+            copies: own_copies.then(|| gpu.allocate(plan.weights * width(precision))).transpose()?,
+            weight_gradients: gpu.allocate(plan.weights * width(precision))?,
+            vector_gradients: floats(ROWS * plan.channels)?,
+            statistics: floats(2 * plan.channels)?,
+            affine: floats(AFFINE_ROWS * plan.channels)?,
+            control: gpu.allocate(size_of::<Control>())?,
+            workspace: gpu.allocate(0)?,
+        })
+    }
+
+    /// A weight as the products read it.
+    fn weight(&self, index: usize) -> Address {
+        match &self.copies {
+            Some(copies) => copies.at(index, size_of::<u16>()),
+            None => self.values.at(index, F32),
+        }
+    }
+
+    fn weight_gradient(&self, index: usize) -> Address {
+        self.weight_gradients.at(index, if self.copies.is_some() { size_of::<u16>() } else { F32 })
+    }
+}
+
+impl Room {
+    fn new(gpu: &Gpu, plan: &Plan, precision: Precision, batch: usize) -> Result<Self, EngineError> {
+        let numbers = |len: usize| gpu.allocate(batch * len * width(precision));
+        let results = |node: &Node| match &node.kind {
+            Kind::Block(Block { convolution: Some(_), results, .. }) => numbers(plan.len(*results)).map(Some),
+            _ => Ok(None),
+        };
+        let input = plan.input;
+        Ok(Self {
+            batch,
+            staged: gpu.allocate(batch * input.pixels() * input.channels * F32)?,
+            labels: gpu.allocate(batch)?,
+            input: numbers(plan.len(input))?,
+            results: plan.nodes.iter().map(results).collect::<Result<_, _>>()?,
+            outputs: plan
+                .nodes
+                .iter()
+                .map(|node| numbers(plan.len(node.output)))
+                .collect::<Result<_, _>>()?,
+            gradients: [numbers(plan.largest())?, numbers(plan.largest())?],
+            // A smaller batch can need more: it is shared out in smaller pieces.
+            partials: gpu.allocate((1..=batch).map(|n| plan.partials(n)).max().unwrap_or(0) * F32)?,
+        })
+    }
+
+    fn input_of(&self, node: usize) -> Address {
+        match node.checked_sub(1) {
+            Some(before) => self.outputs[before].address(),
+            None => self.input.address(),
+        }
+    }
+
+    /// What a block's output is made of: the convolution's results, or the input.
+    fn results_of(&self, node: usize) -> Address {
+        match &self.results[node] {
+            Some(results) => results.address(),
+            None => self.input_of(node),
+        }
+    }
+
+    fn logits(&self) -> &Buffer {
+        self.outputs.last().unwrap_or(&self.input)
+    }
+}
+
+/// One pass of `n` images through the network.
+#[derive(Debug, Clone, Copy)]
+struct Pass<'a> {
+    engine: &'a Cuda,
+    room: &'a Room,
+    n: usize,
+}
+
+impl Pass<'_> {
+    fn start<P: Copy>(&self, kernel: &Kernel<P>, grid: Grid, parameters: P) -> Result<(), EngineError> {
+        self.engine.gpu.launch(kernel, grid, parameters)
+    }
+
+    fn lane(&self) -> usize {
+        self.engine.plan.lane
+    }
+
+    fn affine(&self, row: Row, block: &Block) -> Address {
+        self.engine.arenas.affine.at(row as usize * self.engine.plan.channels + block.at, F32)
+    }
+
+    /// A running statistic: row 0 are means, row 1 variances.
+    fn statistic(&self, row: usize, block: &Block) -> Address {
+        self.engine.arenas.statistics.at(row * self.engine.plan.channels + block.at, F32)
+    }
+
+    /// A vector of parameters; `start` is that of its row.
+    fn vector(&self, start: usize, block: &Block) -> Address {
+        self.engine.arenas.values.at(start + block.at, F32)
+    }
+
+    fn vector_gradient(&self, start: usize, block: &Block) -> Address {
+        self.engine.arenas.vector_gradients.at(start - self.engine.plan.weights + block.at, F32)
+    }
+
+    /// Images to the network's input, labels beside them.
+    fn load(&self, from: Origin) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, arenas, sets, settings, .. } = self.engine;
+        let (input, padded) = (plan.input, plan.padded(plan.input.channels) as u32);
+        let grid = Grid::linear(self.n * input.pixels());
+        let out = self.room.input.address();
+        match from {
+            Origin::Staged => self.start(
+                &kernels.import,
+                grid,
+                Import {
+                    images: self.room.staged.address(),
+                    out,
+                    n: self.n as u32,
+                    channels: input.channels as u32,
+                    pixels: input.pixels() as u32,
+                    padded,
+                },
+            ),
+            Origin::Set { index, ordered, margin } => {
+                let set = &sets[index];
+                self.start(
+                    &kernels.assemble,
+                    grid,
+                    Assemble {
+                        images: set.images.address(),
+                        labels: set.labels.address(),
+                        order: if ordered { set.order.address() } else { 0 },
+                        values: set.values.address(),
+                        control: arenas.control.address(),
+                        out,
+                        out_labels: self.room.labels.address(),
+                        seed: settings.seed,
+                        n: self.n as u32,
+                        channels: input.channels as u32,
+                        height: input.height as u32,
+                        width: input.width as u32,
+                        padded,
+                        margin,
+                    },
+                )
+            }
+        }
+    }
+
+    fn forward(&self, training: bool) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, .. } = self.engine;
+        if !training && plan.norms().next().is_some() {
+            self.evaluation()?;
+        }
+        for (at, node) in plan.nodes.iter().enumerate() {
+            let (from, to) = (self.room.input_of(at), self.room.outputs[at].address());
+            match &node.kind {
+                Kind::Block(block) => self.block(at, node, block, training)?,
+                Kind::Average => {
+                    let vectors = self.n * plan.padded(node.input.channels) / self.lane();
+                    self.start(&kernels.average, Grid::linear(vectors), self.map_pass(from, to, node))?;
+                }
+                Kind::Flatten => {
+                    let grid = Grid::linear(self.n * plan.len(node.output));
+                    self.start(&kernels.flatten, grid, self.map_pass(from, to, node))?;
+                }
+                Kind::Dropout { p, layer } => {
+                    let p = if training { *p } else { 0.0 };
+                    self.dropout(from, to, node, p, *layer)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Scale and shift of every block from the running statistics.
+    fn evaluation(&self) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, arenas, .. } = self.engine;
+        let (values, channels) = (&arenas.values, plan.channels);
+        self.start(
+            &kernels.evaluation,
+            Grid::linear(channels),
+            Evaluation {
+                weight: values.at(plan.norm_weights(), F32),
+                bias: values.at(plan.norm_biases(), F32),
+                convolution_bias: values.at(plan.biases(), F32),
+                running_mean: arenas.statistics.address(),
+                running_var: arenas.statistics.at(channels, F32),
+                scale: arenas.affine.at(Row::Scale as usize * channels, F32),
+                shift: arenas.affine.at(Row::Shift as usize * channels, F32),
+                eps: BATCH_NORM_EPS,
+                channels: channels as u32,
+            },
+        )
+    }
+
+    fn block(&self, at: usize, node: &Node, block: &Block, training: bool) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, .. } = self.engine;
+        let shape = block.shape(self.n, self.lane());
+        let y = self.room.results_of(at);
+        if let Some(convolution) = block.convolution {
+            self.convolve(at, convolution, shape)?;
+        }
+        if training && block.norm.is_some() {
+            let (tiles, grid) = Tiles::new(shape.results(), shape.channels as usize, self.lane());
+            let partials = self.room.partials.address();
+            self.start(&kernels.moments, grid, Moments { y, partials, tiles })?;
+            let convolution_bias =
+                if block.convolution.is_some() { self.vector(plan.biases(), block) } else { 0 };
+            self.start(
+                &kernels.normalise,
+                Grid::merging(shape.channels),
+                Normalise {
+                    partials,
+                    weight: self.vector(plan.norm_weights(), block),
+                    bias: self.vector(plan.norm_biases(), block),
+                    convolution_bias,
+                    running_mean: self.statistic(0, block),
+                    running_var: self.statistic(1, block),
+                    scale: self.affine(Row::Scale, block),
+                    shift: self.affine(Row::Shift, block),
+                    center: self.affine(Row::Center, block),
+                    root: self.affine(Row::Root, block),
+                    zeros: (shape.count() - shape.results()) as f64,
+                    eps: BATCH_NORM_EPS,
+                    momentum: BATCH_NORM_MOMENTUM,
+                    tiles,
+                },
+            )?;
+        }
+        let (scale, shift) = self.scale_and_shift(block);
+        let out = self.room.outputs[at].address();
+        debug_assert_eq!(shape.outputs() * shape.channels as usize, self.n * plan.len(node.output));
+        let grid = Grid::linear(shape.outputs() * shape.channels as usize / self.lane());
+        self.start(&kernels.apply, grid, Apply { y, out, scale, shift, shape })
+    }
+
+    /// What a block's results are multiplied by and what is added; nothing at address 0.
+    fn scale_and_shift(&self, block: &Block) -> (Address, Address) {
+        if block.norm.is_some() {
+            (self.affine(Row::Scale, block), self.affine(Row::Shift, block))
+        } else if block.convolution.is_some() {
+            (0, self.vector(self.engine.plan.biases(), block))
+        } else {
+            (0, 0)
+        }
+    }
+
+    fn convolve(&self, at: usize, convolution: Convolution, shape: Shape) -> Result<(), EngineError> {
+        let Cuda { gpu, arenas, .. } = self.engine;
+        let (x, w, y) = (self.room.input_of(at), arenas.weight(convolution.weight), self.room.results_of(at));
+        if convolution.is_product() {
+            return gpu.product(&Product {
+                a: (x, Read::AsIs),
+                b: (w, Read::Transposed),
+                c: y,
+                rows: shape.results(),
+                columns: convolution.out_channels,
+                depth: convolution.in_channels,
+            });
+        }
+        self.convolution(at)?.forward(gpu, Operands { x, w, y }, &arenas.workspace)
+    }
+
+    fn convolution(&self, at: usize) -> Result<&Convolution2d, EngineError> {
+        let prepared = self.engine.convolutions[at].get(&self.n);
+        prepared.ok_or_else(|| EngineError::Device("a convolution was not prepared".to_owned()))
+    }
+
+    fn map_pass(&self, from: Address, to: Address, node: &Node) -> MapPass {
+        let plan = &self.engine.plan;
+        MapPass {
+            from,
+            to,
+            n: self.n as u32,
+            pixels: node.input.pixels() as u32,
+            channels: node.input.channels as u32,
+            padded: plan.padded(node.input.channels) as u32,
+            vector: plan.len(node.output) as u32,
+        }
+    }
+
+    fn dropout(
+        &self,
+        from: Address,
+        to: Address,
+        node: &Node,
+        p: f64,
+        layer: u32,
+    ) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, arenas, settings, .. } = self.engine;
+        let map = node.input;
+        let grid = Grid::linear(self.n * plan.len(map) / self.lane());
+        self.start(
+            &kernels.dropout,
+            grid,
+            DropoutPass {
+                from,
+                to,
+                control: arenas.control.address(),
+                seed: settings.seed,
+                layer,
+                threshold: p as f32,
+                scale: (1.0 / (1.0 - p)) as f32,
+                n: self.n as u32,
+                pixels: map.pixels() as u32,
+                channels: map.channels as u32,
+                padded: plan.padded(map.channels) as u32,
+            },
+        )
+    }
+
+    /// Adds the batch to the totals; in training also makes the logits' gradient.
+    fn loss(&self, training: bool) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, arenas, settings, classes, .. } = self.engine;
+        self.start(
+            &kernels.loss,
+            Grid::linear(1),
+            Loss {
+                logits: self.room.logits().address(),
+                labels: self.room.labels.address(),
+                gradient: if training { self.room.gradients[0].address() } else { 0 },
+                control: arenas.control.address(),
+                lr: settings.adam.lr,
+                beta1: settings.adam.beta1,
+                beta2: settings.adam.beta2,
+                n: self.n as u32,
+                classes: *classes as u32,
+                padded: plan.len(plan.output()) as u32,
+            },
+        )
+    }
+
+    /// Gradients of every parameter, from the logits' gradient.
+    fn backward(&self) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, .. } = self.engine;
+        let [mut gradient, mut other] = self.room.gradients.each_ref().map(Buffer::address);
+        for (at, node) in plan.nodes.iter().enumerate().rev() {
+            let wanted = at > 0;
+            if let Kind::Block(block) = &node.kind {
+                if self.block_backward(at, block, gradient, other, wanted)? {
+                    std::mem::swap(&mut gradient, &mut other);
+                }
+                continue;
+            }
+            if !wanted {
+                break;
+            }
+            match &node.kind {
+                Kind::Average => {
+                    let grid = Grid::linear(self.n * plan.len(node.input) / self.lane());
+                    self.start(&kernels.spread, grid, self.map_pass(gradient, other, node))?;
+                }
+                Kind::Flatten => {
+                    let grid = Grid::linear(self.n * plan.len(node.input));
+                    self.start(&kernels.unflatten, grid, self.map_pass(gradient, other, node))?;
+                }
+                Kind::Dropout { p, layer } => self.dropout(gradient, other, node, *p, *layer)?,
+                Kind::Block(_) => {}
+            }
+            std::mem::swap(&mut gradient, &mut other);
+        }
+        Ok(())
+    }
+
+    /// Of the output's gradient in `gradient` makes the input's; true when that lies in `other` then.
+    fn block_backward(
+        &self,
+        at: usize,
+        block: &Block,
+        mut gradient: Address,
+        mut other: Address,
+        wanted: bool,
+    ) -> Result<bool, EngineError> {
+        let Cuda { plan, kernels, gpu, arenas, .. } = self.engine;
+        let shape = block.shape(self.n, self.lane());
+        let y = self.room.results_of(at);
+        let (scale, shift) = self.scale_and_shift(block);
+        let normed = |row| if block.norm.is_some() { self.affine(row, block) } else { 0 };
+        let center = normed(Row::Center);
+        if block.sums_gradient() {
+            let (tiles, grid) = Tiles::new(shape.outputs(), shape.channels as usize, self.lane());
+            let partials = self.room.partials.address();
+            self.start(
+                &kernels.reduce,
+                grid,
+                Reduce { y, gradient, scale, shift, center, partials, tiles, shape },
+            )?;
+            let norm = block.norm.is_some();
+            let (row, weight, weight_gradient) = if norm {
+                let row = plan.norm_weights();
+                (plan.norm_biases(), self.vector(row, block), self.vector_gradient(row, block))
+            } else {
+                (plan.biases(), 0, 0)
+            };
+            self.start(
+                &kernels.coefficients,
+                Grid::merging(shape.channels),
+                Coefficients {
+                    partials,
+                    weight,
+                    root: normed(Row::Root),
+                    a: normed(Row::A),
+                    b: normed(Row::B),
+                    c: normed(Row::C),
+                    weight_gradient,
+                    bias_gradient: self.vector_gradient(row, block),
+                    count: shape.count() as f64,
+                    tiles,
+                },
+            )?;
+        }
+        let mut swapped = false;
+        let mut swap = |gradient: &mut Address, other: &mut Address| {
+            std::mem::swap(gradient, other);
+            swapped = !swapped;
+        };
+        if block.changes_gradient() && (wanted || block.convolution.is_some()) {
+            let [a, b, c] = [Row::A, Row::B, Row::C].map(normed);
+            let grid = Grid::linear(shape.windows() * shape.channels as usize / self.lane());
+            let pass = Gradient { y, gradient, out: other, scale, shift, center, a, b, c, shape };
+            self.start(&kernels.gradient, grid, pass)?;
+            swap(&mut gradient, &mut other);
+        }
+        let Some(convolution) = block.convolution else { return Ok(swapped) };
+        let x = self.room.input_of(at);
+        let (w, w_gradient) = (arenas.weight(convolution.weight), arenas.weight_gradient(convolution.weight));
+        let Convolution { in_channels, out_channels, .. } = convolution;
+        if convolution.is_product() {
+            gpu.product(&Product {
+                a: (gradient, Read::Transposed),
+                b: (x, Read::AsIs),
+                c: w_gradient,
+                rows: out_channels,
+                columns: in_channels,
+                depth: shape.results(),
+            })?;
+            if wanted {
+                gpu.product(&Product {
+                    a: (gradient, Read::AsIs),
+                    b: (w, Read::AsIs),
+                    c: other,
+                    rows: shape.results(),
+                    columns: in_channels,
+                    depth: out_channels,
+                })?;
+            }
+        } else {
+            let operation = self.convolution(at)?;
+            operation.filter(gpu, Operands { x, w: w_gradient, y: gradient }, &arenas.workspace)?;
+            if wanted {
+                operation.data(gpu, Operands { x: other, w, y: gradient }, &arenas.workspace)?;
+            }
+        }
+        if wanted {
+            swap(&mut gradient, &mut other);
+        }
+        Ok(swapped)
+    }
+
+    /// The optimizer's step, and on to the next.
+    fn adam(&self) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, arenas, settings, .. } = self.engine;
+        let adam = settings.adam;
+        let length = plan.parameters();
+        self.start(
+            &kernels.adam,
+            Grid::linear(length.div_ceil(4).max(1)),
+            AdamPass {
+                values: arenas.values.address(),
+                first: arenas.first.address(),
+                second: arenas.second.address(),
+                weight_gradients: arenas.weight_gradients.address(),
+                vector_gradients: arenas.vector_gradients.address(),
+                copies: arenas.copies.as_ref().map_or(0, Buffer::address),
+                control: arenas.control.address(),
+                weight_decay: adam.weight_decay as f32,
+                first_rate: (1.0 - adam.beta1) as f32,
+                second_decay: adam.beta2 as f32,
+                second_rate: (1.0 - adam.beta2) as f32,
+                eps: adam.eps as f32,
+                weights: plan.weights as u32,
+                length: length as u32,
+                n: self.n as u32,
+            },
+        )
+    }
+}
+
+impl Engine for Cuda {
+    fn train_step(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
+        let n = check_batch(batch, self.network.input, self.classes)?;
+        self.stage(batch.images, batch.labels, n, true)?;
+        self.run(Step { mode: Mode::Train, from: Origin::Staged, n })?;
+        self.advance(n);
+        self.count_batch();
+        Ok(())
+    }
+
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
+        let n = check_batch(batch, self.network.input, self.classes)?;
+        self.stage(batch.images, batch.labels, n, false)?;
+        self.run(Step { mode: Mode::Evaluate, from: Origin::Staged, n })?;
+        self.advance(n);
+        Ok(())
+    }
+
+    fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>, EngineError> {
+        let image: usize = self.network.input.iter().product();
+        if images.is_empty() || !images.len().is_multiple_of(image) {
+            return Err(EngineError::Batch(format!(
+                "{} values are not a whole number of images of {image}",
+                images.len()
+            )));
+        }
+        let n = images.len() / image;
+        self.stage(images, &[], n, false)?;
+        self.run(Step { mode: Mode::Infer, from: Origin::Staged, n })?;
+        let Some(room) = &self.room else { return Ok(Vec::new()) };
+        let stride = self.plan.len(self.plan.output());
+        let rows: Vec<f32> = if width(self.settings.precision) == F32 {
+            self.gpu.download(room.logits(), 0, n * stride)?
+        } else {
+            let halves: Vec<u16> = self.gpu.download(room.logits(), 0, n * stride)?;
+            halves.into_iter().map(from_bf16).collect()
+        };
+        Ok(rows.chunks_exact(stride).flat_map(|row| &row[..self.classes]).copied().collect())
+    }
+
+    fn totals(&mut self) -> Result<Totals, EngineError> {
+        let control = self.control()?;
+        if control.bad != 0 {
+            return Err(EngineError::NotFinite { step: control.bad_step, loss: control.bad_loss });
+        }
+        let Control { loss_sum, correct, samples, last_loss, .. } = control;
+        Ok(Totals { loss_sum, correct, samples, last_loss })
+    }
+
+    fn set_totals(&mut self, totals: Totals) -> Result<(), EngineError> {
+        let Totals { loss_sum, correct, samples, last_loss } = totals;
+        let control = Control { loss_sum, correct, samples, last_loss, bad: 0, ..self.control()? };
+        self.gpu.upload(&self.arenas.control, 0, &[control])?;
+        self.offset = Some(control.offset);
+        Ok(())
+    }
+
+    fn state(&self) -> Result<State, EngineError> {
+        let step = self.control()?.step;
+        let arena = |buffer: &Buffer| -> Result<_, EngineError> {
+            Ok(self.plan.export(&self.gpu.download(buffer, 0, self.plan.parameters())?))
+        };
+        let rows: Vec<f32> = self.gpu.download(&self.arenas.statistics, 0, 2 * self.plan.channels)?;
+        let mut statistics = BTreeMap::new();
+        for (path, at, channels) in self.plan.norms() {
+            for (row, name) in ["running_mean", "running_var"].into_iter().enumerate() {
+                let start = row * self.plan.channels + at;
+                let values = rows[start..start + channels].to_vec();
+                statistics.insert(format!("{path}.{name}"), Array { shape: vec![channels], values });
+            }
+        }
+        Ok(State {
+            parameters: arena(&self.arenas.values)?,
+            statistics,
+            batches_tracked: self.batches_tracked.clone(),
+            moments: match step {
+                0 => None,
+                step => Some(AdamMoments {
+                    first: arena(&self.arenas.first)?,
+                    second: arena(&self.arenas.second)?,
+                    step,
+                }),
+            },
+        })
+    }
+
+    fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
+        state.check(&self.network)?;
+        let control = Control {
+            step: state.moments.as_ref().map_or(0, |moments| moments.step),
+            bad: 0,
+            ..self.control()?
+        };
+        let Self { gpu, plan, arenas, batches_tracked, .. } = self;
+        let values = plan.import(&state.parameters);
+        gpu.upload(&arenas.values, 0, &values)?;
+        if let Some(copies) = &arenas.copies {
+            let halves: Vec<u16> = values[..plan.weights].iter().copied().map(to_bf16).collect();
+            gpu.upload(copies, 0, &halves)?;
+        }
+        match &state.moments {
+            Some(moments) => {
+                gpu.upload(&arenas.first, 0, &plan.import(&moments.first))?;
+                gpu.upload(&arenas.second, 0, &plan.import(&moments.second))?;
+            }
+            None => {
+                gpu.clear(&arenas.first)?;
+                gpu.clear(&arenas.second)?;
+            }
+        }
+        let mut rows = vec![0.0; 2 * plan.channels];
+        batches_tracked.clear();
+        for (path, at, channels) in plan.norms() {
+            for (row, name) in ["running_mean", "running_var"].into_iter().enumerate() {
+                let start = row * plan.channels + at;
+                let values = &state.statistics[&format!("{path}.{name}")].values;
+                rows[start..start + channels].copy_from_slice(values);
+            }
+            let name = format!("{path}.num_batches_tracked");
+            let tracked = state.batches_tracked.get(&name).copied().unwrap_or(0);
+            batches_tracked.insert(name, tracked);
+        }
+        gpu.upload(&arenas.statistics, 0, &rows)?;
+        gpu.upload(&arenas.control, 0, &[control])?;
+        self.offset = Some(control.offset);
+        Ok(())
+    }
+
+    fn reside(&mut self, images: ResidentImages<'_>) -> Result<Option<ResidentSet>, EngineError> {
+        let len = check_images(images, self.network.input, self.classes)?;
+        let gpu = &self.gpu;
+        gpu.make_current()?;
+        let set = Set {
+            len,
+            images: gpu.allocate(images.images.len())?,
+            labels: gpu.allocate(len)?,
+            values: gpu.allocate(size_of_val(images.values))?,
+            order: gpu.allocate(len * size_of::<u32>())?,
+            margin: -1,
+        };
+        gpu.upload(&set.images, 0, images.images)?;
+        gpu.upload(&set.labels, 0, images.labels)?;
+        gpu.upload(&set.values, 0, images.values)?;
+        self.sets.push(set);
+        Ok(Some(ResidentSet(self.sets.len() - 1)))
+    }
+
+    fn begin_epoch(&mut self, set: ResidentSet, epoch: ResidentEpoch<'_>) -> Result<(), EngineError> {
+        let len = self.set(set)?.len;
+        let mut seen = vec![false; len];
+        for &place in epoch.order {
+            match seen.get_mut(place as usize) {
+                Some(seen) if !*seen => *seen = true,
+                _ => {
+                    return Err(EngineError::Batch(format!(
+                        "the order of an epoch has {place} twice, or beyond {len}"
+                    )));
+                }
+            }
+        }
+        if epoch.order.len() != len {
+            return Err(EngineError::Batch(format!(
+                "the order of an epoch has {} places, the images are {len}",
+                epoch.order.len()
+            )));
+        }
+        let margin = epoch.margin.map_or(Ok(-1), i32::try_from);
+        let margin =
+            margin.map_err(|_| EngineError::Batch("the margin of a crop is too large".to_owned()))?;
+        self.gpu.make_current()?;
+        let resident = &mut self.sets[set.0];
+        resident.margin = margin;
+        self.gpu.upload(&resident.order, 0, epoch.order)?;
+        self.gpu.upload(&self.arenas.control, offset_of!(Control, epoch), &[epoch.epoch])
+    }
+
+    fn train_resident(&mut self, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
+        self.run_resident(Mode::Train, set, range)?;
+        self.count_batch();
+        Ok(())
+    }
+
+    fn evaluate_resident(&mut self, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
+        self.run_resident(Mode::Evaluate, set, range)
+    }
+}
+
+fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// To the nearest, of two equally near to the even one.
+fn to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return 0x7fff;
+    }
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::launch::Sizes;
+    use super::*;
+
+    #[test]
+    fn structures_are_as_large_as_in_the_kernels() {
+        if DeviceName::Cuda(0).open().is_err() {
+            return;
+        }
+        let gpu = Gpu::open(0, Precision::F32).unwrap();
+        let expected = [
+            size_of::<Control>(),
+            size_of::<Assemble>(),
+            size_of::<Import>(),
+            size_of::<Moments>(),
+            size_of::<Normalise>(),
+            size_of::<Evaluation>(),
+            size_of::<Apply>(),
+            size_of::<Reduce>(),
+            size_of::<Coefficients>(),
+            size_of::<Gradient>(),
+            size_of::<MapPass>(),
+            size_of::<DropoutPass>(),
+            size_of::<Loss>(),
+            size_of::<AdamPass>(),
+        ];
+        let buffer = gpu.allocate(expected.len() * size_of::<u32>()).unwrap();
+        let kernel = gpu.kernel("sizes").unwrap();
+        gpu.launch(&kernel, Grid::linear(1), Sizes { sizes: buffer.address() }).unwrap();
+        let sizes: Vec<u32> = gpu.download(&buffer, 0, expected.len()).unwrap();
+        assert_eq!(sizes, expected.map(|size| size as u32));
+    }
+
+    #[test]
+    fn bf16_rounds_to_even_and_keeps_what_is_no_number() {
+        for (x, expected) in [
+            (0.0, 0x0000),
+            (-1.0, 0xbf80),
+            // Halfway between 1 and the next: to even, down; between the next two: up.
+            (1.0 + 1.0 / 256.0, 0x3f80),
+            (1.0 + 3.0 / 256.0, 0x3f82),
+            (f32::INFINITY, 0x7f80),
+            // Beyond the largest.
+            (f32::MAX, 0x7f80),
+        ] {
+            assert_eq!(to_bf16(x), expected, "{x}");
+        }
+        assert!(from_bf16(to_bf16(f32::NAN)).is_nan());
+        for bits in [0x0001, 0x3f80, 0xc123] {
+            assert_eq!(to_bf16(from_bf16(bits)), bits);
+        }
+    }
+}

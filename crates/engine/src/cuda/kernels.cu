@@ -1,0 +1,918 @@
+// Device code of the engine `cuda`.
+//
+// Maps are channels-last, (images, rows, columns, channels), with the channels padded by zeros to whole vectors of 16 bytes: 4 f32
+// or 8 bf16. No pass ever makes a padded channel anything else. Every kernel takes one structure by value, which
+// `launch.rs` repeats field for field. Sums run in an order that the shapes alone decide: no atomic operation anywhere.
+//
+// The file compiles with nvcc, and with a C++ compiler that defines CUDA's words, on which the tests without a GPU run it.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define THREADS 256
+
+// ---------------------------------------------------------------------------------------------------------------- numbers
+
+struct bf16 {
+    unsigned short bits;
+};
+
+__device__ inline u32 float_bits(float x) {
+    union {
+        float x;
+        u32 bits;
+    } both;
+    both.x = x;
+    return both.bits;
+}
+
+__device__ inline float bits_float(u32 bits) {
+    union {
+        u32 bits;
+        float x;
+    } both;
+    both.bits = bits;
+    return both.x;
+}
+
+__device__ inline float widen(float x) { return x; }
+__device__ inline float widen(bf16 x) { return bits_float((u32)x.bits << 16); }
+
+// To the nearest, of two equally near to the even one; a NaN stays one.
+__device__ inline u32 bf16_bits(float x) {
+#ifdef __CUDA_ARCH__
+    unsigned short bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+    return bits;
+#else
+    u32 bits = float_bits(x);
+    if (x != x) return 0x7fff;
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+#endif
+}
+
+__device__ inline void narrow(float x, float *to) { *to = x; }
+__device__ inline void narrow(float x, bf16 *to) { to->bits = (unsigned short)bf16_bits(x); }
+
+// A vector of 16 bytes.
+template <typename T> struct Lanes;
+
+template <> struct Lanes<float> {
+    static const int N = 4;
+    static __device__ inline void load(const float *from, float *v) {
+        const float4 x = *reinterpret_cast<const float4 *>(from);
+        v[0] = x.x, v[1] = x.y, v[2] = x.z, v[3] = x.w;
+    }
+    static __device__ inline void store(float *to, const float *v) {
+        float4 x;
+        x.x = v[0], x.y = v[1], x.z = v[2], x.w = v[3];
+        *reinterpret_cast<float4 *>(to) = x;
+    }
+};
+
+template <> struct Lanes<bf16> {
+    static const int N = 8;
+    static __device__ inline void load(const bf16 *from, float *v) {
+        const uint4 x = *reinterpret_cast<const uint4 *>(from);
+        const u32 words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            v[2 * i] = bits_float(words[i] << 16);
+            v[2 * i + 1] = bits_float(words[i] & 0xffff0000u);
+        }
+    }
+    static __device__ inline void store(bf16 *to, const float *v) {
+        u32 words[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) words[i] = bf16_bits(v[2 * i]) | bf16_bits(v[2 * i + 1]) << 16;
+        uint4 x;
+        x.x = words[0], x.y = words[1], x.z = words[2], x.w = words[3];
+        *reinterpret_cast<uint4 *>(to) = x;
+    }
+};
+
+// As many f32 as a vector of T has numbers; `otherwise` where there is no array.
+template <int N> __device__ inline void load_floats(const float *from, float otherwise, float *v) {
+#pragma unroll
+    for (int i = 0; i < N; i++) v[i] = from ? from[i] : otherwise;
+}
+
+// ---------------------------------------------------------------------------------------------------------- random numbers
+
+// Philox 4x32-10, as in the crate `pointwise-random`.
+__device__ inline void philox(u64 seed, u32 purpose, u32 stream, u64 index, u32 *words) {
+    u32 c0 = (u32)index, c1 = (u32)(index >> 32), c2 = stream, c3 = purpose;
+    u32 k0 = (u32)seed, k1 = (u32)(seed >> 32);
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        const u64 p0 = (u64)0xD2511F53u * c0, p1 = (u64)0xCD9E8D57u * c2;
+        const u32 n0 = (u32)(p1 >> 32) ^ c1 ^ k0, n2 = (u32)(p0 >> 32) ^ c3 ^ k1;
+        c1 = (u32)p1, c3 = (u32)p0, c0 = n0, c2 = n2;
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+    words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
+}
+
+#define AUGMENT 3
+#define DROPOUT 4
+
+__device__ inline u32 below(u32 word, u32 bound) { return (u32)(((u64)word * bound) >> 32); }
+
+// ------------------------------------------------------------------------------------------------------------ what goes on
+
+// What changes from step to step, and what is asked for at the end: read and advanced on the device.
+struct Control {
+    // Sums over batches.
+    double loss_sum;
+    u64 correct;
+    u64 samples;
+    double last_loss;
+    // Training steps taken.
+    u64 step;
+    // The first loss that was not finite, and the step it was of.
+    double bad_loss;
+    u64 bad_step;
+    u32 bad;
+    // Place of the next batch's first image in the order.
+    u32 offset;
+    u32 epoch;
+    // Adam's factors of the step in hand: lr over the first correction, one over the root of the second.
+    float rate;
+    float inverse_root;
+};
+
+// --------------------------------------------------------------------------------------------------------------- a batch
+
+struct AssembleParams {
+    const unsigned char *images;  // (all, channels, height, width)
+    const unsigned char *labels;
+    const u32 *order;             // null: as they lie
+    const float *values;          // (channels, 256): what each byte becomes
+    const Control *control;
+    void *out;                    // (n, height, width, padded)
+    unsigned char *out_labels;
+    u64 seed;
+    u32 n, channels, height, width, padded;
+    // Black pixels on each side before a random crop and flip; below zero: neither.
+    int margin;
+};
+
+template <typename T> __device__ void assemble(const AssembleParams &p) {
+    const u32 pixels = p.height * p.width;
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * pixels) return;
+    const u32 i = at / pixels, pixel = at % pixels;
+    const u32 row = pixel / p.width, column = pixel % p.width;
+    const u32 place = p.control->offset + i;
+    const u32 sample = p.order ? p.order[place] : place;
+    if (pixel == 0) p.out_labels[i] = p.labels[sample];
+    int y = (int)row, x = (int)column;
+    if (p.margin >= 0) {
+        u32 words[4];
+        philox(p.seed, AUGMENT, p.control->epoch, sample, words);
+        const u32 offsets = 2 * (u32)p.margin + 1;
+        if (words[2] >> 31) x = (int)p.width - 1 - x;
+        y += (int)below(words[0], offsets) - p.margin;
+        x += (int)below(words[1], offsets) - p.margin;
+    }
+    const bool inside = y >= 0 && y < (int)p.height && x >= 0 && x < (int)p.width;
+    T *out = (T *)p.out + (u64)at * p.padded;
+    const unsigned char *image = p.images + (u64)sample * p.channels * pixels;
+    for (u32 c = 0; c < p.padded; c++) {
+        float value = 0.0f;
+        if (c < p.channels) {
+            const u32 byte = inside ? image[(u64)c * pixels + (u32)y * p.width + (u32)x] : 0;
+            value = p.values[c * 256 + byte];
+        }
+        narrow(value, out + c);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) assemble_f32(AssembleParams p) { assemble<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) assemble_bf16(AssembleParams p) { assemble<bf16>(p); }
+
+struct ImportParams {
+    const float *images;  // (n, channels, pixels)
+    void *out;            // (n, pixels, padded)
+    u32 n, channels, pixels, padded;
+};
+
+template <typename T> __device__ void import_map(const ImportParams &p) {
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * p.pixels) return;
+    const u32 i = at / p.pixels, pixel = at % p.pixels;
+    T *out = (T *)p.out + (u64)at * p.padded;
+    for (u32 c = 0; c < p.padded; c++) {
+        const float value = c < p.channels ? p.images[((u64)i * p.channels + c) * p.pixels + pixel] : 0.0f;
+        narrow(value, out + c);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) import_f32(ImportParams p) { import_map<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) import_bf16(ImportParams p) { import_map<bf16>(p); }
+
+// ----------------------------------------------------------------------------------------------- BatchNorm's statistics
+
+// How a matrix of rows and vectors of channels is shared out: a block of (columns, 256 / columns) threads sums `chunk` rows of
+// `columns` vectors.
+struct Tiles {
+    u32 rows, chunk, blocks;
+    u32 vectors, channels;
+};
+
+struct MomentsParams {
+    const void *y;    // (rows, channels)
+    float *partials;  // (blocks, 2, channels): mean and sum of squared distances from it
+    Tiles tiles;
+};
+
+// The distances are from a value of the thread's own, its first; means and sums are merged as Chan, Golub and LeVeque (1979) have it.
+template <typename T> __device__ void moments(const MomentsParams &p) {
+    const int N = Lanes<T>::N;
+    __shared__ float means[THREADS * Lanes<T>::N];
+    __shared__ float squares[THREADS * Lanes<T>::N];
+    __shared__ float counts[THREADS];
+    const u32 column = blockIdx.y * blockDim.x + threadIdx.x;
+    const u32 at = threadIdx.y * blockDim.x + threadIdx.x;
+    const bool used = column < p.tiles.vectors;
+    const u32 first = blockIdx.x * p.tiles.chunk;
+    const u32 end = first + p.tiles.chunk < p.tiles.rows ? first + p.tiles.chunk : p.tiles.rows;
+    float pivot[N], sum[N], square[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) pivot[k] = 0.0f, sum[k] = 0.0f, square[k] = 0.0f;
+    float count = 0.0f;
+    if (used) {
+        const T *y = (const T *)p.y + (u64)column * N;
+        for (u32 row = first + threadIdx.y; row < end; row += blockDim.y) {
+            float v[N];
+            Lanes<T>::load(y + (u64)row * p.tiles.channels, v);
+            if (count == 0.0f) {
+#pragma unroll
+                for (int k = 0; k < N; k++) pivot[k] = v[k];
+            }
+            count += 1.0f;
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                const float d = v[k] - pivot[k];
+                sum[k] += d;
+                square[k] = fmaf(d, d, square[k]);
+            }
+        }
+    }
+    const float inverse = count > 0.0f ? 1.0f / count : 0.0f;
+    counts[at] = count;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        means[at * N + k] = pivot[k] + sum[k] * inverse;
+        squares[at * N + k] = square[k] - sum[k] * (sum[k] * inverse);
+    }
+    for (u32 half = blockDim.y / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.y < half) {
+            const u32 other = at + half * blockDim.x;
+            const float a = counts[at], b = counts[other], total = a + b;
+            if (b > 0.0f) {
+                const float share = b / total;
+#pragma unroll
+                for (int k = 0; k < N; k++) {
+                    const float d = means[other * N + k] - means[at * N + k];
+                    means[at * N + k] += d * share;
+                    squares[at * N + k] += squares[other * N + k] + d * d * (a * share);
+                }
+                counts[at] = total;
+            }
+        }
+    }
+    __syncthreads();
+    if (used && threadIdx.y == 0) {
+        float *to = p.partials + (u64)blockIdx.x * 2 * p.tiles.channels + (u64)column * N;
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            to[k] = means[at * N + k];
+            to[p.tiles.channels + k] = squares[at * N + k];
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) moments_f32(MomentsParams p) { moments<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) moments_bf16(MomentsParams p) { moments<bf16>(p); }
+
+// Blocks of (32, 8) threads: 32 channels, each by eight threads.
+#define MERGERS 8
+
+struct NormaliseParams {
+    const float *partials;
+    const float *weight, *bias, *convolution_bias;
+    float *running_mean, *running_var;
+    float *scale, *shift, *center, *root;
+    // Values of a channel that are zero without being stored: the border of a padded pointwise convolution.
+    double zeros;
+    double eps, momentum;
+    Tiles tiles;
+};
+
+extern "C" __global__ void __launch_bounds__(256) normalise(NormaliseParams p) {
+    __shared__ double counts[THREADS], means[THREADS], squares[THREADS];
+    const u32 channel = blockIdx.x * 32 + threadIdx.x;
+    const u32 at = threadIdx.y * 32 + threadIdx.x;
+    const u32 channels = p.tiles.channels;
+    double count = 0.0, mean = 0.0, square = 0.0;
+    if (channel < channels) {
+        for (u32 block = threadIdx.y; block < p.tiles.blocks; block += MERGERS) {
+            const u32 left = p.tiles.rows - block * p.tiles.chunk;
+            const double n = left < p.tiles.chunk ? left : p.tiles.chunk;
+            const float *from = p.partials + (u64)block * 2 * channels + channel;
+            const double total = count + n, share = n / total;
+            const double d = (double)from[0] - mean;
+            square += (double)from[channels] + d * d * (count * share);
+            mean += d * share;
+            count = total;
+        }
+    }
+    counts[at] = count, means[at] = mean, squares[at] = square;
+    __syncthreads();
+    if (threadIdx.y > 0 || channel >= channels) return;
+    for (u32 other = threadIdx.x + 32; other < THREADS; other += 32) {
+        const double n = counts[other];
+        if (n == 0.0) continue;
+        const double total = count + n, share = n / total;
+        const double d = means[other] - mean;
+        square += squares[other] + d * d * (count * share);
+        mean += d * share;
+        count = total;
+    }
+    if (p.zeros > 0.0) {
+        const double total = count + p.zeros, share = p.zeros / total;
+        square += mean * mean * (count * share);
+        mean -= mean * share;
+        count = total;
+    }
+    // Rounding can leave a trace below zero; a NaN stays one.
+    const double variance = square < 0.0 ? 0.0 : square / count;
+    const double root = 1.0 / sqrt(variance + p.eps);
+    const double scale = (double)p.weight[channel] * root;
+    p.scale[channel] = (float)scale;
+    p.shift[channel] = (float)((double)p.bias[channel] - mean * scale);
+    p.center[channel] = (float)mean;
+    p.root[channel] = (float)root;
+    // What is stored lacks the convolution's bias, which BatchNorm takes out of everything but this.
+    const double whole = mean + (p.convolution_bias ? (double)p.convolution_bias[channel] : 0.0);
+    const double old_mean = p.running_mean[channel], old_var = p.running_var[channel];
+    p.running_mean[channel] = (float)(old_mean + p.momentum * (whole - old_mean));
+    p.running_var[channel] = (float)(old_var + p.momentum * (variance * (count / (count - 1.0)) - old_var));
+}
+
+struct EvaluationParams {
+    const float *weight, *bias, *convolution_bias, *running_mean, *running_var;
+    float *scale, *shift;
+    double eps;
+    u32 channels;
+};
+
+// Scale and shift of every block's BatchNorm from its running statistics.
+extern "C" __global__ void __launch_bounds__(256) evaluation(EvaluationParams p) {
+    const u32 channel = blockIdx.x * THREADS + threadIdx.x;
+    if (channel >= p.channels) return;
+    const double scale = (double)p.weight[channel] / sqrt((double)p.running_var[channel] + p.eps);
+    const double off = (double)p.convolution_bias[channel] - (double)p.running_mean[channel];
+    p.scale[channel] = (float)scale;
+    p.shift[channel] = (float)((double)p.bias[channel] + off * scale);
+}
+
+// ------------------------------------------------------------------------------------------ BatchNorm or bias, ReLU, pool
+
+// The convolution's results are a map of h x w inside a border of zeros; together height x width.
+struct Shape {
+    u32 n, h, w, border;
+    u32 height, width, out_height, out_width;
+    u32 channels;
+    u32 relu, pool;
+};
+
+// The results at a pixel of the map with its border; false in the border, where they are zero.
+template <typename T>
+__device__ inline bool results(const Shape &s, const T *y, u32 image, u32 row, u32 column, u32 channel, float *v) {
+    const u32 r = row - s.border, c = column - s.border;
+    // Left of the border the difference wraps around.
+    if (r < s.h && c < s.w) {
+        Lanes<T>::load(y + (((u64)image * s.h + r) * s.w + c) * s.channels + channel, v);
+        return true;
+    }
+#pragma unroll
+    for (int k = 0; k < Lanes<T>::N; k++) v[k] = 0.0f;
+    return false;
+}
+
+// A NaN is no smaller than anything, as in PyTorch.
+__device__ inline float relu(float x) { return x <= 0.0f ? 0.0f : x; }
+__device__ inline bool replaces(float x, float best) { return x > best || (x != x && best == best); }
+
+struct ApplyParams {
+    const void *y;
+    void *out;
+    const float *scale, *shift;  // null: 1, 0
+    Shape shape;
+};
+
+template <typename T> __device__ void apply(const ApplyParams &p) {
+    const int N = Lanes<T>::N;
+    const Shape &s = p.shape;
+    const u32 vectors = s.channels / N;
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= s.n * s.out_height * s.out_width * vectors) return;
+    const u32 channel = at % vectors * N, pixel = at / vectors;
+    const u32 column = pixel % s.out_width, row = pixel / s.out_width % s.out_height;
+    const u32 image = pixel / (s.out_width * s.out_height);
+    const T *y = (const T *)p.y;
+    float scale[N], shift[N], best[N];
+    load_floats<N>(p.scale ? p.scale + channel : 0, 1.0f, scale);
+    load_floats<N>(p.shift ? p.shift + channel : 0, 0.0f, shift);
+    const u32 side = s.pool ? 2 : 1;
+    for (u32 r = 0; r < side; r++) {
+        for (u32 c = 0; c < side; c++) {
+            float v[N];
+            results<T>(s, y, image, row * side + r, column * side + c, channel, v);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                const float z = fmaf(scale[k], v[k], shift[k]);
+                if (r + c == 0 || replaces(z, best[k])) best[k] = z;
+            }
+        }
+    }
+    if (s.relu) {
+#pragma unroll
+        for (int k = 0; k < N; k++) best[k] = relu(best[k]);
+    }
+    Lanes<T>::store((T *)p.out + (u64)pixel * s.channels + channel, best);
+}
+
+extern "C" __global__ void __launch_bounds__(256) apply_f32(ApplyParams p) { apply<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) apply_bf16(ApplyParams p) { apply<bf16>(p); }
+
+// Which of a window's results its output came from (the first of equals), and whether ReLU let it through.
+template <typename T> struct Window {
+    float y[4][Lanes<T>::N];
+    bool inner[4];
+    int taken[Lanes<T>::N];
+    bool passed[Lanes<T>::N];
+
+    __device__ inline void read(const Shape &s, const T *results_, u32 image, u32 row, u32 column, u32 channel,
+                                const float *scale, const float *shift) {
+        const u32 side = s.pool ? 2 : 1;
+        float best[Lanes<T>::N];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i > 0 && !s.pool) break;
+            inner[i] = results<T>(s, results_, image, row * side + i / 2, column * side + i % 2, channel, y[i]);
+#pragma unroll
+            for (int k = 0; k < Lanes<T>::N; k++) {
+                const float z = fmaf(scale[k], y[i][k], shift[k]);
+                if (i == 0 || replaces(z, best[k])) best[k] = z, taken[k] = i;
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < Lanes<T>::N; k++) passed[k] = !s.relu || !(best[k] <= 0.0f);
+    }
+};
+
+struct ReduceParams {
+    const void *y, *gradient;
+    const float *scale, *shift, *center;
+    float *partials;  // (blocks, 2, channels): the sums of dz and of dz * (y - center)
+    Tiles tiles;      // rows: pixels of the output
+    Shape shape;
+};
+
+template <typename T> __device__ void reduce(const ReduceParams &p) {
+    const int N = Lanes<T>::N;
+    __shared__ float sums[THREADS * Lanes<T>::N];
+    __shared__ float products[THREADS * Lanes<T>::N];
+    const Shape &s = p.shape;
+    const u32 tile = blockIdx.y * blockDim.x + threadIdx.x;
+    const u32 at = threadIdx.y * blockDim.x + threadIdx.x;
+    const bool used = tile < p.tiles.vectors;
+    const u32 first = blockIdx.x * p.tiles.chunk;
+    const u32 end = first + p.tiles.chunk < p.tiles.rows ? first + p.tiles.chunk : p.tiles.rows;
+    float sum[N], product[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] = 0.0f, product[k] = 0.0f;
+    if (used) {
+        const u32 channel = tile * N;
+        float scale[N], shift[N], center[N];
+        load_floats<N>(p.scale ? p.scale + channel : 0, 1.0f, scale);
+        load_floats<N>(p.shift ? p.shift + channel : 0, 0.0f, shift);
+        load_floats<N>(p.center ? p.center + channel : 0, 0.0f, center);
+        for (u32 pixel = first + threadIdx.y; pixel < end; pixel += blockDim.y) {
+            const u32 column = pixel % s.out_width, row = pixel / s.out_width % s.out_height;
+            const u32 image = pixel / (s.out_width * s.out_height);
+            float gradient[N];
+            Lanes<T>::load((const T *)p.gradient + (u64)pixel * s.channels + channel, gradient);
+            Window<T> window;
+            window.read(s, (const T *)p.y, image, row, column, channel, scale, shift);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                float y = window.y[0][k];
+#pragma unroll
+                for (int i = 1; i < 4; i++) {
+                    if (s.pool && window.taken[k] == i) y = window.y[i][k];
+                }
+                const float dz = window.passed[k] ? gradient[k] : 0.0f;
+                sum[k] += dz;
+                product[k] = fmaf(dz, y - center[k], product[k]);
+            }
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < N; k++) sums[at * N + k] = sum[k], products[at * N + k] = product[k];
+    for (u32 half = blockDim.y / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.y < half) {
+            const u32 other = at + half * blockDim.x;
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                sums[at * N + k] += sums[other * N + k];
+                products[at * N + k] += products[other * N + k];
+            }
+        }
+    }
+    __syncthreads();
+    if (used && threadIdx.y == 0) {
+        float *to = p.partials + (u64)blockIdx.x * 2 * p.tiles.channels + (u64)tile * N;
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            to[k] = sums[at * N + k];
+            to[p.tiles.channels + k] = products[at * N + k];
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) reduce_f32(ReduceParams p) { reduce<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) reduce_bf16(ReduceParams p) { reduce<bf16>(p); }
+
+struct CoefficientsParams {
+    const float *partials;
+    const float *weight, *root;                // null: no BatchNorm
+    float *a, *b, *c;                          // dy = a * dz + b * (y - center) + c
+    float *weight_gradient, *bias_gradient;    // BatchNorm's; without it, null and the convolution's bias
+    double count;                              // values of a channel
+    Tiles tiles;
+};
+
+// With s and q the sums of dz and of dz * (y - mean): dy = weight * root * (dz - s / n - (y - mean) * root^2 * q / n).
+extern "C" __global__ void __launch_bounds__(256) coefficients(CoefficientsParams p) {
+    __shared__ double sums[THREADS], products[THREADS];
+    const u32 channel = blockIdx.x * 32 + threadIdx.x;
+    const u32 at = threadIdx.y * 32 + threadIdx.x;
+    const u32 channels = p.tiles.channels;
+    double s = 0.0, q = 0.0;
+    if (channel < channels) {
+        for (u32 block = threadIdx.y; block < p.tiles.blocks; block += MERGERS) {
+            const float *from = p.partials + (u64)block * 2 * channels + channel;
+            s += (double)from[0];
+            q += (double)from[channels];
+        }
+    }
+    sums[at] = s, products[at] = q;
+    __syncthreads();
+    if (threadIdx.y > 0 || channel >= channels) return;
+    for (u32 other = threadIdx.x + 32; other < THREADS; other += 32) s += sums[other], q += products[other];
+    p.bias_gradient[channel] = (float)s;
+    if (!p.weight) return;
+    const double root = p.root[channel];
+    const double scale = (double)p.weight[channel] * root;
+    p.a[channel] = (float)scale;
+    p.b[channel] = (float)(-scale * root * root * q / p.count);
+    p.c[channel] = (float)(-scale * s / p.count);
+    p.weight_gradient[channel] = (float)(q * root);
+}
+
+struct GradientParams {
+    const void *y, *gradient;
+    void *out;  // of the results, (n, h, w, channels)
+    const float *scale, *shift, *center;
+    const float *a, *b, *c;  // null: 1, 0, 0
+    Shape shape;
+};
+
+template <typename T> __device__ void gradient(const GradientParams &p) {
+    const int N = Lanes<T>::N;
+    const Shape &s = p.shape;
+    const u32 side = s.pool ? 2 : 1;
+    // A last odd row or column has windows of its own, whose outputs were dropped.
+    const u32 rows = (s.height + side - 1) / side, columns = (s.width + side - 1) / side;
+    const u32 vectors = s.channels / N;
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= s.n * rows * columns * vectors) return;
+    const u32 channel = at % vectors * N, place = at / vectors;
+    const u32 column = place % columns, row = place / columns % rows, image = place / (columns * rows);
+    float scale[N], shift[N], center[N], a[N], b[N], c[N], gradient[N];
+    load_floats<N>(p.scale ? p.scale + channel : 0, 1.0f, scale);
+    load_floats<N>(p.shift ? p.shift + channel : 0, 0.0f, shift);
+    load_floats<N>(p.center ? p.center + channel : 0, 0.0f, center);
+    load_floats<N>(p.a ? p.a + channel : 0, 1.0f, a);
+    load_floats<N>(p.b ? p.b + channel : 0, 0.0f, b);
+    load_floats<N>(p.c ? p.c + channel : 0, 0.0f, c);
+    const bool whole = row < s.out_height && column < s.out_width;
+    if (whole) {
+        const u64 pixel = ((u64)image * s.out_height + row) * s.out_width + column;
+        Lanes<T>::load((const T *)p.gradient + pixel * s.channels + channel, gradient);
+    } else {
+#pragma unroll
+        for (int k = 0; k < N; k++) gradient[k] = 0.0f;
+    }
+    Window<T> window;
+    window.read(s, (const T *)p.y, image, row, column, channel, scale, shift);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (i > 0 && !s.pool) break;
+        if (!window.inner[i]) continue;
+        float dy[N];
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            const float dz = window.passed[k] && window.taken[k] == i ? gradient[k] : 0.0f;
+            dy[k] = fmaf(a[k], dz, fmaf(b[k], window.y[i][k] - center[k], c[k]));
+        }
+        const u32 r = row * side + i / 2 - s.border, k = column * side + i % 2 - s.border;
+        Lanes<T>::store((T *)p.out + (((u64)image * s.h + r) * s.w + k) * s.channels + channel, dy);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) gradient_f32(GradientParams p) { gradient<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) gradient_bf16(GradientParams p) { gradient<bf16>(p); }
+
+// -------------------------------------------------------------------------------------------- averages, flattening, dropout
+
+struct MapParams {
+    const void *from;
+    void *to;
+    u32 n, pixels;
+    u32 channels, padded;  // without and with padding
+    u32 vector;            // length of a flattened image, padded
+};
+
+template <typename T> __device__ void average(const MapParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 vectors = p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * vectors) return;
+    const T *from = (const T *)p.from + (u64)(at / vectors) * p.pixels * p.padded + at % vectors * N;
+    float sum[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] = 0.0f;
+    for (u32 pixel = 0; pixel < p.pixels; pixel++) {
+        float v[N];
+        Lanes<T>::load(from + (u64)pixel * p.padded, v);
+#pragma unroll
+        for (int k = 0; k < N; k++) sum[k] += v[k];
+    }
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] /= (float)p.pixels;
+    Lanes<T>::store((T *)p.to + (u64)at * N, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) average_f32(MapParams p) { average<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) average_bf16(MapParams p) { average<bf16>(p); }
+
+// The adjoint: from vectors to maps.
+template <typename T> __device__ void spread(const MapParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 vectors = p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * p.pixels * vectors) return;
+    const u32 image = at / (vectors * p.pixels);
+    float v[N];
+    Lanes<T>::load((const T *)p.from + (u64)image * p.padded + at % vectors * N, v);
+#pragma unroll
+    for (int k = 0; k < N; k++) v[k] /= (float)p.pixels;
+    Lanes<T>::store((T *)p.to + (u64)at * N, v);
+}
+
+extern "C" __global__ void __launch_bounds__(256) spread_f32(MapParams p) { spread<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) spread_bf16(MapParams p) { spread<bf16>(p); }
+
+// From maps to vectors in (channels, pixels) order.
+template <typename T> __device__ void flatten(const MapParams &p) {
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * p.vector) return;
+    const u32 image = at / p.vector, place = at % p.vector;
+    float value = 0.0f;
+    if (place < p.channels * p.pixels) {
+        const u32 channel = place / p.pixels, pixel = place % p.pixels;
+        value = widen(((const T *)p.from)[((u64)image * p.pixels + pixel) * p.padded + channel]);
+    }
+    narrow(value, (T *)p.to + at);
+}
+
+extern "C" __global__ void __launch_bounds__(256) flatten_f32(MapParams p) { flatten<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) flatten_bf16(MapParams p) { flatten<bf16>(p); }
+
+template <typename T> __device__ void unflatten(const MapParams &p) {
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * p.pixels * p.padded) return;
+    const u32 channel = at % p.padded, pixel = at / p.padded % p.pixels, image = at / (p.padded * p.pixels);
+    float value = 0.0f;
+    if (channel < p.channels) value = widen(((const T *)p.from)[(u64)image * p.vector + channel * p.pixels + pixel]);
+    narrow(value, (T *)p.to + at);
+}
+
+extern "C" __global__ void __launch_bounds__(256) unflatten_f32(MapParams p) { unflatten<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) unflatten_bf16(MapParams p) { unflatten<bf16>(p); }
+
+struct DropoutParams {
+    const void *from;
+    void *to;
+    const Control *control;
+    u64 seed;
+    u32 layer;
+    float threshold, scale;
+    u32 n, pixels, channels, padded;
+};
+
+// Forward and backward alike: the factors are drawn again. They are counted in (images, channels, pixels) order.
+template <typename T> __device__ void dropout(const DropoutParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 vectors = p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * p.pixels * vectors) return;
+    const u32 first = at % vectors * N, pixel = at / vectors % p.pixels, image = at / (vectors * p.pixels);
+    float v[N];
+    Lanes<T>::load((const T *)p.from + (u64)at * N, v);
+    u64 group = ~(u64)0;
+    u32 words[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        const u32 channel = first + k;
+        if (channel >= p.channels) {
+            v[k] = 0.0f;
+            continue;
+        }
+        const u64 element = ((u64)image * p.channels + channel) * p.pixels + pixel;
+        if (element / 4 != group) {
+            group = element / 4;
+            philox(p.seed, DROPOUT, (u32)p.control->step, (u64)p.layer << 32 | group, words);
+        }
+        const u32 in_group = (u32)(element % 4);
+        const u32 word = in_group == 0 ? words[0] : in_group == 1 ? words[1] : in_group == 2 ? words[2] : words[3];
+        const float unit = (float)(word >> 8) * (1.0f / 16777216.0f);
+        v[k] = unit >= p.threshold ? v[k] * p.scale : v[k] * 0.0f;
+    }
+    Lanes<T>::store((T *)p.to + (u64)at * N, v);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dropout_f32(DropoutParams p) { dropout<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) dropout_bf16(DropoutParams p) { dropout<bf16>(p); }
+
+// ------------------------------------------------------------------------------------------------------------------- loss
+
+struct LossParams {
+    const void *logits;           // (n, padded)
+    const unsigned char *labels;  // (n)
+    void *gradient;               // (n, padded); null in evaluation
+    Control *control;
+    double lr, beta1, beta2;
+    u32 n, classes, padded;
+};
+
+// One block. In f64, as on the CPU.
+template <typename T> __device__ void loss(const LossParams &p) {
+    __shared__ double losses[THREADS];
+    __shared__ u32 corrects[THREADS];
+    double total = 0.0;
+    u32 correct = 0;
+    for (u32 row = threadIdx.x; row < p.n; row += THREADS) {
+        const T *logits = (const T *)p.logits + (u64)row * p.padded;
+        const u32 label = p.labels[row];
+        float largest = widen(logits[0]);
+        u32 best = 0;
+        for (u32 class_ = 1; class_ < p.classes; class_++) {
+            const float x = widen(logits[class_]);
+            if (x > largest) largest = x, best = class_;
+        }
+        correct += best == label;
+        double sum = 0.0;
+        for (u32 class_ = 0; class_ < p.classes; class_++) sum += exp((double)widen(logits[class_]) - (double)largest);
+        total += log(sum) + (double)largest - (double)widen(logits[label]);
+        if (p.gradient) {
+            T *gradient = (T *)p.gradient + (u64)row * p.padded;
+            for (u32 class_ = 0; class_ < p.padded; class_++) {
+                double value = 0.0;
+                if (class_ < p.classes) {
+                    const double target = class_ == label ? 1.0 : 0.0;
+                    value = (exp((double)widen(logits[class_]) - (double)largest) / sum - target) / (double)p.n;
+                }
+                narrow((float)value, gradient + class_);
+            }
+        }
+    }
+    losses[threadIdx.x] = total, corrects[threadIdx.x] = correct;
+    for (u32 half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            losses[threadIdx.x] += losses[threadIdx.x + half];
+            corrects[threadIdx.x] += corrects[threadIdx.x + half];
+        }
+    }
+    if (threadIdx.x > 0) return;
+    Control *control = p.control;
+    const double mean = losses[0] / (double)p.n;
+    const bool training = p.gradient != 0;
+    // A NaN and an infinity are the numbers whose difference from themselves is no zero.
+    if (!(mean - mean == 0.0) && !control->bad) {
+        control->bad = 1;
+        control->bad_loss = mean;
+        control->bad_step = control->step + (training ? 1 : 0);
+    }
+    if (!control->bad) {
+        control->loss_sum += mean * (double)p.n;
+        control->correct += corrects[0];
+        control->samples += p.n;
+        control->last_loss = mean;
+    }
+    if (training) {
+        const double step = (double)(control->step + 1);
+        control->rate = (float)(p.lr / (1.0 - pow(p.beta1, step)));
+        control->inverse_root = (float)(1.0 / sqrt(1.0 - pow(p.beta2, step)));
+    } else {
+        control->offset += p.n;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) loss_f32(LossParams p) { loss<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) loss_bf16(LossParams p) { loss<bf16>(p); }
+
+// ------------------------------------------------------------------------------------------------------------------- Adam
+
+struct AdamParams {
+    float *values, *first, *second;       // weights, then vectors
+    const void *weight_gradients;         // of the weights, in the type of the products
+    const float *vector_gradients;
+    bf16 *copies;                         // of the weights, for the products; null where those read the values
+    Control *control;
+    float weight_decay, first_rate, second_decay, second_rate, eps;
+    u32 weights, length;                  // multiples of 8
+    u32 n;                                // images in the batch
+};
+
+template <typename T> struct Quad;
+template <> struct Quad<float> {
+    static __device__ inline void load(const float *from, float *v) { Lanes<float>::load(from, v); }
+};
+template <> struct Quad<bf16> {
+    static __device__ inline void load(const bf16 *from, float *v) {
+        for (int k = 0; k < 4; k++) v[k] = widen(from[k]);
+    }
+};
+
+// The operations and their order are PyTorch's (torch/optim/adam.py, _single_tensor_adam), four numbers a thread. The last kernel of
+// a training step: it advances what the next step begins with. After a loss that is not finite nothing changes any more.
+template <typename T> __device__ void adam(const AdamParams &p) {
+    Control *control = p.control;
+    if (control->bad) return;
+    const u32 at = (blockIdx.x * THREADS + threadIdx.x) * 4;
+    if (at < p.length) {
+        float value[4], first[4], second[4], gradient[4];
+        Lanes<float>::load(p.values + at, value);
+        Lanes<float>::load(p.first + at, first);
+        Lanes<float>::load(p.second + at, second);
+        if (at < p.weights) {
+            Quad<T>::load((const T *)p.weight_gradients + at, gradient);
+        } else {
+            Lanes<float>::load(p.vector_gradients + (at - p.weights), gradient);
+        }
+        const float rate = control->rate, inverse_root = control->inverse_root;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const float g = gradient[k] + p.weight_decay * value[k];
+            first[k] += (g - first[k]) * p.first_rate;
+            second[k] = second[k] * p.second_decay + g * g * p.second_rate;
+            value[k] -= first[k] / (sqrtf(second[k]) * inverse_root + p.eps) * rate;
+        }
+        Lanes<float>::store(p.values + at, value);
+        Lanes<float>::store(p.first + at, first);
+        Lanes<float>::store(p.second + at, second);
+        if (p.copies && at < p.weights) {
+            for (int k = 0; k < 4; k++) narrow(value[k], p.copies + at + k);
+        }
+    }
+    // No other thread reads these two.
+    if (at == 0) {
+        control->step += 1;
+        control->offset += p.n;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) adam_f32(AdamParams p) { adam<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) adam_bf16(AdamParams p) { adam<bf16>(p); }
+
+// ------------------------------------------------------------------------------------------------------------------ checks
+
+struct SizesParams {
+    u32 *sizes;
+};
+
+// What the device's compiler makes of the structures, for a test to compare with the host's.
+extern "C" __global__ void __launch_bounds__(256) sizes(SizesParams p) {
+    if (blockIdx.x * THREADS + threadIdx.x > 0) return;
+    const u32 all[] = {sizeof(Control),        sizeof(AssembleParams),   sizeof(ImportParams),  sizeof(MomentsParams),
+                       sizeof(NormaliseParams), sizeof(EvaluationParams), sizeof(ApplyParams),   sizeof(ReduceParams),
+                       sizeof(CoefficientsParams), sizeof(GradientParams), sizeof(MapParams),   sizeof(DropoutParams),
+                       sizeof(LossParams),     sizeof(AdamParams)};
+    for (u32 i = 0; i < sizeof(all) / sizeof(all[0]); i++) p.sizes[i] = all[i];
+}

@@ -1,0 +1,96 @@
+//! What the card can do at most, measured.
+
+use super::gpu::{Gpu, Product, Read};
+use super::plan::width;
+use crate::{DeviceName, EngineError, Precision};
+
+/// Rows and columns of the matrices.
+const SIDE: usize = 8192;
+
+/// Bytes that are copied at a time: far more than any cache.
+const COPIED: usize = 1 << 30;
+
+/// Times that something is measured; the fastest counts.
+const TRIALS: usize = 5;
+
+fn open(device: DeviceName, precision: Precision) -> Result<Gpu, EngineError> {
+    match device {
+        DeviceName::Cuda(ordinal) => Gpu::open(ordinal, precision),
+        DeviceName::Cpu => Err(EngineError::Device("the CPU is no GPU".to_owned())),
+    }
+}
+
+/// The fastest of some trials, in seconds, after one that does not count.
+fn fastest(gpu: &Gpu, work: impl Fn() -> Result<(), EngineError>) -> Result<f64, EngineError> {
+    work()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..TRIALS {
+        best = best.min(gpu.time(&work)?);
+    }
+    Ok(best)
+}
+
+/// 10^12 floating-point operations a second of a product of two 8192 x 8192 matrices by cuBLAS.
+///
+/// # Errors
+/// [`EngineError::Device`] when there is no GPU, or not enough memory.
+pub fn peak_tflops(device: DeviceName, precision: Precision) -> Result<f64, EngineError> {
+    product_tflops(device, precision, SIDE)
+}
+
+fn product_tflops(device: DeviceName, precision: Precision, side: usize) -> Result<f64, EngineError> {
+    let gpu = open(device, precision)?;
+    let matrix = || gpu.allocate(side * side * width(precision));
+    let (a, b, c) = (matrix()?, matrix()?, matrix()?);
+    // Zeros would cost a card less power than numbers, and let it run faster.
+    let noise: Vec<u32> =
+        (0..side as u32).map(|i| 0x3f80_3f80 + (i.wrapping_mul(0x9e37_79b9) & 0x007f_007f)).collect();
+    for row in 0..side * width(precision) / size_of::<u32>() {
+        for matrix in [&a, &b] {
+            gpu.upload(matrix, row * side * size_of::<u32>(), &noise)?;
+        }
+    }
+    let product = Product {
+        a: (a.address(), Read::AsIs),
+        b: (b.address(), Read::AsIs),
+        c: c.address(),
+        rows: side,
+        columns: side,
+        depth: side,
+    };
+    let seconds = fastest(&gpu, || gpu.product(&product))?;
+    Ok(2.0 * (side as f64).powi(3) / seconds / 1e12)
+}
+
+/// Bytes a second that the card's memory reads and writes together in a copy of 1 GiB.
+///
+/// # Errors
+/// As [`peak_tflops`].
+pub fn bandwidth(device: DeviceName) -> Result<f64, EngineError> {
+    copy_rate(device, COPIED)
+}
+
+fn copy_rate(device: DeviceName, bytes: usize) -> Result<f64, EngineError> {
+    let gpu = open(device, Precision::F32)?;
+    let (from, to) = (gpu.allocate(bytes)?, gpu.allocate(bytes)?);
+    let seconds = fastest(&gpu, || gpu.copy(&from, &to))?;
+    Ok(2.0 * bytes as f64 / seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_positive_where_there_is_a_gpu() {
+        let device = DeviceName::Cuda(0);
+        if device.open().is_err() {
+            return;
+        }
+        for precision in Precision::ALL {
+            assert!(product_tflops(device, precision, 64).unwrap() > 0.0, "{precision}");
+        }
+        assert!(copy_rate(device, 1 << 16).unwrap() > 0.0);
+        assert!(peak_tflops(DeviceName::Cpu, Precision::F32).is_err());
+    }
+}

@@ -1,0 +1,374 @@
+//! The engine `cuda` on whatever NVIDIA GPU there is, or on the emulator of `tests/cuda`. Without either nothing is tested here.
+#![cfg(feature = "cuda")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
+
+mod networks;
+
+use networks::{distance, images, labels, moved_state, odd_networks, tiny};
+use pointwise_engine::cuda::Cuda;
+use pointwise_engine::reference::Reference;
+use pointwise_engine::{
+    Batch, DeviceChoice, DeviceName, Engine, EngineError, EngineKind, Precision, ResidentEpoch,
+    ResidentImages, Settings, State, Totals, create,
+};
+use pointwise_models::Network;
+use pointwise_random::{Purpose, Stream, below, block, permutation};
+
+/// The settings for a GPU; `None` where there is none, said on stderr.
+fn settings(precision: Precision) -> Option<Settings> {
+    let device = DeviceName::Cuda(0);
+    match DeviceChoice::Only(device).resolve() {
+        Ok(_) => Some(Settings { device, precision, deterministic: true, ..Settings::default() }),
+        Err(error) => {
+            assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}");
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn cuda(network: &Network, settings: &Settings) -> Cuda {
+    Cuda::new(network, settings).unwrap()
+}
+
+#[test]
+fn it_agrees_with_the_reference_on_any_network() {
+    // f32 rounds in another order; TF32 rounds factors to 2^-11 of themselves, bf16 everything on the way to 2^-9, and a few layers
+    // and BatchNorms of few values multiply that.
+    for (precision, tolerance) in [(Precision::F32, 5e-5), (Precision::Tf32, 2e-2), (Precision::Bf16, 2.5e-1)]
+    {
+        let Some(settings) = settings(precision) else { return };
+        let mut failures = Vec::new();
+        for network in odd_networks() {
+            for n in [3, 14, 2] {
+                let (images, labels) = (images(&network, n), labels(&network, n));
+                let batch = Batch { images: &images, labels: &labels };
+                let mut reference = Reference::new(&network, &Settings::default()).unwrap();
+                let state = moved_state(&network);
+                reference.load_state(&state).unwrap();
+                let expected_logits = reference.logits(&images).unwrap();
+                let (expected_loss, expected) = reference.gradients(batch).unwrap();
+                let expected_state = reference.state().unwrap();
+                let after = reference.logits(&images).unwrap();
+                let mut engine = cuda(&network, &settings);
+                engine.load_state(&state).unwrap();
+                let mut check = |what: &str, distance: f32| {
+                    if distance > tolerance {
+                        failures.push(format!(
+                            "{} x{n} in {precision}: {what} is {distance:.1e} away",
+                            network.name
+                        ));
+                    }
+                };
+                check("evaluation", distance(&engine.logits(&images).unwrap(), &expected_logits, 0.1));
+                let (loss, gradients) = engine.gradients(batch).unwrap();
+                check("loss", ((loss - expected_loss) / expected_loss).abs() as f32);
+                assert_eq!(gradients.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+                for (name, gradient) in &gradients {
+                    assert_eq!(gradient.shape, expected[name].shape);
+                    // In less than f32 a ReLU or a pool can turn: then a gradient is another one.
+                    if precision == Precision::F32 {
+                        check(name, distance(&gradient.values, &expected[name].values, 5e-2));
+                    } else {
+                        check(name, mean_distance(&gradient.values, &expected[name].values));
+                    }
+                }
+                let state = engine.state().unwrap();
+                assert_eq!(state.batches_tracked, expected_state.batches_tracked);
+                for (name, statistic) in &state.statistics {
+                    check(name, distance(&statistic.values, &expected_state.statistics[name].values, 0.1));
+                }
+                check("evaluation after", distance(&engine.logits(&images).unwrap(), &after, 0.1));
+            }
+        }
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+    }
+}
+
+/// The root of the mean square of the differences over that of what is expected, at least 0.05.
+fn mean_distance(a: &[f32], b: &[f32]) -> f32 {
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>();
+    let len = b.len() as f32;
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / len;
+    let size = norm(&mut b.iter().copied()) / len;
+    (difference.sqrt()) / size.sqrt().max(5e-2)
+}
+
+/// Images as a data set has them.
+struct Bytes {
+    images: Vec<u8>,
+    labels: Vec<u8>,
+    values: Vec<f32>,
+}
+
+impl Bytes {
+    fn new(network: &Network, n: usize) -> Self {
+        let mut words = Stream::new(5, Purpose::Synthetic, 0);
+        let [channels, ..] = network.input;
+        let image: usize = network.input.iter().product();
+        Self {
+            images: (0..n * image).map(|_| words.word() as u8).collect(),
+            labels: labels(network, n),
+            values: (0..channels * 256)
+                .map(|i| (i % 256) as f32 / 128.0 - 1.0 + (i / 256) as f32 * 0.01)
+                .collect(),
+        }
+    }
+
+    fn view(&self) -> ResidentImages<'_> {
+        ResidentImages { images: &self.images, labels: &self.labels, values: &self.values }
+    }
+
+    /// Image `sample`, cropped and flipped the slow way.
+    fn augmented(
+        &self,
+        network: &Network,
+        seed: u64,
+        epoch: u32,
+        sample: u32,
+        margin: Option<u32>,
+    ) -> Vec<f32> {
+        let [channels, height, width] = network.input;
+        let [dy, dx, flip] = match margin {
+            None => [0, 0, 0],
+            Some(margin) => {
+                let words = block(seed, Purpose::Augment, epoch, u64::from(sample));
+                let shift = |word| below(word, 2 * margin + 1) as i64 - i64::from(margin);
+                [shift(words[0]), shift(words[1]), i64::from(words[2] >> 31)]
+            }
+        };
+        let image = &self.images[sample as usize * channels * height * width..];
+        let mut values = Vec::new();
+        for channel in 0..channels {
+            for row in 0..height as i64 {
+                for column in 0..width as i64 {
+                    let column = if flip == 1 { width as i64 - 1 - column } else { column };
+                    let (y, x) = (row + dy, column + dx);
+                    let inside = (0..height as i64).contains(&y) && (0..width as i64).contains(&x);
+                    let byte =
+                        if inside { image[(channel * height + y as usize) * width + x as usize] } else { 0 };
+                    values.push(self.values[channel * 256 + usize::from(byte)]);
+                }
+            }
+        }
+        values
+    }
+}
+
+#[test]
+fn resident_images_give_the_bits_of_batches_from_the_host() {
+    for precision in Precision::ALL {
+        let Some(settings) = settings(precision) else { return };
+        let network = tiny(0.5);
+        let bytes = Bytes::new(&network, 11);
+        for margin in [None, Some(2)] {
+            let (mut resident, mut staged) = (cuda(&network, &settings), cuda(&network, &settings));
+            let set = resident.reside(bytes.view()).unwrap().unwrap();
+            for epoch in 1..4 {
+                let order = permutation(9, Purpose::Shuffle, epoch, 11);
+                resident.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin }).unwrap();
+                // The last batch is short, and is recorded and replayed as the others are.
+                for range in [0..4, 4..8, 8..11] {
+                    resident.train_resident(set, range.clone()).unwrap();
+                    let samples = &order[range];
+                    let images: Vec<f32> = samples
+                        .iter()
+                        .flat_map(|sample| bytes.augmented(&network, settings.seed, epoch, *sample, margin))
+                        .collect();
+                    let labels: Vec<u8> =
+                        samples.iter().map(|sample| bytes.labels[*sample as usize]).collect();
+                    staged.train_step(Batch { images: &images, labels: &labels }).unwrap();
+                    // Between the steps of an epoch, as they lie.
+                    resident.evaluate_resident(set, 3..9).unwrap();
+                    let images: Vec<f32> =
+                        (3..9).flat_map(|sample| bytes.augmented(&network, 0, 0, sample, None)).collect();
+                    staged.evaluate(Batch { images: &images, labels: &bytes.labels[3..9] }).unwrap();
+                }
+            }
+            assert_eq!(
+                resident.totals().unwrap(),
+                staged.totals().unwrap(),
+                "{precision}, margin {margin:?}"
+            );
+            assert!(resident.state().unwrap() == staged.state().unwrap(), "{precision}, margin {margin:?}");
+        }
+    }
+}
+
+#[test]
+fn resident_images_are_checked() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    let network = tiny(0.0);
+    let bytes = Bytes::new(&network, 3);
+    let mut engine = cuda(&network, &settings);
+    let wrong = ResidentImages { labels: &[0, 1], ..bytes.view() };
+    assert!(matches!(engine.reside(wrong), Err(EngineError::Batch(_))));
+    let set = engine.reside(bytes.view()).unwrap().unwrap();
+    for order in [&[0, 1][..], &[0, 1, 1], &[0, 1, 3]] {
+        let epoch = ResidentEpoch { epoch: 1, order, margin: None };
+        assert!(matches!(engine.begin_epoch(set, epoch), Err(EngineError::Batch(_))), "{order:?}");
+    }
+    for range in [0..0, 2..4] {
+        assert!(matches!(engine.train_resident(set, range.clone()), Err(EngineError::Batch(_))), "{range:?}");
+        assert!(matches!(engine.evaluate_resident(set, range), Err(EngineError::Batch(_))));
+    }
+    // The CPU's engines decline.
+    let mut cpu = create(EngineKind::Cpu, &network, &Settings::default()).unwrap();
+    assert_eq!(cpu.reside(bytes.view()).unwrap(), None);
+    assert!(cpu.train_resident(set, 0..1).is_err());
+}
+
+#[test]
+fn replayed_steps_and_larger_batches_between_them_change_no_bit() {
+    for precision in Precision::ALL {
+        let Some(settings) = settings(precision) else { return };
+        for network in odd_networks() {
+            let (images, labels) = (images(&network, 9), labels(&network, 9));
+            let part = network.input.iter().product::<usize>() * 4;
+            let small = Batch { images: &images[..part], labels: &labels[..4] };
+            let large = Batch { images: &images, labels: &labels };
+            // A fresh engine for each step takes it call by call.
+            let mut state = cuda(&network, &settings).state().unwrap();
+            let mut whole = cuda(&network, &settings);
+            for (step, batch) in
+                [small, small, small, large, small, small, large, large].into_iter().enumerate()
+            {
+                let mut fresh = cuda(&network, &settings);
+                fresh.load_state(&state).unwrap();
+                fresh.train_step(batch).unwrap();
+                state = fresh.state().unwrap();
+                whole.train_step(batch).unwrap();
+                assert!(whole.state().unwrap() == state, "{} in {precision}, step {step}", network.name);
+            }
+            assert!(whole.description().ends_with("CUDA graph"), "{}", whole.description());
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_leaves_the_parameters() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    let network = tiny(0.0);
+    let mut images = images(&network, 2);
+    let mut engine = cuda(&network, &settings);
+    engine.train_step(Batch { images: &images, labels: &[0, 1] }).unwrap();
+    let before = engine.state().unwrap();
+    images[5] = f32::INFINITY;
+    for _ in 0..3 {
+        engine.train_step(Batch { images: &images, labels: &[0, 1] }).unwrap();
+    }
+    let after = engine.state().unwrap();
+    let numbers = |state: &State| (state.parameters.clone(), state.moments.clone());
+    assert!(numbers(&after) == numbers(&before));
+    assert!(matches!(engine.totals(), Err(EngineError::NotFinite { step: 2, .. })));
+    // A new beginning.
+    engine.load_state(&before).unwrap();
+    engine.set_totals(Totals::default()).unwrap();
+    images[5] = 0.0;
+    engine.train_step(Batch { images: &images, labels: &[0, 1] }).unwrap();
+    assert_eq!(engine.totals().unwrap().samples, 2);
+}
+
+#[test]
+fn it_computes_on_a_gpu_alone() {
+    let error = Cuda::new(&tiny(0.0), &Settings::default()).unwrap_err().to_string();
+    assert!(error.contains("`cuda`") && error.contains("--device cuda"), "{error}");
+    let half = Settings { precision: Precision::Bf16, ..Settings::default() };
+    let error = create(EngineKind::Cpu, &tiny(0.0), &half).err().unwrap().to_string();
+    assert!(error.contains("bf16") && error.contains("--engine cuda"), "{error}");
+}
+
+/// What the emulator's log holds of: an epoch of six equal steps on images that stay.
+#[test]
+fn six_steps() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    let network = tiny(0.5);
+    let bytes = Bytes::new(&network, 12);
+    let mut engine = cuda(&network, &settings);
+    let set = engine.reside(bytes.view()).unwrap().unwrap();
+    let order = permutation(9, Purpose::Shuffle, 1, 12);
+    engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &order, margin: Some(1) }).unwrap();
+    for step in 0..6 {
+        engine.train_resident(set, 2 * step..2 * step + 2).unwrap();
+    }
+    assert_eq!(engine.totals().unwrap().samples, 12);
+}
+
+#[test]
+fn a_step_is_these_calls_once_and_then_one() {
+    if settings(Precision::F32).is_none() || std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none() {
+        // Only the emulator keeps a log.
+        return;
+    }
+    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("six_steps.log");
+    let _ = std::fs::remove_file(&log);
+    let test = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["six_steps", "--exact"])
+        .env("POINTWISE_EMULATOR_LOG", &log)
+        .output()
+        .unwrap();
+    assert!(test.status.success(), "{}", String::from_utf8_lossy(&test.stdout));
+    let log = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+
+    let recorded: Vec<String> = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("record "))
+        .map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            ["launch", kernel, ..] => kernel.to_owned(),
+            [library, what, ..] => format!("{library} {what}"),
+            _ => line.to_owned(),
+        })
+        .collect();
+    let block = ["moments_f32", "normalise", "apply_f32"];
+    let back = ["reduce_f32", "coefficients"];
+    let expected = [
+        &["assemble_f32", "convolution forward"][..],
+        &block,
+        &["gemm tn"],
+        &block,
+        // The classifier.
+        &["flatten_f32", "dropout_f32", "gemm tn", "apply_f32", "gemm tn", "apply_f32", "loss_f32"],
+        // Nothing follows the last layer: its gradient is that of the logits.
+        &back,
+        &["gemm nt", "gemm nn"],
+        &back,
+        &["gradient_f32", "gemm nt", "gemm nn", "dropout_f32", "unflatten_f32"],
+        &back,
+        &["gradient_f32", "gemm nt", "gemm nn"],
+        &back,
+        // The images need no gradient.
+        &["gradient_f32", "convolution filter", "adam_f32"],
+    ];
+    assert_eq!(recorded, expected.concat());
+
+    // Step one is taken call by call, step two recorded; from then on there is nothing else until the totals are asked for.
+    let first = lines.iter().position(|line| line.starts_with("graph launch")).unwrap();
+    let replayed = format!("graph launch nodes={}", recorded.len());
+    assert_eq!(lines[first..first + 5], [replayed.as_str(); 5]);
+    assert!(lines[first + 5].starts_with("copy dtoh bytes=80"), "{}", lines[first + 5]);
+}
+
+#[test]
+fn measured_algorithms_agree_too() {
+    // As above; a smaller batch takes over what was measured for a larger one.
+    const TOLERANCE: f32 = 5e-5;
+    let Some(settings) = settings(Precision::F32) else { return };
+    let settings = Settings { deterministic: false, ..settings };
+    for network in &odd_networks()[..3] {
+        let mut engine = cuda(network, &settings);
+        for n in [5, 14, 3] {
+            let (images, labels) = (images(network, n), labels(network, n));
+            let batch = Batch { images: &images, labels: &labels };
+            let mut reference = Reference::new(network, &Settings::default()).unwrap();
+            let state = moved_state(network);
+            reference.load_state(&state).unwrap();
+            engine.load_state(&state).unwrap();
+            let (_, expected) = reference.gradients(batch).unwrap();
+            for (name, gradient) in engine.gradients(batch).unwrap().1 {
+                let distance = distance(&gradient.values, &expected[&name].values, 5e-2);
+                assert!(distance < TOLERANCE, "{} x{n}: {name} is {distance:.1e} away", network.name);
+            }
+        }
+    }
+}
