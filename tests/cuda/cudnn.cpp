@@ -8,7 +8,6 @@
 
 #include <atomic>
 #include <cstdio>
-#include <set>
 
 using namespace emulator;
 

@@ -119,11 +119,6 @@ void forget(const std::shared_ptr<Capture> &capture) {
     captures.erase(std::find(captures.begin(), captures.end(), capture));
 }
 
-// The work of a graph or a stream, named for messages.
-void perform(const Recorded &node) {
-    node.work();
-}
-
 void load_kernels() {
     static std::once_flag once;
     std::call_once(once, [] {
@@ -157,7 +152,10 @@ template <class T> int set(const char *call, void *to, T value, size_t count, vo
     if (reinterpret_cast<uintptr_t>(to) % sizeof(T)) return refuse(invalid_value, "%s: a misaligned address", call);
     if (!check_range(call, "the target", to, count * sizeof(T))) return invalid_value;
     return submit(stream, Node::set, "set bytes=" + std::to_string(count * sizeof(T)) + " value=" + std::to_string(value),
-                  [=] { std::fill_n(static_cast<T *>(to), count, value); });
+                  [=] {
+                      if (value == 0) return fill_with_zeros(to, count * sizeof(T));
+                      std::fill_n(static_cast<T *>(to), count, value);
+                  });
 }
 
 int synchronize(const char *call, void *stream, const char *what) {
@@ -651,7 +649,7 @@ CUDA int cuGraphLaunch(void *handle, void *stream) {
     }
     if (!executable) return refuse(invalid_value, "cuGraphLaunch: a graph that does not exist");
     return submit(stream, Node::graph, "graph launch nodes=" + std::to_string(executable->nodes.size()), [executable] {
-        for (const Recorded &node : executable->nodes) perform(node);
+        for (const Recorded &node : executable->nodes) node.work();
     });
 }
 CUDA int cuGraphExecDestroy(void *handle) {

@@ -65,6 +65,7 @@ SHARED bool check_range(const char *call, const char *argument, const void *addr
 // memory.cpp
 enum class Copy { to_device, to_host, on_device, any };
 int allocate(void **address, size_t bytes);
+void fill_with_zeros(void *address, size_t bytes);
 int release(void *address, const char *call);
 void check_guards(const char *when);
 void memory_info(size_t *free, size_t *total);

@@ -19,6 +19,8 @@ namespace {
 constexpr size_t page = 4096;
 constexpr size_t alignment = 256; // What CUDA promises, and no more.
 constexpr size_t gap = 64 << 10;
+// From here on memory begins as zeros, which cost nothing until they are touched.
+constexpr size_t large = 32 << 20;
 constexpr size_t reserved = size_t(1) << 40;
 // As f32 and as bf16 a NaN, so that a read outside shows in the results.
 constexpr uint16_t guard = 0xfff5;
@@ -123,13 +125,26 @@ int allocate(void **address, size_t bytes) {
     uintptr_t base = allocation.end - length;
     fill(allocation.pages, base);
     fill(base + bytes, allocation.end);
-    memset(reinterpret_cast<void *>(base), 0xff, bytes);
+    if (bytes < large) memset(reinterpret_cast<void *>(base), 0xff, bytes);
     next = allocation.end;
     used += length;
     live.emplace(base, allocation);
     *address = reinterpret_cast<void *>(base);
     log("alloc bytes=%zu", bytes);
     return success;
+}
+
+void fill_with_zeros(void *address, size_t bytes) {
+    uintptr_t from = reinterpret_cast<uintptr_t>(address), to = from + bytes;
+    uintptr_t first = round_up(from, page), last = to / page * page;
+    if (bytes < large) {
+        memset(address, 0, bytes);
+        return;
+    }
+    // Pages that were given back are zeros when they are touched again.
+    memset(address, 0, first - from);
+    madvise(reinterpret_cast<void *>(first), last - first, MADV_DONTNEED);
+    memset(reinterpret_cast<void *>(last), 0, to - last);
 }
 
 int release(void *address, const char *call) {

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 /// A record of the binary layout: a label and 3 x 32 x 32 bytes.
 pub const RECORD: usize = 3073;
 
-/// The `trainer` binary of this checkout, brought up to date once for each test process.
+/// The `trainer` binary of this checkout, brought up to date once for each test process, or the one that the variable
+/// `POINTWISE_TRAINER` names: where a bundle is tested there is no checkout.
 ///
 /// Cargo does not build binaries of other packages for a test, and one that lies there may be older than the code.
 ///
@@ -19,6 +20,9 @@ pub const RECORD: usize = 3073;
 pub fn trainer() -> &'static Path {
     static TRAINER: OnceLock<PathBuf> = OnceLock::new();
     TRAINER.get_or_init(|| {
+        if let Some(named) = std::env::var_os("POINTWISE_TRAINER").filter(|path| !path.is_empty()) {
+            return named.into();
+        }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
             .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
@@ -43,6 +47,7 @@ pub fn command<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Comma
         .args(arguments)
         .env_remove("CIFAR10_DIR")
         .env_remove("RAYON_NUM_THREADS")
+        .env_remove("RUST_LOG")
         // A backtrace that somebody asked for is no part of a message.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());

@@ -1,5 +1,6 @@
 //! The everyday tools around a run, through the real binary: configuration files, predictions, lists, comparisons, watching.
 
+use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage};
 use pointwise_tests::{checkpoint, command, fail, metrics, run, succeed};
 use std::fs;
@@ -209,6 +210,118 @@ fn a_run_of_another_process_is_watched_to_its_end() {
     short_run(&stopped, &["--max-steps", "1"]);
     assert_eq!(run(["watch", text(&stopped)]).status.code(), Some(130));
     assert!(fail(1, ["watch", text(temp.path())]).contains("holds no run"));
+}
+
+/// A photograph as a camera leaves it that was held on its side: EXIF data in front of the pixels says how to turn it.
+fn camera_photo(upright: &RgbImage) -> Vec<u8> {
+    // A quarter turn to the right is the sixth orientation.
+    let lying = image::imageops::rotate270(upright);
+    let mut jpeg = Vec::new();
+    JpegEncoder::new_with_quality(&mut jpeg, 95).encode_image(&lying).expect("an image can be encoded");
+    let tiff: &[u8] = &[
+        b'M', b'M', 0, 42, 0, 0, 0, 8, // big-endian, the first directory follows
+        0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, // one entry: orientation, a short, 6
+        0, 0, 0, 0, // no further directory
+    ];
+    let length = (2 + 6 + tiff.len()) as u16;
+    let segment = [&[0xff, 0xe1][..], &length.to_be_bytes(), b"Exif\0\0", tiff].concat();
+    [&jpeg[..2], &segment, &jpeg[2..]].concat()
+}
+
+#[test]
+fn photographs_are_turned_upright_and_odd_kinds_of_pixels_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let folder = temp.path().join("run");
+    short_run(&folder, &[]);
+    let weights = folder.join("checkpoints/best.safetensors");
+    // Wide, and another in each corner.
+    let photo = RgbImage::from_fn(641, 427, |x, y| {
+        Rgb([(x / 3) as u8, (y / 2) as u8, if x > 320 && y < 200 { 220 } else { 30 }])
+    });
+    let path = |name: &str| temp.path().join(name);
+    photo.save(path("upright.png")).unwrap();
+    fs::write(path("camera.jpg"), camera_photo(&photo)).unwrap();
+    image::imageops::rotate270(&photo).save(path("lying.png")).unwrap();
+    // The same picture with an alpha channel that hides half of it, and with 16 bits a channel.
+    let with_alpha = RgbaImage::from_fn(641, 427, |x, y| {
+        let Rgb([r, g, b]) = *photo.get_pixel(x, y);
+        Rgba([r, g, b, if x < 300 { 0 } else { 255 }])
+    });
+    with_alpha.save(path("alpha.png")).unwrap();
+    DynamicImage::from(photo.clone()).into_rgb16().save(path("deep.png")).unwrap();
+    // Grey, once as such and once with three equal channels; one pixel; very wide.
+    let grey = GrayImage::from_fn(90, 33, |x, y| Luma([(2 * x + y) as u8]));
+    grey.save(path("grey.jpg")).unwrap();
+    DynamicImage::from(DynamicImage::from(grey).into_rgb8()).save(path("grey.png")).unwrap();
+    RgbImage::from_pixel(1, 1, Rgb([9, 99, 199])).save(path("pixel.png")).unwrap();
+    RgbImage::from_fn(3000, 2, |x, _| Rgb([x as u8, 0, 0])).save(path("strip.webp")).unwrap();
+
+    let names = [
+        "upright.png",
+        "camera.jpg",
+        "lying.png",
+        "alpha.png",
+        "deep.png",
+        "grey.jpg",
+        "grey.png",
+        "pixel.png",
+        "strip.webp",
+    ];
+    let line = ["predict", "--json", "--checkpoint", text(&weights)].map(str::to_owned);
+    let json = succeed(line.into_iter().chain(names.map(|name| text(&path(name)).to_owned())));
+    let predictions: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let distance = |a: &str, b: &str| {
+        let of = |name: &str| {
+            let index = names.iter().position(|other| *other == name).unwrap();
+            predictions[index]["probabilities"].as_object().unwrap()
+        };
+        of(a)
+            .iter()
+            .map(|(class, p)| (p.as_f64().unwrap() - of(b)[class].as_f64().unwrap()).abs())
+            .fold(0.0, f64::max)
+    };
+    // JPEG at quality 95 moves pixels by a few of 255.
+    let [turned, not_turned] = [distance("upright.png", "camera.jpg"), distance("upright.png", "lying.png")];
+    assert!(turned < 0.02 && not_turned > 3.0 * turned, "{turned} {not_turned}");
+    assert_eq!(distance("upright.png", "alpha.png"), 0.0, "transparency is left out");
+    assert!(distance("upright.png", "deep.png") < 1e-3);
+    assert!(distance("grey.jpg", "grey.png") < 0.02);
+}
+
+#[test]
+fn as_much_is_told_as_is_asked_for() {
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("options.toml");
+    fs::write(&file, SHORT).unwrap();
+    let mut number = 0;
+    let mut stderr = |options: &[&str], variables: &[(&str, &str)]| {
+        number += 1;
+        let folder = temp.path().join(format!("run{number}"));
+        let output = command(["train", "--model", "alexnet", "--config", text(&file)])
+            .args(["--run-dir", text(&folder)])
+            .args(options)
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 3, "results are the same");
+        assert!(!output.stderr.contains(&0x1b) && !output.stdout.contains(&0x1b), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let told = |text: &str| {
+        ["engine cpu on cpu with ", "checkpoints/last.safetensors after step", "step 6 done: batch 3 of 3"]
+            .map(|what| text.contains(what))
+    };
+    assert_eq!(told(&stderr(&[], &[])), [false, false, false]);
+    assert_eq!(told(&stderr(&["-v"], &[])), [true, false, false]);
+    assert_eq!(told(&stderr(&["-vv"], &[("RUST_LOG", "error")])), [true, true, false], "what is typed wins");
+    assert_eq!(told(&stderr(&["--verbose", "-vv"], &[])), [true, true, true]);
+    assert_eq!(told(&stderr(&[], &[("RUST_LOG", "pointwise_training=debug")])), [false, true, false]);
+    let plain = stderr(&[], &[("NO_COLOR", "1")]);
+    assert!(plain.starts_with("drawing synthetic images"), "{plain}");
+    let quiet = stderr(&["--quiet"], &[]);
+    assert_eq!(quiet.lines().count(), 1, "{quiet}");
+    assert!(quiet.starts_with("the run is in "), "{quiet}");
 }
 
 #[test]

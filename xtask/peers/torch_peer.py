@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""The study's networks in PyTorch, timed for `cargo xtask bench`.
+"""PyTorch's side of `cargo xtask bench`: options, the clock, and the line of JSON that is a row.
 
-The networks are the notebook's, and so is the way a step is taken: eager, 32-bit, Adam with coupled weight decay. What is
-timed is a whole step: in training zero_grad, forward, loss, backward and optimizer, in evaluation forward and loss; in both
-the loss and the number of correct predictions are read back, because the study's training loop shows them. The images are
-tensors in the asked memory format before the clock starts.
+What is timed is a whole step: in training zero_grad, forward, loss, backward and optimizer, in evaluation forward and loss. The
+loss and the number of correct predictions are read back, because the study's training loop shows them: on the CPU after each
+step, on a GPU after each group of steps, where the clock is read. `torch_cpu.py` and `torch_cuda.py` take the steps.
+
+With `--serve` the process stays: each line on stdin is a JSON list of further options, each answer a line on stdout. On a GPU
+that saves loading PyTorch and choosing its kernels anew in each round.
 """
 
 import argparse
@@ -14,12 +16,13 @@ import os
 import sys
 import time
 
-PARAMETERS = {"alexnet_plain": 6_979_146, "alexnet": 2_256_458, "nin": 1_485_386}
-# Batches that take turns, so that no step sees the images of the one before.
-BATCHES = 4
+from torch_nets import PARAMETERS
+
+# Steps that share one reading of the clock: the GPU works through them while the host is ahead.
+GROUPS = {"eager": 1, "notebook": 10, "graph": 20, "compile": 20}
 
 
-def arguments():
+def parser():
     def at_least(least):
         def parse(text):
             if text.isdecimal() and int(text) >= least:
@@ -29,50 +32,38 @@ def arguments():
         return parse
 
     parser = argparse.ArgumentParser(description="Times whole steps of one network on random images.")
-    parser.add_argument("--model", choices=PARAMETERS, required=True, help="the network")
+    parser.add_argument("--model", choices=PARAMETERS, help="the network")
     parser.add_argument("--phase", choices=["train", "eval"], default="train", help="what a step is")
     parser.add_argument("--batch", type=at_least(1), default=126, metavar="N", help="images in a batch")
-    parser.add_argument("--warmup", type=at_least(0), default=2, metavar="N", help="steps before the clock starts")
-    parser.add_argument("--steps", type=at_least(1), default=5, metavar="N", help="steps to time")
+    parser.add_argument("--warmup", type=at_least(0), default=2, metavar="N", help="groups before the clock starts")
+    parser.add_argument("--steps", type=at_least(1), default=5, metavar="N", help="groups of steps to time")
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="computing threads [default: torch's]")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute")
     parser.add_argument(
         "--memory-format",
         choices=["contiguous", "channels_last"],
         default="contiguous",
-        help="layout of weights and images; the notebook's is contiguous",
+        help="eager steps: layout of weights and images; the notebook's is contiguous",
     )
+    parser.add_argument(
+        "--settings",
+        choices=GROUPS,
+        default="eager",
+        help="eager on images at hand (the CPU's contenders); notebook: DataLoader and all; graph: images, drawing and a CUDA "
+        "graph of the whole step on the GPU; compile: graph, of what torch.compile makes at max-autotune. The last three run "
+        "on --device cpu as well, to be tried, without graphs",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["f32", "tf32", "bf16"],
+        default="f32",
+        help="graph and compile: TF32 in every product, or bf16 by autocast; the notebook's is PyTorch's default",
+    )
+    parser.add_argument("--group", type=at_least(1), metavar="N", help="steps to a reading of the clock [default: by settings]")
+    parser.add_argument("--images", type=at_least(1), default=50_000, metavar="N", help="notebook, graph, compile: images to draw from")
+    parser.add_argument("--serve", action="store_true", help="answer questions from stdin")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
-    return parser.parse_args()
-
-
-def features(nn, blocks):
-    """A chain of convolution and BatchNorm; `ending` is what follows them: r is ReLU, p is the pool."""
-    layers = []
-    for channels_in, channels_out, kernel, ending in blocks:
-        layers += [nn.Conv2d(channels_in, channels_out, kernel, padding=1), nn.BatchNorm2d(channels_out)]
-        layers += [{"r": nn.ReLU(inplace=True), "p": nn.MaxPool2d(2)}[letter] for letter in ending]
-    return nn.Sequential(*layers)
-
-
-def network(nn, name):
-    if name == "nin":
-        # The pointwise convolutions pad as well: that is the published network.
-        body = features(
-            nn,
-            [(3, 64, 3, "rp"), (64, 128, 3, ""), (128, 128, 1, ""), (128, 192, 1, "rp"), (192, 256, 3, "")]
-            + [(256, 256, 1, ""), (256, 384, 1, "rp"), (384, 256, 1, ""), (256, 256, 3, ""), (256, 256, 1, "rp")],
-        )
-    else:
-        body = features(
-            nn,
-            [(3, 64, 3, "rp"), (64, 192, 3, "rp"), (192, 384, 3, "r"), (384, 256, 3, "r"), (256, 256, 3, "rp")],
-        )
-    if name == "alexnet_plain":
-        head = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(4096, 1024), nn.ReLU(inplace=True)]
-        head += [nn.Dropout(0.5), nn.Linear(1024, 512), nn.ReLU(inplace=True), nn.Linear(512, 10)]
-    else:
-        head = [nn.Conv2d(256, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(body, *head)
+    return parser
 
 
 def peak_memory():
@@ -85,84 +76,110 @@ def peak_memory():
     return int(line.split()[1]) * 1024
 
 
-def measure(options):
+def make(options):
+    """What takes the steps: `take()` is one of them, `totals()` waits for them all and gives the last one's loss, and how many of
+    its predictions are right."""
+    if options.settings == "eager":
+        if options.device != "cpu":
+            raise SystemExit("error: eager steps are the CPU's contenders; give --settings notebook, graph or compile")
+        import torch_cpu
+
+        return torch_cpu.Eager(options)
+    import torch_cuda
+
+    return torch_cuda.make(options)
+
+
+def contender(options):
+    if options.settings == "eager":
+        return "pytorch" if options.memory_format == "contiguous" else "pytorch-channels-last"
+    return f"pytorch-{options.settings}"
+
+
+def timed(subject, options, group):
+    """Seconds of a step, and the loss, at each reading of the clock."""
+    seconds, losses = [], []
+    for number in range(options.warmup + options.steps):
+        start = time.perf_counter()
+        for _ in range(group):
+            subject.take()
+        loss, correct = subject.totals()
+        elapsed = time.perf_counter() - start
+        if not math.isfinite(loss) or not 0 <= correct <= options.batch:
+            raise SystemExit(f"error: group {number} gave a loss of {loss} and {correct} correct of {options.batch}")
+        if number >= options.warmup:
+            seconds.append(elapsed / group)
+            losses.append(loss)
+    return seconds, losses
+
+
+def measure(options, subjects):
+    """A row and its losses. Subjects are kept for further rounds, by what they were made for."""
     import torch
-    from torch import nn
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[options.memory_format]
-    model = network(nn, options.model).to(memory_format=layout)
-    found, published = sum(p.numel() for p in model.parameters()), PARAMETERS[options.model]
-    if found != published:
-        sys.exit(f"error: the network has {found} parameters where the published one has {published}")
-    batches = [
-        (
-            torch.randn(options.batch, 3, 32, 32).contiguous(memory_format=layout),
-            torch.randint(0, 10, (options.batch,)),
-        )
-        for _ in range(BATCHES)
-    ]
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=5e-4)
-
-    def train(images, labels):
-        optimizer.zero_grad(set_to_none=True)
-        logits = model(images)
-        loss = criterion(logits, labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item(), (logits.argmax(1) == labels).sum().item()
-
-    @torch.inference_mode()
-    def evaluate(images, labels):
-        logits = model(images)
-        return criterion(logits, labels).item(), (logits.argmax(1) == labels).sum().item()
-
-    step = train if options.phase == "train" else evaluate
-    model.train(options.phase == "train")
-    seconds, losses = [], []
-    for number in range(options.warmup + options.steps):
-        images, labels = batches[number % BATCHES]
-        start = time.perf_counter()
-        loss, correct = step(images, labels)
-        elapsed = time.perf_counter() - start
-        if not math.isfinite(loss) or correct > options.batch:
-            sys.exit(f"error: step {number} gave a loss of {loss} and {correct} correct of {options.batch}")
-        if number >= options.warmup:
-            seconds.append(elapsed)
-            losses.append(loss)
+    # The notebook has the one precision that PyTorch's defaults give it.
+    precision = options.precision if options.settings in ("graph", "compile") else None
+    group = options.group or GROUPS[options.settings]
+    key = (options.model, options.phase, options.batch, precision)
+    if key not in subjects:
+        subjects[key] = make(options)
+    subject = subjects[key]
+    seconds, losses = timed(subject, options, group)
     row = {
-        "contender": "pytorch" if options.memory_format == "contiguous" else "pytorch-channels-last",
+        "contender": contender(options),
         "version": torch.__version__,
         "model": options.model,
         "phase": options.phase,
+        "precision": precision,
         "batch": options.batch,
         "threads": torch.get_num_threads(),
         "warmup": options.warmup,
+        "group": group,
         "seconds": seconds,
         "peak_memory_bytes": peak_memory(),
-        "detail": f"eager, {options.memory_format}, Adam",
+        "detail": subject.detail,
     }
     return row, losses
 
 
+def show(row, losses):
+    print(f"{row['contender']} {row['version']}: {row['detail']}")
+    for number, (seconds, loss) in enumerate(zip(row["seconds"], losses), 1):
+        rate = row["batch"] / seconds
+        print(f"step {number:>3} {1e3 * seconds:>10.2f} ms {rate:>8.0f} images/s   loss {loss:.4f}")
+
+
+def serve(typed):
+    # Rows have stdout for themselves: what libraries print goes to stderr.
+    rows = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    subjects = {}
+    for line in sys.stdin:
+        row, _ = measure(parser().parse_args(typed + json.loads(line)), subjects)
+        print(json.dumps(row), file=rows, flush=True)
+
+
 def main():
-    options = arguments()
-    # A machine with a GPU is asked for its processor's time here.
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    typed = sys.argv[1:]
+    options = parser().parse_args(typed)
+    if options.model is None and not options.serve:
+        parser().error("the following arguments are required: --model")
+    if options.device == "cpu":
+        # A machine with a GPU is asked for its processor's time here.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     try:
-        row, losses = measure(options)
+        if options.serve:
+            serve(typed)
+            return
+        row, losses = measure(options, {})
     except ImportError as error:
         sys.exit(f"error: PyTorch cannot be loaded ({error}); install it with `pip install torch numpy`")
     if options.json:
         print(json.dumps(row))
-        return
-    print(f"{row['contender']} {row['version']}: {row['detail']}")
-    for number, (seconds, loss) in enumerate(zip(row["seconds"], losses), 1):
-        rate = options.batch / seconds
-        print(f"step {number:>3} {1e3 * seconds:>10.1f} ms {rate:>8.0f} images/s   loss {loss:.4f}")
+    else:
+        show(row, losses)
 
 
 if __name__ == "__main__":

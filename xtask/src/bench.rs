@@ -1,20 +1,21 @@
 //! `cargo xtask bench`: whole training steps and evaluation batches of our engine beside other libraries.
 //!
-//! Everybody gets the same networks, batch and number of threads, and is a process of its own each time. A round runs every
-//! contender once on each network and phase; rounds differ in the order. What is compared is what ran within the same round,
-//! minutes apart at most, so that a machine that slows down slows both sides of a ratio.
+//! Everybody gets the same networks, batch and number of threads, and is a process of its own each time; on a GPU PyTorch is one for
+//! all rounds. A round runs every contender once on each network, phase and precision; rounds differ in the order. What is
+//! compared is what ran within the same round, minutes apart at most, so that a machine that slows down slows both sides of a ratio.
 
 mod contender;
+mod gpu;
+mod origin;
 mod record;
+mod server;
+mod study;
 mod summary;
 mod table;
 #[cfg(test)]
 mod testing;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use pointwise_runs::{operating_system, processor_name, replace_file, timestamp};
@@ -26,29 +27,40 @@ use crate::{
     print,
     trainer::{build, workspace_manifest},
 };
-use contender::{Contender, Entrant, PEER_FLAGS, Phase, Places, Question, build_peers, enter};
+use contender::{
+    Contender, Device, Entrant, PEER_FLAGS, Phase, Places, Precision, Question, build_peers, enter,
+};
+use origin::Origin;
 use record::{Entered, Entry, FOLDER, Record, newest};
+use study::StudyPlan;
 use summary::median;
 use table::{file_name, layer_tables, markdown, replace_part};
 
 const AFTER: &str = "\
-Contenders: pointwise, pytorch, pytorch-channels-last, candle, burn. Those that are not installed are left out, and it is said \
-how they are; named by --only they must be there. candle takes seconds a step and is given one warm-up and one timed step a \
-round. Exit codes: 0 done, 1 failed (also if a contender failed on the way; the record has the rest), 2 wrong usage.";
+Contenders on the CPU: pointwise, pytorch, pytorch-channels-last, candle, burn; on a GPU: pointwise, pytorch-graph (data and drawing \
+on the GPU, channels_last, a CUDA graph of the whole step), pytorch-notebook (a DataLoader with four workers), and, if --only \
+names it, pytorch-compile (the graph of what torch.compile makes, which takes minutes to begin). Those that are not installed are \
+left out, and it is said how they are; named by --only they must be there. candle takes seconds a step and is given one \
+warm-up and one timed step a round. Exit codes: 0 done, 1 failed (also if a contender failed on the way; the record has the \
+rest), 2 wrong usage.";
 
 /// The options, as typed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
+    /// Where the steps are taken.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: Device,
     /// Computing threads of every contender.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
     /// How often every contender runs on each network and phase.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Timed steps of a process, after two that are not timed.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    steps: u32,
+    /// Timed steps of a contender in a round, after two that are not timed; on a GPU groups of steps, after ten [default: 4; on a
+    /// GPU 20].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
     /// Images in a batch [default: the study's 126].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: Option<u32>,
@@ -58,31 +70,41 @@ pub(crate) struct Args {
     /// train, eval or both, separated by commas [default: train,eval].
     #[arg(long, value_name = "LIST")]
     phases: Option<List<Phase>>,
-    /// Contenders, separated by commas; they must be there [default: all that are there].
+    /// On a GPU: f32, tf32, bf16, separated by commas [default: all].
+    #[arg(long, value_name = "LIST")]
+    precisions: Option<List<Precision>>,
+    /// Contenders, separated by commas; they must be there [default: those that are there].
     #[arg(long, value_name = "LIST")]
     only: Option<List<Contender>>,
-    /// The trainer's engine.
-    #[arg(long, value_name = "ENGINE", default_value = "cpu")]
-    engine: String,
+    /// The trainer's engine [default: cpu; on a GPU cuda].
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+    /// On a GPU: how often a whole study of ours, every network for the published number of epochs, is timed in each precision
+    /// [default: 1].
+    #[arg(long, value_name = "N")]
+    studies: Option<u32>,
+    /// Folder with CIFAR-10 for the whole studies [default: images drawn on the spot].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Use this trainer instead of building one.
     #[arg(long, value_name = "PATH")]
     trainer: Option<PathBuf>,
     /// A Python that has PyTorch [default: the variable POINTWISE_PYTHON, or the one in target/torch].
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
-    /// Write the record here [default: data/benchmarks/DATE-PROCESSOR-Nthreads.json].
+    /// Write the record here [default: data/benchmarks/DATE-PROCESSOR-Nthreads.json, DATE-CARD.json].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Build the peers written in Rust, candle and burn, instead: minutes, and some hundred crates.
     #[arg(long, group = "instead")]
     build_peers: bool,
-    /// Print a record as the README's table instead [default: the newest].
+    /// Print a record as the README's table instead [default: the newest of --device].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
     table: Option<Option<PathBuf>>,
     /// Print a record's times of our layers instead [default: the newest].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
     layers: Option<Option<PathBuf>>,
-    /// Put a record's table into README.md instead [default: the newest].
+    /// Put a record's table into README.md instead [default: the newest of --device].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
     update_readme: Option<Option<PathBuf>>,
 }
@@ -90,32 +112,63 @@ pub(crate) struct Args {
 /// The options of a measurement, resolved.
 #[derive(Clone, Debug)]
 struct Plan {
+    device: Device,
     threads: u32,
     rounds: u32,
     steps: u32,
     batch: u32,
     models: Vec<String>,
     phases: Vec<Phase>,
+    /// Empty on the CPU, where there is no choice.
+    precisions: Vec<Precision>,
     contenders: Vec<Contender>,
     /// Whether the contenders were named.
     by_name: bool,
     engine: String,
+    study: StudyPlan,
 }
 
 impl Plan {
     fn resolve(args: &Args) -> anyhow::Result<Self> {
         let published = published()?;
         let all = || published.networks.iter().map(|network| network.name.clone()).collect();
+        let device = args.device;
+        let on_gpu = device == Device::Cuda;
+        for (given, option) in [
+            (args.precisions.is_some(), "--precisions"),
+            (args.studies.is_some(), "--studies"),
+            (args.data_dir.is_some(), "--data-dir"),
+        ] {
+            if given && !on_gpu {
+                bail!("{option} is for a GPU: add --device cuda, or leave it out");
+            }
+        }
+        let contenders = args.only.clone().map_or_else(|| Contender::usual(device), |list| list.0);
+        if let Some(other) = contenders.iter().find(|contender| !Contender::on(device).contains(contender)) {
+            let known: Vec<&str> = Contender::on(device).iter().map(|contender| contender.name()).collect();
+            bail!("{other} cannot be timed on --device {}: choose from {}", device.name(), known.join(", "));
+        }
+        let precisions = args.precisions.clone().map_or_else(|| Precision::ALL.into(), |list| list.0);
         Ok(Self {
+            device,
             threads: args.threads,
             rounds: args.rounds,
-            steps: args.steps,
+            steps: args.steps.unwrap_or(if on_gpu { 20 } else { 4 }),
             batch: args.batch.unwrap_or(published.recipe.batch_size),
             models: args.models.clone().map_or_else(all, |list| list.0),
             phases: args.phases.clone().map_or_else(|| Phase::ALL.into(), |list| list.0),
-            contenders: args.only.clone().map_or_else(|| Contender::ALL.into(), |list| list.0),
+            precisions: if on_gpu { precisions } else { Vec::new() },
             by_name: args.only.is_some(),
-            engine: args.engine.clone(),
+            engine: args.engine.clone().unwrap_or_else(|| device.name().to_owned()),
+            study: StudyPlan {
+                times: match on_gpu && contenders.contains(&Contender::Pointwise) {
+                    true => args.studies.unwrap_or(1),
+                    false => 0,
+                },
+                epochs: published.recipe.epochs,
+                data_dir: args.data_dir.clone(),
+            },
+            contenders,
         })
     }
 
@@ -125,10 +178,18 @@ impl Plan {
         let models = self.models.join(",");
         let phases: Vec<&str> = self.phases.iter().map(|phase| phase.name()).collect();
         let phases = phases.join(",");
+        let device = if self.device == Device::Cpu { "" } else { "--device cuda " };
         let mut command = format!(
-            "cargo xtask bench --threads {threads} --rounds {rounds} --steps {steps} --batch {batch} --models {models} \
+            "cargo xtask bench {device}--threads {threads} --rounds {rounds} --steps {steps} --batch {batch} --models {models} \
              --phases {phases} --engine {engine}"
         );
+        if self.device == Device::Cuda {
+            let precisions: Vec<&str> = self.precisions.iter().map(|precision| precision.name()).collect();
+            command += &format!(" --precisions {} --studies {}", precisions.join(","), self.study.times);
+            if self.study.data_dir.is_some() {
+                command += " --data-dir DIR";
+            }
+        }
         if self.by_name {
             let only: Vec<&str> = self.contenders.iter().map(|contender| contender.name()).collect();
             command += &format!(" --only {}", only.join(","));
@@ -140,7 +201,10 @@ impl Plan {
 pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
     let named = |path: &Option<PathBuf>| match path {
         Some(path) => Ok(path.clone()),
-        None => newest(&root().join(FOLDER)),
+        None => newest(&root().join(FOLDER), args.device)?.with_context(|| {
+            let device = if args.device == Device::Cpu { "" } else { " --device cuda" };
+            format!("there is no such record in {FOLDER}: `cargo xtask bench{device}` makes one")
+        }),
     };
     if let Some(path) = &args.table {
         let path = named(path)?;
@@ -170,11 +234,13 @@ fn root() -> PathBuf {
 }
 
 fn update_readme(record: &Path) -> anyhow::Result<()> {
-    let part = markdown(&Record::read(record)?, &file_name(record));
+    let name = file_name(record);
+    let record = Record::read(record)?;
     let path = root().join("README.md");
     let before = std::fs::read_to_string(&path).context("README.md cannot be read")?;
-    replace_file(&path, replace_part(&before, &part)?.as_bytes())?;
-    eprintln!("README.md shows {}", file_name(record));
+    let after = replace_part(&before, record.device(), &markdown(&record, &name))?;
+    replace_file(&path, after.as_bytes())?;
+    eprintln!("README.md shows {name}");
     Ok(())
 }
 
@@ -182,17 +248,19 @@ fn measure(args: &Args) -> anyhow::Result<End> {
     let plan = Plan::resolve(args)?;
     let root = root();
     // Of the tree that is built, not of the one that has the record in it.
-    let (commit, dirty) = commit(&root);
+    let origin = Origin::of(&root)?;
+    let features = (plan.device == Device::Cuda).then_some("cuda");
     let trainer = match &args.trainer {
         Some(path) => program(path)?,
-        None if plan.contenders.contains(&Contender::Pointwise) => build(None)?,
+        None if plan.contenders.contains(&Contender::Pointwise) => build(features)?,
         None => PathBuf::new(),
     };
     let python = args.python.clone().or_else(|| {
         let named = std::env::var_os("POINTWISE_PYTHON").filter(|path| !path.is_empty());
         named.map(PathBuf::from)
     });
-    let places = Places { root: root.clone(), trainer, engine: plan.engine.clone(), python };
+    let places =
+        Places { root: root.clone(), trainer, engine: plan.engine.clone(), device: plan.device, python };
     let (entrants, skipped) = enter(&plan.contenders, plan.by_name, &places)?;
     for skipped in &skipped {
         eprintln!("{} is left out: {}", skipped.contender, skipped.reason);
@@ -200,23 +268,27 @@ fn measure(args: &Args) -> anyhow::Result<End> {
 
     let mut record = Record {
         command: plan.command(),
-        commit,
-        dirty,
+        commit: origin.commit,
+        dirty: origin.dirty,
         started: timestamp(),
         processor: processor_name(),
+        card: (plan.device == Device::Cuda).then(gpu::card),
         os: operating_system(),
         cores: std::thread::available_parallelism().map_or(1, usize::from) as u32,
         threads: plan.threads,
         batch: plan.batch,
         rounds: plan.rounds,
-        rustc: rustc(),
+        rustc: origin.rustc,
         peer_flags: PEER_FLAGS.to_owned(),
         contenders: Vec::new(),
         skipped,
         failures: Vec::new(),
         rows: Vec::new(),
+        studies: Vec::new(),
     };
     run_rounds(&plan, &entrants, &mut record)?;
+    drop(entrants);
+    study::run(&plan, &places.trainer, &mut record);
     record.contenders = entered(&plan, &record);
 
     let path = args.out.clone().unwrap_or_else(|| root.join(FOLDER).join(record.file_name()));
@@ -229,18 +301,27 @@ fn measure(args: &Args) -> anyhow::Result<End> {
 /// Fills in rows and failures.
 ///
 /// # Errors
-/// If our own engine fails: there is nothing to compare with then.
+/// If our own engine fails before it has a row: there is nothing to compare with then.
 fn run_rounds(plan: &Plan, entrants: &[Entrant], record: &mut Record) -> anyhow::Result<()> {
+    let turns = turns(plan, entrants);
     for round in 1..=plan.rounds {
         for model in &plan.models {
             for &phase in &plan.phases {
-                let &Plan { batch, threads, steps, .. } = plan;
-                let question = Question { model, phase, batch, threads, steps };
-                for (place, index) in (1..).zip(order(entrants.len(), round)) {
-                    let entrant = &entrants[index];
+                for (place, index) in (1..).zip(order(turns.len(), round)) {
+                    let (entrant, precision) = turns[index];
+                    let &Plan { device, batch, threads, steps, .. } = plan;
+                    let question = Question { device, model, phase, precision, batch, threads, steps };
                     let row = match entrant.measure(&question) {
                         Ok(row) => row,
-                        Err(error) if entrant.contender == Contender::Pointwise => return Err(error),
+                        Err(error)
+                            if entrant.contender == Contender::Pointwise
+                                && !record
+                                    .rows
+                                    .iter()
+                                    .any(|entry| entry.row.contender == entrant.contender) =>
+                        {
+                            return Err(error);
+                        }
                         Err(error) => {
                             eprintln!("error: {error:#}");
                             record.failures.push(format!("round {round}: {error}"));
@@ -248,11 +329,15 @@ fn run_rounds(plan: &Plan, entrants: &[Entrant], record: &mut Record) -> anyhow:
                         }
                     };
                     let step = median(row.seconds.iter().copied()).unwrap_or(f64::NAN);
+                    let of = precision.map_or(String::new(), |precision| format!(", {precision}"));
                     eprintln!(
-                        "round {round} of {}: {model}, {phase}, {}: {:.1} ms",
+                        "round {round} of {}: {model}, {phase}, {}{of}: {} ms",
                         plan.rounds,
                         entrant.contender,
-                        1e3 * step
+                        match plan.device {
+                            Device::Cpu => format!("{:.1}", 1e3 * step),
+                            Device::Cuda => format!("{:.3}", 1e3 * step),
+                        }
                     );
                     record.rows.push(Entry { round, place, row });
                 }
@@ -260,6 +345,19 @@ fn run_rounds(plan: &Plan, entrants: &[Entrant], record: &mut Record) -> anyhow:
         }
     }
     Ok(())
+}
+
+/// Who is asked for what, on each network and phase: precision by precision, so that what will be compared runs close together.
+fn turns<'a>(plan: &Plan, entrants: &'a [Entrant]) -> Vec<(&'a Entrant, Option<Precision>)> {
+    let mut turns: Vec<_> = entrants
+        .iter()
+        .flat_map(|entrant| {
+            let precisions = entrant.contender.precisions(&plan.precisions);
+            precisions.into_iter().enumerate().map(move |(place, precision)| (place, entrant, precision))
+        })
+        .collect();
+    turns.sort_by_key(|(place, ..)| *place);
+    turns.into_iter().map(|(_, entrant, precision)| (entrant, precision)).collect()
 }
 
 /// The order of a round: each round begins one contender further on, so that nobody always runs first, or on a machine that
@@ -272,27 +370,11 @@ fn order(contenders: usize, round: u32) -> impl Iterator<Item = usize> {
 fn entered(plan: &Plan, record: &Record) -> Vec<Entered> {
     let of = |&contender: &Contender| {
         let row = &record.rows.iter().find(|entry| entry.row.contender == contender)?.row;
-        let (warmup, steps) = contender.steps(plan.steps);
+        let (warmup, steps) = contender.steps(plan.steps, plan.device);
         let (version, detail) = (row.version.clone(), row.detail.clone());
         Some(Entered { contender, version, detail, warmup, steps })
     };
     plan.contenders.iter().filter_map(of).collect()
-}
-
-/// The commit of the checkout, and whether there are changes on top of it.
-fn commit(root: &Path) -> (Option<String>, bool) {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let changes = git(&["status", "--porcelain"]);
-    (git(&["rev-parse", "HEAD"]), changes.is_none_or(|changes| !changes.is_empty()))
-}
-
-fn rustc() -> Option<String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).arg("--version").output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[cfg(test)]
@@ -309,12 +391,15 @@ mod tests {
     #[test]
     fn the_command_repeats_the_plan_and_names_no_paths() {
         let plan = Plan {
+            device: Device::Cpu,
             threads: 2,
             rounds: 5,
             steps: 4,
             batch: 126,
             models: vec!["nin".into(), "alexnet".into()],
             phases: Phase::ALL.into(),
+            precisions: Vec::new(),
+            study: StudyPlan { times: 0, epochs: 10, data_dir: Some("a folder".into()) },
             contenders: vec![Contender::Pointwise, Contender::PytorchChannelsLast],
             by_name: true,
             engine: "cpu".into(),
@@ -322,6 +407,16 @@ mod tests {
         let command = "cargo xtask bench --threads 2 --rounds 5 --steps 4 --batch 126 --models nin,alexnet \
                        --phases train,eval --engine cpu";
         assert_eq!(plan.command(), format!("{command} --only pointwise,pytorch-channels-last"));
-        assert_eq!(Plan { by_name: false, ..plan }.command(), command);
+        assert_eq!(Plan { by_name: false, ..plan.clone() }.command(), command);
+        let gpu = Plan {
+            device: Device::Cuda,
+            engine: "cuda".into(),
+            precisions: Precision::ALL.into(),
+            by_name: false,
+            ..plan
+        };
+        let command = "cargo xtask bench --device cuda --threads 2 --rounds 5 --steps 4 --batch 126 --models nin,alexnet \
+                       --phases train,eval --engine cuda --precisions f32,tf32,bf16 --studies 0 --data-dir DIR";
+        assert_eq!(gpu.command(), command);
     }
 }

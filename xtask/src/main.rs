@@ -5,9 +5,11 @@
 
 mod architecture;
 mod bench;
+mod display;
 mod list;
 mod plan;
 mod reproduce;
+mod runner;
 #[cfg(test)]
 mod testing;
 mod trainer;

@@ -25,6 +25,8 @@ pub(crate) struct Quick {
 /// The options of a reproduction, resolved.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
+    /// Networks beside each other, without a verdict.
+    pub(crate) ablation: bool,
     pub(crate) models: Vec<String>,
     pub(crate) seeds: Vec<u64>,
     pub(crate) quick: bool,
@@ -32,7 +34,11 @@ pub(crate) struct Plan {
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) engine: Option<String>,
     pub(crate) device: Option<String>,
+    pub(crate) precision: Option<String>,
+    /// Of all runs that go on at once.
     pub(crate) threads: Option<u32>,
+    /// Runs at once.
+    pub(crate) jobs: u32,
     pub(crate) out: PathBuf,
 }
 
@@ -42,6 +48,13 @@ pub(crate) struct Job {
     pub(crate) model: String,
     pub(crate) seed: u64,
     pub(crate) folder: PathBuf,
+}
+
+impl Job {
+    /// In words.
+    pub(crate) fn name(&self) -> String {
+        format!("{}, seed {}", self.model, self.seed)
+    }
 }
 
 impl Plan {
@@ -78,7 +91,11 @@ impl Plan {
         if let Some(device) = &self.device {
             add("--device", device.into());
         }
-        if let Some(threads) = self.threads {
+        if let Some(precision) = &self.precision {
+            add("--precision", precision.into());
+        }
+        // Of several runs each gets its share from the environment, which leaves no trace in its configuration.
+        if let Some(threads) = self.threads.filter(|_| self.jobs == 1) {
             add("--threads", threads.to_string().into());
         }
         let mut all = vec!["train".into(), "--resume".into()];
@@ -139,19 +156,40 @@ impl Plan {
     }
 }
 
-/// Seconds that a run of `model` takes, from the finished ones: of the same network, else of the others by their
-/// multiply-accumulates (all runs of a study see as many images). `None` while nothing is known.
-pub(crate) fn estimate(model: &str, finished: &[Run], facts: &[NetworkFacts]) -> Option<f64> {
+/// Seconds that a run of `model` takes, from what is `known` of networks and the seconds that a run of them took: of the same
+/// network, else of the others by their multiply-accumulates (all runs of a study see as many images). `None` while nothing is
+/// known.
+pub(crate) fn estimate(model: &str, known: &[(&str, f64)], facts: &[NetworkFacts]) -> Option<f64> {
     let mean =
         |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
-    let seconds = |run: &Run| run.result.as_ref().map(|result| result.seconds);
-    let own = finished.iter().filter(|run| run.config.model == model).filter_map(seconds).collect();
+    let own = known.iter().filter(|(name, _)| *name == model).map(|(_, seconds)| *seconds).collect();
     mean(own).or_else(|| {
-        let macs = |name: &str| facts.iter().find(|facts| facts.model == name).map(|facts| facts.macs as f64);
-        let per_mac =
-            finished.iter().filter_map(|run| Some(seconds(run)? / macs(&run.config.model)?)).collect();
-        Some(mean(per_mac)? * macs(model)?)
+        let per_mac = known.iter().filter_map(|(name, seconds)| Some(seconds / macs(name, facts)?)).collect();
+        Some(mean(per_mac)? * macs(model, facts)?)
     })
+}
+
+/// Multiply-accumulates of a network.
+pub(crate) fn macs(model: &str, facts: &[NetworkFacts]) -> Option<f64> {
+    facts.iter().find(|facts| facts.model == model).map(|facts| facts.macs as f64)
+}
+
+/// Seconds until the last run ends, where `slots` runs go on at once: those `running` have so many seconds left, those `waiting`
+/// take so many, and the first one starts where a place becomes free.
+pub(crate) fn schedule(running: &[f64], waiting: &[f64], slots: usize) -> f64 {
+    let mut ends = running.to_vec();
+    ends.resize(slots.max(running.len()).max(1), 0.0);
+    for seconds in waiting {
+        let free = (0..ends.len()).min_by(|a, b| ends[*a].total_cmp(&ends[*b])).unwrap_or(0);
+        ends[free] += seconds;
+    }
+    ends.into_iter().fold(0.0, f64::max)
+}
+
+/// The threads of the next of several runs: `free` ones, over the `places` where a run can start now and the runs that can fill
+/// them. At least one.
+pub(crate) fn share(free: u32, places: usize, waiting: usize) -> u32 {
+    (free / places.min(waiting).max(1) as u32).max(1)
 }
 
 /// The published recipe and the networks' names.
@@ -179,6 +217,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
+            ablation: false,
             models: vec!["nin".into(), "alexnet".into()],
             seeds: vec![42, 43],
             quick: false,
@@ -186,7 +225,9 @@ mod tests {
             data_dir: None,
             engine: None,
             device: None,
+            precision: None,
             threads: None,
+            jobs: 1,
             out: "out".into(),
         }
     }
@@ -204,10 +245,14 @@ mod tests {
             data_dir: Some("a b".into()),
             engine: Some("cpu".into()),
             device: Some("auto".into()),
+            precision: Some("tf32".into()),
             threads: Some(2),
             ..plan()
         };
-        assert_eq!(line(&full), format!("{plain} --data-dir a b --engine cpu --device auto --threads 2"));
+        let options = "--data-dir a b --engine cpu --device auto --precision tf32 --threads 2";
+        assert_eq!(line(&full), format!("{plain} {options}"));
+        // Several runs share the threads.
+        assert_eq!(line(&Plan { threads: Some(2), jobs: 2, ..plan() }), plain);
         let quick = Plan { quick: true, ..plan() };
         assert_eq!(line(&quick), format!("{plain} --data synthetic --limit-train 2016 --limit-test 504"));
     }
@@ -225,10 +270,36 @@ mod tests {
             .map(|(model, macs)| NetworkFacts { model: model.into(), parameters: 1, macs })
             .into();
         assert_eq!(estimate("nin", &[], &facts), None);
-        let finished = |model: &str, seconds: f64| crate::testing::run(model, 42, seconds);
-        let alexnet = [finished("alexnet", 10.0), finished("alexnet", 20.0)];
+        let alexnet = [("alexnet", 10.0), ("alexnet", 20.0)];
         assert_eq!(estimate("alexnet", &alexnet, &facts), Some(15.0));
         assert_eq!(estimate("nin", &alexnet, &facts), Some(30.0));
         assert_eq!(estimate("unknown", &alexnet, &facts), None);
+    }
+
+    #[test]
+    fn runs_fill_the_places_that_become_free() {
+        assert_eq!(schedule(&[], &[], 2), 0.0);
+        assert_eq!(schedule(&[5.0], &[10.0, 20.0], 1), 35.0);
+        // The second place takes 10, then 3; the first one 8, then 1.
+        assert_eq!(schedule(&[8.0], &[10.0, 1.0, 3.0], 2), 12.0);
+    }
+
+    #[test]
+    fn threads_are_shared_out_and_never_oversubscribed() {
+        for total in 1..=9_u32 {
+            for places in 1..=total as usize {
+                for waiting in 1..=12_usize {
+                    let (mut free, mut given) = (total, Vec::new());
+                    for started in 0..places.min(waiting) {
+                        let threads = share(free, places - started, waiting - started);
+                        free -= threads;
+                        given.push(threads);
+                    }
+                    assert_eq!(free, 0, "{total} {places} {waiting}: {given:?}");
+                    let (least, most) = (given.iter().min(), given.iter().max());
+                    assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1), "{given:?}");
+                }
+            }
+        }
     }
 }

@@ -3,25 +3,28 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context, bail};
-use pointwise_report::{NetworkFacts, Study, Verdict, duration};
+use clap::{CommandFactory, error::ErrorKind};
+use pointwise_report::{NetworkFacts, Study, Verdict};
 use pointwise_runs::Run;
 
 use crate::{
     End,
+    display::Display,
     list::List,
-    plan::{Job, Plan, QUICK, estimate, program, published},
+    plan::{Plan, QUICK, program, published},
     print,
+    runner::{tail, train},
     trainer::{Stop, build, summary},
 };
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 reproduced (with --quick: parameter counts and ratios are as published), 1 failed, 2 wrong usage, 3 different from \
 the published study, 4 not comparable with it, 130 interrupted. The same command goes on where an interruption or a failure \
-stopped; runs that are finished are not repeated.";
+stopped; runs that are finished are not repeated. An ablation has no verdict: 0, 1, 2 or 130.";
 
 /// The options, as typed.
 #[derive(Debug, clap::Args)]
@@ -30,10 +33,14 @@ pub(crate) struct Args {
     /// A small study on synthetic images, without a download: shows that everything works, and checks counts and ratios.
     #[arg(long)]
     quick: bool,
-    /// Seeds, separated by commas; three or more measure the spread [default: 42].
+    /// Train a family of networks beside each other instead, without a verdict, in a folder of its own.
+    #[arg(long, value_enum, value_name = "FAMILY")]
+    ablation: Option<Ablation>,
+    /// Seeds, separated by commas; three or more measure the spread [default: 42; with --ablation, but not with --quick:
+    /// 42,43,44].
     #[arg(long, value_name = "LIST")]
     seeds: Option<List<u64>>,
-    /// Networks, separated by commas; a verdict needs all three [default: alexnet_plain,alexnet,nin].
+    /// Networks, separated by commas; a verdict needs all three [default: alexnet_plain,alexnet,nin; with --ablation: the family].
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
     /// Passes over the training images; other than 10 is not comparable [default: 10; with --quick: 5].
@@ -42,7 +49,7 @@ pub(crate) struct Args {
     /// Folder with CIFAR-10 [default: the trainer's, filled by a download].
     #[arg(long, value_name = "DIR", conflicts_with = "quick")]
     data_dir: Option<PathBuf>,
-    /// Folder for runs and report [default: study; with --quick: study-quick].
+    /// Folder for runs and report [default: study; with --ablation: study-ablation; with --quick: -quick after that].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The trainer's engine [default: the trainer's].
@@ -51,9 +58,18 @@ pub(crate) struct Args {
     /// The trainer's device [default: the trainer's].
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Computing threads [default: the trainer's].
+    /// The trainer's precision [default: the trainer's].
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<String>,
+    /// Computing threads, of all runs together [default: the trainer's].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
+    /// Runs at once, which share the computing threads: for a GPU that one run does not fill. Figures are the same for any number.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    jobs: u32,
+    /// Show no progress; the result and errors are printed all the same.
+    #[arg(long, short)]
+    quiet: bool,
     /// Use this trainer instead of building one.
     #[arg(long, value_name = "PATH")]
     trainer: Option<PathBuf>,
@@ -62,35 +78,68 @@ pub(crate) struct Args {
     features: Option<String>,
 }
 
+/// Networks that belong together beside the study's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Ablation {
+    /// `alexnet`, `nin`, and variations of `nin`'s pointwise layers: padding, ReLU, reduction.
+    Pointwise,
+}
+
+impl Ablation {
+    /// As the trainer calls the family.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pointwise => "pointwise",
+        }
+    }
+}
+
+/// The networks are the ones asked for; where none are named, the study's, or none yet of an ablation.
 fn resolve(args: &Args) -> anyhow::Result<Plan> {
     let published = published()?;
-    let all = || published.networks.iter().map(|network| network.name.clone()).collect();
-    let (epochs, out) = match args.quick {
-        true => (QUICK.epochs, "study-quick"),
-        false => (published.recipe.epochs, "study"),
+    let known: Vec<String> = published.networks.iter().map(|network| network.name.clone()).collect();
+    let models = args.models.clone().map(|list| list.0);
+    if args.ablation.is_none()
+        && let Some(model) = models.iter().flatten().find(|model| !known.contains(*model))
+    {
+        let message = format!("`{model}` is not a network of the study: choose from {}", known.join(", "));
+        crate::Cli::command().error(ErrorKind::InvalidValue, message).exit();
+    }
+    let ablation = args.ablation.is_some();
+    let epochs = if args.quick { QUICK.epochs } else { published.recipe.epochs };
+    let out = match (ablation, args.quick) {
+        (false, false) => "study",
+        (false, true) => "study-quick",
+        (true, false) => "study-ablation",
+        (true, true) => "study-ablation-quick",
     };
+    let seeds = if ablation && !args.quick { vec![42, 43, 44] } else { vec![42] };
     Ok(Plan {
-        models: args.models.clone().map_or_else(all, |list| list.0),
-        seeds: args.seeds.clone().map_or_else(|| vec![42], |list| list.0),
+        ablation,
+        models: models.unwrap_or(if ablation { Vec::new() } else { known }),
+        seeds: args.seeds.clone().map_or(seeds, |list| list.0),
         quick: args.quick,
         epochs: args.epochs.unwrap_or(epochs),
         data_dir: args.data_dir.clone(),
         engine: args.engine.clone(),
         device: args.device.clone(),
+        precision: args.precision.clone(),
         threads: args.threads,
+        jobs: args.jobs,
         out: args.out.clone().unwrap_or_else(|| out.into()),
     })
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
-    let plan = resolve(args)?;
+/// The runs of the plan that are there already, finished or not.
+fn existing(plan: &Plan) -> anyhow::Result<Vec<Option<Run>>> {
     let recipe = published()?.recipe;
-    // What is there is looked at first: nothing is trained for hours beside a run that will not fit.
-    let jobs = plan.jobs();
-    let mut existing = Vec::with_capacity(jobs.len());
-    for job in &jobs {
-        existing.push(plan.existing(job, &recipe)?);
-    }
+    plan.jobs().iter().map(|job| plan.existing(job, &recipe)).collect()
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
+    let mut plan = resolve(args)?;
+    // What is there is looked at first: nothing is built, or trained for hours, beside a run that will not fit.
+    existing(&plan)?;
     fs::create_dir_all(plan.out.join("runs"))
         .with_context(|| format!("{} cannot be created, choose another --out", plan.out.display()))?;
 
@@ -104,90 +153,62 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         return Ok(interrupted());
     }
     let trainer = trainer?;
-    let facts = summary(&trainer)?;
+    let mut facts = summary(&trainer, args.ablation.map(Ablation::name))?;
+    if plan.models.is_empty() {
+        plan.models = facts.iter().map(|facts| facts.model.clone()).collect();
+    }
     if let Some(model) = plan.models.iter().find(|model| !facts.iter().any(|facts| facts.model == **model)) {
-        bail!("the trainer does not know the network {model}: build it from this workspace");
+        let known: Vec<&str> = facts.iter().map(|facts| facts.model.as_str()).collect();
+        bail!("the trainer does not know the network {model} here: choose from {}", known.join(", "));
+    }
+    if plan.ablation {
+        facts.retain(|facts| plan.models.contains(&facts.model));
     }
 
-    let mut runs: Vec<Run> = existing.iter().flatten().filter(|run| run.is_finished()).cloned().collect();
-    let todo: Vec<(&Job, f64)> = jobs
-        .iter()
-        .zip(&existing)
-        .filter(|(_, run)| !run.as_ref().is_some_and(Run::is_finished))
-        .map(|(job, run)| (job, run.as_ref().map_or(0.0, seconds_done)))
-        .collect();
-    if !runs.is_empty() {
-        eprintln!("{} of {} runs are finished already", runs.len(), jobs.len());
+    let (jobs, existing) = (plan.jobs(), existing(&plan)?);
+    let done = existing.iter().flatten().filter(|run| run.is_finished()).count();
+    let mut display = Display::new(args.quiet);
+    if done > 0 && !args.quiet {
+        eprintln!("{done} of {} runs are finished already", jobs.len());
     }
-    if !plan.quick && !todo.is_empty() {
-        let end = look_at_data(&stop, &trainer, plan.data_dir.as_deref())?;
+    if !plan.quick && done < jobs.len() {
+        let end = look_at_data(&stop, &trainer, plan.data_dir.as_deref(), args.quiet)?;
         if end != End::Good {
             return Ok(end);
         }
     }
-    for (index, (job, _)) in todo.iter().enumerate() {
-        let number = jobs.len() - todo.len() + index + 1;
-        eprintln!("\n{}", header(number, jobs.len(), &todo[index..], &runs, &facts));
-        let status = stop.wait_for(Command::new(&trainer).args(plan.train_arguments(job)))?;
-        if stop.requested() || status.code() == Some(130) {
-            return Ok(interrupted());
-        }
-        let folder = job.folder.display();
-        if !status.success() {
-            bail!(
-                "the run of {} with seed {} failed ({status}): see its message above; {folder} has what it did, and the same \
-                 command goes on",
-                job.model,
-                job.seed
-            );
-        }
-        let run = Run::read(&job.folder)?;
-        if !run.is_finished() {
-            bail!(
-                "the trainer ended without an error, but the run in {folder} has no result: give the same command again"
-            );
-        }
-        runs.push(run);
+    let runs = train(&plan, &trainer, &jobs, existing, &facts, &stop, &mut display)?;
+    drop(display);
+    match runs {
+        Some(runs) => conclude(&plan, &runs, &facts),
+        None => Ok(interrupted()),
     }
-    conclude(&plan, &runs, &facts)
-}
-
-/// Which run, of how many, and how long it and those after it will take, where the finished ones tell.
-fn header(
-    number: usize,
-    of: usize,
-    todo: &[(&Job, f64)],
-    finished: &[Run],
-    facts: &[NetworkFacts],
-) -> String {
-    let job = todo[0].0;
-    let rest: Option<f64> =
-        todo.iter().map(|(job, done)| Some((estimate(&job.model, finished, facts)? - done).max(0.0))).sum();
-    let rest = rest.map_or(String::new(), |seconds| {
-        format!(" (about {} to the end of the last run)", duration(seconds))
-    });
-    format!("run {number} of {of}: {}, seed {}{rest}", job.model, job.seed)
-}
-
-/// Seconds that an unfinished run has behind it.
-fn seconds_done(run: &Run) -> f64 {
-    run.progress.as_ref().map_or(0.0, |progress| progress.seconds)
 }
 
 /// Reads the images once before anything is trained; where no folder is named, that downloads them if need be.
-fn look_at_data(stop: &Stop, trainer: &Path, data_dir: Option<&Path>) -> anyhow::Result<End> {
+fn look_at_data(stop: &Stop, trainer: &Path, data_dir: Option<&Path>, quiet: bool) -> anyhow::Result<End> {
     let mut command = Command::new(trainer);
     command.args(["data", "stats"]);
     if let Some(folder) = data_dir {
         command.arg("--data-dir").arg(folder);
     }
     // What it prints on stdout is progress here, where the result is the study's.
-    command.stdout(io::stderr());
+    let mut said = None;
+    if quiet {
+        let file = tempfile::tempfile().context("a temporary file cannot be made")?;
+        command.stdout(Stdio::null()).stderr(file.try_clone().context("a temporary file cannot be used")?);
+        said = Some(file);
+    } else {
+        command.stdout(io::stderr());
+    }
     let status = stop.wait_for(&mut command)?;
     if stop.requested() || status.code() == Some(130) {
         return Ok(interrupted());
     }
     if !status.success() {
+        if let Some(mut file) = said {
+            eprint!("{}", tail(&mut file));
+        }
         bail!(
             "there is no CIFAR-10 to train on: give the folder that holds it by --data-dir DIR, or run `cargo xtask reproduce \
              --quick`, which needs no data"
@@ -202,7 +223,7 @@ fn interrupted() -> End {
 }
 
 fn conclude(plan: &Plan, runs: &[Run], facts: &[NetworkFacts]) -> anyhow::Result<End> {
-    let study = Study::new(runs, facts)?;
+    let study = if plan.ablation { Study::ablation(runs, facts)? } else { Study::new(runs, facts)? };
     study.write(&plan.out)?;
     let files = ["study.md", "study.json"].map(|file| plan.out.join(file).display().to_string());
     let text = format!("\n{}\n{}\n\n{} and {}\n", study.to_table(), study.headline(), files[0], files[1]);
@@ -213,6 +234,7 @@ fn conclude(plan: &Plan, runs: &[Run], facts: &[NetworkFacts]) -> anyhow::Result
 /// A quick study cannot be compared; what it can show is that counts and ratios are as published.
 fn end_of(quick: bool, study: &Study) -> End {
     match &study.verdict {
+        Verdict::NotJudged => End::Good,
         _ if quick => {
             if study.counts_as_published {
                 End::Good

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -62,10 +62,11 @@ pub(crate) fn built(command: &mut Command, name: &str) -> anyhow::Result<PathBuf
     program.with_context(|| format!("cargo built no program of the name `{name}`: is that package a binary?"))
 }
 
-/// What `trainer summary --json` says of the networks.
-pub(crate) fn summary(trainer: &Path) -> anyhow::Result<Vec<NetworkFacts>> {
+/// What `trainer summary --json` says of the study's networks, or of a family.
+pub(crate) fn summary(trainer: &Path, family: Option<&str>) -> anyhow::Result<Vec<NetworkFacts>> {
     let output = Command::new(trainer)
         .args(["summary", "--json"])
+        .args(family.map(|family| format!("--family={family}")))
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("{} cannot be started", trainer.display()))?;
@@ -76,18 +77,20 @@ pub(crate) fn summary(trainer: &Path) -> anyhow::Result<Vec<NetworkFacts>> {
         .context("the output of `trainer summary --json` cannot be understood")
 }
 
-/// Requests to stop. The first Ctrl-C is the child's, which gets it from the terminal as we do and leaves a checkpoint: until
-/// it is gone we wait.
+/// Requests to stop.
 #[derive(Debug)]
 pub(crate) struct Stop {
     interrupted: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
+    /// Signals that were taken notice of.
+    taken: AtomicUsize,
 }
 
 impl Stop {
     /// From now on a signal does not end this process.
     pub(crate) fn watch() -> anyhow::Result<Self> {
-        let stop = Self { interrupted: Arc::default(), terminated: Arc::default() };
+        let stop =
+            Self { interrupted: Arc::default(), terminated: Arc::default(), taken: AtomicUsize::default() };
         for (signal, flag) in [(SIGINT, &stop.interrupted), (SIGTERM, &stop.terminated)] {
             signal_hook::flag::register(signal, Arc::clone(flag)).context("signals cannot be watched")?;
         }
@@ -96,10 +99,18 @@ impl Stop {
 
     /// Whether there was a signal.
     pub(crate) fn requested(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed) || self.terminated.load(Ordering::Relaxed)
+        self.signals() > 0
     }
 
-    /// Runs a program that shares our terminal to its end.
+    /// How many signals there were; two between two calls count as one.
+    pub(crate) fn signals(&self) -> usize {
+        let new = [&self.interrupted, &self.terminated].map(|flag| flag.swap(false, Ordering::Relaxed));
+        let new = usize::from(new.contains(&true));
+        self.taken.fetch_add(new, Ordering::Relaxed) + new
+    }
+
+    /// Runs a program that shares our terminal to its end. A Ctrl-C is the program's, which gets it from the terminal as we do:
+    /// until it is gone we wait.
     pub(crate) fn wait_for(&self, command: &mut Command) -> anyhow::Result<ExitStatus> {
         let name = command.get_program().to_owned();
         let failed = || format!("{} cannot be run", Path::new(&name).display());
@@ -116,7 +127,7 @@ impl Stop {
     }
 }
 
-/// A request to terminate is ours alone. The child does not know of it, and a run survives a kill at any moment.
+/// A request to terminate is ours alone, the child does not know of it.
 fn end(child: &mut Child) -> std::io::Result<ExitStatus> {
     child.kill()?;
     child.wait()

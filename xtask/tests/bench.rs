@@ -88,6 +88,87 @@ fn rounds_are_interleaved_recorded_and_shown() {
 }
 
 #[test]
+fn on_a_gpu_precisions_are_compared_and_pytorch_stays_for_all_rounds() {
+    let folder = folder();
+    fs::write(folder.path().join("train-exit"), "0").expect("a file");
+    let options = ["--device", "cuda", "--phases", "train", "--rounds", "2", "--precisions", "tf32,bf16"];
+    let (code, stdout, stderr) = measure(folder.path(), &options);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("round 2 of 2: nin, train, pytorch-graph, bf16: 2.000 ms"), "{stderr}");
+    let cells = |line: usize| -> Vec<&str> {
+        stdout.lines().nth(line).expect("a row").split('|').map(str::trim).collect()
+    };
+    let first = [
+        "`nin`",
+        "training",
+        "tf32",
+        "1.00",
+        "1.00, 1.00",
+        "126000",
+        "10.0",
+        "1.50",
+        "0.500",
+        "50 %",
+        "2.00x",
+        "10.0x",
+    ];
+    assert_eq!(cells(2)[1..13], first, "{stdout}");
+    assert_eq!(cells(3)[3..5], ["bf16", "1.00"], "{stdout}");
+    assert!(
+        stdout.contains("groups of 50 steps") && stdout.contains("images that each program draws anew"),
+        "{stdout}"
+    );
+
+    let calls = fs::read_to_string(folder.path().join("calls")).expect("calls");
+    let count = |part: &str| calls.lines().filter(|call| call.contains(part)).count();
+    assert_eq!(count("torch_peer.py --device cuda --settings graph --serve"), 1, "one process: {calls}");
+    assert_eq!(count("torch_peer.py --device cuda --settings notebook --serve"), 1, "{calls}");
+    // Two precisions of ours and of the graph, one of the notebook, in two rounds.
+    assert_eq!((count("bench --engine cuda --device cuda"), count("asked")), (4, 6), "{calls}");
+    let question = "asked [\"--json\",\"--model\",\"nin\",\"--phase\",\"train\",\"--batch\",\"126\",\"--threads\",\"2\",\
+                    \"--warmup\",\"10\",\"--steps\",\"20\",\"--precision\",\"bf16\"]";
+    assert_eq!(count(question), 2, "{calls}");
+    assert_eq!(
+        count("train --quiet --model nin --device cuda --engine cuda --precision tf32 --epochs 10"),
+        1,
+        "{calls}"
+    );
+
+    let record = record(folder.path());
+    assert!(record["card"]["name"].is_string(), "{record}");
+    let rows = record["rows"].as_array().expect("rows");
+    let turns: Vec<(&str, Option<&str>)> = rows[..5]
+        .iter()
+        .map(|row| (row["contender"].as_str().expect("a name"), row["precision"].as_str()))
+        .collect();
+    let expected = [
+        ("pointwise", Some("tf32")),
+        ("pytorch-graph", Some("tf32")),
+        ("pytorch-notebook", None),
+        ("pointwise", Some("bf16")),
+        ("pytorch-graph", Some("bf16")),
+    ];
+    assert_eq!(turns, expected);
+    let studies = record["studies"].as_array().expect("studies");
+    assert_eq!((studies.len(), &studies[0]["synthetic"]), (2, &Value::Bool(true)));
+    let (code, table, _) = bench(folder.path(), &["--table", "out.json"]);
+    assert_eq!((code, table.trim()), (0, stdout.trim()));
+
+    // A server that ends, and a study that fails, cost their rows.
+    fs::write(folder.path().join("fail"), "pytorch-graph").expect("a file");
+    fs::write(folder.path().join("train-exit"), "1").expect("a file");
+    let options = ["--device", "cuda", "--phases", "train", "--rounds", "1", "--precisions", "f32"];
+    let (code, stdout, stderr) = measure(folder.path(), &options);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr.contains("pytorch-graph failed on nin, train, f32: it ended before it answered"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("a study in f32 failed on nin: see the trainer's message above"), "{stderr}");
+    assert!(stdout.contains("Processes that failed: 2."), "{stdout}");
+}
+
+#[test]
 fn a_peer_that_fails_costs_its_rows_and_the_exit_code() {
     let folder = folder();
     fs::write(folder.path().join("fail"), "pytorch").expect("a file");
@@ -112,7 +193,7 @@ fn what_is_wrong_is_said_in_a_sentence() {
     let folder = folder();
     fs::write(folder.path().join("no-torch"), "").expect("a file");
     fs::write(folder.path().join("bad.json"), "{}").expect("a file");
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 17] = [
         (&["--only", "jax"], 2, "`jax` is not a contender: choose from pointwise, pytorch"),
         (&["--only", "burn,burn"], 2, "burn is given twice"),
         (&["--rounds", "0"], 2, "0 is not in 1"),
@@ -123,6 +204,19 @@ fn what_is_wrong_is_said_in_a_sentence() {
         (&["--build-peers", "--table"], 2, "cannot be used with"),
         (&["--table", "no.json"], 1, "no.json cannot be read"),
         (&["--update-readme", "bad.json"], 1, "bad.json is not a record of a benchmark: missing field"),
+        (&["--device", "gpu"], 2, "invalid value 'gpu'"),
+        (&["--precisions", "f16"], 2, "`f16` is not a precision: choose from f32, tf32, bf16"),
+        (&["--precisions", "f32"], 1, "--precisions is for a GPU: add --device cuda"),
+        (
+            &["--device", "cuda", "--only", "burn"],
+            1,
+            "burn cannot be timed on --device cuda: choose from pointwise",
+        ),
+        (
+            &["--device", "cuda", "--table"],
+            1,
+            "there is no such record in data/benchmarks: `cargo xtask bench --device cuda`",
+        ),
         (&["--trainer", "no"], 1, "no is not a file: give the path of a built trainer"),
         (
             &["--trainer", FAKE, "--python", FAKE],

@@ -4,6 +4,11 @@
 #   runs/          finished run folders, copied by `train`
 #   calls          a line for each call, written here
 #   data-exit, train-exit   exit codes, where they are not 0
+#   together       `train` waits until so many trainers have started
+#   hang           `train` goes on until it is interrupted
+#   stubborn       `train` is not to be interrupted
+#   fails          the name of a run that fails; the others end some time after it
+#   threads        a line for each start and end of a run with its threads, written here
 echo "$*" >>"$FAKE/calls"
 case "$1" in
 summary) cat "$FAKE/summary.json" ;;
@@ -16,10 +21,30 @@ train)
         [ "$1" = --run-dir ] && folder=$2
         shift
     done
+    name=$(basename "$folder")
     if [ -e "$FAKE/train-exit" ]; then
         exit "$(cat "$FAKE/train-exit")"
     fi
+    trap 'echo "$name" >>"$FAKE/stopped"; exit 130' INT
+    [ -e "$FAKE/stubborn" ] && trap '' INT
+    echo "+${RAYON_NUM_THREADS:-none}" >>"$FAKE/threads"
+    while [ -e "$FAKE/together" ] && [ "$(grep -c + "$FAKE/threads")" -lt "$(cat "$FAKE/together")" ]; do
+        sleep 0.05
+    done
+    while [ -e "$FAKE/hang" ]; do
+        sleep 0.05
+    done
+    if [ "$(cat "$FAKE/fails" 2>/dev/null)" = "$name" ]; then
+        echo "error: the loss of step 7 is not finite" >&2
+        touch "$FAKE/failed"
+        exit 1
+    fi
+    while [ -e "$FAKE/fails" ] && [ ! -e "$FAKE/failed" ]; do
+        sleep 0.05
+    done
+    [ -e "$FAKE/failed" ] && sleep 0.5
     mkdir -p "$folder"
-    cp -R "$FAKE/runs/$(basename "$folder")/." "$folder"
+    cp -R "$FAKE/runs/$name/." "$folder"
+    echo "-${RAYON_NUM_THREADS:-none}" >>"$FAKE/threads"
     ;;
 esac

@@ -5,7 +5,9 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use pointwise_report::Published;
@@ -53,26 +55,37 @@ impl Fake {
 
     /// With three seeds, so that there is a spread; unless the options say otherwise.
     fn run(&self, options: &[&str]) -> Output {
-        let _ = fs::remove_file(self.path("calls"));
+        self.command(options).output().expect("xtask runs")
+    }
+
+    fn command(&self, options: &[&str]) -> Command {
+        for file in ["calls", "threads"] {
+            let _ = fs::remove_file(self.path(file));
+        }
         let seeds: &[&str] = if options.contains(&"--seeds") || options.contains(&"--quick") {
             &[]
         } else {
             &["--seeds", "42,43,44"]
         };
-        Command::new(env!("CARGO_BIN_EXE_xtask"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command
             .args(["reproduce", "--trainer", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-trainer.sh")])
             .args(seeds)
             .args(options)
             .env("FAKE", self.0.path())
-            .current_dir(self.0.path())
-            .output()
-            .expect("xtask runs")
+            .env_remove("RAYON_NUM_THREADS")
+            .current_dir(self.0.path());
+        command
+    }
+
+    /// The lines of a file that the stand-in writes.
+    fn lines(&self, name: &str) -> Vec<String> {
+        fs::read_to_string(self.path(name)).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
     /// The calls of the trainer in the newest run.
     fn calls(&self) -> Vec<String> {
-        let calls = fs::read_to_string(self.path("calls")).unwrap_or_default();
-        calls.lines().map(str::to_owned).collect()
+        self.lines("calls")
     }
 }
 
@@ -102,7 +115,7 @@ fn a_study_is_trained_once_and_judged() {
     let calls = fake.calls();
     assert_eq!((calls.len(), calls[0].as_str(), calls[1].as_str()), (11, "summary --json", "data stats"));
     assert_eq!(
-        calls[10], "train --resume --model nin --seed 44 --run-dir study/runs/nin-seed44 --epochs 10",
+        calls[10], "train --resume --model nin --seed 44 --run-dir study/runs/nin-seed44 --epochs 10 --quiet",
         "one process a run"
     );
     assert!(stderr.contains("run 1 of 9: alexnet_plain, seed 42\n"), "nothing is known at first: {stderr}");
@@ -111,10 +124,21 @@ fn a_study_is_trained_once_and_judged() {
         "{stderr}"
     );
     assert!(
+        stderr.contains("nin, seed 44: finished, epoch 10/10, accuracy 74.77 %, took 1 min 00 s\n"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains('\u{1b}'), "no bars and colours in a pipe: {stderr}");
+    assert!(
         stderr.contains("looked at the data") && !stdout.contains("looked at the data"),
         "stdout is for the result"
     );
+    assert_eq!(fake.lines("threads")[0], "+none", "the trainer's own");
     let first = fs::read(fake.path("study/study.json")).unwrap();
+
+    // Quiet: the result only.
+    let (code, quiet, stderr) = seen(fake.run(&["--quiet", "--out", "quiet"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(quiet.replace("quiet/", "study/"), stdout);
 
     // Again: nothing is trained, and the report is the same.
     let (code, _, stderr) = seen(fake.run(&[]));
@@ -178,7 +202,7 @@ fn a_quick_study_needs_no_data_and_checks_the_counts() {
     assert_eq!(
         fake.calls()[1],
         "train --resume --model alexnet_plain --seed 42 --run-dir study-quick/runs/alexnet_plain-seed42 --epochs 5 \
-         --data synthetic --limit-train 2016 --limit-test 504"
+         --data synthetic --limit-train 2016 --limit-test 504 --quiet"
     );
 
     let other = Fake::new(|run| {
@@ -226,9 +250,136 @@ fn a_failure_and_an_interruption_of_the_trainer_are_passed_on() {
 }
 
 #[test]
+fn runs_at_once_share_the_threads_and_come_to_the_same() {
+    let fake = Fake::new(|_| {});
+    let (code, ..) = seen(fake.run(&["--threads", "4"]));
+    assert_eq!((code, fake.calls()[2].contains(" --threads 4 ")), (0, true));
+    fake.put("together", "3");
+    let (code, _, stderr) = seen(fake.run(&["--jobs", "3", "--threads", "4", "--out", "other"]));
+    assert_eq!(code, 0, "{stderr}");
+    assert!(fake.calls()[2..].iter().all(|call| !call.contains("--threads")), "not into the configuration");
+    assert_eq!(most(&fake.lines("threads")), (3, 4), "three at once, on all four threads");
+    for file in ["study.json", "study.md"] {
+        let [one, three] = ["study", "other"].map(|out| fs::read(fake.path(out).join(file)).unwrap());
+        assert!(one == three, "{file} differs");
+    }
+
+    // No more runs than threads.
+    fake.put("together", "2");
+    let (code, _, stderr) =
+        seen(fake.run(&["--jobs", "3", "--threads", "2", "--out", "third", "--models", "nin"]));
+    assert!(stderr.contains("2 runs at once instead of 3: there are 2 computing threads\n"), "{stderr}");
+    assert_eq!((code, most(&fake.lines("threads"))), (4, (2, 2)), "{stderr}");
+}
+
+/// Most runs and most threads at once, from the starts and ends of runs.
+fn most(lines: &[String]) -> (i32, i32) {
+    let (mut runs, mut threads, mut most) = (0, 0, (0, 0));
+    for line in lines {
+        let change: i32 = line.parse().expect("signed threads");
+        (runs, threads) = (runs + change.signum(), threads + change);
+        most = (most.0.max(runs), most.1.max(threads));
+    }
+    assert_eq!((runs, threads), (0, 0), "every run has ended");
+    most
+}
+
+#[test]
+fn a_signal_stops_all_runs_and_a_second_one_at_once() {
+    let fake = Fake::new(|_| {});
+    fake.put("hang", "");
+    for stubborn in [false, true] {
+        if stubborn {
+            fake.put("stubborn", "");
+            fs::remove_file(fake.path("stopped")).expect("written by the first round");
+        }
+        let mut child = fake
+            .command(&["--jobs", "2", "--threads", "2"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("xtask runs");
+        // The stand-in is ready for a signal before it says that it has started.
+        while fake.lines("threads").len() < 2 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let signal = if stubborn { "-TERM" } else { "-INT" };
+        let send = |child: &Child| Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(send(&child).expect("kill runs").success());
+        while stubborn && child.try_wait().expect("a child").is_none() {
+            thread::sleep(Duration::from_millis(100));
+            let _ = send(&child);
+        }
+        let (code, _, stderr) = seen(child.wait_with_output().expect("xtask ends"));
+        assert_eq!(code, 130, "{stderr}");
+        assert!(stderr.contains("stopping all runs after the step in hand"), "{stderr}");
+        assert!(stderr.contains("interrupted: the same command goes on"), "{stderr}");
+        let mut stopped = fake.lines("stopped");
+        stopped.sort();
+        let asked: &[&str] = if stubborn { &[] } else { &["alexnet_plain-seed42", "alexnet_plain-seed43"] };
+        assert_eq!(stopped, asked);
+        assert_eq!(fake.calls().len(), 4, "no run is started after the signal");
+    }
+}
+
+#[test]
+fn a_failed_run_names_itself_and_those_beside_it_are_finished() {
+    let fake = Fake::new(|_| {});
+    fake.put("together", "2");
+    fake.put("fails", "alexnet_plain-seed42");
+    let (code, _, stderr) = seen(fake.run(&["--jobs", "2", "--threads", "2"]));
+    assert_eq!(code, 1, "{stderr}");
+    assert!(
+        stderr
+            .contains("alexnet_plain with seed 42 failed (exit status: 1): the loss of step 7 is not finite"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("1 of 9 runs are finished, 7 were not started"), "{stderr}");
+    assert!(fake.path("study/runs/alexnet_plain-seed43/result.json").exists());
+    assert_eq!(fake.calls().len(), 4);
+    assert!(!fake.path("study/study.md").exists());
+}
+
+#[test]
+fn an_ablation_has_a_table_and_no_verdict() {
+    let fake = Fake::new(|_| {});
+    fake.put(
+        "summary.json",
+        r#"[{"model":"nin","parameters":1485386,"macs":172456448},{"model":"nin-r2","parameters":1037962,"macs":122665472}]"#,
+    );
+    for seed in 42..=44 {
+        let mut run = testing::run("nin", seed, 60.0);
+        (run.config.model, run.environment.parameters) = ("nin-r2".into(), 1_037_962);
+        write(&fake.path(&format!("runs/nin-r2-seed{seed}")), &run);
+    }
+    let (code, stdout, stderr) = seen(fake.run(&["--ablation", "pointwise"]));
+    assert_eq!((code, fake.calls()[0].as_str()), (0, "summary --json --family=pointwise"), "{stderr}");
+    assert_eq!(fake_runs(&fake.path("study-ablation")), 6);
+    assert!(stdout.contains("\nnin-r2       3     74.27 ± 0.50  0.7516 ± 0.0050   1,037,962"), "{stdout}");
+    assert!(stdout.contains("2 networks beside each other, 6 runs; there is no verdict.\n"), "{stdout}");
+    assert!(
+        fs::read_to_string(fake.path("study-ablation/study.md")).unwrap().contains("## Accuracy and cost")
+    );
+
+    // A part of the family; and what is none of it.
+    let part = ["--ablation", "pointwise", "--models", "nin-r2", "--out", "part"];
+    let (code, stdout, _) = seen(fake.run(&part));
+    assert!(code == 0 && stdout.contains("1 networks beside each other, 3 runs"), "{stdout}");
+    let (code, _, stderr) = seen(fake.run(&["--ablation", "pointwise", "--models", "vgg"]));
+    assert!(
+        code == 1 && stderr.contains("does not know the network vgg here: choose from nin, nin-r2"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn wrong_usage_is_told_from_failure() {
     let fake = Fake::new(|_| {});
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 12] = [
+        &["--models", "nin-r2"],
+        &["--jobs", "0"],
+        &["--ablation", "depth"],
+        &["--models", "nin,nin"],
         &["--models", "vgg"],
         &["--seeds", ""],
         &["--seeds", "42,42"],

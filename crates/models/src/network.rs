@@ -1,5 +1,6 @@
 //! Networks as data, and what follows from the description alone.
 
+use crate::pointwise::Pointwise;
 use std::fmt;
 
 /// Added to the variance of a BatchNorm before the square root (PyTorch's default).
@@ -91,8 +92,11 @@ pub struct Network {
 /// Why a description is not a network.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NetworkError {
-    /// No network of the study has this name.
-    #[error("there is no model `{0}`; the models are alexnet_plain, alexnet and nin")]
+    /// No network has this name.
+    #[error(
+        "there is no model `{0}`; the models are alexnet_plain, alexnet, nin and the variations of nin, from nin-r2 to \
+         nin-nopad-relu-r4"
+    )]
     UnknownName(String),
     /// A layer cannot take what the layer before it gives.
     #[error("layer {path} ({layer}) of `{network}` cannot take an input of shape {input:?}")]
@@ -216,7 +220,7 @@ impl Network {
     /// The dropout probability of the study's `alexnet_plain`.
     pub const DROPOUT: f64 = 0.5;
 
-    /// The study's network of that name; `dropout` is used where the network has dropout.
+    /// The network of that name, of the study or a variation of `nin`; `dropout` is used where the network has dropout.
     ///
     /// # Errors
     /// [`NetworkError::UnknownName`]; [`NetworkError::Probability`] unless `0 <= dropout < 1`.
@@ -224,8 +228,10 @@ impl Network {
         let network = match name {
             "alexnet_plain" => Self::alexnet_plain(dropout),
             "alexnet" => Self::alexnet(),
-            "nin" => Self::nin(),
-            _ => return Err(NetworkError::UnknownName(name.to_owned())),
+            _ => match Pointwise::ALL.iter().find(|member| member.name == name) {
+                Some(member) => member.network(),
+                None => return Err(NetworkError::UnknownName(name.to_owned())),
+            },
         };
         network.layers()?;
         Ok(network)
@@ -268,30 +274,7 @@ impl Network {
     /// Its pointwise convolutions pad by one, so that maps grow around them. That is the published network.
     #[must_use]
     pub fn nin() -> Self {
-        let mut features = Vec::new();
-        for (in_channels, out_channels, kernel, ends_block) in [
-            (3, 64, 3, true),
-            (64, 128, 3, false),
-            (128, 128, 1, false),
-            (128, 192, 1, true),
-            (192, 256, 3, false),
-            (256, 256, 1, false),
-            (256, 384, 1, true),
-            (384, 256, 1, false),
-            (256, 256, 3, false),
-            (256, 256, 1, true),
-        ] {
-            features.push(Layer::Conv2d { in_channels, out_channels, kernel, padding: 1 });
-            features.push(Layer::BatchNorm2d { channels: out_channels });
-            if ends_block {
-                features.extend([Layer::Relu, Layer::MaxPool2d]);
-            }
-        }
-        Self {
-            name: "nin".to_owned(),
-            input: [3, 32, 32],
-            sections: vec![section("features", features), section("head", pointwise_head())],
-        }
+        Pointwise::NIN.network()
     }
 
     /// The layers with their places and shapes, checked against each other.
@@ -441,7 +424,7 @@ impl Network {
     }
 }
 
-fn section(name: &str, layers: Vec<Layer>) -> Section {
+pub(crate) fn section(name: &str, layers: Vec<Layer>) -> Section {
     Section { name: name.to_owned(), flatten_input: false, layers }
 }
 
@@ -468,7 +451,7 @@ fn alexnet_features() -> Vec<Layer> {
 }
 
 /// Classes by a pointwise convolution and a global average: `(256, H, W)` to `(10)`.
-fn pointwise_head() -> Vec<Layer> {
+pub(crate) fn pointwise_head() -> Vec<Layer> {
     vec![
         Layer::Conv2d { in_channels: 256, out_channels: 10, kernel: 1, padding: 0 },
         Layer::GlobalAvgPool,

@@ -5,11 +5,11 @@ use pointwise_runs::{Run, RunConfig};
 use crate::{Error, NetworkFacts, Published, Result, number::thousands};
 
 /// Refuses runs that are not observations of one study: other data, other configurations, the same seed twice.
-pub(crate) fn check_one_study(runs: &[&Run], facts: &[NetworkFacts], published: &Published) -> Result<()> {
+pub(crate) fn check_one_study(runs: &[&Run], facts: &[NetworkFacts], names: &[&str]) -> Result<()> {
     let first = *runs.first().ok_or(Error::NoRuns)?;
     for (index, &run) in runs.iter().enumerate() {
         let model = &run.config.model;
-        if !published.networks.iter().any(|network| network.name == *model) {
+        if !names.contains(&model.as_str()) {
             return Err(Error::UnknownNetwork { path: run.path.clone(), model: model.clone() });
         }
         let expected = facts.iter().find(|facts| facts.model == *model).map(|facts| facts.parameters);

@@ -1,7 +1,7 @@
 //! A study as text: `study.md`, and the table for a terminal.
 
 use crate::{
-    Claim, Comparison, Figure, NetworkReport, Sample, SpreadSource, Study, Unit,
+    Claim, Comparison, Figure, NetworkReport, Sample, SpreadSource, Study, Unit, Verdict,
     number::{decimals, duration, percent, signed, thousands},
     statistics::{CURVE_TAIL, SEEDS_FOR_SPREAD},
     table::{
@@ -42,6 +42,9 @@ const NONE: &str = "-";
 impl Study {
     /// The study as Markdown.
     pub fn to_markdown(&self) -> String {
+        if self.verdict == Verdict::NotJudged {
+            return self.ablation_markdown();
+        }
         let mut text = format!("# The study beside its published figures\n\n**{}**\n\n", self.headline());
         text += &self.data_paragraph();
         text += "\n## Parameters\n\n";
@@ -63,6 +66,9 @@ impl Study {
 
     /// Counts and final figures, one line a network and aligned with spaces: for a terminal.
     pub fn to_table(&self) -> String {
+        if self.verdict == Verdict::NotJudged {
+            return self.ablation_table().plain();
+        }
         let mut table = Table::new([
             ("network", Left),
             ("parameters", Right),
@@ -80,13 +86,13 @@ impl Study {
             // Beside accuracies of made-up images the published ones would mislead.
             let theirs = |figure: &Option<Figure>, measure: Measure| {
                 let published =
-                    figure.as_ref().filter(|_| !self.data.synthetic).map(|figure| figure.published);
+                    figure.as_ref().filter(|_| !self.data.synthetic).and_then(|figure| figure.published);
                 published.map_or(NONE.into(), |published| measure.show(published))
             };
             table.row([
                 network.name.clone(),
                 count(network.parameters),
-                thousands(network.published_parameters),
+                count(network.published_parameters),
                 network.seeds.len().to_string(),
                 ours(&network.accuracy, ACCURACY),
                 theirs(&network.accuracy, ACCURACY),
@@ -97,6 +103,48 @@ impl Study {
         table.plain()
     }
 
+    /// A family of networks beside each other.
+    fn ablation_markdown(&self) -> String {
+        let mut text = format!("# Networks beside each other\n\n**{}**\n\n", self.headline());
+        text += &self.data_paragraph();
+        text += "\n## Accuracy and cost\n\n";
+        text += &self.ablation_table().markdown();
+        text += "\nAccuracy and loss are on the test set after the last epoch: the mean over the seeds ± standard deviation. MACs: \
+                 multiply-accumulates of one forward pass of one image. Seconds: training and evaluation of one epoch, mean over \
+                 the runs; where they ran is told below.\n\n## Epoch by epoch\n\n";
+        text += &self.curves_section();
+        text += "\n## Runs\n\n";
+        text += &self.runs_table().markdown();
+        text
+    }
+
+    fn ablation_table(&self) -> Table {
+        let mut table = Table::new([
+            ("network", Left),
+            ("seeds", Right),
+            ("test accuracy %", Right),
+            ("test loss", Right),
+            ("parameters", Right),
+            ("MACs per image", Right),
+            ("seconds per epoch", Right),
+        ]);
+        for network in &self.networks {
+            let ours = |figure: &Option<Figure>, measure: Measure| {
+                figure.as_ref().map_or(NONE.into(), |figure| measure.sample(&figure.ours))
+            };
+            table.row([
+                network.name.clone(),
+                network.seeds.len().to_string(),
+                ours(&network.accuracy, ACCURACY),
+                ours(&network.loss, LOSS),
+                count(network.parameters),
+                count(network.macs),
+                network.seconds_per_epoch.map_or(NONE.into(), |seconds| decimals(seconds, 1)),
+            ]);
+        }
+        table
+    }
+
     fn data_paragraph(&self) -> String {
         let data = &self.data;
         let held_out = match data.validation_images {
@@ -104,10 +152,16 @@ impl Study {
             images => format!(", {} held out", thousands(images.into())),
         };
         let warning = if data.synthetic {
-            "\n\nThe images are **synthetic**: made up, easy, and not CIFAR-10. What this study can show is that the networks are \
-             the published ones and that the whole path from images to report works."
+            let shown = match self.verdict {
+                Verdict::NotJudged => "",
+                _ => "the networks are the published ones and that ",
+            };
+            format!(
+                "\n\nThe images are **synthetic**: made up, easy, and not CIFAR-10. What this study can show is that {shown}the \
+                 whole path from images to report works."
+            )
         } else {
-            ""
+            String::new()
         };
         format!(
             "Data: {}; {} training images{held_out}, {} test images (fingerprint `{}`).{warning}\n",
@@ -130,7 +184,7 @@ impl Study {
             table.row([
                 network.name.clone(),
                 count(network.parameters),
-                thousands(network.published_parameters),
+                count(network.published_parameters),
                 equal.into(),
             ]);
         }
@@ -288,6 +342,8 @@ impl Study {
         }
         text + if self.data.synthetic {
             "Means over the seeds, on synthetic images.\n"
+        } else if self.verdict == Verdict::NotJudged {
+            "Means over the seeds; beside those of the study's networks the published figures (pub.).\n"
         } else {
             "Means over the seeds beside the published figures (pub.).\n"
         }
@@ -396,8 +452,10 @@ fn finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Table {
             network.name.clone(),
             seeds,
             measure.sample(&figure.ours),
-            measure.show(figure.published),
-            signed((figure.ours.mean - figure.published) * measure.scale, measure.places),
+            figure.published.map_or(NONE.into(), |published| measure.show(published)),
+            figure.published.map_or(NONE.into(), |published| {
+                signed((figure.ours.mean - published) * measure.scale, measure.places)
+            }),
         ];
         match &figure.comparison {
             Some(comparison) => {

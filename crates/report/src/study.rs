@@ -12,7 +12,7 @@ use crate::{
 /// What the trainer says of a network: an entry of `trainer summary --json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct NetworkFacts {
-    /// `alexnet_plain`, `alexnet` or `nin`.
+    /// Its name.
     pub model: String,
     /// Trainable parameters.
     pub parameters: u64,
@@ -29,11 +29,11 @@ pub struct Study {
     pub counts_as_published: bool,
     /// The images behind the accuracies.
     pub data: Data,
-    /// In the published order; a network without runs has its counts only.
+    /// In the published order, or the family's; a network without runs has its counts only.
     pub networks: Vec<NetworkReport>,
-    /// The numbers in the published conclusion.
+    /// The numbers in the published conclusion; none of an ablation.
     pub claims: Vec<Claim>,
-    /// By network in the published order, then by seed.
+    /// By network in the same order, then by seed.
     pub runs: Vec<RunSummary>,
 }
 
@@ -53,6 +53,8 @@ pub enum Verdict {
         /// What is missing or other.
         reason: String,
     },
+    /// An ablation: a family of networks beside each other, which nobody has published figures of as a whole.
+    NotJudged,
 }
 
 /// The images that all runs of a study share.
@@ -75,12 +77,12 @@ pub struct Data {
 /// A network's part of a study.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct NetworkReport {
-    /// `alexnet_plain`, `alexnet` or `nin`.
+    /// Its name.
     pub name: String,
     /// Trainable parameters of ours, where the trainer knows the network.
     pub parameters: Option<u64>,
-    /// Trainable parameters as published.
-    pub published_parameters: u64,
+    /// Trainable parameters as published, of a network of the study.
+    pub published_parameters: Option<u64>,
     /// Multiply-accumulate operations of one forward pass of one image.
     pub macs: Option<u64>,
     /// Of the complete runs, ascending. The samples below have one value for each.
@@ -102,9 +104,9 @@ pub struct NetworkReport {
 pub struct Figure {
     /// Ours.
     pub ours: Sample,
-    /// The published one.
-    pub published: f64,
-    /// The judgement; `None` where the runs are not of the published experiment.
+    /// The published one, of a network of the study.
+    pub published: Option<f64>,
+    /// The judgement; `None` where the runs are not of the published experiment, and in an ablation.
     pub comparison: Option<Comparison>,
 }
 
@@ -172,30 +174,51 @@ pub struct RunSummary {
 }
 
 impl Study {
-    /// Puts runs together. Runs that are under way or were cut short are listed but not counted.
+    /// Puts runs of the published networks together and judges them. Runs that are under way or were cut short are listed but not
+    /// counted.
     ///
     /// # Errors
     /// If the runs are not observations of one study: see [`Error`](crate::Error).
     pub fn new(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
         let published = Published::load()?;
-        let rank = |run: &Run| published.networks.iter().position(|network| network.name == run.config.model);
-        let mut runs: Vec<&Run> = runs.iter().collect();
-        runs.sort_by_key(|run| (rank(run), run.config.seed));
-        check_one_study(&runs, facts, &published)?;
-        let first = runs[0];
+        let names: Vec<&str> = published.networks.iter().map(|network| network.name.as_str()).collect();
+        let mut study = Self::beside_each_other(runs, facts, &names, &published, true)?;
+        let runs = sorted(runs, &names);
+        study.verdict = verdict(&runs, &study.networks, deviations(runs[0], &published));
+        study.claims = claims(&study.networks, &published, study.data.synthetic);
+        Ok(study)
+    }
 
-        let deviations = deviations(first, &published);
-        let networks: Vec<_> = published
-            .networks
+    /// Puts runs of any networks together, beside each other and without a verdict. The networks are those of `facts`, in that
+    /// order.
+    ///
+    /// # Errors
+    /// As [`Study::new`].
+    pub fn ablation(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
+        let names: Vec<&str> = facts.iter().map(|facts| facts.model.as_str()).collect();
+        Self::beside_each_other(runs, facts, &names, &Published::load()?, false)
+    }
+
+    /// Without verdict and claims; `judged` says whether figures are to be held against published ones.
+    fn beside_each_other(
+        runs: &[Run],
+        facts: &[NetworkFacts],
+        names: &[&str],
+        published: &Published,
+        judged: bool,
+    ) -> Result<Self> {
+        let runs = sorted(runs, names);
+        check_one_study(&runs, facts, names)?;
+        let first = runs[0];
+        let comparable = judged && deviations(first, published).is_empty();
+        let networks: Vec<_> = names
             .iter()
-            .map(|network| {
-                let of_network: Vec<&Run> = runs
-                    .iter()
-                    .copied()
-                    .filter(|run| run.config.model == network.name && is_complete(run))
-                    .collect();
-                let facts = facts.iter().find(|facts| facts.model == network.name);
-                report_network(network, facts, &of_network, deviations.is_empty())
+            .map(|&name| {
+                let of_network: Vec<&Run> =
+                    runs.iter().copied().filter(|run| run.config.model == name && is_complete(run)).collect();
+                let facts = facts.iter().find(|facts| facts.model == name);
+                let published = published.networks.iter().find(|network| network.name == name);
+                report_network(name, published, facts, &of_network, comparable)
             })
             .collect();
         let environment = &first.environment;
@@ -208,9 +231,9 @@ impl Study {
             test_images: environment.test_images,
         };
         Ok(Self {
-            verdict: verdict(&runs, &networks, deviations),
+            verdict: Verdict::NotJudged,
             counts_as_published: networks.iter().all(NetworkReport::counts_as_published),
-            claims: claims(&networks, &published, data.synthetic),
+            claims: Vec::new(),
             networks,
             data,
             runs: runs.into_iter().map(summarise).collect(),
@@ -224,6 +247,17 @@ impl Study {
         } else {
             "the parameter counts are not all as published"
         };
+        if self.verdict == Verdict::NotJudged {
+            let (networks, runs) = (self.networks.len(), self.runs.len());
+            let warning = if self.data.synthetic {
+                " on synthetic images, which say nothing about CIFAR-10"
+            } else {
+                ""
+            };
+            return format!(
+                "{networks} networks beside each other, {runs} runs{warning}; there is no verdict."
+            );
+        }
         // Whatever else keeps such a study from being compared does not matter beside this.
         if self.data.synthetic {
             let counts = counts.replacen("the", "The", 1);
@@ -243,6 +277,7 @@ impl Study {
             ),
             Verdict::Different { reason } => format!("Different: {reason}."),
             Verdict::NotComparable { reason } => format!("Not comparable: {reason}; {counts}."),
+            Verdict::NotJudged => String::new(),
         }
     }
 
@@ -272,17 +307,26 @@ impl Study {
 }
 
 impl NetworkReport {
-    /// Whether our count is the published one.
+    /// Whether our count is the published one, where there is one.
     pub fn counts_as_published(&self) -> bool {
-        self.parameters == Some(self.published_parameters)
+        self.published_parameters.is_none_or(|published| self.parameters == Some(published))
     }
 }
 
 /// The published figures have four decimals (accuracies as fractions).
 const ROUNDING: f64 = 0.000_05;
 
+/// In the order of the names, then by seed; runs of other networks first.
+fn sorted<'a>(runs: &'a [Run], names: &[&str]) -> Vec<&'a Run> {
+    let rank = |run: &Run| names.iter().position(|name| *name == run.config.model);
+    let mut runs: Vec<&Run> = runs.iter().collect();
+    runs.sort_by_key(|run| (rank(run), run.config.seed));
+    runs
+}
+
 fn report_network(
-    published: &PublishedNetwork,
+    name: &str,
+    published: Option<&PublishedNetwork>,
     facts: Option<&NetworkFacts>,
     runs: &[&Run],
     comparable: bool,
@@ -290,15 +334,20 @@ fn report_network(
     let results: Vec<&RunResult> = runs.iter().filter_map(|run| run.result.as_ref()).collect();
     let sample =
         |value: fn(&RunResult) -> f64| Sample::new(results.iter().map(|result| value(result)).collect());
-    let figure = |value, published, curve: Vec<f64>| {
+    let figure = |value, published: Option<f64>, curve: Vec<f64>| {
         sample(value).map(|ours| Figure {
-            comparison: if comparable { Comparison::new(&ours, published, ROUNDING, &curve) } else { None },
+            comparison: published
+                .filter(|_| comparable)
+                .and_then(|published| Comparison::new(&ours, published, ROUNDING, &curve)),
             ours,
             published,
         })
     };
-    let test_accs = published.epochs.iter().map(|epoch| epoch.test_acc / 100.0).collect();
-    let test_losses = published.epochs.iter().map(|epoch| epoch.test_loss).collect();
+    let epochs = || published.into_iter().flat_map(|network| &network.epochs);
+    let test_accs = epochs().map(|epoch| epoch.test_acc / 100.0).collect();
+    let test_losses = epochs().map(|epoch| epoch.test_loss).collect();
+    let (final_acc, final_loss) =
+        (published.map(|network| network.final_acc / 100.0), published.map(|network| network.final_loss));
     let gaps = runs.iter().filter_map(|run| {
         let result = run.result.as_ref()?;
         // Without held-out images the accuracy that chose the epoch is its test accuracy.
@@ -308,15 +357,15 @@ fn report_network(
     let per_epoch =
         |result: &RunResult| (result.train_seconds + result.eval_seconds) / f64::from(result.epochs);
     NetworkReport {
-        name: published.name.clone(),
+        name: name.into(),
         parameters: facts
             .map(|facts| facts.parameters)
             .or(runs.first().map(|run| run.environment.parameters)),
-        published_parameters: published.parameters,
+        published_parameters: published.map(|network| network.parameters),
         macs: facts.map(|facts| facts.macs).or(runs.first().map(|run| run.environment.macs_per_image)),
         seeds: runs.iter().map(|run| run.config.seed).collect(),
-        accuracy: figure(|result| result.final_acc, published.final_acc / 100.0, test_accs),
-        loss: figure(|result| result.final_loss, published.final_loss, test_losses),
+        accuracy: figure(|result| result.final_acc, final_acc, test_accs),
+        loss: figure(|result| result.final_loss, final_loss, test_losses),
         selection_gap: Sample::new(gaps.collect()),
         seconds_per_epoch: sample(per_epoch).map(|sample| sample.mean),
         curve: curve(runs),
@@ -360,14 +409,14 @@ fn verdict(runs: &[&Run], networks: &[NetworkReport], deviations: Vec<String>) -
         if not_comparable.is_empty() && !(judged(&network.accuracy) && judged(&network.loss)) {
             not_comparable.push(format!("{} has no usable final figures", network.name));
         }
-        if let Some(parameters) = network.parameters
-            && !network.counts_as_published()
+        if let (Some(parameters), Some(published)) = (network.parameters, network.published_parameters)
+            && parameters != published
         {
             different.push(format!(
                 "{} has {} parameters, not the published {}",
                 network.name,
                 thousands(parameters),
-                thousands(network.published_parameters)
+                thousands(published)
             ));
         }
         let mut judge = |what: &str, figure: &Option<Figure>, show: fn(f64) -> String| {
@@ -376,7 +425,7 @@ fn verdict(runs: &[&Run], networks: &[NetworkReport], deviations: Vec<String>) -
                 Some(comparison) if !comparison.within => different.push(format!(
                     "the published {what} of {} ({}) lies outside of our 95 % interval ({} to {})",
                     network.name,
-                    show(figure.published),
+                    figure.published.map_or("-".into(), show),
                     show(comparison.low),
                     show(comparison.high)
                 )),

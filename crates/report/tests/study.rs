@@ -314,6 +314,47 @@ fn the_report_is_written_and_reads_back() {
 }
 
 #[test]
+fn networks_that_nobody_published_stand_beside_each_other_without_a_verdict() {
+    let relabelled = change(runs(0.1), |run| {
+        if run.config.model == "alexnet_plain" {
+            run.config.model = "nin-r2".into();
+            run.environment.parameters = 1_037_962;
+        }
+    });
+    let facts: Vec<NetworkFacts> =
+        [("nin-r2", 1_037_962), ("nin", 1_485_386), ("alexnet", 2_256_458), ("nin-r4", 7)]
+            .map(|(model, parameters)| NetworkFacts { model: model.into(), parameters, macs: 122_665_472 })
+            .into();
+    let study = Study::ablation(&relabelled, &facts).unwrap();
+    assert_eq!(study.verdict, Verdict::NotJudged);
+    assert_eq!(study.headline(), "4 networks beside each other, 9 runs; there is no verdict.");
+    let names: Vec<&str> = study.networks.iter().map(|network| network.name.as_str()).collect();
+    assert_eq!(names, ["nin-r2", "nin", "alexnet", "nin-r4"], "in the order of the facts");
+    let [r2, nin] = [0, 1].map(|index: usize| study.networks[index].accuracy.as_ref().unwrap());
+    assert_eq!((r2.published, nin.published), (None, Some(74.27 / 100.0)));
+    assert!(r2.comparison.is_none() && nin.comparison.is_none() && study.claims.is_empty());
+    assert_eq!((study.networks[0].published_parameters, study.networks[3].seeds.len()), (None, 0));
+
+    let folder = tempfile::tempdir().unwrap();
+    study.write(folder.path()).unwrap();
+    let json = std::fs::read_to_string(folder.path().join("study.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Study>(&json).unwrap(), study);
+    let text = study.to_markdown();
+    // The runs have the accuracies of alexnet_plain, moved.
+    let row = "| nin-r2  |     3 |    78.68 ± 0.50 | 0.6434 ± 0.0050 |  1,037,962 |    122,665,472 |              60.0 |";
+    assert!(text.contains(row) && text.contains("### nin-r2"), "{text}");
+    for absent in ["95 %", "Reproduced", "published within", "claim"] {
+        assert!(!text.contains(absent), "{absent} in\n{text}");
+    }
+    assert!(study.to_table().contains("nin-r2   "), "{}", study.to_table());
+
+    let error = Study::new(&relabelled, &facts).unwrap_err();
+    assert!(matches!(error, Error::UnknownNetwork { .. }), "{error}");
+    let error = Study::ablation(&relabelled, &facts[1..]).unwrap_err();
+    assert!(matches!(error, Error::UnknownNetwork { .. }), "{error}");
+}
+
+#[test]
 fn held_out_images_are_reported_as_such() {
     let runs = change(runs(0.0), |run| {
         run.config.val_split = 5000;

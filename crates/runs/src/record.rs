@@ -79,6 +79,13 @@ pub struct Progress {
     pub updated: String,
 }
 
+impl Progress {
+    /// Seconds to the last step at the pace so far; `None` before the first step.
+    pub fn seconds_left(&self) -> Option<f64> {
+        (self.step > 0).then(|| self.seconds / self.step as f64 * self.steps.saturating_sub(self.step) as f64)
+    }
+}
+
 /// What a run is doing. A killed run stays `running`: look at `updated` as well.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

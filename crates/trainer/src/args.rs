@@ -1,8 +1,9 @@
 //! The command line, as it is typed. What it means is decided in the commands' own modules.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::PossibleValue;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pointwise_engine::{DeviceChoice, EngineKind, Precision};
-use pointwise_models::Network;
+use pointwise_models::Pointwise;
 use std::path::PathBuf;
 
 /// Train, evaluate and summarise the networks of a CIFAR-10 study of pointwise convolutions.
@@ -11,6 +12,9 @@ use std::path::PathBuf;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Tell on stderr what is done and decided; -vv also of each checkpoint, -vvv of each step [default: RUST_LOG].
+    #[arg(long, short, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
 }
 
 const EXIT_CODES: &str =
@@ -51,7 +55,7 @@ pub(crate) struct TrainArgs {
     /// Take options from this TOML file, such as a run's config.toml: a key for each option; what is typed wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The network [required, but with --resume].
+    /// The network, also one that `summary --family pointwise` lists [required, but with --resume].
     #[arg(long, value_enum)]
     pub(crate) model: Option<Model>,
     /// Folder for the run [default: runs/MODEL-seedSEED].
@@ -198,6 +202,9 @@ pub(crate) struct SummaryArgs {
     /// One network only.
     #[arg(long, value_enum)]
     pub(crate) model: Option<Model>,
+    /// List the networks of a family instead, a line each.
+    #[arg(long, value_enum, conflicts_with = "model")]
+    pub(crate) family: Option<Family>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -286,20 +293,61 @@ pub(crate) struct Compute {
     pub(crate) threads: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Model {
-    /// Plain features, three linear layers: 6,979,146 parameters.
-    AlexnetPlain,
-    /// The same features, a pointwise convolution and a global average: 2,256,458 parameters.
-    Alexnet,
-    /// Pointwise convolutions between the 3x3 ones: 1,485,386 parameters.
-    Nin,
-}
+/// A network by its name: one of the study, or a variation of `nin`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Model(&'static str);
 
 impl Model {
+    /// The networks of the study.
+    pub(crate) const STUDY: [Self; 3] = [Self("alexnet_plain"), Self("alexnet"), Self("nin")];
+
+    const ALL: [Self; Self::STUDY.len() + Pointwise::ALL.len() - 1] = {
+        let mut all = [Self::STUDY[0]; Self::STUDY.len() + Pointwise::ALL.len() - 1];
+        let mut index = 0;
+        while index < all.len() {
+            // The first variation is `nin` itself, the last of the study.
+            all[index] = if index < 3 { Self::STUDY[index] } else { Self(Pointwise::ALL[index - 2].name) };
+            index += 1;
+        }
+        all
+    };
+
     pub(crate) fn name(self) -> &'static str {
-        Network::NAMES[self as usize]
+        self.0
+    }
+}
+
+impl ValueEnum for Model {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self.0 {
+            "alexnet_plain" => "Plain features, three linear layers: 6,979,146 parameters",
+            "alexnet" => {
+                "The same features, a pointwise convolution and a global average: 2,256,458 parameters"
+            }
+            "nin" => "Pointwise convolutions between the 3x3 ones: 1,485,386 parameters",
+            // `summary --family pointwise` lists them.
+            variation => return Some(PossibleValue::new(variation).hide(true)),
+        };
+        Some(PossibleValue::new(self.0).help(help))
+    }
+}
+
+/// Networks that belong together beside the study's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Family {
+    /// `alexnet`, `nin`, and variations of `nin`'s pointwise layers: padding, ReLU, reduction.
+    Pointwise,
+}
+
+impl Family {
+    pub(crate) fn models(self) -> Vec<Model> {
+        match self {
+            Self::Pointwise => Pointwise::family().map(Model).collect(),
+        }
     }
 }
 
@@ -385,6 +433,7 @@ fn number(text: &str, what: &str, is_good: impl Fn(f64) -> bool) -> Result<f64, 
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use pointwise_models::Network;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -398,6 +447,12 @@ mod tests {
             assert_eq!(value.get_name(), model.name());
             assert!(Network::by_name(model.name(), 0.5).is_ok());
         }
+        assert_eq!(Model::STUDY.map(Model::name), Network::NAMES);
+        let mut names: Vec<&str> = Model::ALL.iter().map(|model| model.name()).collect();
+        assert_eq!(names[2..5], ["nin", "nin-r2", "nin-r4"]);
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 14);
         for kind in DataKind::ALL {
             assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
         }

@@ -6,7 +6,7 @@ use crate::print;
 use anyhow::{Context, anyhow, bail};
 use etcetera::BaseStrategy;
 use pointwise_data::{
-    CLASS_NAMES, Dataset, Error, Source, default_addresses, fetch, load, statistics, verify,
+    CLASS_NAMES, Dataset, Error, Progress, Source, default_addresses, fetch, load, statistics, verify,
 };
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &DataArgs) -> anyhow::Result<()> {
             Ok(print("every file is whole and valid")?)
         }
         DataCommand::Stats(source) => {
-            let dataset = load_dataset(&Images::from_args(source), None, None)?;
+            let dataset = load_dataset(&Images::from_args(source), None, None, &display)?;
             Ok(print(&describe(&dataset)?)?)
         }
     }
@@ -79,6 +79,7 @@ pub(crate) fn load_dataset(
     images: &Images,
     limit_train: Option<u32>,
     limit_test: Option<u32>,
+    progress: &dyn Progress,
 ) -> anyhow::Result<Dataset> {
     let source = match (images.kind, &images.folder) {
         (DataKind::Cifar10, Some(folder)) => Source::Directory(folder.clone()),
@@ -90,7 +91,7 @@ pub(crate) fn load_dataset(
             test: limit_test.map_or(SYNTHETIC_TEST, |limit| limit as usize),
         },
     };
-    load(&source, &LoadingDisplay::default()).map_err(|error| match error {
+    load(&source, progress).map_err(|error| match error {
         Error::NotFound { .. } | Error::NoSuchPath { .. } => anyhow!(
             "{error}; name a folder that holds it with --data-dir, download it with `trainer data fetch`, or use --data synthetic"
         ),

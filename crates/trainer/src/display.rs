@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// Template of the bar of a run.
 const BAR: &str = "{prefix} {wide_bar} {pos}/{len} {msg}";
 
+/// Template of the bar of a download, or of reading files.
+const LOADING_BAR: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+
 /// Plain lines come at most this often.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
 
@@ -105,9 +108,12 @@ impl Drop for TrainingDisplay {
     }
 }
 
-/// Whether progress is shown in plain lines: pipes, files and CI.
+/// Whether progress is shown in plain lines: in pipes, files and CI, on a terminal that cannot move its cursor, and between the
+/// messages of `--verbose`.
 fn is_plain() -> bool {
-    !std::io::stderr().is_terminal()
+    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    let talkative = log::max_level() >= log::LevelFilter::Info;
+    !std::io::stderr().is_terminal() || dumb || talkative || std::env::var_os("CI").is_some()
 }
 
 /// A bar on stderr, or one that is never drawn.
@@ -154,10 +160,7 @@ impl WatchDisplay {
         let loss = run.steps().last().map(|step| step.loss);
         let best = run.epochs().last().map(|epoch| epoch.best_acc);
         let rate = progress.images_per_second;
-        let left = match progress.step {
-            0 => f64::INFINITY,
-            step => progress.seconds / step as f64 * progress.steps.saturating_sub(step) as f64,
-        };
+        let left = progress.seconds_left().unwrap_or(f64::INFINITY);
         let figures = figures(loss, None, best, rate, left);
         let (epoch, epochs, step, steps) = (progress.epoch, progress.epochs, progress.step, progress.steps);
         if !self.plain {
@@ -204,10 +207,9 @@ pub(crate) struct LoadingDisplay {
 
 impl Progress for LoadingDisplay {
     fn start(&self, what: &str, total: Option<u64>) {
-        let new = if std::io::stderr().is_terminal() {
+        let new = if !is_plain() {
             let bar = match total {
-                Some(total) => ProgressBar::new(total)
-                    .with_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left")),
+                Some(total) => ProgressBar::new(total).with_style(style(LOADING_BAR)),
                 None => ProgressBar::new_spinner(),
             };
             bar.set_message(what.to_owned());
@@ -258,6 +260,7 @@ fn style(template: &str) -> ProgressStyle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use indicatif::InMemoryTerm;
 
     /// The lines of the published run.
     #[test]
@@ -289,8 +292,37 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        for template in [BAR, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left"] {
+        for template in [BAR, LOADING_BAR] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+            // NO_COLOR asks for what there is anyway: a colour would follow a dot.
+            assert!(!template.contains('.'), "{template}");
         }
+    }
+
+    #[test]
+    fn a_terminal_shows_one_line_with_everything() {
+        let term = InMemoryTerm::new(5, 110);
+        let mut display = TrainingDisplay::new(10, Some(0.612), true);
+        display.plain = false;
+        display.bar.set_draw_target(ProgressDrawTarget::term_like_with_hz(Box::new(term.clone()), 255));
+        let at = StepProgress {
+            epoch: 3,
+            batch: 100,
+            batches: 397,
+            step: 894,
+            images: 126,
+            loss: Some(0.98765),
+            accuracy: Some(0.6543),
+        };
+        display.step(&at);
+        // Between records the last figures stay.
+        display.step(&StepProgress { batch: 101, step: 895, loss: None, accuracy: None, ..at });
+        display.bar.tick();
+        let seen = term.contents();
+        assert!(seen.starts_with("epoch 3/10 ") && seen.lines().count() == 1, "{seen}");
+        assert!(seen.contains(" 101/397 loss 0.9877, acc 65.4%, best 61.20%, "), "{seen}");
+        assert!(seen.contains(" images/s, ") && seen.ends_with(" left"), "{seen}");
+        drop(display);
+        assert_eq!(term.contents(), "", "nothing stays of it");
     }
 }

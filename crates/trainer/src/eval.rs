@@ -2,6 +2,7 @@
 
 use crate::args::{Compute, EvalArgs, Model, Split};
 use crate::data::{Images, load_dataset};
+use crate::display::LoadingDisplay;
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, create};
@@ -34,7 +35,8 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         Split::Test => (Some(1), args.limit),
         Split::Train => (args.limit, Some(1)),
     };
-    let dataset = load_dataset(&Images::from_args(&args.data), limit_train, limit_test)?;
+    let dataset =
+        load_dataset(&Images::from_args(&args.data), limit_train, limit_test, &LoadingDisplay::default())?;
     let (images, split) = match args.split {
         Split::Test => (dataset.test, "Test"),
         Split::Train => (dataset.train, "Train"),

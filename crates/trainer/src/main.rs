@@ -20,6 +20,7 @@ mod watch;
 use anyhow::Context;
 use args::{Cli, Command, Compute};
 use clap::{CommandFactory, Parser};
+use log::LevelFilter;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<End> {
+    start_log(cli.verbose);
     match cli.command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
@@ -65,6 +67,23 @@ fn run(cli: Cli) -> anyhow::Result<End> {
             Ok(End::Done)
         }
     }
+}
+
+/// What is told on stderr beside progress: of our own crates as much as `--verbose` asks for, else what `RUST_LOG` says.
+fn start_log(verbose: u8) {
+    let mut log = env_logger::Builder::new();
+    log.filter_level(LevelFilter::Warn);
+    let level = match verbose {
+        0 => None,
+        1 => Some(LevelFilter::Info),
+        2 => Some(LevelFilter::Debug),
+        _ => Some(LevelFilter::Trace),
+    };
+    match level {
+        Some(level) => log.filter_module("trainer", level).filter_module("pointwise", level),
+        None => log.parse_default_env(),
+    };
+    log.init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -2,10 +2,10 @@
 
 use crate::args::{Model, SummaryArgs};
 use crate::print;
-use clap::ValueEnum;
 use pointwise_engine::cpu::Cpu;
 use pointwise_engine::{EngineError, Settings};
 use pointwise_models::{Network, Row};
+use pointwise_report::{Align, Table};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -43,10 +43,17 @@ struct LayerSummary {
 }
 
 pub(crate) fn run(args: &SummaryArgs) -> anyhow::Result<()> {
-    let models = args.model.map_or_else(|| Model::value_variants().to_vec(), |model| vec![model]);
+    let models = match (args.family, args.model) {
+        (Some(family), _) => family.models(),
+        (None, Some(model)) => vec![model],
+        (None, None) => Model::STUDY.to_vec(),
+    };
     let summaries = models.into_iter().map(summarise).collect::<Result<Vec<_>, _>>()?;
     if args.json {
         return Ok(print(&serde_json::to_string_pretty(&summaries)?)?);
+    }
+    if args.family.is_some() {
+        return Ok(print(list(&summaries).trim_end())?);
     }
     let tables: Vec<String> = summaries.iter().map(table).collect();
     Ok(print(&tables.join("\n\n"))?)
@@ -77,6 +84,17 @@ fn summarise(model: Model) -> Result<ModelSummary, EngineError> {
             total: memory.total(),
         },
     })
+}
+
+/// A line for each network.
+fn list(summaries: &[ModelSummary]) -> String {
+    let right = ["parameters", "MACs", "memory MiB"].map(|title| (title, Align::Right));
+    let mut table = Table::new([("network", Align::Left)].into_iter().chain(right));
+    for ModelSummary { model, parameters, macs, memory, .. } in summaries {
+        let memory = memory.total.div_ceil(1 << 20);
+        table.row([(*model).to_owned(), grouped(*parameters), grouped(*macs), grouped(memory)]);
+    }
+    table.plain()
 }
 
 fn table(summary: &ModelSummary) -> String {
@@ -123,6 +141,7 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Family;
 
     #[test]
     fn digits_are_grouped() {
@@ -133,9 +152,7 @@ mod tests {
 
     #[test]
     fn the_tables_show_the_published_totals() {
-        for (model, total) in
-            [(Model::AlexnetPlain, "6,979,146"), (Model::Alexnet, "2,256,458"), (Model::Nin, "1,485,386")]
-        {
+        for (model, total) in Model::STUDY.into_iter().zip(["6,979,146", "2,256,458", "1,485,386"]) {
             let text = table(&summarise(model).unwrap());
             let mut last = text.lines().rev();
             let memory = last.next().unwrap();
@@ -143,5 +160,13 @@ mod tests {
             let last = last.next().unwrap();
             assert!(last.starts_with("total") && last.contains(total), "{last}");
         }
+    }
+    #[test]
+    fn a_family_is_a_line_for_each_network() {
+        let summaries: Vec<_> =
+            Family::Pointwise.models().into_iter().map(|model| summarise(model).unwrap()).collect();
+        let text = list(&summaries);
+        assert_eq!(text.lines().count(), 14, "{text}");
+        assert!(text.contains("\nnin-nopad-relu-r4     814,250   58,009,600"), "{text}");
     }
 }

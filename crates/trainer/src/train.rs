@@ -2,12 +2,13 @@
 
 use crate::args::{Augment, DataKind, Model, TrainArgs};
 use crate::data::{DATA_SEED, Images, load_dataset, named_folder};
-use crate::display::{TrainingDisplay, final_line};
+use crate::display::{LoadingDisplay, TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::options::{self, sha256};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
+use pointwise_data::{NoProgress, Progress};
 use pointwise_engine::{Adam, DeviceChoice, EngineKind, Precision, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_runs::{Checkpoint, Run, RunConfig, RunFolder, holds_run};
@@ -67,8 +68,11 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         folder: config.data_dir.clone(),
         seed: config.data_seed,
     };
-    let dataset = load_dataset(&images, config.limit_train, config.limit_test)?;
+    let shown = LoadingDisplay::default();
+    let progress: &dyn Progress = if args.quiet { &NoProgress } else { &shown };
+    let dataset = load_dataset(&images, config.limit_train, config.limit_test, progress)?;
     let description = DataDescription::from(&dataset);
+    log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
     let splits = Splits::new(dataset, &config)?;
     let environment = describe(&network, &description, &splits)?;
 
@@ -82,6 +86,14 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         deterministic: config.deterministic,
     };
     let mut engine = create(kind, &network, &settings)?;
+    log::info!(
+        "engine {} on {} with {} threads: {}, {} parameters",
+        config.engine,
+        config.device,
+        environment.threads,
+        config.model,
+        environment.parameters
+    );
     if let Some(state) = &init {
         engine.load_state(state)?;
     }
@@ -100,6 +112,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         }
         None => run.insert(RunFolder::create(&folder, &config, &environment)?),
     };
+    log::info!("the run is in {}", folder.display());
     let outcome = {
         let mut display = TrainingDisplay::new(config.epochs, best, args.quiet);
         let job = Job { config: &config, splits: &splits, stop: &stop };

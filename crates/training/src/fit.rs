@@ -274,6 +274,7 @@ impl<'a> Session<'a> {
                     at.epoch - 1
                 )));
             }
+            log::info!("going on from step {}, batch {} of epoch {}", at.step, at.batch, at.epoch);
         }
         let resident = Resident {
             train: reside(engine, &job.splits.train)?,
@@ -355,6 +356,7 @@ impl<'a> Session<'a> {
             self.at.totals = self.engine.totals()?;
             self.save_last()?;
         }
+        log::trace!("step {step} done: batch {batch} of {} of epoch {epoch}", self.batches);
         let batches = self.batches;
         self.observer.step(&StepProgress { epoch, batch, batches, step, images, loss, accuracy });
         Ok(())
@@ -491,7 +493,9 @@ impl<'a> Session<'a> {
         state.moments = None;
         let path = self.run.checkpoint_path(Checkpoint::Best);
         let bytes = checkpoint::encode(&path, &state, &self.meta(None))?;
-        Ok(self.run.write_checkpoint(Checkpoint::Best, &bytes)?)
+        self.run.write_checkpoint(Checkpoint::Best, &bytes)?;
+        log::debug!("wrote {}: the best epoch so far is {}", path.display(), self.at.epoch);
+        Ok(())
     }
 
     fn save_last(&mut self) -> Result<(), TrainingError> {
@@ -501,6 +505,7 @@ impl<'a> Session<'a> {
         // Before the checkpoint: it tells how many seconds the checkpoint's steps took.
         self.show(State::Running)?;
         self.run.write_checkpoint(Checkpoint::Last, &bytes)?;
+        log::debug!("wrote {} after step {}", path.display(), self.at.step);
         self.clock.saved();
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Who is timed, and how each is asked.
 
 use std::{
+    cell::RefCell,
     env::consts::EXE_SUFFIX,
     ffi::OsString,
     fmt,
@@ -13,7 +14,10 @@ use anyhow::{Context, anyhow, bail};
 use cargo_metadata::MetadataCommand;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Row, Skipped};
+use super::{
+    record::{Row, Skipped},
+    server::Server,
+};
 use crate::{
     list::{List, list},
     trainer::{built, cargo, workspace_manifest},
@@ -27,6 +31,65 @@ const INSTALL_TORCH: &str = "python3 -m venv target/torch && target/torch/bin/pi
 
 /// What builds the Rust peers.
 const BUILD_PEERS: &str = "cargo xtask bench --build-peers";
+
+/// Where a step is computed.
+#[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Device {
+    /// The processor.
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+}
+
+impl Device {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+/// Arithmetic of the products in a step on a GPU; everything is added up and stored as the contender does.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Precision {
+    F32,
+    Tf32,
+    Bf16,
+}
+
+impl Precision {
+    pub(crate) const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for List<Precision> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        list(text, |part| {
+            Precision::ALL
+                .into_iter()
+                .find(|precision| precision.name() == part)
+                .ok_or_else(|| format!("`{part}` is not a precision: choose from f32, tf32, bf16"))
+        })
+    }
+}
 
 /// A program that is timed. The names are those of `--only` and of records.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,11 +105,52 @@ pub(crate) enum Contender {
     Candle,
     /// burn on the fastest of its CPU backends.
     Burn,
+    /// PyTorch with its best settings on a GPU, a step as one CUDA graph.
+    PytorchGraph,
+    /// The same graph, of what torch.compile makes.
+    PytorchCompile,
+    /// The notebook as it is written, on a GPU.
+    PytorchNotebook,
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Pointwise, Self::Pytorch, Self::PytorchChannelsLast, Self::Candle, Self::Burn];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Pointwise,
+        Self::Pytorch,
+        Self::PytorchChannelsLast,
+        Self::Candle,
+        Self::Burn,
+        Self::PytorchGraph,
+        Self::PytorchCompile,
+        Self::PytorchNotebook,
+    ];
+
+    /// Those that can be timed on a device, ours first.
+    pub(crate) fn on(device: Device) -> &'static [Self] {
+        match device {
+            Device::Cpu => {
+                &[Self::Pointwise, Self::Pytorch, Self::PytorchChannelsLast, Self::Candle, Self::Burn]
+            }
+            Device::Cuda => {
+                &[Self::Pointwise, Self::PytorchGraph, Self::PytorchCompile, Self::PytorchNotebook]
+            }
+        }
+    }
+
+    /// Those that are timed where none are named: torch.compile at max-autotune takes minutes to begin.
+    pub(crate) fn usual(device: Device) -> Vec<Self> {
+        Self::on(device).iter().copied().filter(|contender| *contender != Self::PytorchCompile).collect()
+    }
+
+    /// What it is asked for of the asked precisions: none where it has a precision of its own.
+    pub(crate) fn precisions(self, asked: &[Precision]) -> Vec<Option<Precision>> {
+        match self {
+            Self::Pointwise | Self::PytorchGraph | Self::PytorchCompile if !asked.is_empty() => {
+                asked.iter().copied().map(Some).collect()
+            }
+            _ => vec![None],
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -55,6 +159,9 @@ impl Contender {
             Self::PytorchChannelsLast => "pytorch-channels-last",
             Self::Candle => "candle",
             Self::Burn => "burn",
+            Self::PytorchGraph => "pytorch-graph",
+            Self::PytorchCompile => "pytorch-compile",
+            Self::PytorchNotebook => "pytorch-notebook",
         }
     }
 
@@ -63,15 +170,20 @@ impl Contender {
         match self {
             Self::Pytorch => "PyTorch",
             Self::PytorchChannelsLast => "PyTorch channels_last",
+            Self::PytorchGraph => "PyTorch, CUDA graph",
+            Self::PytorchCompile => "PyTorch, compiled",
+            Self::PytorchNotebook => "the notebook",
             other => other.name(),
         }
     }
 
-    /// Warm-up steps and timed steps of one process. candle takes seconds a step: two a round are what can be waited for.
-    pub(crate) fn steps(self, asked: u32) -> (u32, u32) {
-        match self {
-            Self::Candle => (1, 1),
-            _ => (2, asked),
+    /// Warm-up steps and timed steps of one round; on a GPU groups of steps, of which more come first, because a card that was idle
+    /// takes a while to its clock. candle takes seconds a step: two a round are what can be waited for.
+    pub(crate) fn steps(self, asked: u32, device: Device) -> (u32, u32) {
+        match (self, device) {
+            (Self::Candle, _) => (1, 1),
+            (_, Device::Cpu) => (2, asked),
+            (_, Device::Cuda) => (10, asked),
         }
     }
 }
@@ -144,8 +256,11 @@ impl FromStr for List<Phase> {
 /// What a contender is asked to time.
 #[derive(Clone, Debug)]
 pub(crate) struct Question<'a> {
+    pub(crate) device: Device,
     pub(crate) model: &'a str,
     pub(crate) phase: Phase,
+    /// On a GPU, of contenders that let themselves be told.
+    pub(crate) precision: Option<Precision>,
     pub(crate) batch: u32,
     pub(crate) threads: u32,
     /// Timed steps of a contender that is not slow.
@@ -153,45 +268,89 @@ pub(crate) struct Question<'a> {
 }
 
 /// A contender that is there.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Entrant {
     pub(crate) contender: Contender,
     program: PathBuf,
     /// What comes before the options that all contenders understand.
     arguments: Vec<OsString>,
+    /// How it is asked.
+    way: Way,
+}
+
+/// How a contender is asked.
+#[derive(Debug)]
+enum Way {
+    /// A process for each question.
+    Process,
+    /// One process for all questions, which it remembers: PyTorch takes ten seconds to load and to choose its kernels on a GPU,
+    /// for milliseconds to be timed.
+    Server(RefCell<Option<Server>>),
 }
 
 impl Entrant {
-    /// Runs a process of its own and gives what it measured.
+    /// Asks and gives what was measured.
     ///
     /// # Errors
     /// If it fails, or answers something else than it was asked. The outermost message can be published; causes may hold paths.
     pub(crate) fn measure(&self, question: &Question<'_>) -> anyhow::Result<Row> {
-        let Question { model, phase, batch, threads, steps } = question;
-        let (warmup, steps) = self.contender.steps(*steps);
+        let Question { model, phase, precision, threads, .. } = question;
+        let of = precision.map_or(String::new(), |precision| format!(", {precision}"));
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).args(["--json", "--model", model, "--phase", phase.name()]);
-        for (option, value) in
-            [("--batch", *batch), ("--threads", *threads), ("--warmup", warmup), ("--steps", steps)]
-        {
-            command.arg(option).arg(value.to_string());
-        }
+        command.args(&self.arguments);
         // Libraries below the contenders ask these.
         for variable in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"] {
             command.env(variable, threads.to_string());
         }
-        let output = command.output().with_context(|| format!("{} cannot be started", self.contender))?;
+        let answer = match &self.way {
+            Way::Process => self.answer_of_a_process(command, question),
+            Way::Server(server) => {
+                let mut server = server.borrow_mut();
+                let answer = match server.as_mut() {
+                    Some(server) => server.ask(&self.options(question)),
+                    None => Server::start(&mut command)
+                        .and_then(|started| server.insert(started).ask(&self.options(question))),
+                };
+                if answer.is_err() {
+                    // The next question begins with a new one.
+                    *server = None;
+                }
+                answer
+            }
+        };
+        let answer = answer.with_context(|| format!("{} failed on {model}, {phase}{of}", self.contender))?;
+        let mut row = Row::parse(&answer).with_context(|| {
+            format!("what {} printed for {model}, {phase}{of}, is not a row", self.contender)
+        })?;
+        row.check(self.contender, question)?;
+        row.settle(question);
+        Ok(row)
+    }
+
+    /// The options that every contender understands.
+    fn options(&self, question: &Question<'_>) -> Vec<String> {
+        let Question { device, model, phase, precision, batch, threads, steps } = question;
+        let (warmup, steps) = self.contender.steps(*steps, *device);
+        let mut options = ["--json", "--model", model, "--phase", phase.name()].map(String::from).to_vec();
+        for (option, value) in
+            [("--batch", *batch), ("--threads", *threads), ("--warmup", warmup), ("--steps", steps)]
+        {
+            options.extend([option.to_owned(), value.to_string()]);
+        }
+        options
+            .extend(precision.iter().flat_map(|precision| ["--precision".to_owned(), precision.to_string()]));
+        options
+    }
+
+    fn answer_of_a_process(&self, mut command: Command, question: &Question<'_>) -> anyhow::Result<Vec<u8>> {
+        let output = command.args(self.options(question)).output().context("it cannot be started")?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             let last = stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
             let last = last.strip_prefix("error: ").unwrap_or(last);
-            let cause = anyhow!("{last} ({})", output.status);
-            return Err(cause.context(format!("{} failed on {model}, {phase}", self.contender)));
+            return Err(anyhow!("{last} ({})", output.status));
         }
-        let row = Row::parse(&output.stdout)
-            .with_context(|| format!("what {} printed for {model}, {phase}, is not a row", self.contender))?;
-        row.check(self.contender, question)?;
-        Ok(row)
+        Ok(output.stdout)
     }
 }
 
@@ -204,6 +363,7 @@ pub(crate) struct Places {
     pub(crate) trainer: PathBuf,
     /// The trainer's engine.
     pub(crate) engine: String,
+    pub(crate) device: Device,
     /// A Python that was named.
     pub(crate) python: Option<PathBuf>,
 }
@@ -231,32 +391,47 @@ pub(crate) fn enter(
 
 /// A contender, or why it is not there.
 fn find(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant, String>> {
-    let (program, arguments): (PathBuf, Vec<OsString>) = match contender {
+    let process = |program: PathBuf, arguments: Vec<OsString>| {
+        Ok(Ok(Entrant { contender, program, arguments, way: Way::Process }))
+    };
+    let mut python_arguments: Vec<OsString> = vec![places.root.join("xtask/peers/torch_peer.py").into()];
+    let mut add = |arguments: &[&str]| python_arguments.extend(arguments.iter().map(OsString::from));
+    let settings = match contender {
         Contender::Pointwise => {
-            let arguments = ["bench", "--engine", &places.engine, "--device", "cpu"];
-            (places.trainer.clone(), arguments.map(OsString::from).into())
+            let arguments = ["bench", "--engine", &places.engine, "--device", places.device.name()];
+            return process(places.trainer.clone(), arguments.map(OsString::from).into());
         }
-        Contender::Pytorch | Contender::PytorchChannelsLast => match python(places)? {
-            Ok(python) => {
-                let format = match contender {
-                    Contender::Pytorch => "contiguous",
-                    _ => "channels_last",
-                };
-                let script = places.root.join("xtask/peers/torch_peer.py");
-                (python, vec![script.into(), "--memory-format".into(), format.into()])
-            }
-            Err(reason) => return Ok(Err(reason)),
-        },
         Contender::Candle | Contender::Burn => {
             let target = target()?;
             if !peer_program(contender, &target).is_file() {
                 return Ok(Err(format!("it is not built; `{BUILD_PEERS}` builds it")));
             }
             // Cargo does nothing where the program is up to date.
-            (build_peer(contender, &places.root, &target)?, Vec::new())
+            return process(build_peer(contender, &places.root, &target)?, Vec::new());
         }
+        Contender::Pytorch => {
+            add(&["--memory-format", "contiguous"]);
+            None
+        }
+        Contender::PytorchChannelsLast => {
+            add(&["--memory-format", "channels_last"]);
+            None
+        }
+        Contender::PytorchGraph => Some("graph"),
+        Contender::PytorchCompile => Some("compile"),
+        Contender::PytorchNotebook => Some("notebook"),
     };
-    Ok(Ok(Entrant { contender, program, arguments }))
+    let program = match python(places)? {
+        Ok(program) => program,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(Ok(match settings {
+        None => Entrant { contender, program, arguments: python_arguments, way: Way::Process },
+        Some(settings) => {
+            add(&["--device", places.device.name(), "--settings", settings, "--serve"]);
+            Entrant { contender, program, arguments: python_arguments, way: Way::Server(RefCell::default()) }
+        }
+    }))
 }
 
 /// A Python with PyTorch. A named one must have it.
@@ -341,9 +516,29 @@ mod tests {
             assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
             assert_eq!(phase.name().parse::<List<Phase>>().unwrap().0, [phase]);
         }
+        for precision in Precision::ALL {
+            assert_eq!(serde_json::to_value(precision).unwrap(), precision.name());
+            assert_eq!(precision.name().parse::<List<Precision>>().unwrap().0, [precision]);
+        }
         let error = "pointwise,jax".parse::<List<Contender>>().unwrap_err();
         assert!(error.starts_with("`jax` is not a contender: choose from pointwise, pytorch,"), "{error}");
         assert!("train,train".parse::<List<Phase>>().unwrap_err().contains("given twice"));
+    }
+
+    #[test]
+    fn precisions_are_asked_of_those_that_can_be_told() {
+        let both = [Some(Precision::F32), Some(Precision::Bf16)];
+        let asked = [Precision::F32, Precision::Bf16];
+        assert_eq!(Contender::Pointwise.precisions(&asked), both);
+        assert_eq!(Contender::PytorchNotebook.precisions(&asked), [None]);
+        // On the CPU nobody is asked.
+        assert_eq!(Contender::Pointwise.precisions(&[]), [None]);
+        assert!(!Contender::usual(Device::Cuda).contains(&Contender::PytorchCompile));
+        for contender in Contender::ALL {
+            let on = [Device::Cpu, Device::Cuda].map(|device| Contender::on(device).contains(&contender));
+            assert_eq!(on == [true, true], contender == Contender::Pointwise, "{contender}: {on:?}");
+            assert!(on != [false, false], "{contender}");
+        }
     }
 
     #[test]
@@ -353,6 +548,7 @@ mod tests {
             root: folder.path().into(),
             trainer: "trainer".into(),
             engine: "cpu".into(),
+            device: Device::Cpu,
             python: None,
         };
         let contenders = [Contender::Pointwise, Contender::Pytorch];

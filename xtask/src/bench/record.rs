@@ -1,6 +1,7 @@
-//! What was measured, as it is written to disk: `data/benchmarks/<date>-<processor>-<threads>threads.json`.
+//! What was measured, as it is written to disk: `data/benchmarks/<date>-<processor>-<threads>threads.json`, and for a GPU
+//! `data/benchmarks/<date>-<card>.json`.
 //!
-//! A record names the machine by its processor and nothing else: no paths, hosts or users.
+//! A record names the machine by its processor, its card and its driver and nothing else: no paths, hosts or users.
 
 use std::{
     fs,
@@ -11,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use pointwise_runs::replace_file;
 use serde::{Deserialize, Serialize};
 
-use super::contender::{Contender, Phase, Question};
+use super::contender::{Contender, Device, Phase, Precision, Question};
 
 /// Where records lie, in the workspace.
 pub(crate) const FOLDER: &str = "data/benchmarks";
@@ -28,6 +29,9 @@ pub(crate) struct Record {
     /// RFC 3339 UTC.
     pub(crate) started: String,
     pub(crate) processor: String,
+    /// The GPU, where the steps were taken on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) card: Option<Card>,
     /// Operating system and architecture.
     pub(crate) os: String,
     /// Logical processors.
@@ -46,6 +50,39 @@ pub(crate) struct Record {
     /// A sentence for each process that failed.
     pub(crate) failures: Vec<String>,
     pub(crate) rows: Vec<Entry>,
+    /// Whole studies of ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) studies: Vec<StudyTime>,
+}
+
+/// A GPU.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Card {
+    pub(crate) name: String,
+    /// Version of NVIDIA's driver; `None` where it is not told.
+    pub(crate) driver: Option<String>,
+}
+
+/// How long a whole study took, from the start of the first program to the end of the last.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct StudyTime {
+    /// From 1.
+    pub(crate) round: u32,
+    pub(crate) precision: Precision,
+    /// Passes over the training images, each with an evaluation behind it.
+    pub(crate) epochs: u32,
+    /// Whether the images were drawn on the spot, in every program.
+    pub(crate) synthetic: bool,
+    /// One program after the other.
+    pub(crate) networks: Vec<NetworkTime>,
+    pub(crate) seconds: f64,
+}
+
+/// A network's share of a study, start-up included.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct NetworkTime {
+    pub(crate) model: String,
+    pub(crate) seconds: f64,
 }
 
 /// A contender that was timed.
@@ -86,10 +123,16 @@ pub(crate) struct Row {
     pub(crate) version: Option<String>,
     pub(crate) model: String,
     pub(crate) phase: Phase,
+    /// On a GPU, of contenders that let themselves be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) precision: Option<Precision>,
     pub(crate) batch: u32,
     pub(crate) threads: u32,
-    /// Of each timed step.
+    /// Of each timed step; on a GPU, where the host works ahead, the mean of each group of them.
     pub(crate) seconds: Vec<f64>,
+    /// Steps in a group, where it is not 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<u32>,
     /// The largest resident set of the process; `None` where the system does not tell.
     pub(crate) peak_memory_bytes: Option<u64>,
     /// What else decides the figures.
@@ -100,8 +143,24 @@ pub(crate) struct Row {
     /// What the machine's arithmetic was measured to give at most with this many threads, 1e9 a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) peak_gflops: Option<f64>,
+    /// What a GPU's memory was measured to move, bytes read plus bytes written, 1e9 a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bandwidth_gb: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) floor: Option<Floor>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) layers: Option<Vec<LayerTime>>,
+}
+
+/// What a step cannot be faster than.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Floor {
+    /// Arithmetic of a step, 1e9 operations.
+    pub(crate) gflop: f64,
+    /// Bytes that a step has to move through the GPU's memory, 1e9.
+    pub(crate) gbytes: f64,
+    /// The longer of what these two take at the measured rates.
+    pub(crate) seconds: f64,
 }
 
 /// A part of a step.
@@ -141,11 +200,14 @@ impl Row {
     /// # Errors
     /// Naming what differs.
     pub(crate) fn check(&self, contender: Contender, question: &Question<'_>) -> anyhow::Result<()> {
-        let steps = contender.steps(question.steps).1 as usize;
+        let steps = contender.steps(question.steps, question.device).1 as usize;
+        let name = |precision: Option<Precision>| precision.map_or("none", Precision::name).to_owned();
         for (what, asked, answered) in [
             ("contender", contender.to_string(), self.contender.to_string()),
             ("model", question.model.to_owned(), self.model.clone()),
             ("phase", question.phase.to_string(), self.phase.to_string()),
+            // Where none was asked for, the contender has one of its own.
+            ("precision", name(question.precision), name(question.precision.and(self.precision))),
             ("batch", question.batch.to_string(), self.batch.to_string()),
             ("threads", question.threads.to_string(), self.threads.to_string()),
             ("steps", steps.to_string(), self.seconds.len().to_string()),
@@ -157,13 +219,26 @@ impl Row {
         }
         Ok(())
     }
+
+    /// Leaves out what says nothing in a record.
+    pub(crate) fn settle(&mut self, question: &Question<'_>) {
+        self.precision = question.precision;
+        self.group = self.group.filter(|group| *group != 1);
+    }
 }
 
 impl Record {
+    pub(crate) fn device(&self) -> Device {
+        if self.card.is_some() { Device::Cuda } else { Device::Cpu }
+    }
+
     /// The name of its file.
     pub(crate) fn file_name(&self) -> String {
         let date = self.started.split('T').next().unwrap_or_default();
-        format!("{date}-{}-{}threads.json", slug(&self.processor), self.threads)
+        match &self.card {
+            Some(card) => format!("{date}-{}.json", slug(&card.name)),
+            None => format!("{date}-{}-{}threads.json", slug(&self.processor), self.threads),
+        }
     }
 
     /// Reads a record.
@@ -197,21 +272,22 @@ impl Record {
     }
 }
 
-/// The record that was started last, of those in a folder.
+/// The record of a device that was started last, of those in a folder; `None` if there is none.
 ///
 /// # Errors
-/// If there is none, or one cannot be read.
-pub(crate) fn newest(folder: &Path) -> anyhow::Result<PathBuf> {
+/// If one cannot be read.
+pub(crate) fn newest(folder: &Path, device: Device) -> anyhow::Result<Option<PathBuf>> {
     let mut found: Option<(String, PathBuf)> = None;
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.with_context(|| format!("{} cannot be listed", folder.display()))?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
-            let candidate = (Record::read(&path)?.started, path);
-            found = found.max(Some(candidate));
+            let record = Record::read(&path)?;
+            if record.device() == device {
+                found = found.max(Some((record.started, path)));
+            }
         }
     }
-    let (_, path) = found.context("there is no record in data/benchmarks: `cargo xtask bench` makes one")?;
-    Ok(path)
+    Ok(found.map(|(_, path)| path))
 }
 
 /// Letters and digits, joined by hyphens: `amd-epyc-7b13`.
@@ -230,7 +306,15 @@ mod tests {
         "threads":2,"seconds":[1.5,1.25],"peak_memory_bytes":null,"detail":"eager"}"#;
 
     fn question() -> Question<'static> {
-        Question { model: "nin", phase: Phase::Train, batch: 126, threads: 2, steps: 2 }
+        Question {
+            device: Device::Cpu,
+            model: "nin",
+            phase: Phase::Train,
+            precision: None,
+            batch: 126,
+            threads: 2,
+            steps: 2,
+        }
     }
 
     #[test]
@@ -292,11 +376,32 @@ mod tests {
     }
 
     #[test]
+    fn a_precision_that_was_asked_for_must_be_answered() {
+        let asked = Question { precision: Some(Precision::Bf16), ..question() };
+        let contender = Contender::PytorchChannelsLast;
+        let line = |precision: &str| {
+            LINE.replace("\"batch\"", &format!("\"precision\":{precision},\"group\":1,\"batch\""))
+        };
+        for (answered, says) in [("\"tf32\"", "timed precision tf32"), ("null", "timed precision none")] {
+            let row = Row::parse(line(answered).as_bytes()).unwrap();
+            let error = row.check(contender, &asked).unwrap_err().to_string();
+            assert!(error.contains("precision bf16") && error.contains(says), "{error}");
+        }
+        let mut row = Row::parse(line("\"bf16\"").as_bytes()).unwrap();
+        row.check(contender, &asked).unwrap();
+        // Where it was not asked for, it does not stand in the record.
+        row.check(contender, &question()).unwrap();
+        row.settle(&question());
+        assert_eq!((row.precision, row.group), (None, None));
+    }
+
+    #[test]
     fn processors_make_file_names() {
         assert_eq!(slug("AMD EPYC"), "amd-epyc");
         assert_eq!(slug("Intel(R) Xeon(R) CPU @ 2.20GHz"), "intel-xeon-cpu-2-20ghz");
         let record = super::super::testing::record();
         assert_eq!(record.file_name(), "2026-01-31-some-cpu-2threads.json");
+        assert_eq!(super::super::testing::gpu_record().file_name(), "2026-02-28-some-gpu-80gb.json");
     }
 
     #[test]
@@ -311,8 +416,7 @@ mod tests {
     #[test]
     fn the_newest_record_is_the_one_started_last() {
         let folder = tempfile::tempdir().unwrap();
-        let error = newest(&folder.path().join("none")).unwrap_err().to_string();
-        assert!(error.contains("cargo xtask bench"), "{error}");
+        assert_eq!(newest(&folder.path().join("none"), Device::Cpu).unwrap(), None);
         let mut record = super::super::testing::record();
         for (name, started) in [
             ("2026-02-01-a-2threads.json", "2026-02-01T10:00:00Z"),
@@ -322,10 +426,16 @@ mod tests {
             record.write(&folder.path().join(name)).unwrap();
         }
         fs::write(folder.path().join("notes.md"), "").unwrap();
-        assert!(newest(folder.path()).unwrap().ends_with("2026-02-01-a-2threads.json"));
+        let of = |device| newest(folder.path(), device).unwrap();
+        assert!(of(Device::Cpu).unwrap().ends_with("2026-02-01-a-2threads.json"));
+        assert_eq!(of(Device::Cuda), None);
+        let gpu = super::super::testing::gpu_record();
+        gpu.write(&folder.path().join("gpu.json")).unwrap();
+        assert!(of(Device::Cuda).unwrap().ends_with("gpu.json"));
+        assert!(of(Device::Cpu).unwrap().ends_with("2026-02-01-a-2threads.json"));
 
         fs::write(folder.path().join("cut.json"), "{\"command\":").unwrap();
-        let error = newest(folder.path()).unwrap_err().to_string();
+        let error = newest(folder.path(), Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("cut.json is not a record of a benchmark: EOF"), "{error}");
         let error = Record::read(&folder.path().join("no.json")).unwrap_err().to_string();
         assert!(error.contains("no.json cannot be read"), "{error}");

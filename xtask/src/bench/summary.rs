@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::{
-    contender::{Contender, Phase},
-    record::{LayerTime, Record},
+    contender::{Contender, Phase, Precision},
+    record::{Entry, Floor, LayerTime, Record},
 };
 
-/// All contenders on one network and phase.
+/// All contenders on one network and phase, on a GPU in one precision.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Group {
     pub(crate) model: String,
     pub(crate) phase: Phase,
+    pub(crate) precision: Option<Precision>,
+    /// What ours cannot be faster than, where it told.
+    pub(crate) floor: Option<Floor>,
     /// In the record's order.
     pub(crate) figures: Vec<Figures>,
 }
@@ -47,53 +50,88 @@ pub(crate) struct LayerFigures {
     pub(crate) gflop: Option<f64>,
 }
 
+/// What a group is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key<'a> {
+    model: &'a str,
+    phase: Phase,
+    precision: Option<Precision>,
+}
+
+impl Key<'_> {
+    /// Whether a row belongs to the group. Who cannot be told a precision is compared with everybody's.
+    fn holds(&self, entry: &Entry) -> bool {
+        let row = &entry.row;
+        let same_step = row.model == self.model && row.phase == self.phase;
+        same_step && (row.precision.is_none() || row.precision == self.precision)
+    }
+}
+
 /// The figures of a record, network by network.
 pub(crate) fn groups(record: &Record) -> Vec<Group> {
-    let mut keys: Vec<(&str, Phase)> = Vec::new();
-    for entry in &record.rows {
-        let key = (entry.row.model.as_str(), entry.row.phase);
+    let mut keys: Vec<Key<'_>> = Vec::new();
+    for Entry { row, .. } in &record.rows {
+        let key = Key { model: &row.model, phase: row.phase, precision: row.precision };
         if !keys.contains(&key) {
             keys.push(key);
         }
     }
-    let group = |(model, phase): (&str, Phase)| {
-        let ours = rounds(record, model, phase, Contender::Pointwise);
+    let all = keys.clone();
+    let told = |key: &Key<'_>| {
+        all.iter()
+            .any(|other| (other.model, other.phase) == (key.model, key.phase) && other.precision.is_some())
+    };
+    keys.retain(|key| key.precision.is_some() || !told(key));
+    // In the first round's order, which with precisions is one of networks and phases only.
+    keys.sort_by_key(|key| {
+        let first = all.iter().position(|other| (other.model, other.phase) == (key.model, key.phase));
+        (first, key.precision)
+    });
+    let group = |key: Key<'_>| {
+        let ours = rounds(record, key, Contender::Pointwise);
         let figures = record.contenders.iter().filter_map(|entered| {
-            let theirs = rounds(record, model, phase, entered.contender);
-            figures(record, model, phase, entered.contender, &ours, &theirs)
+            let theirs = rounds(record, key, entered.contender);
+            figures(record, key, entered.contender, &ours, &theirs)
         });
-        Group { model: model.to_owned(), phase, figures: figures.collect() }
+        let Key { model, phase, precision } = key;
+        let floor = floor(record, key);
+        Group { model: model.to_owned(), phase, precision, floor, figures: figures.collect() }
     };
     keys.into_iter().map(group).collect()
 }
 
+/// The median of what the processes of a group told.
+fn floor(record: &Record, key: Key<'_>) -> Option<Floor> {
+    let told = || record.rows.iter().filter(|entry| key.holds(entry)).filter_map(|entry| entry.row.floor);
+    Some(Floor {
+        gflop: median(told().map(|floor| floor.gflop))?,
+        gbytes: median(told().map(|floor| floor.gbytes))?,
+        seconds: median(told().map(|floor| floor.seconds))?,
+    })
+}
+
 /// The median step of each round.
-fn rounds(record: &Record, model: &str, phase: Phase, contender: Contender) -> BTreeMap<u32, f64> {
-    let rows = record.rows.iter().filter(|entry| {
-        entry.row.contender == contender && entry.row.model == model && entry.row.phase == phase
-    });
+fn rounds(record: &Record, key: Key<'_>, contender: Contender) -> BTreeMap<u32, f64> {
+    let rows = record.rows.iter().filter(|entry| entry.row.contender == contender && key.holds(entry));
     rows.filter_map(|entry| Some((entry.round, median(entry.row.seconds.iter().copied())?))).collect()
 }
 
 fn figures(
     record: &Record,
-    model: &str,
-    phase: Phase,
+    key: Key<'_>,
     contender: Contender,
     ours: &BTreeMap<u32, f64>,
     theirs: &BTreeMap<u32, f64>,
 ) -> Option<Figures> {
     let seconds = median(theirs.values().copied())?;
-    let in_group =
-        || record.rows.iter().map(|entry| &entry.row).filter(|row| row.model == model && row.phase == phase);
-    let macs = record.rows.iter().filter(|entry| entry.row.model == model);
+    let in_group = || record.rows.iter().filter(|entry| key.holds(entry)).map(|entry| &entry.row);
+    let macs = record.rows.iter().filter(|entry| entry.row.model == key.model);
     let macs = macs.filter_map(|entry| entry.row.macs_per_image).next();
     let gflops = macs.map(|macs| {
-        let operations = 2.0 * macs as f64 * f64::from(record.batch) * phase.passes();
+        let operations = 2.0 * macs as f64 * f64::from(record.batch) * key.phase.passes();
         operations / seconds / 1e9
     });
-    // The machine has one peak; what disturbed a few of its measurements must not show in one line of a table.
-    let peak = median(record.rows.iter().filter_map(|entry| entry.row.peak_gflops));
+    let peak = peak_gflops(record, key.precision);
     Some(Figures {
         contender,
         seconds,
@@ -108,6 +146,18 @@ fn figures(
         gflops,
         share_of_peak: gflops.zip(peak).map(|(gflops, peak)| gflops / peak),
     })
+}
+
+/// What the machine's arithmetic gives at most. It is one figure for all steps: what disturbed a few of its measurements must not show
+/// in one line of a table.
+pub(crate) fn peak_gflops(record: &Record, precision: Option<Precision>) -> Option<f64> {
+    let rows = record.rows.iter().map(|entry| &entry.row).filter(|row| row.precision == precision);
+    median(rows.filter_map(|row| row.peak_gflops))
+}
+
+/// Bytes that a GPU's memory was measured to read and write, 1e9 a second.
+pub(crate) fn bandwidth_gb(record: &Record) -> Option<f64> {
+    median(record.rows.iter().filter_map(|entry| entry.row.bandwidth_gb))
 }
 
 /// The median of the quotients round by round: what slowed a round down slowed both.

@@ -1,4 +1,4 @@
-//! A record as Markdown, and the part of README.md that shows the newest one.
+//! A record as Markdown, and the parts of README.md that show the newest ones, of the CPU and of a GPU.
 
 use std::path::Path;
 
@@ -6,20 +6,28 @@ use anyhow::{Context, bail};
 use pointwise_report::{Align, Table};
 
 use super::{
-    contender::{Contender, Phase},
+    contender::{Contender, Device, Phase},
+    gpu,
     record::{FOLDER, Record},
     summary::{Figures, Group, groups, layers},
 };
 
-/// The lines of README.md that the part stands between.
-const START: &str = "<!-- benchmark -->";
-const END: &str = "<!-- /benchmark -->";
+/// The lines of README.md that a device's part stands between.
+fn markers(device: Device) -> [&'static str; 2] {
+    match device {
+        Device::Cpu => ["<!-- benchmark -->", "<!-- /benchmark -->"],
+        Device::Cuda => ["<!-- benchmark cuda -->", "<!-- /benchmark cuda -->"],
+    }
+}
 
 /// What stands where there is no figure.
-const NONE: &str = "-";
+pub(super) const NONE: &str = "-";
 
 /// The record for README.md: our figures beside the ratios, everybody's figures, and what was measured how.
 pub(crate) fn markdown(record: &Record, file: &str) -> String {
+    if let Some(card) = &record.card {
+        return gpu::markdown(record, card, file);
+    }
     let groups = groups(record);
     let mut text = ours(&groups).markdown();
     text += "\n";
@@ -31,7 +39,7 @@ pub(crate) fn markdown(record: &Record, file: &str) -> String {
 
 /// A line for each network and phase: ours, and how many times as long the others take.
 fn ours(groups: &[Group]) -> Table {
-    let peers = &Contender::ALL[1..];
+    let peers = &Contender::on(Device::Cpu)[1..];
     let with_peak =
         groups.iter().flat_map(|group| &group.figures).any(|figures| figures.share_of_peak.is_some());
     let mut titles = vec![
@@ -111,6 +119,16 @@ fn provenance(record: &Record, file: &str) -> String {
         count(record.threads, "thread"),
         count(record.rounds, "round")
     );
+    text += &made_by(record, file);
+    text
+}
+
+/// Who was timed, who was not, what was built, and where every row is.
+pub(super) fn made_by(record: &Record, file: &str) -> String {
+    let group_of = |contender| {
+        let rows = record.rows.iter().map(|entry| &entry.row).filter(|row| row.contender == contender);
+        rows.filter_map(|row| row.group).max()
+    };
     let entered: Vec<String> = record
         .contenders
         .iter()
@@ -118,10 +136,14 @@ fn provenance(record: &Record, file: &str) -> String {
             let version = entered.version.as_deref().unwrap_or("of unknown version");
             let (title, detail) = (entered.contender.title(), &entered.detail);
             let (warmup, steps) = (entered.warmup, entered.steps);
-            format!("{title} {version} ({detail}; {warmup} + {steps} steps)")
+            let what = match group_of(entered.contender) {
+                Some(group) => format!("groups of {group} steps"),
+                None => "steps".to_owned(),
+            };
+            format!("{title} {version} ({detail}; {warmup} + {steps} {what})")
         })
         .collect();
-    text += &format!("Timed, with steps before and on the clock: {}. ", entered.join(", "));
+    let mut text = format!("Timed, with steps before and on the clock: {}. ", entered.join(", "));
     if !record.skipped.is_empty() {
         let skipped: Vec<&str> = record.skipped.iter().map(|skipped| skipped.contender.title()).collect();
         text += &format!("Not there: {}. ", skipped.join(", "));
@@ -135,8 +157,12 @@ fn provenance(record: &Record, file: &str) -> String {
         format!("commit {short}{}", if record.dirty { " with changes" } else { "" })
     });
     text += &format!(
-        "Built by {compiler}, the other Rust programs with `{}`. Every row: [{FOLDER}/{file}]({FOLDER}/{file}), by `{}` at {commit}.\n",
-        record.peer_flags, record.command
+        "Built by {compiler}{}. Every row: [{FOLDER}/{file}]({FOLDER}/{file}), by `{}` at {commit}.\n",
+        match record.card {
+            Some(_) => String::new(),
+            None => format!(", the other Rust programs with `{}`", record.peer_flags),
+        },
+        record.command
     );
     text
 }
@@ -145,6 +171,7 @@ fn provenance(record: &Record, file: &str) -> String {
 pub(crate) fn layer_tables(record: &Record) -> String {
     let mut text = String::new();
     for Group { model, phase, .. } in groups(record) {
+        // No engine on a GPU times its layers.
         let layers = layers(record, &model, phase);
         if layers.is_empty() {
             continue;
@@ -169,14 +196,14 @@ pub(crate) fn layer_tables(record: &Record) -> String {
     text
 }
 
-fn step(phase: Phase) -> &'static str {
+pub(super) fn step(phase: Phase) -> &'static str {
     match phase {
         Phase::Train => "training",
         Phase::Eval => "evaluation",
     }
 }
 
-fn count(number: u32, what: &str) -> String {
+pub(super) fn count(number: u32, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -189,35 +216,37 @@ fn memory(bytes: u64) -> String {
     format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-fn times(ratio: f64) -> String {
+pub(super) fn times(ratio: f64) -> String {
     if ratio < 9.95 { format!("{ratio:.2}x") } else { format!("{ratio:.1}x") }
 }
 
-/// README.md's text with the part between the markers replaced.
+/// README.md's text with the device's part between its markers replaced.
 ///
 /// # Errors
 /// If there is not one pair of markers.
-pub(crate) fn replace_part(readme: &str, part: &str) -> anyhow::Result<String> {
-    let Some((before, _, after)) = split(readme)? else {
-        bail!("README.md has no place for the table: add the lines `{START}` and `{END}`");
+pub(crate) fn replace_part(readme: &str, device: Device, part: &str) -> anyhow::Result<String> {
+    let [start, end] = markers(device);
+    let Some((before, _, after)) = split(readme, device)? else {
+        bail!("README.md has no place for the table: add the lines `{start}` and `{end}`");
     };
-    Ok(format!("{before}{START}\n\n{part}\n{END}{after}"))
+    Ok(format!("{before}{start}\n\n{part}\n{end}{after}"))
 }
 
 /// What stands before, between and behind the markers; `None` when there are none.
-fn split(readme: &str) -> anyhow::Result<Option<(&str, &str, &str)>> {
-    if readme.matches(START).count() > 1 || readme.matches(END).count() > 1 {
-        bail!("README.md has `{START}` or `{END}` more than once: leave one of each");
+fn split(readme: &str, device: Device) -> anyhow::Result<Option<(&str, &str, &str)>> {
+    let [start, end] = markers(device);
+    if readme.matches(start).count() > 1 || readme.matches(end).count() > 1 {
+        bail!("README.md has `{start}` or `{end}` more than once: leave one of each");
     }
-    let Some((before, rest)) = readme.split_once(START) else {
-        match readme.contains(END) {
-            true => bail!("README.md has `{END}` without `{START}`: add it"),
+    let Some((before, rest)) = readme.split_once(start) else {
+        match readme.contains(end) {
+            true => bail!("README.md has `{end}` without `{start}`: add it"),
             false => return Ok(None),
         }
     };
     let (part, after) = rest
-        .split_once(END)
-        .with_context(|| format!("README.md has `{START}` without `{END}` behind it: add it"))?;
+        .split_once(end)
+        .with_context(|| format!("README.md has `{start}` without `{end}` behind it: add it"))?;
     Ok(Some((before, part, after)))
 }
 
@@ -326,37 +355,49 @@ mod tests {
 
     #[test]
     fn only_the_part_between_the_markers_is_replaced() {
-        let readme = format!("a\n{START}\nold\n{END}\nb\n");
-        let once = replace_part(&readme, "new\n").unwrap();
-        assert_eq!(once, format!("a\n{START}\n\nnew\n\n{END}\nb\n"));
-        assert_eq!(replace_part(&once, "new\n").unwrap(), once);
+        let [start, end] = markers(Device::Cpu);
+        let [gpu_start, gpu_end] = markers(Device::Cuda);
+        let gpu = format!("{gpu_start}\nold\n{gpu_end}\n");
+        let readme = format!("a\n{start}\nold\n{end}\nb\n{gpu}");
+        let once = replace_part(&readme, Device::Cpu, "new\n").unwrap();
+        assert_eq!(once, format!("a\n{start}\n\nnew\n\n{end}\nb\n{gpu}"));
+        assert_eq!(replace_part(&once, Device::Cpu, "new\n").unwrap(), once);
+        let both = replace_part(&once, Device::Cuda, "card\n").unwrap();
+        assert!(both.ends_with(&format!("\nb\n{gpu_start}\n\ncard\n\n{gpu_end}\n")), "{both}");
         for (readme, says) in [
             ("a".to_owned(), "no place for the table"),
-            (format!("{START}\n"), "without `<!-- /benchmark -->` behind it"),
-            (format!("{END}\n{START}\n"), "without `<!-- /benchmark -->` behind it"),
-            (format!("{END}\n"), "without `<!-- benchmark -->`"),
-            (format!("{START}{END}{START}{END}"), "more than once"),
+            (format!("{start}\n"), "without `<!-- /benchmark -->` behind it"),
+            (format!("{end}\n{start}\n"), "without `<!-- /benchmark -->` behind it"),
+            (format!("{end}\n"), "without `<!-- benchmark -->`"),
+            (format!("{start}{end}{start}{end}"), "more than once"),
         ] {
-            let error = replace_part(&readme, "new").unwrap_err().to_string();
+            let error = replace_part(&readme, Device::Cpu, "new").unwrap_err().to_string();
             assert!(error.contains(says), "{readme}: {error}");
         }
     }
 
     #[test]
-    fn the_readme_shows_the_newest_record() {
+    fn the_readme_shows_the_newest_records() {
         let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-        if split(&readme).unwrap().is_none() {
-            return;
+        for (device, update) in [
+            (Device::Cpu, "run `cargo xtask bench --update-readme`"),
+            (Device::Cuda, "run `cargo xtask bench --device cuda --update-readme`"),
+        ] {
+            let newest = newest(&root().join(FOLDER), device).unwrap();
+            let (Some((_, shown, _)), Some(path)) = (split(&readme, device).unwrap(), newest) else {
+                // Without a record there is nothing to show, and no figure may be shown.
+                let shown = split(&readme, device).unwrap().map_or("", |(_, shown, _)| shown);
+                assert!(!shown.contains('|'), "README.md shows a table without a record");
+                continue;
+            };
+            let expected = format!("\n\n{}\n", markdown(&Record::read(&path).unwrap(), &file_name(&path)));
+            let drifted = shown.lines().zip(expected.lines()).find(|(shown, expected)| shown != expected);
+            assert_eq!(drifted, None, "{update}");
+            assert_eq!(shown.len(), expected.len(), "{update}");
         }
-        let path = newest(&root().join(FOLDER)).unwrap();
-        let part = markdown(&Record::read(&path).unwrap(), &file_name(&path));
-        let expected = replace_part(&readme, &part).unwrap();
-        let drifted = readme.lines().zip(expected.lines()).find(|(shown, expected)| shown != expected);
-        assert_eq!(drifted, None, "run `cargo xtask bench --update-readme`");
-        assert_eq!(readme.len(), expected.len(), "run `cargo xtask bench --update-readme`");
     }
 
-    /// A record says nothing of the machine but its processor and its system.
+    /// A record says nothing of the machine but its processor, its card and its system.
     #[test]
     fn committed_records_are_readable_and_name_no_paths() {
         for entry in std::fs::read_dir(root().join(FOLDER)).into_iter().flatten() {

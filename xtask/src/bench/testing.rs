@@ -1,8 +1,8 @@
 //! A made-up record.
 
 use super::{
-    contender::{Contender, PEER_FLAGS, Phase},
-    record::{Entered, Entry, LayerTime, Record, Row, Skipped},
+    contender::{Contender, PEER_FLAGS, Phase, Precision},
+    record::{Card, Entered, Entry, Floor, LayerTime, NetworkTime, Record, Row, Skipped, StudyTime},
 };
 
 /// Three rounds of ours and PyTorch's training, one of evaluation.
@@ -12,13 +12,17 @@ pub(crate) fn record() -> Record {
         version: Some("1.2.3".into()),
         model: "alexnet".into(),
         phase,
+        precision: None,
         batch: 126,
         threads: 2,
         seconds: seconds.into(),
+        group: None,
         peak_memory_bytes: None,
         detail: "a detail".into(),
         macs_per_image: None,
         peak_gflops: None,
+        bandwidth_gb: None,
+        floor: None,
         layers: None,
     };
     let ours = |phase, seconds: &[f64], memory: u64| Row {
@@ -60,6 +64,7 @@ pub(crate) fn record() -> Record {
         dirty: false,
         started: "2026-01-31T12:00:00Z".into(),
         processor: "Some CPU".into(),
+        card: None,
         os: "linux x86_64".into(),
         cores: 2,
         threads: 2,
@@ -80,5 +85,68 @@ pub(crate) fn record() -> Record {
             entry(3, 1, timed(&[0.3, 0.3, 0.3], 190, 0.02)),
             entry(3, 2, row(Contender::Pytorch, Phase::Train, &[1.2])),
         ],
+        studies: Vec::new(),
+    }
+}
+
+/// Two rounds of training on a GPU in two precisions, in the second of which PyTorch's graph failed, and two studies.
+pub(crate) fn gpu_record() -> Record {
+    let row = |contender, precision, milliseconds: f64| Row {
+        contender,
+        version: Some("1.2.3".into()),
+        model: "alexnet".into(),
+        phase: Phase::Train,
+        precision,
+        batch: 126,
+        threads: 2,
+        seconds: vec![milliseconds / 1e3],
+        group: Some(50),
+        peak_memory_bytes: None,
+        detail: "a detail".into(),
+        macs_per_image: None,
+        peak_gflops: None,
+        bandwidth_gb: None,
+        floor: None,
+        layers: None,
+    };
+    let ours = |precision, milliseconds, tflops: f64, gbytes| Row {
+        peak_gflops: Some(1e3 * tflops),
+        bandwidth_gb: Some(3000.0),
+        floor: Some(Floor { gflop: 300.0, gbytes, seconds: gbytes / 2000.0 }),
+        ..row(Contender::Pointwise, Some(precision), milliseconds)
+    };
+    let (graph, notebook) = (Contender::PytorchGraph, Contender::PytorchNotebook);
+    let entry = |round, place, row| Entry { round, place, row };
+    let plain = record();
+    let entered = |contender| Entered { contender, ..plain.contenders[0].clone() };
+    let study = |round, seconds, first| StudyTime {
+        round,
+        precision: Precision::F32,
+        epochs: 10,
+        synthetic: false,
+        networks: vec![
+            NetworkTime { model: "alexnet".into(), seconds: first },
+            NetworkTime { model: "nin".into(), seconds: seconds - first },
+        ],
+        seconds,
+    };
+    Record {
+        started: "2026-02-28T12:00:00Z".into(),
+        card: Some(Card { name: "Some GPU 80GB".into(), driver: Some("580.1".into()) }),
+        rounds: 2,
+        contenders: [Contender::Pointwise, graph, notebook].map(entered).into(),
+        skipped: Vec::new(),
+        rows: vec![
+            entry(1, 1, ours(Precision::F32, 1.0, 60.0, 1.0)),
+            entry(1, 2, row(graph, Some(Precision::F32), 2.2)),
+            entry(1, 3, row(notebook, None, 11.0)),
+            entry(1, 4, ours(Precision::Bf16, 0.5, 800.0, 0.5)),
+            entry(2, 4, ours(Precision::F32, 1.2, 60.0, 1.0)),
+            entry(2, 1, row(graph, Some(Precision::F32), 2.4)),
+            entry(2, 2, row(notebook, None, 12.0)),
+            entry(2, 3, ours(Precision::Bf16, 0.5, 800.0, 0.5)),
+        ],
+        studies: vec![study(1, 13.0, 5.0), study(2, 11.0, 5.0)],
+        ..plain
     }
 }

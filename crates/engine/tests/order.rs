@@ -1,0 +1,79 @@
+//! No number of the engine `cuda` depends on the order of blocks and threads, which the emulator of `tests/cuda` can turn around: a
+//! missing barrier shows.
+#![cfg(feature = "cuda")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
+
+use pointwise_engine::{
+    DeviceChoice, DeviceName, EngineKind, ResidentEpoch, ResidentImages, Settings, create,
+};
+use pointwise_models::{Layer, Network, Section};
+use std::env;
+use std::process::Command;
+
+/// A convolution with BatchNorm, ReLU and a pool, a pointwise one with BatchNorm, dropout, two linear layers.
+fn network() -> Network {
+    let conv =
+        |in_channels, out_channels, kernel| Layer::Conv2d { in_channels, out_channels, kernel, padding: 1 };
+    let norm = |channels| Layer::BatchNorm2d { channels };
+    let linear = |in_features, out_features| Layer::Linear { in_features, out_features };
+    let features = vec![conv(2, 4, 3), norm(4), Layer::Relu, Layer::MaxPool2d, conv(4, 3, 1), norm(3)];
+    let classifier = vec![Layer::Dropout { p: 0.5 }, linear(75, 5), Layer::Relu, linear(5, 4)];
+    let section =
+        |name: &str, flatten_input, layers| Section { name: name.to_owned(), flatten_input, layers };
+    Network {
+        name: "small".to_owned(),
+        input: [2, 6, 6],
+        sections: vec![section("features", false, features), section("classifier", true, classifier)],
+    }
+}
+
+/// Set in the process that trains.
+const TRAINS: &str = "POINTWISE_TEST_TRAINS";
+
+/// Says what it comes to.
+#[test]
+fn a_process_that_trains() {
+    if env::var_os(TRAINS).is_none() {
+        return;
+    }
+    let network = network();
+    let settings = Settings { device: DeviceName::Cuda(0), deterministic: true, ..Settings::default() };
+    let mut engine = create(EngineKind::Cuda, &network, &settings).unwrap();
+    let images: Vec<u8> = (0..12 * 72).map(|i| (i * 7919 % 251) as u8).collect();
+    let labels: Vec<u8> = (0..12).map(|i| i % 4).collect();
+    let values: Vec<f32> = (0..2 * 256).map(|i| (i % 256) as f32 / 128.0 - 1.0).collect();
+    let images = ResidentImages { images: &images, labels: &labels, values: &values };
+    let set = engine.reside(images).unwrap().unwrap();
+    let order: Vec<u32> = (0..12).rev().collect();
+    for epoch in 1..3 {
+        engine.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin: Some(1) }).unwrap();
+        for first in [0, 4, 8] {
+            engine.train_resident(set, first..first + 4).unwrap();
+        }
+    }
+    println!("STATE {:?}", engine.state().unwrap());
+}
+
+/// What a process that trains in this order comes to; `None` without a GPU.
+fn trained(order: &str) -> Option<String> {
+    if let Err(error) = DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
+        assert!(env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}");
+        eprintln!("skipped: {error}");
+        return None;
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "a_process_that_trains", "--nocapture"])
+        .env(TRAINS, "1")
+        .env("POINTWISE_EMULATOR_ORDER", order)
+        .output()
+        .unwrap();
+    let (said, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{stderr}");
+    Some(said.split("STATE ").nth(1).unwrap().lines().next().unwrap().to_owned())
+}
+
+#[test]
+fn the_order_of_blocks_and_threads_changes_no_bit() {
+    let (Some(forward), Some(reverse)) = (trained("forward"), trained("reverse")) else { return };
+    assert!(forward == reverse, "{forward}\n{reverse}");
+}

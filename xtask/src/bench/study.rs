@@ -1,0 +1,73 @@
+//! Whole studies of ours on a GPU, timed from the start of the first program to the end of the last.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, ensure};
+
+use super::{
+    Plan,
+    contender::Precision,
+    record::{NetworkTime, Record, StudyTime},
+};
+
+/// What a study is, and how often one is timed in each precision.
+#[derive(Clone, Debug)]
+pub(super) struct StudyPlan {
+    pub(super) times: u32,
+    /// Passes over the training images, each with an evaluation behind it.
+    pub(super) epochs: u32,
+    /// CIFAR-10; else every program draws images of its own.
+    pub(super) data_dir: Option<PathBuf>,
+}
+
+/// Fills in the studies. One that fails costs its row: the steps are timed already.
+pub(super) fn run(plan: &Plan, trainer: &Path, record: &mut Record) {
+    for round in 1..=plan.study.times {
+        for &precision in &plan.precisions {
+            match study(plan, trainer, round, precision) {
+                Ok(study) => {
+                    eprintln!("study {round} of {}: {precision}: {:.2} s", plan.study.times, study.seconds);
+                    record.studies.push(study);
+                }
+                Err(error) => {
+                    eprintln!("error: {error:#}");
+                    record.failures.push(format!("study {round}: {error}"));
+                }
+            }
+        }
+    }
+}
+
+fn study(plan: &Plan, trainer: &Path, round: u32, precision: Precision) -> anyhow::Result<StudyTime> {
+    let runs = tempfile::tempdir().context("there is no folder for the runs of a study")?;
+    let mut networks = Vec::new();
+    let start = Instant::now();
+    for model in &plan.models {
+        let start = Instant::now();
+        train(plan, trainer, precision, model, &runs.path().join(model))
+            .with_context(|| format!("a study in {precision} failed on {model}"))?;
+        networks.push(NetworkTime { model: model.clone(), seconds: start.elapsed().as_secs_f64() });
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let StudyPlan { epochs, data_dir, .. } = &plan.study;
+    Ok(StudyTime { round, precision, epochs: *epochs, synthetic: data_dir.is_none(), networks, seconds })
+}
+
+fn train(plan: &Plan, trainer: &Path, precision: Precision, model: &str, run: &Path) -> anyhow::Result<()> {
+    let mut command = Command::new(trainer);
+    command.args(["train", "--quiet", "--model", model, "--device", plan.device.name()]);
+    command.args(["--engine", &plan.engine, "--precision", precision.name()]);
+    command.args(["--epochs", &plan.study.epochs.to_string(), "--batch-size", &plan.batch.to_string()]);
+    match &plan.study.data_dir {
+        Some(folder) => command.arg("--data-dir").arg(folder),
+        None => command.args(["--data", "synthetic"]),
+    };
+    let status = command.arg("--run-dir").arg(run).stdout(Stdio::null()).status();
+    let status = status.context("the trainer cannot be started")?;
+    ensure!(status.success(), "see the trainer's message above ({status})");
+    Ok(())
+}
