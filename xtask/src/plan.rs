@@ -132,6 +132,7 @@ impl Plan {
             model: job.model.clone(),
             engine: self.engine.clone().unwrap_or_else(|| stored.engine.clone()),
             device: device.unwrap_or_else(|| stored.device.clone()),
+            precision: self.precision.clone().unwrap_or_else(|| stored.precision.clone()),
             // Real images are real images, wherever they came from: the report compares their fingerprints.
             data: match (self.quick, stored.data.as_str()) {
                 (true, _) => "synthetic".into(),

@@ -31,5 +31,4 @@ mod plan;
 pub use engine::Cuda;
 #[cfg(feature = "cuda")]
 pub use peak::{bandwidth, peak_tflops};
-#[cfg(feature = "cuda")]
 pub use plan::Floor;

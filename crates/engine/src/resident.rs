@@ -1,5 +1,6 @@
 //! Images that an engine keeps on its device, so that a step needs none from the host.
 
+#[cfg(any(feature = "cuda", test))]
 use crate::EngineError;
 
 /// A data set for [`Engine::reside`](crate::Engine::reside).
