@@ -250,7 +250,7 @@ fn end_of(quick: bool, study: &Study) -> End {
                 End::Different
             }
         }
-        Verdict::Reproduced | Verdict::NotJudged => End::Good,
+        Verdict::Reproduced => End::Good,
         Verdict::Different { .. } => End::Different,
         Verdict::NotComparable { .. } => End::NotComparable,
     }
