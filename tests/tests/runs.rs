@@ -39,6 +39,8 @@ fn assert_same_run(a: &Path, b: &Path) {
     for name in ["best", "last"] {
         assert!(checkpoint(a, name) == checkpoint(b, name), "{name}.safetensors differs");
     }
+    let analysis = |run: &Path| fs::read(run.join("analysis.json")).ok();
+    assert!(analysis(a) == analysis(b), "analysis.json differs");
 }
 
 #[test]
@@ -70,7 +72,7 @@ fn a_run_prints_the_studys_lines_and_leaves_its_records() {
     let losses: Vec<f64> = records[..3].iter().map(|record| record["loss"].as_f64().unwrap()).collect();
     let mean = (4.0 * losses[0] + 4.0 * losses[1] + 2.0 * losses[2]) / 10.0;
     assert!((records[3]["train_loss"].as_f64().unwrap() - mean).abs() < 1e-12, "{records:?}");
-    for file in ["config.toml", "environment.json", "progress.json", "result.json"] {
+    for file in ["analysis.json", "config.toml", "environment.json", "progress.json", "result.json"] {
         assert!(folder.join(file).is_file(), "{file}");
     }
 

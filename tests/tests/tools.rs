@@ -356,3 +356,29 @@ fn events_for_tensorboard_change_nothing_else() {
     );
     assert_eq!(metrics(&plain), metrics(&blocked));
 }
+
+#[test]
+fn a_report_is_one_page_and_what_is_wrong_is_one_sentence() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = temp.path().join("short.toml");
+    fs::write(&config, SHORT).unwrap();
+    let folder = temp.path().join("run");
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    succeed(["train", "--quiet", "--model", "nin", "--config", &text(&config), "--run-dir", &text(&folder)]);
+    let page = temp.path().join("page.html");
+    succeed(["report", &text(&folder), "--out", &text(&page)]);
+    let html = fs::read_to_string(&page).unwrap();
+    for part in ["The quick check passed", "class=\"matrix", "3\u{d7}3, 3 \u{2192} 64"] {
+        assert!(html.contains(part), "{part}");
+    }
+
+    let nowhere = temp.path().join("nowhere");
+    let stderr = fail(1, ["report", &text(&nowhere)]);
+    assert!(stderr.contains("nowhere holds no run") && stderr.trim().lines().count() == 1, "{stderr}");
+    let stderr = fail(1, ["report", &text(&folder), &text(&folder)]);
+    assert!(stderr.contains("same network and seed") && stderr.trim().lines().count() == 1, "{stderr}");
+    fs::write(folder.join("analysis.json"), "{").unwrap();
+    let stderr = fail(1, ["report", &text(&folder), "--out", &text(&page)]);
+    assert!(stderr.contains("analysis.json is not valid"), "{stderr}");
+    assert_eq!(fs::read_to_string(&page).unwrap(), html, "the old page stays");
+}
