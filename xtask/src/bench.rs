@@ -23,7 +23,7 @@ use pointwise_runs::{operating_system, processor_name, replace_file, timestamp};
 use crate::{
     End,
     list::List,
-    plan::{program, published},
+    plan::{program, published, study_models},
     print,
     trainer::{build, workspace_manifest},
 };
@@ -131,7 +131,6 @@ struct Plan {
 impl Plan {
     fn resolve(args: &Args) -> anyhow::Result<Self> {
         let published = published()?;
-        let all = || published.networks.iter().map(|network| network.name.clone()).collect();
         let device = args.device;
         let on_gpu = device == Device::Cuda;
         for (given, option) in [
@@ -155,7 +154,7 @@ impl Plan {
             rounds: args.rounds,
             steps: args.steps.unwrap_or(if on_gpu { 20 } else { 4 }),
             batch: args.batch.unwrap_or(published.recipe.batch_size),
-            models: args.models.clone().map_or_else(all, |list| list.0),
+            models: study_models(args.models.as_ref(), &published),
             phases: args.phases.clone().map_or_else(|| Phase::ALL.into(), |list| list.0),
             precisions: if on_gpu { precisions } else { Vec::new() },
             by_name: args.only.is_some(),

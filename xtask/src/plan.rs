@@ -6,8 +6,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::{CommandFactory, error::ErrorKind};
 use pointwise_report::{NetworkFacts, Published, Recipe};
 use pointwise_runs::{Run, RunConfig, holds_run};
+
+use crate::list::List;
 
 /// What `--quick` trains on: enough that every network visibly learns, in about two minutes on two cores.
 pub(crate) const QUICK: Quick = Quick { train_images: 2016, test_images: 504, epochs: 5 };
@@ -199,6 +202,18 @@ pub(crate) fn share(free: u32, places: usize, waiting: usize) -> u32 {
 /// If the published figures are not valid.
 pub(crate) fn published() -> anyhow::Result<Published> {
     Published::load().context("the study cannot be set up")
+}
+
+/// The networks of the study that are asked for, or all. Ends the program, as for any value that is not possible, where one is no
+/// network of the study.
+pub(crate) fn study_models(asked: Option<&List<String>>, published: &Published) -> Vec<String> {
+    let known: Vec<String> = published.networks.iter().map(|network| network.name.clone()).collect();
+    let Some(List(models)) = asked else { return known };
+    if let Some(model) = models.iter().find(|model| !known.contains(*model)) {
+        let message = format!("`{model}` is not a network of the study: choose from {}", known.join(", "));
+        crate::Cli::command().error(ErrorKind::InvalidValue, message).exit();
+    }
+    models.clone()
 }
 
 /// A path that a child process understands whatever it takes a bare name for.

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use clap::{CommandFactory, error::ErrorKind};
 use pointwise_report::{NetworkFacts, Page, Study, Verdict};
 use pointwise_runs::{Run, replace_file};
 
@@ -15,7 +14,7 @@ use crate::{
     End,
     display::Display,
     list::List,
-    plan::{Plan, QUICK, program, published},
+    plan::{Plan, QUICK, program, published, study_models},
     print,
     runner::{tail, train},
     trainer::{Stop, build, summary},
@@ -97,14 +96,6 @@ impl Ablation {
 /// The networks are the ones asked for; where none are named, the study's, or none yet of an ablation.
 fn resolve(args: &Args) -> anyhow::Result<Plan> {
     let published = published()?;
-    let known: Vec<String> = published.networks.iter().map(|network| network.name.clone()).collect();
-    let models = args.models.clone().map(|list| list.0);
-    if args.ablation.is_none()
-        && let Some(model) = models.iter().flatten().find(|model| !known.contains(*model))
-    {
-        let message = format!("`{model}` is not a network of the study: choose from {}", known.join(", "));
-        crate::Cli::command().error(ErrorKind::InvalidValue, message).exit();
-    }
     let ablation = args.ablation.is_some();
     let epochs = if args.quick { QUICK.epochs } else { published.recipe.epochs };
     let out = match (ablation, args.quick) {
@@ -116,7 +107,10 @@ fn resolve(args: &Args) -> anyhow::Result<Plan> {
     let seeds = if ablation && !args.quick { vec![42, 43, 44] } else { vec![42] };
     Ok(Plan {
         ablation,
-        models: models.unwrap_or(if ablation { Vec::new() } else { known }),
+        models: match (ablation, &args.models) {
+            (true, models) => models.clone().map_or_else(Vec::new, |list| list.0),
+            (false, models) => study_models(models.as_ref(), &published),
+        },
         seeds: args.seeds.clone().map_or(seeds, |list| list.0),
         quick: args.quick,
         epochs: args.epochs.unwrap_or(epochs),
