@@ -11,6 +11,7 @@ use pointwise_runs::{
     Analysis, Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State,
     StepRecord, peak_memory, timestamp,
 };
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -214,39 +215,48 @@ enum Feed {
 impl Feed {
     /// Trains on a batch of the epoch; gives its number of images.
     fn train(&mut self, engine: &mut dyn Engine, batch: usize) -> Result<usize, EngineError> {
-        match self {
-            Self::Resident { set, batch_size, len } => {
-                let range = batch * *batch_size..((batch + 1) * *batch_size).min(*len);
-                engine.train_resident(*set, range.clone())?;
-                Ok(range.len())
-            }
-            Self::Prepared(batches) => Self::with(batches, |batch| engine.train_step(batch)),
-        }
+        self.step(
+            engine,
+            batch,
+            |engine, set, range| engine.train_resident(set, range),
+            |engine, batch| engine.train_step(batch),
+        )
     }
 
     /// As [`Feed::train`], evaluating.
     fn evaluate(&mut self, engine: &mut dyn Engine, batch: usize) -> Result<usize, EngineError> {
+        self.step(
+            engine,
+            batch,
+            |engine, set, range| engine.evaluate_resident(set, range),
+            |engine, batch| engine.evaluate(batch),
+        )
+    }
+
+    fn step(
+        &mut self,
+        engine: &mut dyn Engine,
+        batch: usize,
+        resident: impl FnOnce(&mut dyn Engine, ResidentSet, Range<usize>) -> Result<(), EngineError>,
+        prepared: impl FnOnce(&mut dyn Engine, Batch<'_>) -> Result<(), EngineError>,
+    ) -> Result<usize, EngineError> {
         match self {
             Self::Resident { set, batch_size, len } => {
                 let range = batch * *batch_size..((batch + 1) * *batch_size).min(*len);
-                engine.evaluate_resident(*set, range.clone())?;
-                Ok(range.len())
+                let images = range.len();
+                resident(engine, *set, range)?;
+                Ok(images)
             }
-            Self::Prepared(batches) => Self::with(batches, |batch| engine.evaluate(batch)),
+            Self::Prepared(batches) => {
+                let Some(batch) = batches.next() else {
+                    return Err(EngineError::Batch("there are no images left".to_owned()));
+                };
+                prepared(engine, Batch { images: &batch.images, labels: &batch.labels })?;
+                let images = batch.labels.len();
+                batches.recycle(batch);
+                Ok(images)
+            }
         }
-    }
-
-    fn with(
-        batches: &mut Batches,
-        mut step: impl FnMut(Batch<'_>) -> Result<(), EngineError>,
-    ) -> Result<usize, EngineError> {
-        let Some(batch) = batches.next() else {
-            return Err(EngineError::Batch("there are no images left".to_owned()));
-        };
-        step(Batch { images: &batch.images, labels: &batch.labels })?;
-        let images = batch.labels.len();
-        batches.recycle(batch);
-        Ok(images)
     }
 }
 
