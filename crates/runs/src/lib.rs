@@ -27,7 +27,9 @@ mod run;
 
 pub use analysis::{Analysis, Filters, Mistake, Sheet};
 pub use config::{Difference, RunConfig};
-pub use environment::{Environment, operating_system, peak_memory, processor_name, timestamp};
+pub use environment::{
+    Environment, operating_system, peak_memory, processor_name, threads_of_environment, timestamp,
+};
 pub use error::Error;
 pub use files::replace_file;
 pub use folder::{Checkpoint, RunFolder, holds_run};
