@@ -180,7 +180,7 @@ fn what_is_no_weights_file_is_called_what_it_is() {
         (vec![], "it is empty"),
         (
             padded(b"PK\x03\x04....archive/data.pkl"),
-            "torch.save: convert it in Python with safetensors.torch.save_file",
+            "torch.save: convert the state_dict in it with Python: safetensors.torch.save_file",
         ),
         (padded(b"\x80\x02\x8a\nl\xfc\x9cF"), "a Python pickle, as torch.save writes: convert"),
         (padded(b"\x1f\x8b\x08"), "gzip: unpack it first"),

@@ -87,7 +87,7 @@ impl Cpu {
         }
         let mut parameters = Parameters::default();
         let plan = Plan::new(network, isa, settings.seed, &mut parameters)?;
-        require(|batch| plan.memory(batch, parameters.bytes()), &network.name, 0, 1)?;
+        require(|batch| plan.memory(batch, parameters.bytes()), &network.name, 0, 1, false)?;
         parameters.allocate()?;
         let mut engine = Self {
             network: network.clone(),
@@ -122,7 +122,7 @@ impl Cpu {
     }
 
     /// Makes room for a batch, after a look whether there is memory for it.
-    fn reserve(&mut self, batch: usize) -> Result<(), EngineError> {
+    fn reserve(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
         if batch <= self.plan.batch() {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Cpu {
             0 => self.parameters.bytes(),
             batch => self.memory(batch).total(),
         };
-        require(|batch| self.memory(batch), &self.network.name, held, batch)?;
+        require(|batch| self.memory(batch), &self.network.name, held, batch, training)?;
         Ok(self.plan.reserve(batch)?)
     }
 
@@ -162,7 +162,7 @@ impl Cpu {
     fn forward_backward(&mut self, batch: Batch<'_>) -> Result<(f64, u64), EngineError> {
         let n = check_batch(batch, self.network.input, self.classes)?;
         self.plan.check_training(n)?;
-        self.reserve(n)?;
+        self.reserve(n, true)?;
         let Self { plan, parameters, step, classes, .. } = self;
         // On a thread of the pool, so that it waits for the others by working, not by sleeping.
         rayon::scope(|_| {
@@ -181,7 +181,7 @@ impl Cpu {
 
     fn forward_evaluate(&mut self, images: &[f32]) -> Result<Vec<f32>, EngineError> {
         let n = images.len() / self.network.input.iter().product::<usize>();
-        self.reserve(n)?;
+        self.reserve(n, false)?;
         let Self { plan, parameters, classes, .. } = self;
         Ok(rayon::scope(|_| {
             plan.forward_evaluate(parameters, images, n);
@@ -197,13 +197,17 @@ fn require(
     network: &str,
     held: usize,
     batch: usize,
+    training: bool,
 ) -> Result<(), EngineError> {
-    // The rest of the program takes some, and writing a checkpoint holds parameters and moments twice more.
+    // What the rest of the program takes.
     const PROGRAM: usize = 32 << 20;
     let need = |batch: usize| {
         let memory = memory(batch);
-        let checkpoint = memory.parameters / 4 * 6;
-        memory.total().saturating_add(checkpoint + PROGRAM).saturating_sub(held) as u64
+        let share = memory.parameters / 4;
+        let whole = memory.total().saturating_add(PROGRAM);
+        // Writing a checkpoint holds parameters and moments twice more; without training, gradients are never written to.
+        let used = if training { whole.saturating_add(6 * share) } else { whole - share };
+        used.saturating_sub(held) as u64
     };
     let Some(available) = lacking(need(batch)) else { return Ok(()) };
     let threads = rayon::current_num_threads();
@@ -270,8 +274,8 @@ impl Engine for Cpu {
         self.forward_evaluate(images)
     }
 
-    fn prepare(&mut self, batch: usize) -> Result<(), EngineError> {
-        self.reserve(batch)
+    fn prepare(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
+        self.reserve(batch, training)
     }
 
     fn totals(&mut self) -> Result<Totals, EngineError> {

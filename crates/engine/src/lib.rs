@@ -135,12 +135,12 @@ pub trait Engine {
     /// [`EngineError::State`] when a name or a shape is not the network's; then nothing was changed.
     fn load_state(&mut self, state: &State) -> Result<(), EngineError>;
 
-    /// Makes room for batches of up to `batch` images, which otherwise the first of them does.
+    /// Makes room for batches of up to `batch` images, for training or evaluation alone, which otherwise the first of them does.
     ///
     /// # Errors
     /// [`EngineError::Memory`] when there is not as much memory as that takes; then nothing was changed.
-    fn prepare(&mut self, batch: usize) -> Result<(), EngineError> {
-        let _ = batch;
+    fn prepare(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
+        let _ = (batch, training);
         Ok(())
     }
 

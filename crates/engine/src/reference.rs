@@ -165,14 +165,15 @@ impl Engine for Reference {
         host(&logits)
     }
 
-    fn prepare(&mut self, batch: usize) -> Result<(), EngineError> {
+    fn prepare(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
         if self.settings.device != DeviceName::Cpu {
             return Ok(());
         }
-        // At the least: the results of all layers and their gradients lie there at once.
+        // At the least: the results of all layers lie there at once, and their gradients.
         let layers = self.network.layers()?;
         let values: usize = layers.iter().map(|layer| layer.output.iter().product::<usize>()).sum();
-        let need = batch.saturating_mul(values).saturating_mul(2 * size_of::<f32>()) as u64;
+        let floats = if training { 2 * values } else { values };
+        let need = batch.saturating_mul(floats).saturating_mul(size_of::<f32>()) as u64;
         match lacking(need) {
             Some(available) => Err(EngineError::Memory {
                 what: format!("`{}` in batches of {batch}", self.network.name),

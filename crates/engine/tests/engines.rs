@@ -322,6 +322,38 @@ fn a_loss_that_is_not_finite_stops() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_is_not_there_is_refused_before_it_is_taken() {
+    for kind in [EngineKind::Reference, EngineKind::Cpu] {
+        let network = tiny(0.0);
+        let mut engine = make(kind, &network);
+        let before = engine.state().unwrap();
+        for training in [true, false] {
+            let error = engine.prepare(1 << 34, training).unwrap_err();
+            assert!(matches!(error, EngineError::Memory { .. }), "{kind}: {error}");
+            assert!(error.to_string().contains("give a smaller --batch-size"), "{kind}: {error}");
+        }
+        // It can be used as before.
+        engine.prepare(2, true).unwrap();
+        assert_eq!(engine.state().unwrap(), before);
+        engine.train_step(Batch { images: &images(&network, 2), labels: &[0, 1] }).unwrap();
+    }
+}
+
+#[test]
+fn a_nan_passes_a_pool_on_every_engine() {
+    let network = network("pool", [1, 4, 4], vec![Layer::MaxPool2d, Layer::Flatten]);
+    for place in [0, 1, 4, 5] {
+        let mut images = vec![1.0; 16];
+        images[place] = f32::NAN;
+        for kind in engines() {
+            let logits = make(kind, &network).logits(&images).unwrap();
+            assert!(logits[0].is_nan() && logits[1..] == [1.0; 3], "{kind}, {place}: {logits:?}");
+        }
+    }
+}
+
 #[test]
 fn batches_that_cannot_be_computed_are_refused() {
     for kind in engines() {

@@ -210,6 +210,8 @@ fn pointwise_and_im2col_are_the_definition() {
         (2, (4, 4), (16, 16), 1),
         (13, (5, 7), (17, 33), 2),
         (3, (18, 18), (20, 10), 0),
+        // More groups of images than have sums of their own at once.
+        (400, (2, 2), (17, 16), 0),
     ] {
         let case = Case::new(images, shape(map, channels, 1, padding));
         check(&case, &[Method::Pointwise, Method::Im2col], &mut failures);
@@ -227,6 +229,16 @@ fn im2col_takes_any_kernel_and_padding() {
         check(&case, &[Method::Im2col], &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn the_workspace_of_a_convolution_is_bounded_for_any_batch() {
+    for (kernel, method) in [(1, Method::Pointwise), (3, Method::Im2col), (3, Method::Winograd(4))] {
+        let shape = shape((8, 8), (64, 64), kernel, kernel / 2);
+        let convolution = Convolution::with_method(Isa::portable(), shape, method);
+        let bytes = |batch| Workspace::bytes_of([convolution.need(batch)]);
+        assert_eq!(bytes(1000), bytes(1 << 20), "{method}");
+    }
 }
 
 /// Root of the mean squared error over the root of the mean square.

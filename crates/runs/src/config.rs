@@ -251,7 +251,8 @@ impl RunConfig {
                 Some(span) => {
                     let number = text[..span.start].matches('\n').count() + 1;
                     let line = text.lines().nth(number - 1).unwrap_or_default().trim();
-                    let shown = if text[span].contains('\n') { String::new() } else { format!(", `{line}`") };
+                    let is_whole = line.is_empty() || text[span].contains('\n');
+                    let shown = if is_whole { String::new() } else { format!(", `{line}`") };
                     format!("line {number}{shown}: {message}")
                 }
                 None => message,

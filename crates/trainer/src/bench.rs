@@ -175,7 +175,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let network = Network::by_name(args.model.name(), Network::DROPOUT)?;
     let mut subject = Subject::new(kind, &network, &settings)?;
-    subject.engine().prepare(args.batch as usize)?;
+    subject.engine().prepare(args.batch as usize, args.phase == Phase::Train)?;
     let Timed { seconds, losses, group } = match ResidentBatches::new(subject.engine(), args, &network)? {
         Some(batches) => batches.time(subject.engine(), args)?,
         None => time(&mut subject, args, &network)?,

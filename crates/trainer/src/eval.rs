@@ -37,7 +37,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         None => images,
     });
     let batch_size = (args.batch_size as usize).min(images.len());
-    engine.prepare(batch_size)?;
+    engine.prepare(batch_size, false)?;
     let totals = match evaluate(engine.as_mut(), &images, batch_size, &stop, &mut Silent) {
         Ok(Some(totals)) => totals,
         Ok(None) => return Ok(End::Interrupted),

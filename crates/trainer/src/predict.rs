@@ -57,7 +57,11 @@ fn predict(engine: &mut dyn Engine, path: &Path) -> anyhow::Result<Prediction> {
     let pixels = read_image(path)?;
     let mut values = vec![0.0; IMAGE_BYTES];
     augment_into(&pixels, Crop::CENTRE, &mut values);
-    let probabilities = softmax(&engine.logits(&values)?);
+    let logits = engine.logits(&values)?;
+    if let Some(value) = logits.iter().find(|value| !value.is_finite()) {
+        bail!("{}: the network answers {value}, so its weights are no use", path.display());
+    }
+    let probabilities = softmax(&logits);
     let best = (0..probabilities.len())
         .fold(0, |best, class| if probabilities[class] > probabilities[best] { class } else { best });
     Ok(Prediction {

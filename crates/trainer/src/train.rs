@@ -102,7 +102,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         config.model,
         environment.parameters
     );
-    engine.prepare((config.batch_size as usize).min(splits.largest()))?;
+    engine.prepare((config.batch_size as usize).min(splits.largest()), true)?;
     if let Some(state) = &init {
         engine.load_state(state)?;
     }

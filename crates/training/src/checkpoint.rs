@@ -216,7 +216,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, TrainingError> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(|source| TrainingError::Read { path: path.to_owned(), source })?;
+        .map_err(|cause| TrainingError::Read { path: path.to_owned(), cause })?;
     if bytes.len() as u64 > LARGEST {
         let reason =
             format!("it has more than {LARGEST} bytes, and the weights of no network here have as many");
@@ -495,7 +495,7 @@ mod tests {
         let small = 6.0e-8f32;
         let cases = [
             (Dtype::F16, [half(1.5), half(small), half(-65504.0)].concat(), [1.5, 5.9604645e-8, -65504.0]),
-            (Dtype::BF16, [brain(1.5), brain(-3.0e38), brain(0.0)].concat(), [1.5, -2.9909e38, 0.0]),
+            (Dtype::BF16, [brain(1.5), brain(-3.0e38), brain(0.0)].concat(), [1.5, -3.0040553e38, 0.0]),
             (Dtype::F64, [0.1f64, 1.0, -2.0].map(f64::to_le_bytes).concat(), [0.1, 1.0, -2.0]),
         ];
         for (dtype, data, expected) in cases {

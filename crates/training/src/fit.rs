@@ -296,6 +296,8 @@ struct Session<'a> {
     run: &'a mut RunFolder,
     observer: &'a mut dyn Observer,
     at: Cursor,
+    /// Of the newest batch, also when its epoch is over and the totals are the next one's.
+    last_loss: f64,
     clock: Clock,
 }
 
@@ -336,7 +338,8 @@ impl<'a> Session<'a> {
         run.rewind(at.step, at.epoch - 1)?;
         let clock = Clock::begin(run, at.step)?;
         let batches = job.splits.train.len().div_ceil(settings.batch_size);
-        Ok(Self { job, settings, batches, resident, engine, run, observer, at, clock })
+        let last_loss = at.totals.last_loss;
+        Ok(Self { job, settings, batches, resident, engine, run, observer, at, last_loss, clock })
     }
 
     fn run(&mut self) -> Result<Outcome, TrainingError> {
@@ -364,6 +367,9 @@ impl<'a> Session<'a> {
             self.after_step(images)?;
         }
         self.at.totals = self.engine.totals()?;
+        if self.at.totals.samples > 0 {
+            self.last_loss = self.at.totals.last_loss;
+        }
         Ok(self.at.batch == self.batches)
     }
 
@@ -473,7 +479,7 @@ impl<'a> Session<'a> {
         Ok(if self.stopped() {
             Outcome::Interrupted { step }
         } else {
-            Outcome::StepLimit { step, last_loss: self.at.totals.last_loss }
+            Outcome::StepLimit { step, last_loss: self.last_loss }
         })
     }
 

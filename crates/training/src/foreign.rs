@@ -3,8 +3,8 @@
 use safetensors::SafeTensorError;
 
 /// What a file of PyTorch needs.
-const CONVERT: &str = "convert it in Python with safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE), for a checkpoint of \
-     several parts with the state_dict in it";
+const CONVERT: &str = "convert the state_dict in it with Python: \
+                       safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)";
 const FETCH_AGAIN: &str = "fetch the file itself again";
 const UNPACK: &str = "unpack it first";
 
@@ -112,7 +112,10 @@ mod tests {
         tar[257..262].copy_from_slice(b"ustar");
         for (bytes, expected) in [
             (vec![], "it is empty: fetch"),
-            (long(b"PK\x03\x04", b"archive/data.pkl"), "it is a file of PyTorch's torch.save: convert it"),
+            (
+                long(b"PK\x03\x04", b"archive/data.pkl"),
+                "it is a file of PyTorch's torch.save: convert the state_dict",
+            ),
             (long(b"PK\x03\x04", b"weight.npy"), "it is a zip archive: unpack"),
             (long(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b""), "it is a Python pickle"),
             (long(b"\x1f\x8b\x08", b""), "it is compressed with gzip: unpack"),

@@ -73,11 +73,13 @@ pub fn check_configuration(run: &RunFolder, config: &RunConfig) -> Result<(), Tr
 fn same_configuration(run: &Path, meta: &Meta, config: &RunConfig) -> Result<(), TrainingError> {
     let Some(difference) = meta.difference(config) else { return Ok(()) };
     Err(TrainingError::Configuration(format!(
-        "{} says {} = {}, but the run was trained with {} until here: restore that key, or start another run in another --run-dir",
+        "{} says {} = {}, but the run was trained with {} until here: restore that key, or start from its weights with --init {} in \
+         another --run-dir",
         run.join("config.toml").display(),
         difference.name,
         difference.theirs,
-        difference.ours
+        difference.ours,
+        run.join(Checkpoint::Last.file_name()).display()
     )))
 }
 
