@@ -228,6 +228,16 @@ fn a_run_that_lost_its_checkpoint_before_the_first_one_starts_again() {
 }
 
 #[test]
+fn a_limit_at_the_end_of_an_epoch_tells_the_loss_of_its_last_batch() {
+    let temp = tempfile::tempdir().unwrap();
+    let run = temp.path().join("run");
+    let paths = ["--log-every", "1", "--max-steps", "3", "--run-dir", run.to_str().unwrap()];
+    let stdout = succeed(TRAIN.iter().chain(&paths));
+    let loss = metrics(&run)[2]["loss"].as_f64().unwrap();
+    assert!(stdout.contains(&format!("Stopped after step 3 (loss {loss:.4})")), "{stdout}");
+}
+
+#[test]
 fn a_run_of_a_gpu_leads_on_without_one() {
     let temp = tempfile::tempdir().unwrap();
     let run = start(temp.path(), &["--max-steps", "2"]);

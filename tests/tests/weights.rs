@@ -169,6 +169,25 @@ fn what_does_not_fit_is_named() {
 }
 
 #[test]
+fn weights_whose_answers_are_not_finite_are_called_no_use() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut tensors = read(&checkpoint(&run(temp.path()), "best"));
+    for value in tensors.get_mut("head.0.weight").unwrap().2.as_chunks_mut().0 {
+        *value = 3e38f32.to_le_bytes();
+    }
+    let path = temp.path().join("weights.safetensors");
+    write(&tensors, &path);
+    let message = fail(1, eval(&path, &["--model", "alexnet"]));
+    assert!(message.contains("these weights are no use"), "{message}");
+    let image = temp.path().join("image.png");
+    image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8, y as u8, 9])).save(&image).unwrap();
+    let arguments =
+        ["predict", "--model", "alexnet", "--checkpoint", path.to_str().unwrap(), image.to_str().unwrap()];
+    let message = fail(1, arguments);
+    assert!(message.contains("1 of 1 images"), "{message}");
+}
+
+#[test]
 fn what_is_no_weights_file_is_called_what_it_is() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("weights.safetensors");
