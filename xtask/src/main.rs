@@ -50,6 +50,8 @@ enum End {
     Different,
     /// The runs are not of the published experiment.
     NotComparable,
+    /// The runs could not have told a difference that matters.
+    Undecided,
     Interrupted,
 }
 
@@ -61,6 +63,7 @@ impl From<End> for ExitCode {
             // 2 is clap's, for usage.
             End::Different => 3,
             End::NotComparable => 4,
+            End::Undecided => 5,
             End::Interrupted => 130,
         })
     }

@@ -22,7 +22,8 @@ use crate::{
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 reproduced (with --quick: parameter counts and ratios are as published), 1 failed, 2 wrong usage, 3 different from \
-the published study, 4 not comparable with it, 130 interrupted. The same command goes on where an interruption or a failure \
+the published study, 4 not comparable with it, 5 undecided (one or two seeds, or runs that could not have told a difference that \
+matters), 130 interrupted. The same command goes on where an interruption or a failure \
 stopped; runs that are finished are not repeated. An ablation has no verdict: 0, 1, 2 or 130.";
 
 /// The options, as typed.
@@ -247,5 +248,6 @@ fn end_of(quick: bool, study: &Study) -> End {
         Verdict::Reproduced => End::Good,
         Verdict::Different { .. } => End::Different,
         Verdict::NotComparable { .. } => End::NotComparable,
+        Verdict::Undecided { .. } => End::Undecided,
     }
 }
