@@ -161,9 +161,13 @@ fn the_verdict_is_the_exit_code() {
     let different = Fake::new(|run| run.result.as_mut().expect("a result").final_acc -= 0.1);
     let (code, stdout, _) = seen(different.run(&[]));
     assert!(
-        code == 3 && stdout.contains("Different: the published test accuracy of alexnet_plain"),
+        code == 3 && stdout.contains("Different: the published final test accuracy of alexnet_plain"),
         "{stdout}"
     );
+
+    let good = Fake::new(|_| {});
+    let (code, stdout, _) = seen(good.run(&["--seeds", "42"]));
+    assert!(code == 5 && stdout.contains("Undecided: ") && stdout.contains("too few seeds"), "{stdout}");
 
     let short = Fake::new(|run| {
         run.config.epochs = 2;

@@ -31,13 +31,18 @@ impl Measure {
     pub(crate) const ALL: [Self; 4] =
         [Self::TrainLoss, Self::TrainAccuracy, Self::TestLoss, Self::TestAccuracy];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TrainLoss => "training loss",
             Self::TrainAccuracy => "training accuracy",
             Self::TestLoss => "test loss",
             Self::TestAccuracy => "test accuracy",
         }
+    }
+
+    /// A value of it, with its unit.
+    pub(crate) fn show(self, value: f64) -> String {
+        FigureId::Epoch(0, self).show(value)
     }
 }
 

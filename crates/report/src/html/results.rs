@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Comparison, Figure, Unit, Verdict,
-    judgement::show_p,
+    judgement::{Measure, show_p},
     number::{decimals, percent, signed, thousands},
 };
 
@@ -189,9 +189,36 @@ impl Page<'_> {
                     show_p(curve.p),
                     curve.outside
                 );
+                html += &self.secondary().details("the other figures, each with its interval", "figures");
             }
         }
         html + &self.conclusion()
+    }
+
+    /// Every figure of every epoch beside the published one.
+    fn secondary(&self) -> Data {
+        let mut data =
+            Data::new(["network", "epoch", "figure", "ours", "published", "95 % interval", "p", "inside"]);
+        for network in &self.networks {
+            for epoch in &network.report.epochs {
+                for measure in Measure::ALL {
+                    let Some(figure) = epoch.figure(measure) else { continue };
+                    let Some(comparison) = &figure.comparison else { continue };
+                    let show = |value: f64| measure.show(value);
+                    data.rows.push(vec![
+                        network.name().into(),
+                        epoch.epoch.to_string(),
+                        measure.name().into(),
+                        show(figure.ours.mean),
+                        figure.published.map_or_else(String::new, show),
+                        format!("{} to {}", show(comparison.low), show(comparison.high)),
+                        show_p(comparison.p),
+                        if comparison.within() { "yes" } else { "no" }.into(),
+                    ]);
+                }
+            }
+        }
+        data
     }
 
     /// The published conclusion, claim by claim.
