@@ -309,8 +309,8 @@ pub(crate) fn verdict(
     }
     if let Some(curve) = curve.filter(|curve| curve.differs()) {
         different.push(format!(
-            "the published curves are not ones of ours (p = {}; {} of {} figures lie outside of their 95 % intervals, farthest {})",
-            show_p(curve.p),
+            "the published curves are not ones of ours ({}; {} of {} figures lie outside of their 95 % intervals, farthest {})",
+            p_is(curve.p),
             curve.outside,
             curve.figures,
             curve.farthest
@@ -463,9 +463,15 @@ fn comparable_outcome(contrast: &Contrast, margin: f64) -> Outcome {
     }
 }
 
-/// A p value as people read it.
+/// A p value as people read it: `0.03`, `< 0.0001`.
 pub(crate) fn show_p(p: f64) -> String {
-    if p < 0.0001 { "below 0.0001".into() } else { decimals(p, if p < 0.01 { 4 } else { 2 }) }
+    if p < 0.0001 { "< 0.0001".into() } else { decimals(p, if p < 0.01 { 4 } else { 2 }) }
+}
+
+/// The same in a sentence: `p = 0.03`, `p < 0.0001`.
+pub(crate) fn p_is(p: f64) -> String {
+    let shown = show_p(p);
+    if shown.starts_with('<') { format!("p {shown}") } else { format!("p = {shown}") }
 }
 
 /// A figure of results, as a sample over runs.

@@ -3,7 +3,7 @@
 use crate::{
     Claim, Comparison, EpochReport, Figure, NetworkReport, Outcome, Sample, Spread, SpreadSource, Study,
     Unit, Verdict,
-    judgement::{Measure as EpochMeasure, show_p},
+    judgement::{Measure as EpochMeasure, p_is, show_p},
     number::{decimals, duration, percent, signed, thousands},
     statistics::SEEDS_FOR_SPREAD,
     table::{
@@ -243,21 +243,21 @@ impl Study {
         }
         for homogeneity in &self.homogeneity {
             text += &format!(
-                " That all networks have one spread of the {} has p = {} (Bartlett).",
+                " That all networks have one spread of the {} has {} (Bartlett).",
                 homogeneity.figure,
-                show_p(homogeneity.p)
+                p_is(homogeneity.p)
             );
         }
         text += "\n\n";
         if let Some(curve) = &self.curve {
             text += &format!(
                 "The {} other figures together, test loss and every epoch's: {} of them lie outside of their 95 % intervals (1 in 20 \
-                 does by chance, and neighbours move together), farthest {}. Together p = {} (Benjamini and Yekutieli), so the \
+                 does by chance, and neighbours move together), farthest {}. Together {} (Benjamini and Yekutieli), so the \
                  published curves {}.\n\n",
                 curve.figures,
                 curve.outside,
                 curve.farthest,
-                show_p(curve.p),
+                p_is(curve.p),
                 if curve.differs() { "are **not** curves of ours" } else { "could be curves of ours" }
             );
         }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Comparison, Figure, Unit, Verdict,
-    judgement::{Measure, show_p},
+    judgement::{Measure, p_is, show_p},
     number::{decimals, percent, signed, thousands},
 };
 
@@ -182,11 +182,11 @@ impl Page<'_> {
             html += "</p>";
             if let Some(curve) = &self.study.curve {
                 html += &format!(
-                    "<p>The {} other published figures, of every epoch, taken together {} curves of ours (p\u{a0}=\u{a0}{}; {} lie \
+                    "<p>The {} other published figures, of every epoch, taken together {} curves of ours ({}; {} lie \
                      outside of their own intervals, where 1 in 20 does by chance).</p>",
                     curve.figures,
                     if curve.differs() { "are <strong>not</strong>" } else { "could be" },
-                    show_p(curve.p),
+                    escape(&p_is(curve.p)),
                     curve.outside
                 );
                 html += &self.secondary().details("the other figures, each with its interval", "figures");
