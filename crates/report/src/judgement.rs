@@ -338,6 +338,12 @@ pub(crate) fn verdict(
 pub struct Claim {
     /// What the number is.
     pub text: String,
+    /// The network that it is about.
+    pub network: String,
+    /// The one that it is held against.
+    pub other: String,
+    /// Of two networks that are said to be comparable, the largest difference that is, a fraction; `None` of other claims.
+    pub margin: Option<f64>,
     /// Its unit.
     pub unit: Unit,
     /// Ours; `None` where these runs do not tell.
@@ -397,6 +403,18 @@ fn judge_claim(
     let (theirs_a, theirs_b) = (published.network(network)?, published.network(other)?);
     let report = |name: &str| networks.iter().find(|network| network.name == name);
     let counts = || Some((report(network)?.parameters?, report(other)?.parameters?));
+    let nothing = Claim {
+        text: String::new(),
+        network: network.clone(),
+        other: other.clone(),
+        margin: None,
+        unit: Unit::Points,
+        ours: None,
+        interval: None,
+        published: 0.0,
+        outcome: Outcome::NotJudged,
+        error_ratio: None,
+    };
     let exact = |text: String, unit: Unit, number: fn(u64, u64) -> f64| {
         let (ours, published) =
             (counts().map(|(a, b)| number(a, b)), number(theirs_a.parameters, theirs_b.parameters));
@@ -406,7 +424,7 @@ fn judge_claim(
             Some(_) => Outcome::Fails,
             None => Outcome::NotJudged,
         };
-        Claim { text, unit, ours, interval: None, published, outcome, error_ratio: None }
+        Claim { text, unit, ours, published, outcome, ..nothing.clone() }
     };
     Some(match claim {
         PublishedClaim::FewerParameters { .. } => {
@@ -424,21 +442,31 @@ fn judge_claim(
             let both = sample(network).zip(sample(other));
             let contrast = both.and_then(|(a, b)| Contrast::new(a, b));
             let difference = (theirs_a.final_acc - theirs_b.final_acc) / 100.0;
-            let (text, level, outcome) = if let PublishedClaim::ComparableAccuracy { margin, .. } = claim {
-                let text = format!("`{network}` as accurate as `{other}`, to {margin} points");
-                (text, 0.9, contrast.map(|it| comparable_outcome(&it, margin / 100.0)))
-            } else {
-                let text = format!("test accuracy of `{network}` above `{other}`");
-                (text, 0.95, contrast.map(|it| above_outcome(&it, difference)))
+            let margin = match claim {
+                PublishedClaim::ComparableAccuracy { margin, .. } => Some(margin / 100.0),
+                _ => None,
+            };
+            let (text, level, outcome) = match margin {
+                Some(margin) => (
+                    format!("`{network}` as accurate as `{other}`, to {} points", in_points(margin)),
+                    0.9,
+                    contrast.map(|it| comparable_outcome(&it, margin)),
+                ),
+                None => (
+                    format!("test accuracy of `{network}` above `{other}`"),
+                    0.95,
+                    contrast.map(|it| above_outcome(&it, difference)),
+                ),
             };
             Claim {
                 text,
-                unit: Unit::Points,
+                margin,
                 ours: both.map(|(a, b)| a.mean - b.mean),
                 interval: contrast.map(|contrast| contrast.interval(level)),
                 published: difference,
                 outcome: outcome.unwrap_or(Outcome::NotJudged),
                 error_ratio: both.map(|(a, b)| (1.0 - a.mean) / (1.0 - b.mean)),
+                ..nothing
             }
         }
     })
@@ -461,6 +489,11 @@ fn comparable_outcome(contrast: &Contrast, margin: f64) -> Outcome {
     } else {
         Outcome::Undecided
     }
+}
+
+/// A margin in points, without the rounding of its fraction: `3.4`.
+pub(crate) fn in_points(margin: f64) -> f64 {
+    (1000.0 * margin).round() / 10.0
 }
 
 /// A p value as people read it: `0.03`, `< 0.0001`.

@@ -7,7 +7,7 @@ use crate::{
     Claim, Comparison, CurveCheck, Homogeneity, Published, PublishedNetwork, Record, Result, Sample,
     SpreadSource,
     compare::{check_one_study, deviations, is_complete},
-    judgement::{FigureId, Measure, Outcome, claims, judge, sample, verdict},
+    judgement::{FigureId, Measure, Outcome, claims, in_points, judge, sample, verdict},
     number::decimals,
 };
 
@@ -393,18 +393,17 @@ impl Study {
         self.claims
             .iter()
             .filter_map(|claim| {
-                let (outcome, (low, high)) = (claim.outcome, claim.interval?);
-                let (network, rest) = claim.text.strip_prefix('`')?.split_once("` as accurate as `")?;
-                let (other, margin) = rest.split_once("`, to ")?;
-                let (ours, ratio) = (claim.ours?, claim.error_ratio?);
+                let (Claim { network, other, outcome, .. }, margin) = (claim, claim.margin?);
+                let (ours, (low, high), ratio) = (claim.ours?, claim.interval?, claim.error_ratio?);
                 let verb = if ours < 0.0 { "loses" } else { "gains" };
                 let (low, high) = if ours < 0.0 { (-high, -low) } else { (low, high) };
                 let points = |value: f64| decimals(100.0 * value, 1);
+                let margin = format!("to {} points", in_points(margin));
                 let judgement = match outcome {
-                    Outcome::Holds => format!("comparable, to {margin}"),
-                    Outcome::Fails => format!("not comparable, to {margin}"),
+                    Outcome::Holds => format!("comparable, {margin}"),
+                    Outcome::Fails => format!("not comparable, {margin}"),
                     Outcome::Undecided | Outcome::NotJudged => {
-                        format!("whether that is comparable, to {margin}, these runs cannot tell")
+                        format!("whether that is comparable, {margin}, these runs cannot tell")
                     }
                 };
                 Some(format!(
