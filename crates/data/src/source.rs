@@ -69,13 +69,12 @@ pub fn load(source: &Source, progress: &dyn Progress) -> Result<Dataset, Error> 
     let (source, (train, test)) = match source {
         Source::Directory(path) => load_path(path, &ArchiveSpec::official(), progress)?,
         Source::Cifar10 { cache, addresses } => {
-            match find(cache)? {
-                // Whatever else can be loaded is used as it is; the archive is unpacked first, to be faster next time.
-                Some(found @ (Found::Binary(_) | Found::ImageFolder)) => {
-                    load_found(found, cache, &ArchiveSpec::official(), progress)?
-                }
-                _ => load_path(&fetch(cache, addresses, progress)?, &ArchiveSpec::official(), progress)?,
-            }
+            // An image folder that somebody put there is used as it is.
+            let source = match find(cache) {
+                Ok(Some(Found::ImageFolder)) => cache.clone(),
+                _ => fetch(cache, addresses, progress)?,
+            };
+            load_path(&source, &ArchiveSpec::official(), progress)?
         }
         #[cfg(not(feature = "huggingface"))]
         Source::HuggingFace { dataset } => {
@@ -100,14 +99,14 @@ pub fn load(source: &Source, progress: &dyn Progress) -> Result<Dataset, Error> 
 
 /// Sees to it that CIFAR-10's binary files are in the folder `cache`, and tells where.
 ///
-/// If they are not in it or in its folder `cifar-10-batches-bin`, they are unpacked from `cifar-10-binary.tar.gz` in it,
-/// which is downloaded first if need be. A process that is killed on the way leaves nothing that is taken for complete, and
-/// the next call goes on with the download. Several processes may fetch into one folder: they take turns.
+/// If all six are not in it or in its folder `cifar-10-batches-bin`, whole, they are unpacked from `cifar-10-binary.tar.gz` in
+/// it, which is downloaded first if need be. Files of these names that hold something else are renamed, with `.old` behind
+/// their names; everything else in the folder stays as it is. A process that is killed on the way leaves nothing that is
+/// taken for complete, and the next call continues the download. Several processes may fetch into one folder: they take turns.
 ///
 /// # Errors
 ///
-/// [`Error::Download`] if no address gives the archive; [`Error::ArchiveSize`] or [`Error::ArchiveDigest`] if an archive
-/// that was there is not the official one; [`Error::Read`] and [`Error::Write`].
+/// [`Error::Download`] if no address gives the archive; [`Error::Read`] and [`Error::Write`].
 pub fn fetch(cache: &Path, addresses: &[String], progress: &dyn Progress) -> Result<PathBuf, Error> {
     fetch_archive(cache, addresses, &ArchiveSpec::official(), progress)
 }
@@ -133,30 +132,68 @@ pub(crate) fn fetch_patiently(
     patience: &Patience,
     progress: &dyn Progress,
 ) -> Result<PathBuf, Error> {
-    if let Some(folder) = complete(cache)? {
+    if let Some(folder) = complete(cache, spec)? {
         return Ok(folder);
     }
     fs::create_dir_all(cache).map_err(writing(cache))?;
     // Held until the end of this function; the system releases it if the process dies.
     let _lock = lock(cache, progress)?;
-    if let Some(folder) = complete(cache)? {
+    if let Some(folder) = complete(cache, spec)? {
         // Somebody else was faster.
         return Ok(folder);
     }
     let archive = cache.join(ARCHIVE);
-    if kind(&archive)? != Kind::File {
-        download(&archive, addresses, spec, patience, progress)?;
+    if kind(&archive)? == Kind::File {
+        match archive::check(&archive, spec, progress) {
+            Ok(checked) => return checked.unpack(cache, progress),
+            Err(error @ (Error::ArchiveSize { .. } | Error::ArchiveDigest { .. })) => {
+                progress.note(&archive::explained(&archive, error).to_string());
+            }
+            Err(error) => return Err(error),
+        }
     }
+    download(&archive, addresses, spec, patience, progress)?;
     archive::check(&archive, spec, progress)?.unpack(cache, progress)
 }
 
-/// The folder of the binary files, if they are all there.
-fn complete(cache: &Path) -> Result<Option<PathBuf>, Error> {
+/// The folder of the binary files, if all six are there and whole.
+fn complete(cache: &Path, spec: &ArchiveSpec) -> Result<Option<PathBuf>, Error> {
+    /// Of each file of the official archive.
+    const RECORDS: u64 = 10_000;
+
+    let records = (*spec == ArchiveSpec::official()).then_some(RECORDS);
     match Layout::find(cache) {
-        Ok(layout) => Ok(layout.map(|layout| layout.folder)),
-        // Fetching is what mends this.
-        Err(Error::MissingFile { .. }) => Ok(None),
+        Ok(Some(layout)) => Ok(layout.is_whole(records)?.then_some(layout.folder)),
+        // Fetching completes this.
+        Ok(None) | Err(Error::MissingFile { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// What `path` holds, read and checked, if that makes [`fetch`] needless: all of CIFAR-10, or an image folder.
+///
+/// # Errors
+///
+/// [`Error::Read`]; whatever else is wrong with a file, if `path` is one and no folder.
+pub fn find_whole(path: &Path, progress: &dyn Progress) -> Result<Option<String>, Error> {
+    let spec = ArchiveSpec::official();
+    let loaded = match kind(path)? {
+        Kind::Nothing => return Ok(None),
+        Kind::Folder => match find(path) {
+            Ok(Some(Found::Binary(_))) if complete(path, &spec)?.is_none() => return Ok(None),
+            Ok(Some(found)) => load_found(found, path, &spec, progress),
+            Ok(None) | Err(Error::MissingFile { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        },
+        Kind::File | Kind::Other => return load_path(path, &spec, progress).map(|(source, _)| Some(source)),
+    };
+    match loaded {
+        Ok((source, _)) => Ok(Some(source)),
+        Err(error @ (Error::Read { .. } | Error::Memory { .. })) => Err(error),
+        Err(error) => {
+            progress.note(&error.to_string());
+            Ok(None)
+        }
     }
 }
 
@@ -188,13 +225,16 @@ enum Found {
 }
 
 fn find(path: &Path) -> Result<Option<Found>, Error> {
-    if let Some(layout) = Layout::find(path)? {
+    let layout = Layout::find(path);
+    if let Ok(Some(layout)) = layout {
         return Ok(Some(Found::Binary(layout)));
     }
+    // It holds also what is missing where unpacking it was interrupted.
     let archive = path.join(ARCHIVE);
     if kind(&archive)? == Kind::File {
         return Ok(Some(Found::Archive(archive)));
     }
+    layout?;
     if image_folder::is_one(path)? {
         return Ok(Some(Found::ImageFolder));
     }
@@ -208,14 +248,11 @@ fn load_path(
 ) -> Result<(String, (Images, Images)), Error> {
     match kind(path)? {
         Kind::Nothing => Err(Error::NoSuchPath { path: path.to_owned() }),
-        Kind::File => {
-            archive::expect_name(path)?;
-            load_found(Found::Archive(path.to_owned()), path, spec, progress)
-        }
+        Kind::File => load_found(Found::Archive(path.to_owned()), path, spec, progress),
+        Kind::Other => Err(Error::NotAnArchive { path: path.to_owned() }),
         Kind::Folder => match find(path)? {
             Some(found) => load_found(found, path, spec, progress),
-            None if holds_python_version(path)? => Err(Error::PythonVersion { path: path.to_owned() }),
-            None => Err(Error::NotFound { path: path.to_owned() }),
+            None => Err(not_found(path)?),
         },
     }
 }
@@ -232,7 +269,9 @@ fn load_found(
         }
         Found::Archive(archive) => (
             format!("CIFAR-10 archive {}", archive.display()),
-            archive::check(&archive, spec, progress)?.load(progress)?,
+            archive::check(&archive, spec, progress)
+                .map_err(|error| archive::explained(&archive, error))?
+                .load(progress)?,
         ),
         Found::ImageFolder => {
             (format!("image folder {}", path.display()), image_folder::load(path, progress)?)
@@ -240,14 +279,14 @@ fn load_found(
     })
 }
 
-/// The mistake most easily made: the authors offer three versions side by side.
-fn holds_python_version(path: &Path) -> Result<bool, Error> {
-    for name in ["data_batch_1", "cifar-10-batches-py", "cifar-10-python.tar.gz"] {
-        if kind(&path.join(name))? != Kind::Nothing {
-            return Ok(true);
-        }
+/// The error for a folder without data, which is most often another version of CIFAR-10: the authors offer three side by side.
+pub(crate) fn not_found(path: &Path) -> Result<Error, Error> {
+    if let Some(error) = archive::other_version(path)? {
+        return Ok(error);
     }
-    Ok(false)
+    let entries = image_folder::entries(path)?;
+    let name = |entry: &PathBuf| entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Error::NotFound { path: path.to_owned(), found: entries.iter().map(name).collect() })
 }
 
 #[cfg(test)]
@@ -283,8 +322,7 @@ mod tests {
         // Now nobody is asked any more, and load agrees with what is there.
         let again = fetch_small(&cache, &[], &Watcher::default()).unwrap();
         assert_eq!(again, folder);
-        let dataset =
-            load(&Source::Cifar10 { cache: cache.clone(), addresses: Vec::new() }, &NoProgress).unwrap();
+        let dataset = load(&Source::Directory(cache.clone()), &NoProgress).unwrap();
         assert_eq!((dataset.train.len(), dataset.test.len()), (15, 6));
         assert!(!dataset.synthetic);
         let direct = load(&Source::Directory(folder.clone()), &NoProgress).unwrap();
@@ -373,11 +411,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join(ARCHIVE);
         fs::write(&path, small_archive().0).unwrap();
-        for source in [
-            Source::Directory(path.clone()),
-            Source::Directory(folder.path().to_owned()),
-            Source::Cifar10 { cache: folder.path().to_owned(), addresses: default_addresses() },
-        ] {
+        for source in [Source::Directory(path.clone()), Source::Directory(folder.path().to_owned())] {
             let error = message(source);
             assert!(error.contains("bytes instead of 170052171"), "{error}");
         }

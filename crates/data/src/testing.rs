@@ -16,7 +16,7 @@ use pointwise_random::{Purpose, Stream};
 
 use crate::binary::{RECORD_BYTES, TEST_FILE, TRAIN_FILES};
 use crate::files::hex;
-use crate::{ArchiveSpec, Progress};
+use crate::{ArchiveSpec, Progress, Unit};
 
 /// Bytes that do not compress, each of its seed.
 pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
@@ -97,7 +97,7 @@ impl Watcher {
 }
 
 impl Progress for Watcher {
-    fn start(&self, _what: &str, _total: Option<u64>) {}
+    fn start(&self, _what: &str, _total: Option<u64>, _unit: Unit) {}
 
     fn advance(&self, position: u64) {
         self.position.store(position, Ordering::Relaxed);
