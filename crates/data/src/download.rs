@@ -533,6 +533,17 @@ mod tests {
     }
 
     #[test]
+    fn a_socks_proxy_is_used() {
+        let mut case = Case::new();
+        let proxy = Server::socks(&case.body);
+        case.patience.proxy = Some(Proxy::new(&format!("socks5h://{}", proxy.host())).unwrap());
+        // Only the proxy knows this host.
+        let addresses = ["http://cifar.invalid/file.gz".to_owned()];
+        download(&case.target(), &addresses, &case.spec, &case.patience, &case.watcher).unwrap();
+        case.assert_whole();
+    }
+
+    #[test]
     fn no_address_is_an_error_too() {
         let case = Case::new();
         let error = case.download(&[]).unwrap_err().to_string();

@@ -354,3 +354,24 @@ fn listed(failures: &[AddressFailure]) -> String {
     }
     failures.iter().map(AddressFailure::to_string).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || io::Error::from(io::ErrorKind::StorageFull);
+        for error in [
+            Error::Read { path: "x".into(), cause: cause() },
+            Error::Write { path: "x".into(), cause: cause() },
+            Error::Decode { path: "x".into(), cause: cause().to_string() },
+        ] {
+            assert!(error.to_string().contains(&cause().to_string()), "{error}");
+            assert!(error.source().is_none(), "{error}");
+        }
+        let message = Error::Write { path: "x".into(), cause: cause() }.to_string();
+        assert!(message.ends_with("; free some space"), "{message}");
+    }
+}

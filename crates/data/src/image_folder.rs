@@ -387,6 +387,36 @@ mod tests {
         assert!(error(&folder).contains("are both named cat"), "{}", error(&folder));
     }
 
+    #[test]
+    fn a_file_cut_anywhere_is_refused() {
+        let image = random_image(1, 20, 20);
+        for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP] {
+            let mut whole = Cursor::new(Vec::new());
+            image.write_to(&mut whole, format).unwrap();
+            let whole = whole.into_inner();
+            assert!(decode(&whole).is_ok() && decode(&[&whole, b"more".as_slice()].concat()).is_ok());
+            for n in 0..whole.len() {
+                assert!(decode(&whole[..n]).is_err(), "{format:?}: {n} of {} bytes", whole.len());
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_nowhere_and_pipes_are_named() {
+        let folder = folder();
+        let path = folder.path().join("train/cat/b.png");
+        for target in ["nowhere", "b.png"] {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            assert!(error(&folder).contains("b.png"), "{}", error(&folder));
+            fs::remove_file(&path).unwrap();
+        }
+        // Nobody ever writes to it.
+        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(error(&folder).contains("b.png is not a png"), "{}", error(&folder));
+        drop(socket);
+    }
+
     /// A png of a few bytes that says it is 60,000 x 60,000 pixels (10.8 GB) large.
     #[test]
     fn an_image_that_claims_to_be_huge_is_refused() {

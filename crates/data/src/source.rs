@@ -22,7 +22,8 @@ pub enum Source {
     /// 2. the official archive `cifar-10-binary.tar.gz`, read without being unpacked;
     /// 3. folders `train` and `test` with one folder of png or jpeg images for each class, named after it in any case. An
     ///    image of another size than 32x32 is resized with a Catmull-Rom filter; transparency is dropped. Images come in
-    ///    the order of their classes and then of the bytes of their file names; hidden files are passed over.
+    ///    the order of their classes and then of the bytes of their file names. Hidden files and what file managers and
+    ///    archivers leave behind are passed over; texts are left out with a [note](Progress::note).
     Directory(PathBuf),
     /// CIFAR-10 from a folder that is filled from the network if need be.
     Cifar10 {
@@ -293,7 +294,7 @@ pub(crate) fn not_found(path: &Path) -> Result<Error, Error> {
 mod tests {
     use super::*;
     use crate::NoProgress;
-    use crate::testing::{Reply, Server, Watcher, six_files, small_archive, write_files};
+    use crate::testing::{Reply, Server, Watcher, archive_of, six_files, small_archive, write_files};
     use std::time::Duration;
     use tempfile::TempDir;
 
@@ -347,6 +348,135 @@ mod tests {
         let server = Server::new(&small_archive().0, [Reply::Whole]);
         fetch_small(cache.path(), &[&server], &Watcher::default()).unwrap();
         assert_eq!(Layout::find(cache.path()).unwrap().unwrap().train.len(), 5);
+    }
+
+    #[test]
+    fn fetch_completes_what_is_cut_short_or_missing() {
+        // Whole, but without the last training file; with a cut file; beside the Python version and other folders.
+        let (archive, _) = small_archive();
+        let cases: [&dyn Fn(&mut Vec<(&'static str, Vec<u8>)>); 3] =
+            [&|files| drop(files.remove(4)), &|files| files[5].1.truncate(4000), &|files| files.clear()];
+        for (number, damage) in cases.into_iter().enumerate() {
+            let cache = TempDir::new().unwrap();
+            let mut files = six_files();
+            damage(&mut files);
+            write_files(&cache.path().join("cifar-10-batches-bin"), &files);
+            for other in ["cifar-10-batches-py", "train/foo"] {
+                fs::create_dir_all(cache.path().join(other)).unwrap();
+            }
+            let server = Server::new(&archive, [Reply::Whole]);
+            fetch_small(cache.path(), &[&server], &Watcher::default()).unwrap();
+            let layout = Layout::find(cache.path()).unwrap().unwrap();
+            assert!(layout.is_whole(None).unwrap(), "case {number}");
+            assert!(cache.path().join("train/foo").exists());
+        }
+    }
+
+    #[test]
+    fn a_damaged_archive_is_set_aside_once_there_is_another() {
+        let cache = TempDir::new().unwrap();
+        let path = cache.path().join(ARCHIVE);
+        fs::write(&path, "<html>").unwrap();
+        let watcher = Watcher::default();
+        fetch_small(cache.path(), &[&Server::closed()], &watcher).unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"<html>");
+        let expected = format!("{} is a web page, not the archive cifar-10-binary.tar.gz", path.display());
+        assert_eq!(watcher.notes()[0], expected);
+        let server = Server::new(&small_archive().0, [Reply::Whole]);
+        fetch_small(cache.path(), &[&server], &watcher).unwrap();
+        assert_eq!(fs::read(cache.path().join("cifar-10-binary.tar.gz.old")).unwrap(), b"<html>");
+    }
+
+    #[test]
+    fn unpacking_that_was_interrupted_does_not_hide_the_archive() {
+        let folder = TempDir::new().unwrap();
+        let (archive, spec) = small_archive();
+        fs::write(folder.path().join(ARCHIVE), archive).unwrap();
+        write_files(&folder.path().join("cifar-10-batches-bin"), &six_files()[..2]);
+        let (_, (train, test)) = load_path(folder.path(), &spec, &NoProgress).unwrap();
+        assert_eq!((train.len(), test.len()), (15, 6));
+    }
+
+    #[test]
+    fn only_all_of_cifar10_makes_fetching_needless() {
+        let folder = TempDir::new().unwrap();
+        assert_eq!(find_whole(folder.path(), &NoProgress).unwrap(), None);
+        write_files(folder.path(), &six_files());
+        assert_eq!(find_whole(folder.path(), &NoProgress).unwrap(), None);
+        let file = folder.path().join("data_batch_1.bin");
+        assert!(find_whole(&file, &NoProgress).unwrap_err().to_string().contains("neither a folder nor"));
+
+        let folder = TempDir::new().unwrap();
+        for set in ["train", "test"] {
+            let class = folder.path().join(set).join("cat");
+            fs::create_dir_all(&class).unwrap();
+            image::RgbImage::new(3, 4).save(class.join("1.png")).unwrap();
+        }
+        let found = find_whole(folder.path(), &NoProgress).unwrap();
+        assert_eq!(found, Some(format!("image folder {}", folder.path().display())));
+        fs::create_dir(folder.path().join("train/tiger")).unwrap();
+        assert_eq!(find_whole(folder.path(), &NoProgress).unwrap(), None);
+    }
+
+    #[test]
+    fn other_versions_are_named_whatever_they_are_called() {
+        let versions = [
+            ("cifar-10-batches-py", "the Python version of CIFAR-10"),
+            ("cifar-10-batches-mat", "the MATLAB version of CIFAR-10"),
+            ("cifar-100-python", "the Python version of CIFAR-100"),
+            ("cifar-100-matlab", "the MATLAB version of CIFAR-100"),
+            ("cifar-100-binary", "the binary version of CIFAR-100"),
+        ];
+        for (inner, version) in versions {
+            let folder = TempDir::new().unwrap();
+            let (archive, _) = archive_of(&[(&format!("{inner}/readme.html"), vec![1; 700])]);
+            for name in ["cifar-10-binary.tar.gz", "some.tgz", "data"] {
+                let path = folder.path().join(name);
+                fs::write(&path, &archive).unwrap();
+                let error = message(Source::Directory(path.clone()));
+                let expected =
+                    format!("{} is {version}: give the binary version of CIFAR-10", path.display());
+                assert!(error.starts_with(&expected), "{error}");
+            }
+            for (name, found) in [("cifar-10-binary.tar.gz", true), ("some.tgz", true), ("data", false)] {
+                let error = message(Source::Directory(folder.path().to_owned()));
+                assert_eq!(error.contains(&format!("{name} is {version}")), found, "{error}");
+                fs::remove_file(folder.path().join(name)).unwrap();
+            }
+            fs::create_dir(folder.path().join(inner)).unwrap();
+            let error = message(Source::Directory(folder.path().to_owned()));
+            assert!(error.contains(&format!("{inner} is {version}")), "{error}");
+        }
+        // By its name and by its size.
+        let folder = TempDir::new().unwrap();
+        for (name, bytes, version) in [
+            ("cifar-10-matlab.tar.gz", 10, "MATLAB version of CIFAR-10"),
+            ("x", 170_498_071, "Python version"),
+        ] {
+            let path = folder.path().join(name);
+            fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+            let error = message(Source::Directory(path));
+            assert!(error.contains(version), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_archive_is_said_to_be_what_it_is() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(ARCHIVE);
+        let cases: [(&[u8], &str); 6] = [
+            (b"", "is empty, not the archive"),
+            (b"\r\n<!DOCTYPE html>", "is a web page, not the archive"),
+            (b"PK\x03\x04zip", "is a zip archive, not the archive"),
+            (b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS, not the archive"),
+            (&small_archive().0[..500], "has 500 bytes instead of 170052171: it is cut short, or it is not "),
+            (b"anything", "has 8 bytes instead of 170052171"),
+        ];
+        for (contents, expected) in cases {
+            fs::write(&path, contents).unwrap();
+            let error = message(Source::Directory(path.clone()));
+            assert!(error.contains(expected) && !error.contains("delete"), "{error}");
+        }
     }
 
     #[test]
