@@ -115,7 +115,7 @@ fn predict_reads_pipes_and_names_what_it_cannot_use() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("half.jpg: it is cut short; replace or remove it"), "{said}");
     assert!(said.contains("large.png: it has 12000 x 9000 pixels and the limit is 10000 a side"), "{said}");
-    assert!(said.contains("error: 2 of 3 images could not be used\n"), "{said}");
+    assert!(said.contains("error: 2 of 3 images could not be read\n"), "{said}");
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2);
 
     #[cfg(unix)]
@@ -181,7 +181,8 @@ fn classes_without_images_are_named() {
 
 /// The environment of a command that downloads nothing, because nobody listens where its proxy is to be.
 fn without_network(command: &mut Command) -> &mut Command {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let closed = closed.expect("a port is free");
     for variable in
         ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "no_proxy"]
     {

@@ -176,7 +176,7 @@ mod tests {
     use parquet::schema::parser::parse_message_type;
     use std::collections::HashMap;
     use std::fs::{self, File};
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Cursor, Write};
     use std::net::{TcpListener, TcpStream};
     use std::path::Path;
     use std::sync::Arc;

@@ -31,10 +31,9 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     loop {
         match reader.marker()? {
             EOI => break,
-            SOF_BASELINE | SOF_EXTENDED if frame.is_none() => {
-                frame = Some(Frame::new(reader.segment()?, false)?)
+            kind @ (SOF_BASELINE | SOF_EXTENDED | SOF_PROGRESSIVE) if frame.is_none() => {
+                frame = Some(Frame::new(reader.segment()?, kind == SOF_PROGRESSIVE)?);
             }
-            SOF_PROGRESSIVE if frame.is_none() => frame = Some(Frame::new(reader.segment()?, true)?),
             DHT => tables.read(reader.segment()?)?,
             DRI => match reader.segment()? {
                 [high, low, ..] => interval = usize::from(u16::from_be_bytes([*high, *low])),
