@@ -253,9 +253,9 @@ pub(crate) struct DataArgs {
     pub(crate) command: DataCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Make sure that CIFAR-10 is there: download it unless the folder has it.
+    /// Make sure that all of CIFAR-10 is there: download what the folder lacks.
     Fetch {
         /// Where it is to be [default: the variable CIFAR10_DIR, or a folder in the user's cache].
         #[arg(long, value_name = "DIR")]
@@ -272,7 +272,7 @@ pub(crate) enum DataCommand {
 }
 
 /// Where images come from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct DataSource {
     /// The dataset [default: cifar10].
     #[arg(long, value_enum)]

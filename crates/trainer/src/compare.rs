@@ -159,7 +159,7 @@ fn as_json(runs: &[Run]) -> anyhow::Result<Value> {
         .iter()
         .map(|run| {
             json!({
-                "path": run.path,
+                "path": run.path.display().to_string(),
                 "state": run.activity().name(),
                 "config": run.config,
                 "parameters": run.environment.parameters,

@@ -1,7 +1,7 @@
 //! Progress on stderr: a bar on a terminal, plain lines elsewhere; and the study's lines on stdout.
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pointwise_data::Progress;
+use pointwise_data::{Progress, Unit};
 use pointwise_runs::{EpochRecord, Run};
 use pointwise_training::{Observer, StepProgress};
 use std::io::IsTerminal;
@@ -13,6 +13,9 @@ const BAR: &str = "{prefix} {wide_bar} {pos}/{len} {msg}";
 
 /// Template of the bar of a download, or of reading files.
 const LOADING_BAR: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+
+/// Template of the bar of reading or drawing images.
+const IMAGES_BAR: &str = "{msg} {wide_bar} {human_pos}/{human_len} images, {eta} left";
 
 /// Plain lines come at most this often.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
@@ -206,10 +209,10 @@ pub(crate) struct LoadingDisplay {
 }
 
 impl Progress for LoadingDisplay {
-    fn start(&self, what: &str, total: Option<u64>) {
+    fn start(&self, what: &str, total: Option<u64>, unit: Unit) {
         let new = if !is_plain() {
             let bar = match total {
-                Some(total) => ProgressBar::new(total).with_style(style(LOADING_BAR)),
+                Some(total) => ProgressBar::new(total).with_style(loading_style(unit)),
                 None => ProgressBar::new_spinner(),
             };
             bar.set_message(what.to_owned());
@@ -252,6 +255,13 @@ impl LoadingDisplay {
     }
 }
 
+fn loading_style(unit: Unit) -> ProgressStyle {
+    style(match unit {
+        Unit::Bytes => LOADING_BAR,
+        Unit::Images => IMAGES_BAR,
+    })
+}
+
 /// A template that is checked by the test below; indicatif's plain one stands in for a wrong one.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -292,7 +302,7 @@ mod tests {
 
     #[test]
     fn templates_are_valid() {
-        for template in [BAR, LOADING_BAR] {
+        for template in [BAR, LOADING_BAR, IMAGES_BAR] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
             // NO_COLOR asks for what there is anyway: a colour would follow a dot.
             assert!(!template.contains('.'), "{template}");

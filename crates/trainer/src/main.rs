@@ -62,7 +62,7 @@ fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Watch(args) => watch::run(&args),
         Command::Summary(args) => summary::run(&args).map(|()| End::Done),
         Command::Bench(args) => bench::run(&args).map(|()| End::Done),
-        Command::Data(args) => data::run(&args).map(|()| End::Done),
+        Command::Data(args) => data::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut script);

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
         print(table(&predictions).trim_end())?;
     }
     if failures > 0 {
-        bail!("{failures} of {} images could not be read: give png, jpg or webp files", args.images.len());
+        bail!("{failures} of {} images could not be read", args.images.len());
     }
     Ok(End::Done)
 }

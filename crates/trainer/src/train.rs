@@ -2,14 +2,13 @@
 
 use crate::analysis::Analyst;
 use crate::args::{Augment, DataKind, Model, TrainArgs};
-use crate::data::{DATA_SEED, Images, load_dataset, named_folder};
-use crate::display::{LoadingDisplay, TrainingDisplay, final_line};
+use crate::data::{DATA_SEED, Images, check_classes, load_dataset, named_folder};
+use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::options::{self, sha256};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
-use pointwise_data::{NoProgress, Progress};
 use pointwise_engine::{Adam, DeviceChoice, EngineKind, Precision, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_runs::{Checkpoint, Run, RunConfig, RunFolder, holds_run};
@@ -34,6 +33,14 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         (None, None)
     };
     let config = resolve(args, stored.as_ref())?;
+    for (option, path) in [("--data-dir", &config.data_dir), ("--init", &config.init)] {
+        if let Some(path) = path.as_ref().filter(|path| path.to_str().is_none()) {
+            bail!(
+                "{option} {} has a name that is not UTF-8, and so cannot be kept in config.toml: rename it, or give a link to it",
+                path.display()
+            );
+        }
+    }
     let mut best = None;
     if let Some(stored) = &stored {
         check_same_run(&folder, stored, &config)?;
@@ -69,9 +76,11 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         folder: config.data_dir.clone(),
         seed: config.data_seed,
     };
-    let shown = LoadingDisplay::default();
-    let progress: &dyn Progress = if args.quiet { &NoProgress } else { &shown };
-    let dataset = load_dataset(&images, config.limit_train, config.limit_test, progress)?;
+    let loaded = load_dataset(&images, config.limit_train, config.limit_test, args.quiet, &stop)?;
+    let Some(dataset) = loaded else { return Ok(End::Interrupted) };
+    if !dataset.synthetic {
+        check_classes(&dataset)?;
+    }
     let description = DataDescription::from(&dataset);
     log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
     let splits = Splits::new(dataset, &config)?;

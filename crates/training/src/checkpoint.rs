@@ -130,8 +130,7 @@ pub fn encode(path: &Path, state: &State, meta: &Meta) -> Result<Vec<u8>, Traini
 /// [`TrainingError::Read`]; [`TrainingError::Checkpoint`] for anything that is not such a file: truncated, corrupt, of another
 /// type than f32, or with moments for only a part of the parameters.
 pub fn read(path: &Path) -> Result<(State, Option<Meta>), TrainingError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| TrainingError::Read { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|cause| TrainingError::Read { path: path.to_owned(), cause })?;
     decode(&bytes).map_err(|reason| TrainingError::Checkpoint { path: path.to_owned(), reason })
 }
 

@@ -12,12 +12,12 @@ pub enum TrainingError {
     #[error(transparent)]
     Run(#[from] pointwise_runs::Error),
     /// A weights file could not be read.
-    #[error("{path} cannot be read: {source}")]
+    #[error("{path} cannot be read: {cause}")]
     Read {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A weights file is not what it should be.
     #[error("{path} is not a usable safetensors file: {reason}")]
