@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::Context;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use pointwise_process::note;
 
 use crate::{
     End, print,
@@ -11,9 +12,10 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it may depend on. What the table lacks is not allowed.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("pointwise-random", &[]),
     ("pointwise-kernels", &[]),
+    ("pointwise-process", &[]),
     ("pointwise-runs", &[]),
     ("pointwise-data", &["pointwise-random"]),
     ("pointwise-models", &["pointwise-random"]),
@@ -25,7 +27,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("pointwise-report", &["pointwise-runs"]),
     ("pointwise-tensorboard", &[]),
     ("trainer", LIBRARIES),
-    ("xtask", &["pointwise-report", "pointwise-runs"]),
+    ("xtask", &["pointwise-process", "pointwise-report", "pointwise-runs"]),
     ("pointwise-tests", LIBRARIES),
 ];
 
@@ -35,6 +37,7 @@ const LIBRARIES: &[&str] = &[
     "pointwise-engine",
     "pointwise-kernels",
     "pointwise-models",
+    "pointwise-process",
     "pointwise-random",
     "pointwise-report",
     "pointwise-runs",
@@ -44,9 +47,10 @@ const LIBRARIES: &[&str] = &[
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 7] = [
+const WITHOUT_TENSORS: [&str; 8] = [
     "pointwise-data",
     "pointwise-kernels",
+    "pointwise-process",
     "pointwise-random",
     "pointwise-report",
     "pointwise-runs",
@@ -75,7 +79,7 @@ pub(crate) fn run() -> anyhow::Result<End> {
     let graph = Graph::from_metadata(&metadata);
     let violations = graph.violations();
     for violation in &violations {
-        eprintln!("error: {violation}");
+        note!("error: {violation}");
     }
     if violations.is_empty() {
         let edges: usize = graph.ours.values().map(BTreeSet::len).sum();
