@@ -4,6 +4,7 @@ use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pointwise_engine::{DeviceChoice, EngineKind, Precision};
 use pointwise_models::Pointwise;
+use pointwise_runs::{MAX_EPOCHS, MAX_SEED, MAX_THREADS};
 use std::path::PathBuf;
 
 /// Train, evaluate and summarise the networks of a CIFAR-10 study of pointwise convolutions.
@@ -19,9 +20,6 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (train --resume goes on).";
-
-/// The largest integer of TOML, in which a run's configuration is kept.
-const MAX_SEED: u64 = i64::MAX as u64;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -67,7 +65,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) resume: bool,
     /// Passes over the training images [default: 10].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_EPOCHS)))]
     pub(crate) epochs: Option<u32>,
     /// Images in a batch [default: 126].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -168,7 +166,8 @@ pub(crate) struct PredictArgs {
     pub(crate) compute: Compute,
 }
 
-/// A run is running, finished, interrupted (--resume goes on), failed, stale (killed; --resume goes on) or broken.
+/// A run is running, finished, limited (stopped at --max-steps), interrupted, failed, stale (killed) or broken; --resume continues all
+/// but finished and broken ones.
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
     /// Folder to look in, up to three levels deep.
@@ -302,7 +301,7 @@ pub(crate) struct Compute {
     #[arg(long)]
     pub(crate) deterministic: bool,
     /// Computing threads [default: RAYON_NUM_THREADS, or the number of processors].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_THREADS)))]
     pub(crate) threads: Option<u32>,
 }
 

@@ -2,8 +2,10 @@
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pointwise_data::{Progress, Unit};
+use pointwise_process::{OutputError, note};
 use pointwise_runs::{EpochRecord, Run};
 use pointwise_training::{Observer, StepProgress};
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -58,9 +60,9 @@ impl TrainingDisplay {
         }
     }
 
-    /// Prints a line to stdout around the bar; a reader that went away does not stop a training.
+    /// Prints a line to stdout around the bar. That it cannot be written does not stop a training, whose files tell the same.
     fn print(&self, line: &str) {
-        self.bar.suspend(|| crate::print(line).unwrap_or_default());
+        let _ = self.bar.suspend(|| crate::print(line));
     }
 }
 
@@ -79,7 +81,7 @@ impl Observer for TrainingDisplay {
             if !self.quiet && self.last_line.elapsed() >= LINE_PERIOD {
                 self.last_line = Instant::now();
                 let (epoch, epochs, step) = (at.epoch, self.epochs, at.step);
-                eprintln!("epoch {epoch}/{epochs}, step {step}/{total}, {figures}");
+                note!("epoch {epoch}/{epochs}, step {step}/{total}, {figures}");
             }
         } else {
             self.bar.set_prefix(format!("epoch {}/{}", at.epoch, self.epochs));
@@ -111,12 +113,17 @@ impl Drop for TrainingDisplay {
     }
 }
 
-/// Whether progress is shown in plain lines: in pipes, files and CI, on a terminal that cannot move its cursor, and between the
-/// messages of `--verbose`.
+/// Whether progress is shown in plain lines: in pipes, files and CI, on a terminal that cannot move its cursor or does not say what it
+/// is, and between the messages of `--verbose`.
 fn is_plain() -> bool {
-    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    let dumb = is_dumb(std::env::var_os("TERM").as_deref());
     let talkative = log::max_level() >= log::LevelFilter::Info;
     !std::io::stderr().is_terminal() || dumb || talkative || std::env::var_os("CI").is_some()
+}
+
+/// Whether a terminal of this name cannot move its cursor; only Unix names terminals.
+fn is_dumb(term: Option<&OsStr>) -> bool {
+    term.map_or(cfg!(unix), |term| term.is_empty() || term == "dumb")
 }
 
 /// A bar on stderr, or one that is never drawn.
@@ -153,8 +160,8 @@ impl WatchDisplay {
     }
 
     /// Prints a line to stdout around the bar.
-    pub(crate) fn line(&self, line: &str) {
-        self.bar.suspend(|| crate::print(line).unwrap_or_default());
+    pub(crate) fn line(&self, line: &str) -> Result<(), OutputError> {
+        self.bar.suspend(|| crate::print(line))
     }
 
     /// Shows how far the run is.
@@ -173,7 +180,7 @@ impl WatchDisplay {
             self.bar.set_message(figures);
         } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_PERIOD) {
             self.last_line = Some(Instant::now());
-            eprintln!("epoch {epoch}/{epochs}, step {step}/{steps}, {figures}");
+            note!("epoch {epoch}/{epochs}, step {step}/{steps}, {figures}");
         }
     }
 
@@ -218,7 +225,7 @@ impl Progress for LoadingDisplay {
             bar.set_message(what.to_owned());
             Some(bar)
         } else {
-            eprintln!("{what}");
+            note!("{what}");
             None
         };
         self.with(|bar| *bar = new);
@@ -242,8 +249,8 @@ impl Progress for LoadingDisplay {
 
     fn note(&self, message: &str) {
         self.with(|bar| match bar {
-            Some(bar) => bar.suspend(|| eprintln!("{message}")),
-            None => eprintln!("{message}"),
+            Some(bar) => bar.suspend(|| note!("{message}")),
+            None => note!("{message}"),
         });
     }
 }
@@ -298,6 +305,15 @@ mod tests {
             final_line("alexnet_plain", 0.7858, 0.6424),
             "Final ALEXNET_PLAIN Test Accuracy: 78.58% (loss 0.6424)"
         );
+    }
+
+    #[test]
+    fn a_terminal_without_a_name_gets_no_bar() {
+        for (term, dumb) in
+            [(Some("xterm"), false), (Some("dumb"), true), (Some(""), true), (None, cfg!(unix))]
+        {
+            assert_eq!(is_dumb(term.map(OsStr::new)), dumb, "{term:?}");
+        }
     }
 
     #[test]

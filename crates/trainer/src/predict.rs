@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use pointwise_data::{CLASS_NAMES, Crop, IMAGE_BYTES, augment_into, read_image};
 use pointwise_engine::{Engine, create};
 use pointwise_models::Network;
+use pointwise_process::note;
 use pointwise_report::{Align, Table};
 use pointwise_training::checkpoint;
 use serde::Serialize;
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
             Ok(prediction) => predictions.push(prediction),
             Err(error) => {
                 failures += 1;
-                eprintln!("{error:#}: left out");
+                note!("{error:#}: left out");
             }
         }
     }

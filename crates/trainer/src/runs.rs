@@ -3,6 +3,7 @@
 use crate::args::RunsArgs;
 use crate::print;
 use anyhow::{Context, bail};
+use pointwise_process::note;
 use pointwise_report::{Align, Table};
 use pointwise_runs::{Run, holds_run};
 use serde::{Serialize, Serializer};
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &RunsArgs) -> anyhow::Result<()> {
     }
     print(table(&rows).trim_end())?;
     for error in rows.iter().filter_map(|row| row.error.as_deref()) {
-        eprintln!("{error}");
+        note!("{error}");
     }
     Ok(())
 }

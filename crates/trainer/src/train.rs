@@ -11,6 +11,7 @@ use crate::{End, print, set_threads, stop_flag};
 use anyhow::{Context, bail};
 use pointwise_engine::{Adam, DeviceChoice, EngineKind, Precision, Settings, State, create};
 use pointwise_models::Network;
+use pointwise_process::note;
 use pointwise_runs::{Checkpoint, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{Job, Outcome, Splits, batch_settings, checkpoint, fit};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         if let Some(result) = past.result
             && result.epochs == config.epochs
         {
-            eprintln!("{} holds a finished run", folder.display());
+            note!("{} holds a finished run", folder.display());
             print(&final_line(&config.model, result.final_acc, result.final_loss))?;
             return Ok(End::Done);
         }
@@ -84,13 +85,12 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     let description = DataDescription::from(&dataset);
     log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
     let splits = Splits::new(dataset, &config)?;
-    let environment = describe(&network, &description, &splits)?;
-
     let kind: EngineKind = config.engine.parse()?;
-    let device: DeviceChoice = config.device.parse()?;
+    let device = config.device.parse::<DeviceChoice>()?.resolve()?;
+    let environment = describe(&network, device, &description, &splits)?;
     let settings = Settings {
         seed: config.seed,
-        device: device.resolve()?,
+        device,
         adam: Adam { lr: config.lr, weight_decay: config.weight_decay, ..Adam::default() },
         precision: config.precision.parse()?,
         deterministic: config.deterministic,
@@ -123,6 +123,12 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         None => run.insert(RunFolder::create(&folder, &config, &environment)?),
     };
     log::info!("the run is in {}", folder.display());
+    if let Some(cause) = run.unlocked() {
+        note!(
+            "warning: the file system of {} has no locks ({cause}): see to it that nothing else trains there",
+            folder.display()
+        );
+    }
     let outcome = {
         let mut display = TrainingDisplay::new(config.epochs, best, args.quiet);
         let job = Job { config: &config, splits: &splits, stop: &stop };
@@ -139,17 +145,19 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     let shown = folder.display();
     match outcome {
         Ok(Outcome::Finished(result)) => {
-            print(&final_line(&config.model, result.final_acc, result.final_loss))?;
-            eprintln!("the run is in {shown}");
+            let printed = print(&final_line(&config.model, result.final_acc, result.final_loss));
+            note!("the run is in {shown}");
+            printed?;
             Ok(End::Done)
         }
         Ok(Outcome::StepLimit { step, last_loss }) => {
-            print(&format!("Stopped after step {step} (loss {last_loss:.4})"))?;
-            eprintln!("the run is in {shown}; --resume without --max-steps goes on with it");
+            let printed = print(&format!("Stopped after step {step} (loss {last_loss:.4})"));
+            note!("the run is in {shown}; --resume without --max-steps continues it");
+            printed?;
             Ok(End::Done)
         }
         Ok(Outcome::Interrupted { step }) => {
-            eprintln!("interrupted after step {step}; --resume --run-dir {shown} goes on");
+            note!("interrupted after step {step}; --resume --run-dir {shown} continues it");
             Ok(End::Interrupted)
         }
         Err(error) => Err(error.into()),

@@ -75,6 +75,7 @@ pub(crate) fn run(model: &str, seed: u64, offset: f64) -> Run {
             rustc: None,
             commit: Some("0123456789abcdef".into()),
             processor: "a processor".into(),
+            accelerator: None,
             cores: 2,
             threads: 2,
             os: "linux x86_64".into(),
