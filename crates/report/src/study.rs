@@ -197,7 +197,7 @@ pub struct RunSummary {
     pub device: String,
     /// The numbers of convolutions and linear layers.
     pub precision: String,
-    /// The processor's name.
+    /// What did the work: the accelerator's name where one did, else the processor's.
     pub processor: String,
     /// Worker threads.
     pub threads: u32,
@@ -560,7 +560,7 @@ fn summarise(run: &Run) -> RunSummary {
         engine: run.config.engine.clone(),
         device: run.config.device.clone(),
         precision: run.config.precision.clone(),
-        processor: run.environment.processor.clone(),
+        processor: run.environment.accelerator.as_ref().unwrap_or(&run.environment.processor).clone(),
         threads: run.environment.threads,
         commit: run.environment.commit.clone(),
         result: run.result.clone(),

@@ -132,3 +132,21 @@ fn unfinished_and_synthetic_runs_are_shown_as_such() {
         assert!(!html.contains(absent), "{absent}");
     }
 }
+
+#[test]
+fn equal_bits_are_claimed_only_of_runs_that_have_them() {
+    const CLAIM: &str = "gives the same numbers to the last bit";
+    const EXCEPTION: &str = "without <code>--deterministic</code>";
+    let html = page(&runs(), None);
+    assert!(html.contains(CLAIM) && !html.contains(EXCEPTION));
+    let mut gpu = runs();
+    for run in &mut gpu {
+        run.config.device = "cuda:0".into();
+        run.environment.accelerator = Some("NVIDIA something".into());
+    }
+    let html = page(&gpu, None);
+    assert!(!html.contains(CLAIM) && html.contains(EXCEPTION) && html.contains("NVIDIA something"));
+    gpu[0].config.deterministic = true;
+    let html = page(&gpu, None);
+    assert!(html.contains(CLAIM) && html.contains("which are here: alexnet-seed42, nin-seed42."));
+}
