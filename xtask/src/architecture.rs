@@ -38,7 +38,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
         ],
     ),
     ("xtask", &["pointwise-process", "pointwise-report", "pointwise-runs"]),
-    ("pointwise-tests", &[]),
+    ("pointwise-tests", &["pointwise-process", "pointwise-runs"]),
 ];
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use pointwise_process::note;
-use pointwise_runs::{MAX_THREADS, operating_system, processor_name, replace_file, timestamp};
+use pointwise_runs::{RunConfig, operating_system, processor_name, replace_file, timestamp};
 
 use crate::{
     End,
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
     /// Computing threads of every contender.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_THREADS)))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_THREADS)))]
     threads: u32,
     /// How often every contender runs on each network and phase.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]

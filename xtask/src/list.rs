@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use pointwise_runs::MAX_SEED;
+use pointwise_runs::RunConfig;
 
 /// Values separated by commas: at least one, none twice.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,9 +12,11 @@ impl FromStr for List<u64> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let seed = |part: &str| part.parse().ok().filter(|seed| *seed <= MAX_SEED);
+        let seed = |part: &str| part.parse().ok().filter(|seed| *seed <= RunConfig::MAX_SEED);
         list(text, |part| {
-            seed(part).ok_or_else(|| format!("`{part}` is not a seed, a whole number from 0 to {MAX_SEED}"))
+            seed(part).ok_or_else(|| {
+                format!("`{part}` is not a seed, a whole number from 0 to {}", RunConfig::MAX_SEED)
+            })
         })
     }
 }
@@ -53,7 +55,7 @@ mod tests {
     #[test]
     fn lists_are_taken_apart_and_checked() {
         assert_eq!("42, 43".parse(), Ok(List(vec![42_u64, 43])));
-        assert_eq!("9223372036854775807".parse(), Ok(List(vec![MAX_SEED])));
+        assert_eq!("9223372036854775807".parse(), Ok(List(vec![RunConfig::MAX_SEED])));
         assert_eq!("nin,alexnet".parse(), Ok(List(vec!["nin".to_owned(), "alexnet".to_owned()])));
         for (text, says) in [
             ("", "`` is not a seed"),

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use pointwise_process::note;
 use pointwise_report::{NetworkFacts, Page, Study, Verdict};
-use pointwise_runs::{MAX_EPOCHS, MAX_THREADS, Run, replace_file};
+use pointwise_runs::{Run, RunConfig, replace_file};
 
 use crate::{
     End,
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
     /// Passes over the training images; other than 10 is not comparable [default: 10; with --quick: 5].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_EPOCHS)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_EPOCHS)))]
     epochs: Option<u32>,
     /// Folder with CIFAR-10 [default: the trainer's, filled by a download].
     #[arg(long, value_name = "DIR", conflicts_with = "quick")]
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PRECISION", value_parser = PRECISIONS)]
     precision: Option<String>,
     /// Computing threads, of all runs together [default: the trainer's].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_THREADS)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_THREADS)))]
     threads: Option<u32>,
     /// Runs at once, which share the computing threads: for a GPU that one run does not fill. Figures are the same for any number.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]

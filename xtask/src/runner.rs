@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use pointwise_report::NetworkFacts;
-use pointwise_runs::{Run, holds_run};
+use pointwise_runs::{Run, holds_run, threads_of_environment};
 
 use crate::{
     display::{Display, Row, Stage},
@@ -64,7 +64,7 @@ pub(crate) fn train(
     if waiting.is_empty() {
         return Ok(Some(finished));
     }
-    let places = Places::of(plan);
+    let places = Places::of(plan)?;
     let mut session =
         Session { plan, trainer, jobs, facts, places, rows, finished, waiting, active: Vec::new() };
     session.run(stop, display)
@@ -77,11 +77,13 @@ struct Places {
 }
 
 impl Places {
-    fn of(plan: &Plan) -> Self {
+    fn of(plan: &Plan) -> anyhow::Result<Self> {
         let of_machine = || thread::available_parallelism().map_or(1, |n| n.get() as u32);
-        let variable = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok());
-        let threads = plan.threads.or(variable.filter(|n| *n > 0)).unwrap_or_else(of_machine);
-        Self { runs: plan.jobs.min(threads) as usize, threads }
+        let threads = match plan.threads {
+            Some(threads) => threads,
+            None => threads_of_environment()?.unwrap_or_else(of_machine),
+        };
+        Ok(Self { runs: plan.jobs.min(threads) as usize, threads })
     }
 }
 

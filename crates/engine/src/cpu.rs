@@ -13,6 +13,7 @@ mod block;
 mod parameters;
 mod plan;
 
+use crate::memory::lacking;
 use crate::reference::arrays;
 use crate::{
     Array, Batch, Engine, EngineError, Moments, Settings, State, Totals, check_batch, count_correct,
@@ -59,7 +60,7 @@ impl Memory {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.parameters + self.weights + self.activations + self.workspace
+        self.activations.saturating_add(self.workspace).saturating_add(self.parameters + self.weights)
     }
 }
 
@@ -67,7 +68,8 @@ impl Cpu {
     /// Makes an engine with the network's initial values, for this machine's best instruction set and the current rayon pool.
     ///
     /// # Errors
-    /// [`EngineError::Network`]; [`EngineError::DeviceUnavailable`] when the settings name another device than the CPU.
+    /// [`EngineError::Network`]; [`EngineError::DeviceUnavailable`] when the settings name another device than the CPU;
+    /// [`EngineError::Memory`] when there is not enough for a single image.
     pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
         Self::with_isa(network, settings, Isa::detect())
     }
@@ -85,7 +87,8 @@ impl Cpu {
         }
         let mut parameters = Parameters::default();
         let plan = Plan::new(network, isa, settings.seed, &mut parameters)?;
-        parameters.allocate();
+        require(|batch| plan.memory(batch, parameters.bytes()), &network.name, 0, 1)?;
+        parameters.allocate()?;
         let mut engine = Self {
             network: network.clone(),
             settings: settings.clone(),
@@ -112,10 +115,23 @@ impl Cpu {
         self.isa
     }
 
-    /// What training on batches of `batch` images takes; allocates it.
-    pub fn memory(&mut self, batch: usize) -> Memory {
-        self.plan.reserve(batch);
-        self.plan.memory(self.parameters.bytes())
+    /// What training on batches of `batch` images takes.
+    #[must_use]
+    pub fn memory(&self, batch: usize) -> Memory {
+        self.plan.memory(batch, self.parameters.bytes())
+    }
+
+    /// Makes room for a batch, after a look whether there is memory for it.
+    fn reserve(&mut self, batch: usize) -> Result<(), EngineError> {
+        if batch <= self.plan.batch() {
+            return Ok(());
+        }
+        let held = match self.plan.batch() {
+            0 => self.parameters.bytes(),
+            batch => self.memory(batch).total(),
+        };
+        require(|batch| self.memory(batch), &self.network.name, held, batch)?;
+        Ok(self.plan.reserve(batch)?)
     }
 
     /// Seconds spent in each part of the plan since the last call, in order; the last is the optimizer.
@@ -146,7 +162,7 @@ impl Cpu {
     fn forward_backward(&mut self, batch: Batch<'_>) -> Result<(f64, u64), EngineError> {
         let n = check_batch(batch, self.network.input, self.classes)?;
         self.plan.check_training(n)?;
-        self.plan.reserve(n);
+        self.reserve(n)?;
         let Self { plan, parameters, step, classes, .. } = self;
         // On a thread of the pool, so that it waits for the others by working, not by sleeping.
         rayon::scope(|_| {
@@ -163,16 +179,46 @@ impl Cpu {
         })
     }
 
-    fn forward_evaluate(&mut self, images: &[f32]) -> Vec<f32> {
+    fn forward_evaluate(&mut self, images: &[f32]) -> Result<Vec<f32>, EngineError> {
         let n = images.len() / self.network.input.iter().product::<usize>();
-        self.plan.reserve(n);
+        self.reserve(n)?;
         let Self { plan, parameters, classes, .. } = self;
-        rayon::scope(|_| {
+        Ok(rayon::scope(|_| {
             plan.forward_evaluate(parameters, images, n);
             let stride = plan.logit_stride();
             dense(plan.logits_and_gradient(n).0, stride, *classes)
-        })
+        }))
     }
+}
+
+/// An error when the memory that a batch takes is not there; `held` bytes of it are taken already.
+fn require(
+    memory: impl Fn(usize) -> Memory,
+    network: &str,
+    held: usize,
+    batch: usize,
+) -> Result<(), EngineError> {
+    // The rest of the program takes some, and writing a checkpoint holds parameters and moments twice more.
+    const PROGRAM: usize = 32 << 20;
+    let need = |batch: usize| {
+        let memory = memory(batch);
+        let checkpoint = memory.parameters / 4 * 6;
+        memory.total().saturating_add(checkpoint + PROGRAM).saturating_sub(held) as u64
+    };
+    let Some(available) = lacking(need(batch)) else { return Ok(()) };
+    let threads = rayon::current_num_threads();
+    Err(EngineError::Memory {
+        what: format!("`{network}` in batches of {batch} on {threads} threads"),
+        need: need(batch),
+        available,
+        fix: if batch > 1 && need(1) <= available.bytes {
+            "give a smaller --batch-size"
+        } else if threads > 1 {
+            "give fewer --threads, free memory or raise the limit"
+        } else {
+            "free memory or raise the limit"
+        },
+    })
 }
 
 /// The first `classes` of each row.
@@ -204,7 +250,7 @@ impl Engine for Cpu {
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
         let n = check_batch(batch, self.network.input, self.classes)?;
-        let logits = self.forward_evaluate(batch.images);
+        let logits = self.forward_evaluate(batch.images)?;
         let loss = softmax_cross_entropy(&logits, self.classes, self.classes, batch.labels, None);
         if !loss.is_finite() {
             return Err(EngineError::NotFinite { step: self.step, loss });
@@ -221,7 +267,11 @@ impl Engine for Cpu {
                 images.len()
             )));
         }
-        Ok(self.forward_evaluate(images))
+        self.forward_evaluate(images)
+    }
+
+    fn prepare(&mut self, batch: usize) -> Result<(), EngineError> {
+        self.reserve(batch)
     }
 
     fn totals(&mut self) -> Result<Totals, EngineError> {

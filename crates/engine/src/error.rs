@@ -1,4 +1,5 @@
 use crate::EngineKind;
+use crate::memory::{Available, shown};
 use pointwise_models::NetworkError;
 
 /// Why an engine could not do what it was asked for.
@@ -42,7 +43,9 @@ pub enum EngineError {
     #[error("a batch does not fit the network: {0}")]
     Batch(String),
     /// The loss is NaN or infinite.
-    #[error("the loss of step {step} is {loss}: training has diverged; a smaller --lr may help")]
+    #[error(
+        "the loss of step {step} is {loss}: training has diverged; start again with a smaller --lr, in another --run-dir"
+    )]
     NotFinite {
         /// The step, from 1.
         step: u64,
@@ -60,6 +63,21 @@ pub enum EngineError {
         /// The first thing that does not fit.
         reason: String,
     },
+    /// There is not as much memory as the engine would take.
+    #[error("{what} takes {} of memory, and {available}: {fix}", shown(*.need))]
+    Memory {
+        /// What it would be taken for.
+        what: String,
+        /// Bytes.
+        need: u64,
+        /// How much there is.
+        available: Available,
+        /// What to do.
+        fix: &'static str,
+    },
+    /// The system refused memory.
+    #[error("{0}: give a smaller --batch-size or free memory")]
+    Allocation(#[from] pointwise_kernels::OutOfMemory),
     /// The tensor library or the device failed.
     #[error("the tensor library failed: {0}")]
     Device(String),

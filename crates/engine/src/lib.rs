@@ -27,6 +27,7 @@ pub mod cpu;
 pub mod cuda;
 mod device;
 mod error;
+pub mod memory;
 pub mod ops;
 mod precision;
 pub mod reference;
@@ -134,6 +135,15 @@ pub trait Engine {
     /// [`EngineError::State`] when a name or a shape is not the network's; then nothing was changed.
     fn load_state(&mut self, state: &State) -> Result<(), EngineError>;
 
+    /// Makes room for batches of up to `batch` images, which otherwise the first of them does.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`] when there is not as much memory as that takes; then nothing was changed.
+    fn prepare(&mut self, batch: usize) -> Result<(), EngineError> {
+        let _ = batch;
+        Ok(())
+    }
+
     /// Keeps images on the device, if the engine does that; then whole epochs need none from the host. `None` if it does not: then the
     /// other methods for resident images are errors.
     ///
@@ -156,7 +166,7 @@ pub trait Engine {
     /// [`Engine::train_step`] on the images in `range` of the epoch's order.
     ///
     /// # Errors
-    /// As [`Engine::train_step`].
+    /// As [`Engine::train_step`]; [`EngineError::Batch`] before [`Engine::begin_epoch`].
     fn train_resident(&mut self, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
         let _ = (set, range);
         Err(not_resident())

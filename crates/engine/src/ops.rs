@@ -217,8 +217,8 @@ impl OutputMap {
 /// Maximum over 2x2 windows with stride 2: `(N, C, H, W)` to `(N, C, H / 2, W / 2)`, on the CPU in f32; an odd last row or column is
 /// dropped.
 ///
-/// The gradient goes to the first maximum of a window in row-major order, as in PyTorch; candle's own passes a quarter of it. Gradients
-/// of gradients are not supported.
+/// The gradient goes to the first maximum of a window in row-major order, or to its last NaN, as in PyTorch; candle's own passes a
+/// quarter of it. Gradients of gradients are not supported.
 ///
 /// # Errors
 /// When `x` does not have four dimensions, is smaller than a window, or is not f32 on the CPU.
@@ -238,11 +238,11 @@ fn window(width: usize, row: usize, column: usize) -> [usize; 4] {
     [corner, corner + 1, corner + width, corner + width + 1]
 }
 
-/// The first maximum of a window; a NaN, once met, stays.
-fn first_maximum(plane: &[f32], places: [usize; 4]) -> usize {
+/// The first maximum of a window, or its last NaN.
+fn maximum(plane: &[f32], places: [usize; 4]) -> usize {
     let mut best = places[0];
     for place in &places[1..] {
-        if plane[*place] > plane[best] || (plane[*place].is_nan() && !plane[best].is_nan()) {
+        if plane[*place] > plane[best] || plane[*place].is_nan() {
             best = *place;
         }
     }
@@ -262,7 +262,7 @@ impl CustomOp1 for MaxPool2d {
         y.par_chunks_exact_mut(rows * columns).zip(x.par_chunks_exact(height * width)).for_each(
             |(y, plane)| {
                 for (at, y) in y.iter_mut().enumerate() {
-                    *y = plane[first_maximum(plane, window(width, at / columns, at % columns))];
+                    *y = plane[maximum(plane, window(width, at / columns, at % columns))];
                 }
             },
         );
@@ -283,7 +283,7 @@ impl CustomOp1 for MaxPool2d {
             .zip(dy.par_chunks_exact(rows * columns))
             .for_each(|((dx, plane), dy)| {
                 for (at, dy) in dy.iter().enumerate() {
-                    dx[first_maximum(plane, window(width, at / columns, at % columns))] = *dy;
+                    dx[maximum(plane, window(width, at / columns, at % columns))] = *dy;
                 }
             });
         Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
@@ -374,5 +374,10 @@ mod tests {
             |y: &Tensor| host(y.sqr().unwrap().sum_all().unwrap().backward().unwrap().get(&x).unwrap());
         assert_eq!(gradient(&ours), gradient(&theirs));
         assert!(max_pool2d(&var(1.0, &[1, 1, 1, 4])).is_err());
+        let x = Var::from_vec(vec![f32::NAN, 5.0, f32::NAN, 9.0], (1, 1, 2, 2), &Device::Cpu).unwrap();
+        let y = max_pool2d(&x).unwrap();
+        assert!(host(&y)[0].is_nan());
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        assert_eq!(host(gradients.get(&x).unwrap()), [0.0, 0.0, 1.0, 0.0]);
     }
 }

@@ -4,8 +4,10 @@
 //! it is not. It runs on every device that candle has, allocates as it goes and keeps the whole graph of a step: it is there to
 //! be believed, not to be fast.
 
+use crate::memory::lacking;
 use crate::{
-    Array, Batch, Engine, EngineError, Moments, Settings, State, Totals, check_batch, count_correct,
+    Array, Batch, DeviceName, Engine, EngineError, Moments, Settings, State, Totals, check_batch,
+    count_correct,
 };
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
@@ -161,6 +163,25 @@ impl Engine for Reference {
     fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>, EngineError> {
         let logits = self.model.forward_eval(&self.images(images)?)?;
         host(&logits)
+    }
+
+    fn prepare(&mut self, batch: usize) -> Result<(), EngineError> {
+        if self.settings.device != DeviceName::Cpu {
+            return Ok(());
+        }
+        // At the least: the results of all layers and their gradients lie there at once.
+        let layers = self.network.layers()?;
+        let values: usize = layers.iter().map(|layer| layer.output.iter().product::<usize>()).sum();
+        let need = batch.saturating_mul(values).saturating_mul(2 * size_of::<f32>()) as u64;
+        match lacking(need) {
+            Some(available) => Err(EngineError::Memory {
+                what: format!("`{}` in batches of {batch}", self.network.name),
+                need,
+                available,
+                fix: "give a smaller --batch-size, or use `--engine cpu`",
+            }),
+            None => Ok(()),
+        }
     }
 
     fn totals(&mut self) -> Result<Totals, EngineError> {

@@ -40,49 +40,84 @@ pub struct Moments {
 impl State {
     /// Checks that this is a whole state of `network`: the same names, each with its shape.
     ///
-    /// Missing `num_batches_tracked` are no error: they count from 0, as in state dictionaries of PyTorch before 0.4.1.
+    /// `num_batches_tracked` decides no number and is not compared: a missing one counts from 0, as in state dictionaries of PyTorch
+    /// before 0.4.1, one too many is ignored.
     ///
     /// # Errors
-    /// [`EngineError::State`] naming the first thing that does not fit.
+    /// [`EngineError::State`] naming what does not fit, by name: all of it, or how much more there is.
     pub fn check(&self, network: &Network) -> Result<(), EngineError> {
-        let wrong = |reason| EngineError::State { network: network.name.clone(), reason };
         let parameters: BTreeMap<String, Vec<usize>> =
             network.parameters()?.into_iter().map(|spec| (spec.name, spec.shape)).collect();
         let statistics: BTreeMap<String, Vec<usize>> =
             network.buffers()?.into_iter().map(|spec| (spec.name, vec![spec.channels])).collect();
-        same_shapes(&self.parameters, &parameters, "").map_err(wrong)?;
-        same_shapes(&self.statistics, &statistics, "").map_err(wrong)?;
-        for name in self.batches_tracked.keys() {
-            let mean = name.strip_suffix("num_batches_tracked").map(|path| format!("{path}running_mean"));
-            if !mean.is_some_and(|mean| statistics.contains_key(&mean)) {
-                return Err(wrong(format!("the network has no `{name}`")));
-            }
-        }
+        let mut misfits = Misfits::default();
+        misfits.compare(&self.parameters, &parameters, "");
+        misfits.compare(&self.statistics, &statistics, "");
         if let Some(moments) = &self.moments {
-            same_shapes(&moments.first, &parameters, "first moment of ").map_err(wrong)?;
-            same_shapes(&moments.second, &parameters, "second moment of ").map_err(wrong)?;
+            misfits.compare(&moments.first, &parameters, "first moment of ");
+            misfits.compare(&moments.second, &parameters, "second moment of ");
         }
-        Ok(())
+        match misfits.sentence() {
+            Some(reason) => Err(EngineError::State { network: network.name.clone(), reason }),
+            None => Ok(()),
+        }
     }
 }
 
-fn same_shapes(
-    arrays: &BTreeMap<String, Array>,
-    expected: &BTreeMap<String, Vec<usize>>,
-    what: &str,
-) -> Result<(), String> {
-    for (name, shape) in expected {
-        let Some(array) = arrays.get(name) else { return Err(format!("{what}`{name}` is missing")) };
-        if &array.shape != shape {
-            return Err(format!("{what}`{name}` has shape {:?}, not {shape:?}", array.shape));
+/// What a state and a network do not share.
+#[derive(Debug, Default)]
+struct Misfits {
+    missing: Vec<String>,
+    unknown: Vec<String>,
+    /// Whole statements.
+    different: Vec<String>,
+}
+
+impl Misfits {
+    fn compare(
+        &mut self,
+        arrays: &BTreeMap<String, Array>,
+        expected: &BTreeMap<String, Vec<usize>>,
+        what: &str,
+    ) {
+        for (name, shape) in expected {
+            let len: usize = shape.iter().product();
+            match arrays.get(name) {
+                None => self.missing.push(format!("{what}`{name}`")),
+                Some(array) if &array.shape != shape => {
+                    self.different.push(format!("{what}`{name}` has shape {:?}, not {shape:?}", array.shape));
+                }
+                Some(array) if array.values.len() != len => {
+                    self.different
+                        .push(format!("{what}`{name}` has {} values, not {len}", array.values.len()));
+                }
+                Some(_) => {}
+            }
         }
-        let len: usize = shape.iter().product();
-        if array.values.len() != len {
-            return Err(format!("{what}`{name}` has {} values, not {len}", array.values.len()));
-        }
+        let unknown = arrays.keys().filter(|name| !expected.contains_key(*name));
+        self.unknown.extend(unknown.map(|name| format!("{what}`{name}`")));
     }
-    match arrays.keys().find(|name| !expected.contains_key(*name)) {
-        Some(name) => Err(format!("the network has no {what}`{name}`")),
-        None => Ok(()),
+
+    fn sentence(&self) -> Option<String> {
+        let parts = [
+            listed(&self.missing).map(|names| match self.missing.len() {
+                1 => format!("{names} is missing"),
+                _ => format!("{names} are missing"),
+            }),
+            listed(&self.unknown).map(|names| format!("the network has no {names}")),
+            listed(&self.different),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+/// The first few, and how many more.
+fn listed(all: &[String]) -> Option<String> {
+    const SHOWN: usize = 4;
+    match all {
+        [] => None,
+        _ if all.len() <= SHOWN => Some(all.join(", ")),
+        _ => Some(format!("{} and {} more", all[..SHOWN - 1].join(", "), all.len() - SHOWN + 1)),
     }
 }

@@ -212,6 +212,12 @@ fn resident_images_are_checked() {
         assert!(matches!(engine.train_resident(set, range.clone()), Err(EngineError::Batch(_))), "{range:?}");
         assert!(matches!(engine.evaluate_resident(set, range), Err(EngineError::Batch(_))));
     }
+    // An order is needed to train, and none to evaluate.
+    let error = engine.train_resident(set, 0..2).unwrap_err();
+    assert!(error.to_string().contains("no epoch has begun"), "{error}");
+    engine.evaluate_resident(set, 0..2).unwrap();
+    engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &[2, 0, 1], margin: None }).unwrap();
+    engine.train_resident(set, 0..2).unwrap();
     // The CPU's engines decline.
     let mut cpu = create(EngineKind::Cpu, &network, &Settings::default()).unwrap();
     assert_eq!(cpu.reside(bytes.view()).unwrap(), None);

@@ -8,8 +8,8 @@ use networks::{conv, distance, images, labels, moved_state, network, norm, odd_n
 use pointwise_engine::cpu::Cpu;
 use pointwise_engine::reference::Reference;
 use pointwise_engine::{
-    Array, Batch, DeviceChoice, DeviceName, Engine, EngineError, EngineKind, Settings, State, Totals,
-    count_correct, create,
+    Array, Batch, DeviceChoice, DeviceName, Engine, EngineError, EngineKind, Moments, Settings, State,
+    Totals, count_correct, create,
 };
 use pointwise_kernels::Isa;
 use pointwise_models::{Layer, Network, Pointwise};
@@ -268,7 +268,7 @@ fn a_state_passes_between_engines_unchanged() {
 #[test]
 fn a_state_of_another_network_is_refused_and_changes_nothing() {
     type Break = fn(&mut State);
-    let breakages: [(&str, Break); 5] = [
+    let breakages: [(&str, Break); 6] = [
         ("`features.0.bias` is missing", |s| drop(s.parameters.remove("features.0.bias"))),
         ("the network has no `extra`", |s| {
             let array = s.parameters["features.0.bias"].clone();
@@ -280,8 +280,19 @@ fn a_state_of_another_network_is_refused_and_changes_nothing() {
         ("`features.0.bias` has 3 values, not 4", |s| {
             s.parameters.get_mut("features.0.bias").unwrap().values.pop();
         }),
-        ("the network has no `features.9.num_batches_tracked`", |s| {
-            s.batches_tracked.insert("features.9.num_batches_tracked".to_owned(), 1);
+        (
+            "`features.0.bias`, `features.0.weight` are missing; the network has no `a`, `b`, `c` and 2 more",
+            |s| {
+                let array = s.parameters.remove("features.0.bias").unwrap();
+                s.parameters.remove("features.0.weight");
+                let extra = ["d", "c", "e", "a", "b"].map(|name| (name.to_owned(), array.clone()));
+                s.parameters.extend(extra);
+            },
+        ),
+        ("first moment of `features.0.bias` is missing", |s| {
+            let mut first = s.parameters.clone();
+            first.remove("features.0.bias");
+            s.moments = Some(Moments { first, second: s.parameters.clone(), step: 1 });
         }),
     ];
     for kind in engines() {

@@ -2,7 +2,7 @@
 
 use crate::gemm::PANEL;
 use crate::im2col::Im2col;
-use crate::memory::Buffer;
+use crate::memory::{Buffer, OutOfMemory};
 use crate::pointwise::Pointwise;
 use crate::simd::Isa;
 use crate::transforms::{F2, F3, F4, F5};
@@ -103,14 +103,31 @@ pub struct Workspace {
 
 impl Workspace {
     /// Room for every one of `needs`, with as many workers as the current rayon pool has threads.
+    ///
+    /// # Panics
+    /// When there is not as much memory: see [`Workspace::try_new`].
     #[must_use]
     pub fn new(needs: impl IntoIterator<Item = WorkspaceNeed>) -> Self {
-        let need = needs.into_iter().fold(WorkspaceNeed::default(), |a, b| WorkspaceNeed {
-            shared: a.shared.max(b.shared),
-            worker: a.worker.max(b.worker),
-        });
-        let workers = (0..rayon::current_num_threads()).map(|_| Buffer::new(need.worker)).collect();
-        Self { shared: Buffer::new(need.shared), workers }
+        Self::try_new(needs).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`Workspace::new`].
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn try_new(needs: impl IntoIterator<Item = WorkspaceNeed>) -> Result<Self, OutOfMemory> {
+        let need = WorkspaceNeed::largest(needs);
+        let worker = |_| Buffer::try_new(need.worker);
+        let workers = (0..rayon::current_num_threads()).map(worker).collect::<Result<_, _>>()?;
+        Ok(Self { shared: Buffer::try_new(need.shared)?, workers })
+    }
+
+    /// Bytes that a workspace for every one of `needs` takes.
+    #[must_use]
+    pub fn bytes_of(needs: impl IntoIterator<Item = WorkspaceNeed>) -> usize {
+        let need = WorkspaceNeed::largest(needs);
+        let workers = rayon::current_num_threads().saturating_mul(Buffer::bytes_of(need.worker));
+        workers.saturating_add(Buffer::bytes_of(need.shared))
     }
 
     fn check(&self, need: WorkspaceNeed) {
@@ -120,12 +137,6 @@ impl Workspace {
             "the workspace was not made for this convolution and so many images"
         );
     }
-
-    /// Bytes taken.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.shared.bytes() + self.workers.iter().map(Buffer::bytes).sum::<usize>()
-    }
 }
 
 /// Floats of [`Workspace`] that a call takes.
@@ -133,6 +144,15 @@ impl Workspace {
 pub struct WorkspaceNeed {
     pub(crate) shared: usize,
     pub(crate) worker: usize,
+}
+
+impl WorkspaceNeed {
+    fn largest(needs: impl IntoIterator<Item = Self>) -> Self {
+        needs.into_iter().fold(Self::default(), |a, b| Self {
+            shared: a.shared.max(b.shared),
+            worker: a.worker.max(b.worker),
+        })
+    }
 }
 
 /// How a convolution is computed.
@@ -212,6 +232,10 @@ pub(crate) trait Algorithm: Send + Sync {
     fn panel_rows(&self) -> usize;
     fn need(&self, batch: usize) -> WorkspaceNeed;
     fn bytes(&self) -> usize;
+    /// Allocates what is kept between calls.
+    fn reserve(&mut self) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
     /// Prepares what the forward pass takes from the weights.
     fn load(&mut self, weights: &[f32]);
     fn forward(
@@ -350,6 +374,14 @@ impl Convolution {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.algorithm.bytes()
+    }
+
+    /// Allocates what the plan keeps between calls, which otherwise the first [`Convolution::load`] does.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn reserve(&mut self) -> Result<(), OutOfMemory> {
+        self.algorithm.reserve()
     }
 
     /// Takes over weights: to be called before [`Convolution::forward`] whenever they have changed.

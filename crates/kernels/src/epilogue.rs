@@ -15,9 +15,10 @@ pub struct EpilogueShape {
     pub channels: usize,
     /// Width of the border around the stored map in which every value is zero: see `ConvShape::border`.
     pub border: usize,
-    /// Whether negative values become zero.
+    /// Whether negative values become zero. A NaN stays one, and its gradient passes.
     pub relu: bool,
-    /// Whether 2x2 windows, stride 2, are reduced to their maximum; an odd last row or column is dropped.
+    /// Whether 2x2 windows, stride 2, are reduced to their maximum; an odd last row or column is dropped. The first of equal maxima
+    /// takes the gradient. A NaN is a maximum wherever it lies; of several, the last takes the gradient, as in PyTorch.
     pub pool: bool,
 }
 
@@ -209,7 +210,7 @@ impl<const WINDOW: usize, const RELU: bool> Kernel for Apply<'_, WINDOW, RELU> {
                         let mut best = value(pixels[0]);
                         for pixel in &pixels[1..] {
                             let other = value(*pixel);
-                            best = simd.if_greater(other, best, other, best);
+                            best = simd.if_greater_or_nan(other, best, other, best);
                         }
                         if RELU {
                             // NaN stays NaN.
@@ -257,12 +258,12 @@ impl<const WINDOW: usize, const RELU: bool> Kernel for Reduce<'_, WINDOW, RELU> 
                         for (pixel, step) in &pixels[1..] {
                             let other_y = simd.load(pixel.add(step * channel));
                             let other = simd.mul_add(other_y, scale, shift);
-                            y = simd.if_greater(other, best, other_y, y);
-                            best = simd.if_greater(other, best, other, best);
+                            y = simd.if_greater_or_nan(other, best, other_y, y);
+                            best = simd.if_greater_or_nan(other, best, other, best);
                         }
                         let mut dz = simd.load(gradient.add(channel));
                         if RELU {
-                            dz = simd.if_greater(best, simd.zero(), dz, simd.zero());
+                            dz = simd.if_greater_or_nan(best, simd.zero(), dz, simd.zero());
                         }
                         let (first, second) = (sums.add(channel), sums.add(channels + channel));
                         simd.store(first, simd.add(simd.load(first), dz));
@@ -311,22 +312,22 @@ impl<const WINDOW: usize, const RELU: bool> Kernel for Back<'_, WINDOW, RELU> {
                             (simd.load(a.add(channel)), simd.load(b.add(channel)), simd.load(c.add(channel)));
                         let y = pixels.map(|(pixel, step)| simd.load(pixel.add(step * channel)));
                         let values = y.map(|y| simd.mul_add(y, scale, shift));
-                        let mut best = values[0];
-                        for value in &values[1..] {
-                            best = simd.if_greater(*value, best, *value, best);
+                        // The place of the maximum, which takes the whole gradient.
+                        let (mut best, mut taken) = (values[0], simd.zero());
+                        for i in 1..WINDOW {
+                            taken = simd.if_greater_or_nan(values[i], best, simd.splat(i as f32), taken);
+                            best = simd.if_greater_or_nan(values[i], best, values[i], best);
                         }
-                        let mut rest = simd.load(gradient.add(channel));
+                        let mut all = simd.load(gradient.add(channel));
                         if RELU {
-                            rest = simd.if_greater(best, simd.zero(), rest, simd.zero());
+                            all = simd.if_greater_or_nan(best, simd.zero(), all, simd.zero());
                         }
                         for i in 0..WINDOW {
-                            // The first pixel that equals the maximum takes the whole gradient.
                             let dz = if WINDOW == 1 {
-                                rest
+                                all
                             } else {
-                                simd.if_equal(values[i], best, rest, simd.zero())
+                                simd.if_equal(taken, simd.splat(i as f32), all, simd.zero())
                             };
-                            rest = simd.if_equal(values[i], best, simd.zero(), rest);
                             if let Some(at) = targets[i] {
                                 let x = simd.mul_add(a, dz, simd.mul_add(b, y[i], c));
                                 simd.store(dy.add(at + channel), x);

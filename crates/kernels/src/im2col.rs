@@ -7,7 +7,7 @@ use crate::convolution::{
 use crate::gemm::{PANEL, Product, transpose_panels};
 use crate::memory::Shared;
 use crate::parallel::for_each;
-use crate::pointwise::{GROUP, sum_groups};
+use crate::pointwise::{GROUP, partial_len, sum_over_groups};
 use crate::simd::Isa;
 
 pub(crate) struct Im2col {
@@ -115,7 +115,7 @@ impl Algorithm for Im2col {
 
     fn need(&self, batch: usize) -> WorkspaceNeed {
         WorkspaceNeed {
-            shared: (1 + batch.div_ceil(GROUP)) * self.weight_len(),
+            shared: self.weight_len() + partial_len(batch, self.weight_len()),
             worker: self.parts().iter().sum(),
         }
     }
@@ -165,68 +165,69 @@ impl Algorithm for Im2col {
 
     fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
-        let groups = images.div_ceil(GROUP);
-        let [turned, partial] = carve(&mut workspace.shared, [self.weight_len(), groups * self.weight_len()]);
+        let [turned, partial] =
+            carve(&mut workspace.shared, [self.weight_len(), partial_len(images, self.weight_len())]);
         if input_gradient.is_some() {
             transpose_panels(1, self.patch_rows, self.outputs, weights, turned);
         }
-        // The rows beyond the patch's values have no gradient.
-        partial.fill(0.0);
         let turned = &*turned;
-        let partial = Shared::new(partial);
+        let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let pixels = self.pixels();
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
-        for_each(groups, &mut workspace.workers, |memory, group| {
-            let [image, planes, patches, gradients] = carve(memory, self.parts());
-            // SAFETY: every group has its own sums.
-            let sums = unsafe { partial.part(group * self.weight_len()..(group + 1) * self.weight_len()) };
-            for i in group * GROUP..images.min((group + 1) * GROUP) {
-                input(i, &mut image[..input_len]);
-                self.gather(&image[..input_len], planes, patches);
-                output_gradient(i, &mut gradients[..output_len]);
-                let product = Product::<false> {
-                    m: self.patch,
-                    n: self.outputs,
-                    k: pixels,
-                    a: patches.as_ptr(),
-                    lda: pixels,
-                    b: gradients.as_ptr(),
-                    ldb: self.outputs,
-                    b_panel: PANEL,
-                    c: sums.as_mut_ptr(),
-                    ldc: PANEL,
-                    c_panel: self.patch_rows * PANEL,
-                    accumulate: true,
-                };
-                // SAFETY: `patch` rows of pixels, and pixels of the gradient.
-                unsafe { product.run_on(self.isa) };
-                if let Some((values, finished)) = &input_gradient {
+        sum_over_groups(images, partial, weight_gradient, |groups, partial| {
+            // The rows beyond the patch's values have no gradient.
+            partial.fill(0.0);
+            let partial = Shared::new(partial);
+            for_each(groups.len(), workers, |memory, slot| {
+                let group = groups.start + slot;
+                let [image, planes, patches, gradients] = carve(memory, self.parts());
+                // SAFETY: every group has its own sums.
+                let sums = unsafe { partial.part(slot * self.weight_len()..(slot + 1) * self.weight_len()) };
+                for i in group * GROUP..images.min((group + 1) * GROUP) {
+                    input(i, &mut image[..input_len]);
+                    self.gather(&image[..input_len], planes, patches);
+                    output_gradient(i, &mut gradients[..output_len]);
                     let product = Product::<false> {
-                        m: pixels,
-                        n: self.patch_rows,
-                        k: self.outputs,
-                        a: gradients.as_ptr(),
-                        lda: self.outputs,
-                        b: turned.as_ptr(),
-                        ldb: PANEL,
-                        b_panel: self.outputs * PANEL,
-                        c: patches.as_mut_ptr(),
-                        ldc: self.patch_rows,
-                        c_panel: PANEL,
-                        accumulate: false,
+                        m: self.patch,
+                        n: self.outputs,
+                        k: pixels,
+                        a: patches.as_ptr(),
+                        lda: pixels,
+                        b: gradients.as_ptr(),
+                        ldb: self.outputs,
+                        b_panel: PANEL,
+                        c: sums.as_mut_ptr(),
+                        ldc: PANEL,
+                        c_panel: self.patch_rows * PANEL,
+                        accumulate: true,
                     };
-                    // SAFETY: pixels of the gradient and of the patches.
+                    // SAFETY: `patch` rows of pixels, and pixels of the gradient.
                     unsafe { product.run_on(self.isa) };
-                    // SAFETY: every image belongs to one task.
-                    let target = unsafe { values.part(i * input_len..(i + 1) * input_len) };
-                    self.scatter(&patches[..pixels * self.patch_rows], target);
-                    finished(i, target);
+                    if let Some((values, finished)) = &input_gradient {
+                        let product = Product::<false> {
+                            m: pixels,
+                            n: self.patch_rows,
+                            k: self.outputs,
+                            a: gradients.as_ptr(),
+                            lda: self.outputs,
+                            b: turned.as_ptr(),
+                            ldb: PANEL,
+                            b_panel: self.outputs * PANEL,
+                            c: patches.as_mut_ptr(),
+                            ldc: self.patch_rows,
+                            c_panel: PANEL,
+                            accumulate: false,
+                        };
+                        // SAFETY: pixels of the gradient and of the patches.
+                        unsafe { product.run_on(self.isa) };
+                        // SAFETY: every image belongs to one task.
+                        let target = unsafe { values.part(i * input_len..(i + 1) * input_len) };
+                        self.scatter(&patches[..pixels * self.patch_rows], target);
+                        finished(i, target);
+                    }
                 }
-            }
+            });
         });
-        // SAFETY: the tasks that wrote are done.
-        let partial = unsafe { partial.part(0..groups * self.weight_len()) };
-        sum_groups(partial, weight_gradient);
     }
 }

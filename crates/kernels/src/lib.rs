@@ -56,7 +56,7 @@ pub use convolution::{
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;
 pub use maps::{global_average, global_average_adjoint, to_channels_last, to_planar};
-pub use memory::Buffer;
+pub use memory::{Buffer, EndingAllocator, OutOfMemory};
 pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
 pub use peak::peak_gflops;
 pub use simd::Isa;

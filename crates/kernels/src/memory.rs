@@ -1,6 +1,8 @@
 //! Buffers that are allocated once, and shared writes to disjoint parts of them.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
+use std::io::Write;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 
@@ -21,23 +23,51 @@ unsafe impl Send for Buffer {}
 // SAFETY: shared references only read.
 unsafe impl Sync for Buffer {}
 
+/// The system refused memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// What was asked for.
+    pub bytes: usize,
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} MiB of memory are not available", self.bytes.div_ceil(1 << 20))
+    }
+}
+
+impl std::error::Error for OutOfMemory {}
+
 impl Buffer {
+    /// No floats.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::new(0)
+    }
+
     /// `len` zeros.
     ///
     /// # Panics
-    /// When `len` floats are more than the address space holds.
+    /// When there is not as much memory: see [`Buffer::try_new`].
     #[must_use]
     pub fn new(len: usize) -> Self {
-        let bytes = len.saturating_mul(size_of::<f32>()).max(64);
+        Self::try_new(len).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] when the system refuses so much. Most systems do not as long as the address space has room, and end a process
+    /// that writes to more than there is.
+    pub fn try_new(len: usize) -> Result<Self, OutOfMemory> {
+        let bytes = Self::bytes_of(len);
         let huge = bytes >= HUGE_PAGE;
         let align = if huge { HUGE_PAGE } else { 64 };
-        let Ok(layout) = Layout::from_size_align(bytes, align) else {
-            panic!("a buffer of {len} floats is more than the address space holds")
-        };
+        let layout = Layout::from_size_align(bytes, align).map_err(|_| OutOfMemory { bytes })?;
         // SAFETY: the layout's size is at least 64.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { System.alloc_zeroed(layout) };
         if start.is_null() {
-            handle_alloc_error(layout)
+            return Err(OutOfMemory { bytes });
         }
         #[cfg(all(target_os = "linux", not(miri)))]
         if huge {
@@ -45,7 +75,14 @@ impl Buffer {
             // SAFETY: the range is the allocation's own.
             unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
         }
-        Self { start: start.cast(), len, layout }
+        Ok(Self { start: start.cast(), len, layout })
+    }
+
+    /// Bytes that a buffer of `len` floats takes.
+    #[must_use]
+    pub const fn bytes_of(len: usize) -> usize {
+        let bytes = len.saturating_mul(size_of::<f32>());
+        if bytes < 64 { 64 } else { bytes }
     }
 
     /// Bytes taken.
@@ -57,8 +94,8 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe { dealloc(self.start.cast(), self.layout) }
+        // SAFETY: allocated in `try_new` with this layout.
+        unsafe { System.dealloc(self.start.cast(), self.layout) }
     }
 }
 
@@ -77,9 +114,53 @@ impl DerefMut for Buffer {
     }
 }
 
-impl std::fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({} floats)", self.len)
+    }
+}
+
+/// The system's allocator for a program that says in a sentence what Rust's standard library aborts for: where memory that is not a
+/// [`Buffer`]'s is refused, the process ends with that sentence and exit code 1.
+///
+/// ```
+/// #[global_allocator]
+/// static ALLOCATOR: pointwise_kernels::EndingAllocator = pointwise_kernels::EndingAllocator;
+/// # fn main() {}
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct EndingAllocator;
+
+impl EndingAllocator {
+    fn checked(start: *mut u8, bytes: usize) -> *mut u8 {
+        if start.is_null() {
+            let error = OutOfMemory { bytes };
+            // Nothing of this allocates. Whoever reads stderr may be gone.
+            let _ =
+                writeln!(std::io::stderr(), "error: {error}: free some, or raise the limit of this process");
+            std::process::exit(1);
+        }
+        start
+    }
+}
+
+// SAFETY: the system's allocator, whose answers are passed on.
+unsafe impl GlobalAlloc for EndingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's.
+        Self::checked(unsafe { System.alloc(layout) }, layout.size())
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's.
+        Self::checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller's.
+        Self::checked(unsafe { System.realloc(start, layout, size) }, size)
+    }
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(start, layout) }
     }
 }
 
@@ -126,5 +207,20 @@ impl<'a> Shared<'a> {
         assert!(at <= self.len, "{at} of {}", self.len);
         // SAFETY: inside the slice or at its end.
         unsafe { self.start.add(at) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_address_space_is_an_error() {
+        for len in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 4] {
+            let error = Buffer::try_new(len).unwrap_err();
+            assert!(error.to_string().ends_with(" MiB of memory are not available"), "{error}");
+        }
+        assert_eq!(Buffer::try_new(100).unwrap().bytes(), Buffer::bytes_of(100));
+        assert!(Buffer::empty().is_empty());
     }
 }

@@ -10,9 +10,36 @@ use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
 use crate::memory::Shared;
 use crate::parallel::{for_each, for_each_task};
 use crate::simd::Isa;
+use std::ops::Range;
 
 /// Images whose gradients of the weights are summed before the groups are; it is part of the order of sums.
 pub(crate) const GROUP: usize = 6;
+
+/// Groups whose sums are kept apart at once: as many as keep the threads busy, and no more for larger batches. The sums are added up
+/// in the groups' order either way.
+const GROUPS_AT_ONCE: usize = 64;
+
+/// Floats for the sums of the groups of a batch.
+pub(crate) fn partial_len(batch: usize, weight_len: usize) -> usize {
+    batch.div_ceil(GROUP).min(GROUPS_AT_ONCE) * weight_len
+}
+
+/// Makes `sum` the sum over groups of [`GROUP`] of `images`, in their order. `fill` writes the sums of the groups `first..` one after the
+/// other into a slice, which `partial` has room for: see [`partial_len`].
+pub(crate) fn sum_over_groups(
+    images: usize,
+    partial: &mut [f32],
+    sum: &mut [f32],
+    mut fill: impl FnMut(Range<usize>, &mut [f32]),
+) {
+    let groups = images.div_ceil(GROUP);
+    for first in (0..groups).step_by(GROUPS_AT_ONCE) {
+        let now = first..groups.min(first + GROUPS_AT_ONCE);
+        let partial = &mut partial[..now.len() * sum.len()];
+        fill(now, partial);
+        add_groups(partial, sum, first == 0);
+    }
+}
 
 /// Rows that one product of a gradient should have: fewer visit the sums too often.
 const ROWS: usize = 256;
@@ -86,7 +113,7 @@ impl Algorithm for Pointwise {
         }
         let run = self.run();
         WorkspaceNeed {
-            shared: (1 + batch.div_ceil(GROUP)) * self.weight_len(),
+            shared: self.weight_len() + partial_len(batch, self.weight_len()),
             worker: aligned(run * self.shape.input_len()) + aligned(run * self.shape.output_len()),
         }
     }
@@ -177,68 +204,69 @@ impl Algorithm for Pointwise {
 impl Pointwise {
     fn backward_map(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
-        let groups = images.div_ceil(GROUP);
-        let [turned, partial] = carve(&mut workspace.shared, [self.weight_len(), groups * self.weight_len()]);
+        let [turned, partial] =
+            carve(&mut workspace.shared, [self.weight_len(), partial_len(images, self.weight_len())]);
         if input_gradient.is_some() {
             transpose_panels(1, self.inputs, self.outputs, weights, turned);
         }
         let turned = &*turned;
-        let partial = Shared::new(partial);
+        let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         let run = self.run();
-        for_each(groups, &mut workspace.workers, |memory, group| {
-            let [rows, gradients] = carve(memory, [aligned(run * input_len), aligned(run * output_len)]);
-            let end = images.min((group + 1) * GROUP);
-            for first in (group * GROUP..end).step_by(run) {
-                let count = run.min(end - first);
-                for i in 0..count {
-                    output_gradient(first + i, &mut gradients[i * output_len..(i + 1) * output_len]);
-                    input(first + i, &mut rows[i * input_len..(i + 1) * input_len]);
-                }
-                let product = TransposedProduct {
-                    m: self.inputs,
-                    n: self.outputs,
-                    k: count * self.pixels(),
-                    a: rows.as_ptr(),
-                    lda: self.inputs,
-                    b: gradients.as_ptr(),
-                    ldb: self.outputs,
-                    c: partial.at(group * self.weight_len()),
-                    c_panel: self.inputs * PANEL,
-                    accumulate: first > group * GROUP,
-                };
-                partial.at((group + 1) * self.weight_len());
-                // SAFETY: `count` images of pixels, and every group has its own sums.
-                unsafe { product.run_on(self.isa) };
-                if let Some((values, finished)) = &input_gradient {
-                    // SAFETY: every image belongs to one task.
-                    let target = unsafe { values.part(first * input_len..(first + count) * input_len) };
-                    let product = Product::<false> {
-                        m: count * self.pixels(),
-                        n: self.inputs,
-                        k: self.outputs,
-                        a: gradients.as_ptr(),
-                        lda: self.outputs,
-                        b: turned.as_ptr(),
-                        ldb: PANEL,
-                        b_panel: self.outputs * PANEL,
-                        c: target.as_mut_ptr(),
-                        ldc: self.inputs,
-                        c_panel: PANEL,
-                        accumulate: false,
-                    };
-                    // SAFETY: `count` images of pixels on both sides.
-                    unsafe { product.run_on(self.isa) };
+        sum_over_groups(images, partial, weight_gradient, |groups, partial| {
+            let partial = Shared::new(partial);
+            for_each(groups.len(), workers, |memory, slot| {
+                let group = groups.start + slot;
+                let [rows, gradients] = carve(memory, [aligned(run * input_len), aligned(run * output_len)]);
+                let end = images.min((group + 1) * GROUP);
+                for first in (group * GROUP..end).step_by(run) {
+                    let count = run.min(end - first);
                     for i in 0..count {
-                        finished(first + i, &target[i * input_len..(i + 1) * input_len]);
+                        output_gradient(first + i, &mut gradients[i * output_len..(i + 1) * output_len]);
+                        input(first + i, &mut rows[i * input_len..(i + 1) * input_len]);
+                    }
+                    let product = TransposedProduct {
+                        m: self.inputs,
+                        n: self.outputs,
+                        k: count * self.pixels(),
+                        a: rows.as_ptr(),
+                        lda: self.inputs,
+                        b: gradients.as_ptr(),
+                        ldb: self.outputs,
+                        c: partial.at(slot * self.weight_len()),
+                        c_panel: self.inputs * PANEL,
+                        accumulate: first > group * GROUP,
+                    };
+                    partial.at((slot + 1) * self.weight_len());
+                    // SAFETY: `count` images of pixels, and every group has its own sums.
+                    unsafe { product.run_on(self.isa) };
+                    if let Some((values, finished)) = &input_gradient {
+                        // SAFETY: every image belongs to one task.
+                        let target = unsafe { values.part(first * input_len..(first + count) * input_len) };
+                        let product = Product::<false> {
+                            m: count * self.pixels(),
+                            n: self.inputs,
+                            k: self.outputs,
+                            a: gradients.as_ptr(),
+                            lda: self.outputs,
+                            b: turned.as_ptr(),
+                            ldb: PANEL,
+                            b_panel: self.outputs * PANEL,
+                            c: target.as_mut_ptr(),
+                            ldc: self.inputs,
+                            c_panel: PANEL,
+                            accumulate: false,
+                        };
+                        // SAFETY: `count` images of pixels on both sides.
+                        unsafe { product.run_on(self.isa) };
+                        for i in 0..count {
+                            finished(first + i, &target[i * input_len..(i + 1) * input_len]);
+                        }
                     }
                 }
-            }
+            });
         });
-        // SAFETY: the tasks that wrote are done.
-        let partial = unsafe { partial.part(0..groups * self.weight_len()) };
-        sum_groups(partial, weight_gradient);
     }
 
     fn backward_linear(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
@@ -303,8 +331,8 @@ impl Pointwise {
     }
 }
 
-/// Sums the groups' parts, one after the other, in their order.
-pub(crate) fn sum_groups(partial: &[f32], sum: &mut [f32]) {
+/// Adds the groups' parts to `sum`, one after the other in their order; the first of all takes its place.
+fn add_groups(partial: &[f32], sum: &mut [f32], from_first: bool) {
     let len = sum.len();
     let target = Shared::new(sum);
     const RUN: usize = 4096;
@@ -312,8 +340,10 @@ pub(crate) fn sum_groups(partial: &[f32], sum: &mut [f32]) {
         let range = task * RUN..len.min((task + 1) * RUN);
         // SAFETY: every run belongs to one task.
         let target = unsafe { target.part(range.clone()) };
-        target.copy_from_slice(&partial[range.clone()]);
-        for group in partial.chunks_exact(len).skip(1) {
+        if from_first {
+            target.copy_from_slice(&partial[range.clone()]);
+        }
+        for group in partial.chunks_exact(len).skip(usize::from(from_first)) {
             for (sum, x) in target.iter_mut().zip(&group[range.clone()]) {
                 *sum += x;
             }

@@ -116,6 +116,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a > b ? x : y`; with a NaN `y`.
     fn if_greater(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// `a > b ? x : y`, and `x` where `a` is a NaN: what a maximum pool of PyTorch asks of each value `a` after the best one `b`.
+    fn if_greater_or_nan(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `a == b ? x : y`; with a NaN `y`.
     fn if_equal(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
 
@@ -191,6 +193,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn if_greater(self, a: [f32; 8], b: [f32; 8], x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| if a[i] > b[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    fn if_greater_or_nan(self, a: [f32; 8], b: [f32; 8], x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| if a[i] > b[i] || a[i].is_nan() { x[i] } else { y[i] })
     }
     #[inline(always)]
     fn if_equal(self, a: [f32; 8], b: [f32; 8], x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
@@ -274,6 +280,15 @@ mod x86 {
             unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }
         }
         #[inline(always)]
+        fn if_greater_or_nan(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+            // SAFETY: see above.
+            unsafe {
+                let greater = _mm256_cmp_ps::<_CMP_GT_OQ>(a, b);
+                let nan = _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a);
+                _mm256_blendv_ps(y, x, _mm256_or_ps(greater, nan))
+            }
+        }
+        #[inline(always)]
         fn if_equal(self, a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
             // SAFETY: see above.
             unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
@@ -339,6 +354,15 @@ mod x86 {
         fn if_greater(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
             // SAFETY: see above.
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), y, x) }
+        }
+        #[inline(always)]
+        fn if_greater_or_nan(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+            // SAFETY: see above.
+            unsafe {
+                let greater = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b);
+                let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a);
+                _mm512_mask_blend_ps(greater | nan, y, x)
+            }
         }
         #[inline(always)]
         fn if_equal(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {

@@ -13,7 +13,7 @@ use crate::convolution::{
     Algorithm, Backward, ConvShape, Output, Source, Workspace, WorkspaceNeed, aligned, carve, padded,
 };
 use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
-use crate::memory::{Buffer, Shared};
+use crate::memory::{Buffer, OutOfMemory, Shared};
 use crate::parallel::{for_each, for_each_task};
 use crate::simd::{Isa, Kernel, Simd};
 use crate::transforms::Tile;
@@ -80,13 +80,17 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
             // Few input channels make short products, which should be wider.
             block: if inputs <= 64 { 4 * PANEL } else { 2 * PANEL },
             weight_stride,
-            transformed: Buffer::new(A * A * weight_stride),
+            transformed: Buffer::empty(),
             tile: PhantomData,
         }
     }
 
     fn tiles(&self) -> usize {
         self.down * self.across
+    }
+
+    fn transformed_len(&self) -> usize {
+        A * A * self.weight_stride
     }
 
     /// Images that a thread takes at once forward.
@@ -199,11 +203,21 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
     }
 
     fn bytes(&self) -> usize {
-        self.transformed.bytes()
+        Buffer::bytes_of(self.transformed_len())
+    }
+
+    fn reserve(&mut self) -> Result<(), OutOfMemory> {
+        if self.transformed.is_empty() {
+            self.transformed = Buffer::try_new(self.transformed_len())?;
+        }
+        Ok(())
     }
 
     fn load(&mut self, weights: &[f32]) {
-        let mut transformed = std::mem::replace(&mut self.transformed, Buffer::new(0));
+        let mut transformed = std::mem::replace(&mut self.transformed, Buffer::empty());
+        if transformed.is_empty() {
+            transformed = Buffer::new(self.transformed_len());
+        }
         self.transform_weights(weights, &mut transformed);
         self.transformed = transformed;
     }

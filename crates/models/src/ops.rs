@@ -19,7 +19,8 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 
 /// Maximum over 2x2 windows with stride 2: `(N, C, H, W)` to `(N, C, H / 2, W / 2)`; an odd last row or column is dropped.
 ///
-/// The gradient goes to the first maximum of a window in row-major order, as in PyTorch.
+/// The gradient goes to the first maximum of a window in row-major order, as in PyTorch; a NaN is a maximum wherever it lies, and of
+/// several the last one takes the gradient.
 ///
 /// # Errors
 /// When `x` does not have four dimensions or is smaller than a window.
@@ -39,8 +40,11 @@ pub fn max_pool2d(x: &Tensor) -> Result<Tensor> {
         let candidate = windows.narrow(1, row, 1)?.narrow(3, column, 1)?.contiguous()?;
         best = Some(match best {
             None => candidate,
-            // Strictly greater: of equal values the first one stays.
-            Some(best) => candidate.gt(&best)?.where_cond(&candidate, &best)?,
+            // Strictly greater, so that of equal values the first one stays; a NaN alone differs from itself.
+            Some(best) => {
+                let replaces = (candidate.gt(&best)? + candidate.ne(&candidate)?)?;
+                replaces.where_cond(&candidate, &best)?
+            }
         });
     }
     match best {
@@ -118,6 +122,27 @@ mod tests {
                 expected[*place] += weight;
             }
             assert_eq!(gradient(&x, &y, &weights), expected, "{n}x{c}x{h}x{w}");
+        }
+    }
+
+    #[test]
+    fn max_pool_passes_a_nan_from_anywhere_and_its_gradient_to_the_last() {
+        let nan = f32::NAN;
+        for (window, taken) in [
+            ([nan, 1.0, 2.0, 3.0], 0),
+            ([1.0, nan, 2.0, 3.0], 1),
+            ([1.0, 5.0, nan, 3.0], 2),
+            ([1.0, 5.0, 2.0, nan], 3),
+            ([nan, 5.0, nan, 3.0], 2),
+            ([nan, nan, nan, nan], 3),
+            ([f32::INFINITY, nan, 0.0, 0.0], 1),
+        ] {
+            let x = var(&window, &[1, 1, 2, 2]);
+            let y = max_pool2d(&x).unwrap();
+            assert!(y.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0].is_nan(), "{window:?}");
+            let mut expected = [0.0; 4];
+            expected[taken] = 2.0;
+            assert_eq!(gradient(&x, &y, &[2.0]), expected, "{window:?}");
         }
     }
 

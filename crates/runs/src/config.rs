@@ -65,7 +65,7 @@ pub struct RunConfig {
     /// Worker threads; absent means all cores. Does not decide numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<u32>,
-    /// Record every so many steps; 0 records epochs only.
+    /// Record every so many steps, from 1.
     pub log_every: u32,
     /// Seconds between checkpoints within an epoch; absent means at the end of an epoch only. Does not decide numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,12 +95,29 @@ impl fmt::Display for Difference {
 }
 
 impl RunConfig {
-    /// The first field, in the order of the file, in which two configurations of what should be the same run differ.
+    /// The most passes over the training images.
+    pub const MAX_EPOCHS: u32 = 1_000_000;
+    /// The most images in a batch.
+    pub const MAX_BATCH_SIZE: u32 = 65_536;
+    /// The most computing threads.
+    pub const MAX_THREADS: u32 = 1024;
+    /// The largest integer of TOML.
+    pub const MAX_SEED: u64 = i64::MAX as u64;
+    /// What `engine` may be.
+    pub const ENGINES: [&'static str; 3] = ["reference", "cpu", "cuda"];
+    /// What `precision` may be.
+    pub const PRECISIONS: [&'static str; 3] = ["f32", "tf32", "bf16"];
+    /// What `data` may be.
+    pub const DATA: [&'static str; 3] = ["cifar10", "synthetic", "huggingface"];
+    /// What `augment` may be.
+    pub const AUGMENT: [&'static str; 2] = ["crop-flip", "none"];
+
+    /// What decides the record of a run, in the order of the file: each key with its value as text, where it has one.
     ///
-    /// What does not decide the record of a run is ignored: `threads`, `checkpoint-every`, `data-dir`, and the path `init`
-    /// (`init-sha256` counts).
-    pub fn difference(&self, other: &Self) -> Option<Difference> {
-        // Taken apart by name, so that a new field does not compile until it is compared or ignored here.
+    /// What does not decide it is left out: `threads`, `checkpoint-every`, `data-dir`, and the path `init` (`init-sha256` counts).
+    #[must_use]
+    pub fn deciding(&self) -> [(&'static str, Option<String>); 21] {
+        // Taken apart by name, so that a new field does not compile until it is listed or ignored here.
         let Self {
             model,
             engine,
@@ -128,77 +145,122 @@ impl RunConfig {
             log_every,
             checkpoint_every: _,
         } = self;
-        field("model", model, &other.model)
-            .or_else(|| field("engine", engine, &other.engine))
-            .or_else(|| field("device", device, &other.device))
-            .or_else(|| field("precision", precision, &other.precision))
-            .or_else(|| field("deterministic", deterministic, &other.deterministic))
-            .or_else(|| field("data", data, &other.data))
-            .or_else(|| field("data-seed", data_seed, &other.data_seed))
-            .or_else(|| field("epochs", epochs, &other.epochs))
-            .or_else(|| field("batch-size", batch_size, &other.batch_size))
-            .or_else(|| field("lr", lr, &other.lr))
-            .or_else(|| field("weight-decay", weight_decay, &other.weight_decay))
-            .or_else(|| field("dropout", dropout, &other.dropout))
-            .or_else(|| field("seed", seed, &other.seed))
-            .or_else(|| field("val-split", val_split, &other.val_split))
-            .or_else(|| field("augment", augment, &other.augment))
-            .or_else(|| field("shuffle", shuffle, &other.shuffle))
-            .or_else(|| option("init-sha256", init_sha256, &other.init_sha256))
-            .or_else(|| option("limit-train", limit_train, &other.limit_train))
-            .or_else(|| option("limit-test", limit_test, &other.limit_test))
-            .or_else(|| option("max-steps", max_steps, &other.max_steps))
-            .or_else(|| field("log-every", log_every, &other.log_every))
+        fn text(value: &impl fmt::Display) -> Option<String> {
+            Some(value.to_string())
+        }
+        [
+            ("model", text(model)),
+            ("engine", text(engine)),
+            ("device", text(device)),
+            ("precision", text(precision)),
+            ("deterministic", text(deterministic)),
+            ("data", text(data)),
+            ("data-seed", text(data_seed)),
+            ("epochs", text(epochs)),
+            ("batch-size", text(batch_size)),
+            ("lr", text(lr)),
+            ("weight-decay", text(weight_decay)),
+            ("dropout", text(dropout)),
+            ("seed", text(seed)),
+            ("val-split", text(val_split)),
+            ("augment", text(augment)),
+            ("shuffle", text(shuffle)),
+            ("init-sha256", init_sha256.clone()),
+            ("limit-train", limit_train.as_ref().and_then(text)),
+            ("limit-test", limit_test.as_ref().and_then(text)),
+            ("max-steps", max_steps.as_ref().and_then(text)),
+            ("log-every", text(log_every)),
+        ]
+    }
+
+    /// The first field of [`RunConfig::deciding`] in which two configurations of what should be the same run differ.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<Difference> {
+        let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+        self.deciding().into_iter().zip(other.deciding()).find_map(|((name, ours), (_, theirs))| {
+            (ours != theirs).then(|| Difference { name, ours: or_none(ours), theirs: or_none(theirs) })
+        })
+    }
+
+    /// Holds every value to the bounds of its option.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the first key, in the order of the file, whose value is outside of them.
+    pub fn check(&self) -> Result<()> {
+        fn whole<T: PartialOrd + fmt::Display>(value: T, least: T, most: T) -> Option<String> {
+            let wrong = value < least || value > most;
+            wrong.then(|| format!("{value}, not a whole number from {least} to {most}"))
+        }
+        fn number(value: f64, wanted: &str, is_good: bool) -> Option<String> {
+            (!is_good).then(|| format!("{value}, not {wanted}"))
+        }
+        fn name(value: &str, known: &[&str]) -> Option<String> {
+            (!known.contains(&value)).then(|| format!("{value:?}, not one of {}", known.join(", ")))
+        }
+        let ordinal = self.device.strip_prefix("cuda:").map(str::parse::<u32>);
+        let is_device = self.device == "cpu" || matches!(ordinal, Some(Ok(_)));
+        let is_sha256 = |text: &String| {
+            text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let hash = self.init_sha256.as_ref().filter(|text| !is_sha256(text));
+        let (lr, decay, dropout) = (self.lr, self.weight_decay, self.dropout);
+        let wrong = [
+            ("engine", name(&self.engine, &Self::ENGINES)),
+            ("device", (!is_device).then(|| format!("{:?}, not cpu or cuda:N", self.device))),
+            ("precision", name(&self.precision, &Self::PRECISIONS)),
+            ("data", name(&self.data, &Self::DATA)),
+            ("data-seed", whole(self.data_seed, 0, Self::MAX_SEED)),
+            ("epochs", whole(self.epochs, 1, Self::MAX_EPOCHS)),
+            ("batch-size", whole(self.batch_size, 1, Self::MAX_BATCH_SIZE)),
+            ("lr", number(lr, "a number above 0", lr > 0.0 && lr.is_finite())),
+            ("weight-decay", number(decay, "a number from 0 up", decay >= 0.0 && decay.is_finite())),
+            ("dropout", number(dropout, "a number from 0 to below 1", (0.0..1.0).contains(&dropout))),
+            ("seed", whole(self.seed, 0, Self::MAX_SEED)),
+            ("augment", name(&self.augment, &Self::AUGMENT)),
+            ("init-sha256", hash.map(|text| format!("{text:?}, not a SHA-256 of 64 digits"))),
+            ("limit-train", self.limit_train.and_then(|limit| whole(limit, 1, u32::MAX))),
+            ("limit-test", self.limit_test.and_then(|limit| whole(limit, 1, u32::MAX))),
+            ("max-steps", self.max_steps.and_then(|limit| whole(limit, 1, Self::MAX_SEED))),
+            ("threads", self.threads.and_then(|threads| whole(threads, 1, Self::MAX_THREADS))),
+            ("log-every", whole(self.log_every, 1, u32::MAX)),
+        ];
+        match wrong.into_iter().find_map(|(key, wrong)| Some((key, wrong?))) {
+            Some((key, wrong)) => Err(Error::Config { cause: format!("{key} is {wrong}") }),
+            None => Ok(()),
+        }
     }
 
     /// The text of `config.toml`.
     ///
     /// # Errors
-    /// [`Error::Config`] if a number is beyond TOML's 64-bit signed integers.
+    /// As [`RunConfig::check`]: what is written is read back.
     pub fn to_toml(&self) -> Result<String> {
-        // The writer's own message names no key.
-        for (name, value) in
-            [("seed", self.seed), ("data-seed", self.data_seed), ("max-steps", self.max_steps.unwrap_or(0))]
-        {
-            if i64::try_from(value).is_err() {
-                return Err(Error::Config {
-                    cause: format!("{name} is {value}, TOML holds up to {}", i64::MAX),
-                });
-            }
-        }
+        self.check()?;
         toml::to_string(self).map_err(|error| Error::Config { cause: error.to_string() })
     }
 
     /// Reads the text of a `config.toml`.
     ///
     /// # Errors
-    /// [`Error::Config`] if it is not TOML, lacks a key, or has an unknown one.
+    /// [`Error::Config`] if it is not TOML, lacks a key, has an unknown one, or one whose value [`RunConfig::check`] refuses.
     pub fn from_toml(text: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .map(|span| text.as_bytes()[..span.start].iter().filter(|&&b| b == b'\n').count() + 1);
+        let config: Self = toml::from_str(text).map_err(|error| {
             let message = error.message().replace('\n', " ");
-            let cause = match line {
-                Some(line) => format!("line {line}: {message}"),
+            // The parser's message names no key; the line does, unless it is the first of a whole file.
+            let cause = match error.span() {
+                Some(span) => {
+                    let number = text[..span.start].matches('\n').count() + 1;
+                    let line = text.lines().nth(number - 1).unwrap_or_default().trim();
+                    let shown = if text[span].contains('\n') { String::new() } else { format!(", `{line}`") };
+                    format!("line {number}{shown}: {message}")
+                }
                 None => message,
             };
             Error::Config { cause }
-        })
+        })?;
+        config.check()?;
+        Ok(config)
     }
-}
-
-fn field<T: PartialEq + fmt::Display>(name: &'static str, ours: &T, theirs: &T) -> Option<Difference> {
-    (ours != theirs).then(|| Difference { name, ours: ours.to_string(), theirs: theirs.to_string() })
-}
-
-fn option<T: PartialEq + fmt::Display>(
-    name: &'static str,
-    ours: &Option<T>,
-    theirs: &Option<T>,
-) -> Option<Difference> {
-    let text = |value: &Option<T>| value.as_ref().map_or("none".into(), T::to_string);
-    (ours != theirs).then(|| Difference { name, ours: text(ours), theirs: text(theirs) })
 }
 
 #[cfg(test)]
@@ -240,7 +302,7 @@ pub(crate) mod tests {
         let full = RunConfig {
             data_dir: Some("somewhere".into()),
             init: Some("start.safetensors".into()),
-            init_sha256: Some("ab".into()),
+            init_sha256: Some("ab".repeat(32)),
             limit_train: Some(504),
             limit_test: Some(252),
             max_steps: Some(7),
@@ -278,6 +340,67 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn values_that_no_option_takes_are_refused_with_their_key() {
+        let text = config().to_toml().unwrap();
+        for (line, changed, named) in [
+            ("batch-size = 126", "batch-size = 0", "batch-size is 0, not a whole number from 1 to 65536"),
+            ("batch-size = 126", "batch-size = 65537", "batch-size is 65537"),
+            ("batch-size = 126", "batch-size = -1", "line 9, `batch-size = -1`: "),
+            ("batch-size = 126", "batch-size = \"126\"", "line 9, `batch-size = \"126\"`: "),
+            (
+                "epochs = 10",
+                "epochs = 4294967295",
+                "epochs is 4294967295, not a whole number from 1 to 1000000",
+            ),
+            ("epochs = 10", "epochs = 99999999999999999999", "line 8, `epochs = 99999999999999999999`: "),
+            ("epochs = 10", "epochs = 2.5", "`epochs = 2.5`"),
+            ("lr = 0.001", "lr = nan", "lr is NaN, not a number above 0"),
+            ("lr = 0.001", "lr = 0.0", "lr is 0, not a number above 0"),
+            ("lr = 0.001", "lr = inf", "lr is inf"),
+            ("weight-decay = 0.0005", "weight-decay = -1.0", "weight-decay is -1, not a number from 0 up"),
+            ("dropout = 0.5", "dropout = 1.0", "dropout is 1, not a number from 0 to below 1"),
+            (
+                "augment = \"crop-flip\"",
+                "augment = \"flip\"",
+                "augment is \"flip\", not one of crop-flip, none",
+            ),
+            (
+                "data = \"cifar10\"",
+                "data = \"mnist\"",
+                "data is \"mnist\", not one of cifar10, synthetic, huggingface",
+            ),
+            (
+                "engine = \"cpu\"",
+                "engine = \"torch\"",
+                "engine is \"torch\", not one of reference, cpu, cuda",
+            ),
+            ("device = \"cpu\"", "device = \"auto\"", "device is \"auto\", not cpu or cuda:N"),
+            (
+                "precision = \"f32\"",
+                "precision = \"f16\"",
+                "precision is \"f16\", not one of f32, tf32, bf16",
+            ),
+            ("shuffle = true", "shuffle = 1", "`shuffle = 1`"),
+            ("log-every = 50", "log-every = 0", "log-every is 0"),
+            (
+                "log-every = 50",
+                "log-every = 50\nthreads = 0",
+                "threads is 0, not a whole number from 1 to 1024",
+            ),
+            ("log-every = 50", "log-every = 50\nlimit-train = 0", "limit-train is 0"),
+            ("log-every = 50", "log-every = 50\nmax-steps = 0", "max-steps is 0"),
+            ("log-every = 50", "log-every = 50\ninit-sha256 = \"x\"", "init-sha256 is \"x\""),
+        ] {
+            let changed_text = text.replace(line, changed);
+            assert_ne!(text, changed_text, "{line}");
+            let message = RunConfig::from_toml(&changed_text).unwrap_err().to_string();
+            assert!(message.contains(named) && !message.contains('\n'), "{changed}: {message}");
+        }
+        // Nor is such a file written.
+        assert!(RunConfig { epochs: 0, ..config() }.to_toml().is_err());
+    }
+
+    #[test]
     fn a_difference_is_found_and_what_does_not_matter_is_ignored() {
         let ours = config();
         let mut theirs = RunConfig {
@@ -299,7 +422,7 @@ pub(crate) mod tests {
     fn every_field_that_decides_numbers_is_compared() {
         // Through the file form: change one key at a time, whatever the keys are.
         let full = RunConfig {
-            init_sha256: Some("ab".into()),
+            init_sha256: Some("ab".repeat(32)),
             limit_train: Some(504),
             limit_test: Some(252),
             max_steps: Some(7),

@@ -2,6 +2,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result, RunConfig};
+
 /// Where a run took place and what it was fed: `environment.json`. None of it is needed to repeat the run, all of it to
 /// judge one.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -68,6 +70,24 @@ pub fn processor_name() -> String {
     model_name(&info).unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
+/// How many computing threads the variable `RAYON_NUM_THREADS` asks for; `None` where it is not set, empty, or 0, which leaves it to the
+/// program.
+///
+/// # Errors
+/// [`Error::Threads`] for anything but a number of threads that the option `--threads` takes.
+pub fn threads_of_environment() -> Result<Option<u32>> {
+    std::env::var_os("RAYON_NUM_THREADS").map_or(Ok(None), |value| threads_in(&value.to_string_lossy()))
+}
+
+fn threads_in(value: &str) -> Result<Option<u32>> {
+    match value.trim().parse() {
+        _ if value.is_empty() => Ok(None),
+        Ok(0) => Ok(None),
+        Ok(threads @ 1..=RunConfig::MAX_THREADS) => Ok(Some(threads)),
+        _ => Err(Error::Threads { value: value.to_owned() }),
+    }
+}
+
 /// The largest resident set of this process so far, in bytes, where the system tells (Linux).
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -106,6 +126,19 @@ mod tests {
             (UNIX_EPOCH + 9000 * year, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(time), expected, "{time:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_threads_is_bounded_like_the_option() {
+        for (value, expected) in
+            [("", None), ("0", None), ("1", Some(1)), (" 8", Some(8)), ("1024", Some(1024))]
+        {
+            assert_eq!(threads_in(value).unwrap(), expected, "{value:?}");
+        }
+        for value in ["1025", "5000", "-1", "two", "2.5", "99999999999999999999"] {
+            let message = threads_in(value).unwrap_err().to_string();
+            assert!(message.contains(value) && message.contains("from 1 to 1024"), "{message}");
         }
     }
 

@@ -85,6 +85,15 @@ pub enum Error {
         /// What the parser or writer said, in one line.
         cause: String,
     },
+    /// The variable `RAYON_NUM_THREADS` holds no number of threads.
+    #[error(
+        "invalid value '{value}' for the variable RAYON_NUM_THREADS: give a whole number from 1 to {}, or unset it",
+        crate::RunConfig::MAX_THREADS
+    )]
+    Threads {
+        /// What it holds.
+        value: String,
+    },
     /// A number that must be finite is not. JSON has no such numbers, and a run never records one silently.
     #[error("{name} is {value} where a finite number is needed: lower the learning rate or check the data")]
     NotFinite {

@@ -27,21 +27,14 @@ mod run;
 
 pub use analysis::{Analysis, Filters, Mistake, Sheet};
 pub use config::{Difference, RunConfig};
-pub use environment::{Environment, operating_system, peak_memory, processor_name, timestamp};
+pub use environment::{
+    Environment, operating_system, peak_memory, processor_name, threads_of_environment, timestamp,
+};
 pub use error::Error;
 pub use files::replace_file;
 pub use folder::{Checkpoint, RunFolder, holds_run};
 pub use record::{EpochRecord, Progress, Record, RunResult, State, StepRecord};
 pub use run::{Activity, Run};
-
-/// The largest seed, of a run and of synthetic images: the largest integer of TOML, in which a configuration is kept.
-pub const MAX_SEED: u64 = i64::MAX as u64;
-
-/// The most epochs of a run.
-pub const MAX_EPOCHS: u32 = 1_000_000;
-
-/// The most computing threads that can be asked for.
-pub const MAX_THREADS: u32 = 1024;
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

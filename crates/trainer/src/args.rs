@@ -4,7 +4,7 @@ use clap::builder::PossibleValue;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pointwise_engine::{DeviceChoice, EngineKind, Precision};
 use pointwise_models::Pointwise;
-use pointwise_runs::{MAX_EPOCHS, MAX_SEED, MAX_THREADS};
+use pointwise_runs::RunConfig;
 use std::path::PathBuf;
 
 /// Train, evaluate and summarise the networks of a CIFAR-10 study of pointwise convolutions.
@@ -20,6 +20,12 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (train --resume goes on).";
+
+// The bounds are those of a run's configuration, in the type that clap wants.
+const MAX_SEED: u64 = RunConfig::MAX_SEED;
+const MAX_EPOCHS: i64 = RunConfig::MAX_EPOCHS as i64;
+const MAX_BATCH_SIZE: i64 = RunConfig::MAX_BATCH_SIZE as i64;
+const MAX_THREADS: i64 = RunConfig::MAX_THREADS as i64;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -65,10 +71,10 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     pub(crate) resume: bool,
     /// Passes over the training images [default: 10].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_EPOCHS)))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_EPOCHS))]
     pub(crate) epochs: Option<u32>,
     /// Images in a batch [default: 126].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
     /// Learning rate of Adam [default: 0.001].
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = positive)]
@@ -91,7 +97,7 @@ pub(crate) struct TrainArgs {
     /// Whether every epoch has an order of its own [default: true].
     #[arg(long, value_name = "true|false")]
     pub(crate) shuffle: Option<bool>,
-    /// Start from these weights: a checkpoint, or a PyTorch state_dict saved as safetensors.
+    /// Start from these weights: a checkpoint, a run folder's best one, or a PyTorch state_dict saved as safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) init: Option<PathBuf>,
     #[command(flatten)]
@@ -103,7 +109,7 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit_test: Option<u32>,
     /// Stop after N steps of the run, with a checkpoint; --resume goes on.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEED))]
     pub(crate) max_steps: Option<u64>,
     /// Record the loss of every Nth step [default: 10].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
@@ -123,7 +129,7 @@ pub(crate) struct TrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// The weights file.
+    /// The weights file, or a run folder, for the weights of its best epoch.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: PathBuf,
     /// The network, when the file does not say.
@@ -138,7 +144,7 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
     /// Images in a batch.
-    #[arg(long, value_name = "N", default_value_t = 126, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", default_value_t = 126, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
     pub(crate) batch_size: u32,
     /// Print JSON.
     #[arg(long)]
@@ -150,7 +156,7 @@ pub(crate) struct EvalArgs {
 /// Images that cannot be read are named on stderr; the others are predicted all the same, and the exit code is 1.
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
-    /// The weights file.
+    /// The weights file, or a run folder, for the weights of its best epoch.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: PathBuf,
     /// The network, when the file does not say.
@@ -231,7 +237,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, default_value = "train")]
     pub(crate) phase: Phase,
     /// Images in a batch.
-    #[arg(long, value_name = "N", default_value_t = 126, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", default_value_t = 126, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
     pub(crate) batch: u32,
     /// Steps before the clock starts.
     #[arg(long, value_name = "N", default_value_t = 2, allow_negative_numbers = true)]
@@ -301,7 +307,7 @@ pub(crate) struct Compute {
     #[arg(long)]
     pub(crate) deterministic: bool,
     /// Computing threads [default: RAYON_NUM_THREADS, or the number of processors].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_THREADS)))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u32>,
 }
 
@@ -465,6 +471,11 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), 14);
+        // A run's configuration knows the same names.
+        assert_eq!(DataKind::ALL.map(DataKind::name), RunConfig::DATA);
+        assert_eq!([Augment::CropFlip, Augment::None].map(Augment::name), RunConfig::AUGMENT);
+        assert_eq!(EngineKind::ALL.map(EngineKind::name), RunConfig::ENGINES);
+        assert_eq!(Precision::ALL.map(Precision::name), RunConfig::PRECISIONS);
         for kind in DataKind::ALL {
             assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
         }

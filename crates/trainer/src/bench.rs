@@ -4,7 +4,7 @@
 
 use crate::args::{BenchArgs, Phase};
 use crate::eval::engine_and_settings;
-use crate::{print, set_threads};
+use crate::{print, threads};
 use pointwise_engine::cpu::{Cpu, LayerTime, peak_gflops};
 #[cfg(feature = "cuda")]
 use pointwise_engine::cuda::{self, Cuda};
@@ -171,10 +171,11 @@ struct Limits {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    set_threads(&args.compute)?;
+    threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let network = Network::by_name(args.model.name(), Network::DROPOUT)?;
     let mut subject = Subject::new(kind, &network, &settings)?;
+    subject.engine().prepare(args.batch as usize)?;
     let Timed { seconds, losses, group } = match ResidentBatches::new(subject.engine(), args, &network)? {
         Some(batches) => batches.time(subject.engine(), args)?,
         None => time(&mut subject, args, &network)?,

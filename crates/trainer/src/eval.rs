@@ -2,30 +2,21 @@
 
 use crate::args::{Compute, EvalArgs, Model, Split};
 use crate::data::{Images, check_classes_of, load_dataset};
-use crate::{End, print, set_threads, stop_flag};
-use anyhow::{Context, bail};
+use crate::{End, print, stop_flag, threads};
+use anyhow::{anyhow, bail};
+use clap::ValueEnum;
 use pointwise_data::statistics;
-use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, create};
+use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_runs::EpochRecord;
 use pointwise_training::checkpoint;
-use pointwise_training::{Observer, StepProgress, evaluate};
+use pointwise_training::{Observer, StepProgress, TrainingError, evaluate};
+use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
-    let (state, meta) = checkpoint::read(&args.checkpoint)?;
-    let path = args.checkpoint.display();
-    let name = match (args.model.map(Model::name), meta.as_ref()) {
-        (Some(model), Some(meta)) if model != meta.model => {
-            bail!("{path} holds weights of `{}`, not of `{model}`; leave --model out", meta.model)
-        }
-        (Some(model), _) => model.to_owned(),
-        (None, Some(meta)) => meta.model.clone(),
-        (None, None) => bail!("{path} does not say which network it is of; say so with --model"),
-    };
-    let network = Network::by_name(&name, Network::DROPOUT)?;
-    state.check(&network).with_context(|| format!("{path} cannot be used"))?;
-    set_threads(&args.compute)?;
+    let (network, state) = weights(&args.checkpoint, args.model)?;
+    threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let mut engine = create(kind, &network, &settings)?;
     engine.load_state(&state)?;
@@ -54,14 +45,21 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         Some(limit) => images.truncated(limit as usize),
         None => images,
     });
-    let Some(totals) = evaluate(engine.as_mut(), &images, args.batch_size as usize, &stop, &mut Silent)?
-    else {
-        return Ok(End::Interrupted);
+    let batch_size = (args.batch_size as usize).min(images.len());
+    engine.prepare(batch_size)?;
+    let totals = match evaluate(engine.as_mut(), &images, batch_size, &stop, &mut Silent) {
+        Ok(Some(totals)) => totals,
+        Ok(None) => return Ok(End::Interrupted),
+        Err(TrainingError::Engine(EngineError::NotFinite { loss, .. })) => bail!(
+            "the loss of {} is {loss}: these weights are no use, give those of another epoch or run",
+            args.checkpoint.display()
+        ),
+        Err(error) => return Err(error.into()),
     };
     let (loss, accuracy) = (totals.loss(), totals.accuracy());
     print(&if args.json {
         let figures = serde_json::json!({
-            "model": name,
+            "model": network.name,
             "split": split.to_lowercase(),
             "images": totals.samples,
             "correct": totals.correct,
@@ -74,6 +72,47 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         format!("{split} Loss {loss:.4} Acc {:.2}% ({correct} of {samples})", 100.0 * accuracy)
     })?;
     Ok(End::Done)
+}
+
+/// A network with its weights, from a file or a run folder. What the file does not say of the network, `model` says.
+pub(crate) fn weights(file: &Path, model: Option<Model>) -> anyhow::Result<(Network, State)> {
+    let (state, meta) = checkpoint::read(file)?;
+    let path = file.display();
+    let name = match (model.map(Model::name), meta) {
+        (Some(model), Some(meta)) if model != meta.model => {
+            bail!("{path} holds weights of `{}`, not of `{model}`; leave --model out", meta.model)
+        }
+        (Some(model), _) => model.to_owned(),
+        (None, Some(meta)) => meta.model,
+        (None, None) => match whose(&state) {
+            Some(model) => bail!(
+                "{path} does not say which network it is of, and fits `{model}`; say so with --model {model}"
+            ),
+            None => bail!("{path} does not say which network it is of; say so with --model"),
+        },
+    };
+    let network = Network::by_name(&name, Network::DROPOUT)?;
+    check_weights(file, &state, &network)?;
+    Ok((network, state))
+}
+
+/// An error when weights are not the network's, which says whose they are where that is known.
+pub(crate) fn check_weights(file: &Path, state: &State, network: &Network) -> anyhow::Result<()> {
+    state.check(network).map_err(|error| {
+        let path = file.display();
+        match whose(state) {
+            Some(model) => anyhow!("{path} cannot be used: {error}; it fits `{model}`"),
+            None => anyhow!("{path} cannot be used: {error}"),
+        }
+    })
+}
+
+/// The first network that a state fits.
+fn whose(state: &State) -> Option<&'static str> {
+    let fits = |name: &str| {
+        Network::by_name(name, Network::DROPOUT).is_ok_and(|network| state.check(&network).is_ok())
+    };
+    Model::value_variants().iter().map(|model| model.name()).find(|name| fits(name))
 }
 
 /// The engine asked for and how it is to compute, or the defaults.

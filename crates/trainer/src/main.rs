@@ -19,17 +19,23 @@ mod report;
 mod runs;
 mod summary;
 mod tensorboard;
+mod threads;
 mod train;
 mod watch;
 
 use anyhow::Context;
-use args::{Cli, Command, Compute};
+use args::{Cli, Command};
 use clap::CommandFactory;
 use log::LevelFilter;
+use pointwise_kernels::EndingAllocator;
 use pointwise_process::{OutputError, Request, note};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Says in a sentence that memory is at its end.
+#[global_allocator]
+static ALLOCATOR: EndingAllocator = EndingAllocator;
 
 const FAILED: u8 = 1;
 const INTERRUPTED: u8 = 130;
@@ -64,9 +70,15 @@ fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Compare(args) => compare::run(&args).map(|()| End::Done),
         Command::Report(args) => report::run(&args).map(|()| End::Done),
         Command::Watch(args) => watch::run(&args),
-        Command::Summary(args) => summary::run(&args).map(|()| End::Done),
+        Command::Summary(args) => {
+            threads::start(None)?;
+            summary::run(&args).map(|()| End::Done)
+        }
         Command::Bench(args) => bench::run(&args).map(|()| End::Done),
-        Command::Data(args) => data::run(&args),
+        Command::Data(args) => {
+            threads::start(None)?;
+            data::run(&args)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut script);
@@ -123,15 +135,4 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     pointwise_process::watch_parent(move || request(&flag))
         .context("the end of the parent cannot be waited for")?;
     Ok(stop)
-}
-
-/// Sets the number of computing threads; without the option, `RAYON_NUM_THREADS` or the number of processors decides.
-fn set_threads(compute: &Compute) -> anyhow::Result<()> {
-    if let Some(threads) = compute.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads as usize)
-            .build_global()
-            .context("the computing threads cannot be started")?;
-    }
-    Ok(())
 }

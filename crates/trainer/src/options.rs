@@ -8,6 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory, Parser};
+use pointwise_training::checkpoint;
 use sha2::{Digest, Sha256};
 use std::any::TypeId;
 use std::ffi::OsString;
@@ -71,7 +72,7 @@ fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
         && typed.value_source("init") != Some(ValueSource::CommandLine)
         && let Some(path) = &args.init
     {
-        let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let bytes = checkpoint::read_bytes(&checkpoint::weights_file(path)?)?;
         if expected.as_str() != Some(&sha256(&bytes)) {
             bail!(
                 "{shown}: {} is not the file that {INIT_SHA256} tells of; restore it, or leave {INIT_SHA256} out",

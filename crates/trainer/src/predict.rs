@@ -1,15 +1,13 @@
 //! `trainer predict`.
 
-use crate::args::{Model, PredictArgs};
-use crate::eval::engine_and_settings;
-use crate::{End, print, set_threads};
-use anyhow::{Context, bail};
+use crate::args::PredictArgs;
+use crate::eval::{engine_and_settings, weights};
+use crate::{End, print, threads};
+use anyhow::bail;
 use pointwise_data::{CLASS_NAMES, Crop, IMAGE_BYTES, augment_into, read_image};
 use pointwise_engine::{Engine, create};
-use pointwise_models::Network;
 use pointwise_process::note;
 use pointwise_report::{Align, Table};
-use pointwise_training::checkpoint;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,19 +26,8 @@ struct Prediction {
 /// # Errors
 /// If the weights cannot be used; at the end, if an image could not be read.
 pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
-    let path = args.checkpoint.display();
-    let (state, meta) = checkpoint::read(&args.checkpoint)?;
-    let name = match (args.model.map(Model::name), meta.as_ref()) {
-        (Some(model), Some(meta)) if model != meta.model => {
-            bail!("{path} holds weights of `{}`, not of `{model}`; leave --model out", meta.model)
-        }
-        (Some(model), _) => model.to_owned(),
-        (None, Some(meta)) => meta.model.clone(),
-        (None, None) => bail!("{path} does not say which network it is of; say so with --model"),
-    };
-    let network = Network::by_name(&name, Network::DROPOUT)?;
-    state.check(&network).with_context(|| format!("{path} cannot be used"))?;
-    set_threads(&args.compute)?;
+    let (network, state) = weights(&args.checkpoint, args.model)?;
+    threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let mut engine = create(kind, &network, &settings)?;
     engine.load_state(&state)?;

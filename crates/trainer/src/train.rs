@@ -5,15 +5,18 @@ use crate::args::{Augment, DataKind, Model, TrainArgs};
 use crate::data::{DATA_SEED, Images, check_classes, load_dataset, named_folder};
 use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
+use crate::eval::check_weights;
 use crate::options::{self, sha256};
 use crate::tensorboard::{Both, TensorBoard};
-use crate::{End, print, set_threads, stop_flag};
-use anyhow::{Context, bail};
-use pointwise_engine::{Adam, DeviceChoice, EngineKind, Precision, Settings, State, create};
+use crate::{End, print, stop_flag, threads};
+use anyhow::{Context, anyhow, bail};
+use pointwise_engine::{Adam, DeviceChoice, EngineError, EngineKind, Precision, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_process::note;
-use pointwise_runs::{Checkpoint, Run, RunConfig, RunFolder, holds_run};
-use pointwise_training::{Job, Outcome, Splits, batch_settings, checkpoint, fit};
+use pointwise_runs::{Checkpoint, Difference, Record, Run, RunConfig, RunFolder, holds_run};
+use pointwise_training::{
+    Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, checkpoint, fit,
+};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
@@ -43,8 +46,9 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         }
     }
     let mut best = None;
-    if let Some(stored) = &stored {
+    if let (Some(run), Some(stored)) = (&run, &stored) {
         check_same_run(&folder, stored, &config)?;
+        check_configuration(run, &config)?;
         let past = Run::read(&folder)?;
         let done = past.epochs().last().map_or(0, |epoch| epoch.epoch);
         best = past.epochs().last().map(|epoch| epoch.best_acc);
@@ -54,13 +58,14 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
                 folder.display()
             );
         }
-        if let Some(result) = past.result
+        if let Some(result) = &past.result
             && result.epochs == config.epochs
         {
             note!("{} holds a finished run", folder.display());
             print(&final_line(&config.model, result.final_acc, result.final_loss))?;
             return Ok(End::Done);
         }
+        check_last(run, &past)?;
     }
     let network = Network::by_name(&config.model, config.dropout)?;
     // A checkpoint of the run takes the place of what it was started from.
@@ -69,11 +74,23 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         Some(path) if !has_checkpoint => Some(initial_state(path, &network, &config)?),
         _ => None,
     };
-    set_threads(&args.compute)?;
+    threads::start(args.compute.threads)?;
     let stop = stop_flag()?;
+    let kind: EngineKind = config.engine.parse()?;
+    let device: DeviceChoice = config.device.parse()?;
+    let settings = Settings {
+        seed: config.seed,
+        device: device.resolve().map_err(|error| elsewhere(resuming.then_some(&folder), error))?,
+        adam: Adam { lr: config.lr, weight_decay: config.weight_decay, ..Adam::default() },
+        precision: config.precision.parse()?,
+        deterministic: config.deterministic,
+    };
+    let mut engine =
+        create(kind, &network, &settings).map_err(|error| elsewhere(resuming.then_some(&folder), error))?;
 
+    let data = DataKind::ALL.into_iter().find(|kind| kind.name() == config.data);
     let images = Images {
-        kind: DataKind::ALL.into_iter().find(|kind| kind.name() == config.data).unwrap_or(DataKind::Cifar10),
+        kind: data.with_context(|| format!("there is no data `{}`", config.data))?,
         folder: config.data_dir.clone(),
         seed: config.data_seed,
     };
@@ -85,17 +102,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     let description = DataDescription::from(&dataset);
     log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
     let splits = Splits::new(dataset, &config)?;
-    let kind: EngineKind = config.engine.parse()?;
-    let device = config.device.parse::<DeviceChoice>()?.resolve()?;
-    let environment = describe(&network, device, &description, &splits)?;
-    let settings = Settings {
-        seed: config.seed,
-        device,
-        adam: Adam { lr: config.lr, weight_decay: config.weight_decay, ..Adam::default() },
-        precision: config.precision.parse()?,
-        deterministic: config.deterministic,
-    };
-    let mut engine = create(kind, &network, &settings)?;
+    let environment = describe(&network, settings.device, &description, &splits)?;
     log::info!(
         "engine {} on {} with {} threads: {}, {} parameters",
         config.engine,
@@ -104,9 +111,11 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         config.model,
         environment.parameters
     );
+    engine.prepare((config.batch_size as usize).min(splits.largest()))?;
     if let Some(state) = &init {
         engine.load_state(state)?;
     }
+    let mut from = None;
     let run = match &mut run {
         Some(run) => {
             let before = run.environment()?.data_fingerprint;
@@ -117,6 +126,8 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
                     description.fingerprint
                 );
             }
+            // Before anything in the folder changes.
+            from = ResumePoint::load(run, &config, &splits, engine.as_mut())?;
             run.reopen(&config, &environment)?;
             run
         }
@@ -137,9 +148,9 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
             let settings = batch_settings(&config);
             let mut events = TensorBoard::new(folder.join("tensorboard"), last, &splits.train, settings);
             let mut both = Both(&mut events, &mut Analyst);
-            fit(job, engine.as_mut(), run, &mut Both(&mut display, &mut both))
+            fit(job, from, engine.as_mut(), run, &mut Both(&mut display, &mut both))
         } else {
-            fit(job, engine.as_mut(), run, &mut Both(&mut display, &mut Analyst))
+            fit(job, from, engine.as_mut(), run, &mut Both(&mut display, &mut Analyst))
         }
     };
     let shown = folder.display();
@@ -210,15 +221,20 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
     config.threads = args.compute.threads;
     config.checkpoint_every = Some(args.checkpoint_every);
     if let Some(path) = &args.init {
-        let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        config.init_sha256 = Some(sha256(&bytes));
-        config.init = Some(path.clone());
+        let path = checkpoint::weights_file(path)?;
+        config.init_sha256 = Some(sha256(&checkpoint::read_bytes(&path)?));
+        config.init = Some(path);
     }
-    if args.compute.device.is_some() || stored.is_none() {
-        let device = args.compute.device.unwrap_or(DeviceChoice::Auto).resolve()?;
-        config.device = device.to_string();
-        if stored.is_none() && args.compute.engine.is_none() {
-            EngineKind::default_for(device).name().clone_into(&mut config.engine);
+    match args.compute.device {
+        // Whether a run that is resumed computed there is looked at before whether this machine can.
+        Some(DeviceChoice::Only(device)) if stored.is_some() => config.device = device.to_string(),
+        None if stored.is_some() => {}
+        choice => {
+            let device = choice.unwrap_or(DeviceChoice::Auto).resolve()?;
+            config.device = device.to_string();
+            if stored.is_none() && args.compute.engine.is_none() {
+                EngineKind::default_for(device).name().clone_into(&mut config.engine);
+            }
         }
     }
     Ok(config)
@@ -256,18 +272,65 @@ fn study(model: Model) -> RunConfig {
     }
 }
 
-/// A run goes on with what it was started with; only the number of epochs may grow.
+/// A run is resumed with what it was started with; only the number of epochs may grow.
 fn check_same_run(folder: &Path, stored: &RunConfig, config: &RunConfig) -> anyhow::Result<()> {
     let asked = RunConfig { epochs: stored.epochs, max_steps: stored.max_steps, ..config.clone() };
-    if let Some(difference) = stored.difference(&asked) {
-        bail!(
-            "the run in {} was started with {} {}, not {}; leave the option out, or give another --run-dir",
+    let Some(Difference { name, ours, theirs }) = stored.difference(&asked) else { return Ok(()) };
+    let way = match name {
+        // Another machine may have no choice.
+        "engine" | "device" | "precision" => {
+            format!("leave the option out, or continue from its weights: {}", continuation(folder))
+        }
+        _ => "leave the option out, or give another --run-dir".to_owned(),
+    };
+    bail!("the run in {} was started with {name} {ours}, not {theirs}; {way}", folder.display())
+}
+
+/// An engine's error; of a run that is resumed where its device is missing, with the way on.
+fn elsewhere(resumed: Option<&PathBuf>, error: EngineError) -> anyhow::Error {
+    let (missing, reason) = match &error {
+        EngineError::DeviceUnavailable { device, reason } => (format!("the device {device}"), reason.clone()),
+        EngineError::Unavailable(kind) => {
+            (format!("the engine `{kind}`"), "it is not part of this build".to_owned())
+        }
+        _ => return error.into(),
+    };
+    match resumed {
+        Some(folder) => anyhow!(
+            "the run in {} needs {missing}, which cannot be used here ({reason}); resume it where it can, or continue from its \
+             weights: {}",
             folder.display(),
-            difference.name,
-            difference.ours,
-            difference.theirs
+            continuation(folder)
+        ),
+        None => error.into(),
+    }
+}
+
+/// How a new run starts from another one's weights.
+fn continuation(folder: &Path) -> String {
+    let [best, last] = [Checkpoint::Best, Checkpoint::Last].map(|which| folder.join(which.file_name()));
+    let weights = if last.exists() { last } else { best };
+    format!("--init {} in another --run-dir, without --resume", weights.display())
+}
+
+/// An error when the run has lost its `last` checkpoint; a warning when it may never have had one.
+fn check_last(run: &RunFolder, past: &Run) -> anyhow::Result<()> {
+    let last = run.checkpoint_path(Checkpoint::Last);
+    let Some(newest) = past.records.last().filter(|_| !last.exists()) else { return Ok(()) };
+    // The checkpoint of the first epoch is written right after its record.
+    let is_lost = past.result.is_some()
+        || match newest {
+            Record::Step(step) => step.epoch > 1,
+            Record::Epoch(epoch) => epoch.epoch > 1,
+        };
+    if is_lost {
+        bail!(
+            "{} is missing, so the run cannot be resumed: restore it from a copy, or continue from its best weights: {}",
+            last.display(),
+            continuation(run.path())
         );
     }
+    log::warn!("{} has no checkpoint yet: the run starts again from its beginning", run.path().display());
     Ok(())
 }
 
@@ -279,7 +342,7 @@ fn initial_state(path: &Path, network: &Network, config: &RunConfig) -> anyhow::
     {
         bail!("{} holds weights of `{}`, not of `{}`", path.display(), meta.model, config.model);
     }
-    state.check(network).with_context(|| format!("{} cannot be used", path.display()))?;
+    check_weights(path, &state, network)?;
     state.moments = None;
     Ok(state)
 }

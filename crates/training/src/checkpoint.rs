@@ -7,12 +7,16 @@
 //!
 //! Time never gets into a checkpoint, for the same reason.
 
-use crate::TrainingError;
+use crate::{TrainingError, foreign};
+use half::{bf16, f16};
 use pointwise_engine::{Array, Moments, State, Totals};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use pointwise_runs::{Checkpoint, Difference, RunConfig, holds_run};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 const META_KEY: &str = "pointwise";
 const FIRST_MOMENT: &str = "optimizer.exp_avg.";
@@ -37,6 +41,45 @@ pub struct Meta {
     pub best: Option<Best>,
     /// In `last`, where to go on.
     pub position: Option<Position>,
+    /// What decides the run's numbers, by the keys of `config.toml`: see [`Meta::config_of`]. Absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<BTreeMap<String, String>>,
+    /// CRC-32C of the tensors, set by [`encode`]. Absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32c: Option<u32>,
+}
+
+/// What a run may be resumed with another value of.
+const MAY_CHANGE: [&str; 2] = ["epochs", "max-steps"];
+
+impl Meta {
+    /// What a checkpoint remembers of its run's configuration: what must be the same when it is resumed.
+    #[must_use]
+    pub fn config_of(config: &RunConfig) -> BTreeMap<String, String> {
+        let deciding = config.deciding().into_iter().filter(|(key, _)| !MAY_CHANGE.contains(key));
+        deciding.filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    }
+
+    /// The first key in which `config` is not what this was trained with.
+    #[must_use]
+    pub fn difference(&self, config: &RunConfig) -> Option<Difference> {
+        let own = self.config.clone().unwrap_or_else(|| {
+            // A file of an earlier version says this much.
+            let own = [
+                ("model", self.model.clone()),
+                ("dropout", self.dropout.to_string()),
+                ("seed", self.seed.to_string()),
+            ];
+            own.map(|(key, value)| (key.to_owned(), value)).into()
+        });
+        let keys = config.deciding().into_iter().filter(|(key, _)| !MAY_CHANGE.contains(key));
+        let known = keys.filter(|(key, _)| self.config.is_some() || own.contains_key(*key));
+        known.into_iter().find_map(|(name, asked)| {
+            let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
+            let stored = own.get(name).cloned();
+            (stored != asked).then(|| Difference { name, ours: or_none(stored), theirs: or_none(asked) })
+        })
+    }
 }
 
 /// The best epoch so far, by test accuracy or, with `val_split`, by validation accuracy.
@@ -112,79 +155,226 @@ pub fn encode(path: &Path, state: &State, meta: &Meta) -> Result<Vec<u8>, Traini
     for (name, tracked) in &state.batches_tracked {
         tensors.push((name.clone(), Dtype::I64, vec![], tracked.to_le_bytes().to_vec()));
     }
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let crc32c = tensors.iter().fold(0, |crc, (name, _, _, bytes)| checksum(crc, name, bytes));
+    let meta = Meta { crc32c: Some(crc32c), ..meta.clone() };
     let views = tensors
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
         .map_err(|error| refuse(error.to_string()))?;
-    let meta = serde_json::to_string(meta).map_err(|error| refuse(error.to_string()))?;
+    let meta = serde_json::to_string(&meta).map_err(|error| refuse(error.to_string()))?;
     let metadata = HashMap::from([(META_KEY.to_owned(), meta)]);
     safetensors::serialize(views, Some(metadata)).map_err(|error| refuse(error.to_string()))
 }
 
-/// Reads a weights file: one of ours, or a `state_dict` of PyTorch, which has no [`Meta`].
+/// Carries a checksum on over a tensor.
+fn checksum(crc: u32, name: &str, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc, name.as_bytes()), bytes)
+}
+
+/// More bytes than any weights file of these networks has, however precise its numbers.
+const LARGEST: u64 = 1 << 30;
+
+/// The weights file that a path names: the file itself or, of a run folder, the parameters of its best epoch.
+///
+/// # Errors
+/// [`TrainingError::Folder`] for a folder without such a file.
+pub fn weights_file(path: &Path) -> Result<PathBuf, TrainingError> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let [best, last] = [Checkpoint::Best, Checkpoint::Last].map(|which| path.join(which.file_name()));
+    let refuse = |reason: String| Err(TrainingError::Folder { path: path.to_owned(), reason });
+    if best.is_file() {
+        return Ok(best);
+    }
+    if last.is_file() {
+        return refuse(format!("is of a run without a best epoch yet: name {}", last.display()));
+    }
+    if holds_run(path) {
+        return refuse("is of a run without a checkpoint yet: give another".to_owned());
+    }
+    let mut files: Vec<String> = std::fs::read_dir(path)
+        .map(|entries| {
+            entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        })
+        .unwrap_or_default();
+    files.retain(|name| name.ends_with(".safetensors"));
+    files.sort_unstable();
+    match &files[..] {
+        [] => refuse("is a folder without weights: name a safetensors file or a run folder".to_owned()),
+        [file, ..] => refuse(format!("is a folder, not a file: name a file in it, such as {file}")),
+    }
+}
+
+/// The content of a file that may be a weights file.
+///
+/// # Errors
+/// [`TrainingError::Read`]; [`TrainingError::Checkpoint`] for a file that is larger than any.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, TrainingError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
+        .map_err(|cause| TrainingError::Read { path: path.to_owned(), cause })?;
+    if bytes.len() as u64 > LARGEST {
+        let reason =
+            format!("it has more than {LARGEST} bytes, and the weights of no network here have as many");
+        return Err(TrainingError::Checkpoint { path: path.to_owned(), reason });
+    }
+    Ok(bytes)
+}
+
+/// Reads weights: a file of ours, or a `state_dict` of PyTorch, which has no [`Meta`]; or the best ones of a run folder.
+///
+/// What PyTorch's own loading makes equal is equal here. Numbers of another precision are converted, what `torch.compile` and
+/// `DataParallel` add to names is taken off, and a single number that is no parameter, such as an epoch, is ignored with a warning.
 ///
 /// The state is not checked against a network: [`State::check`] and `load_state` do that.
 ///
 /// # Errors
-/// [`TrainingError::Read`]; [`TrainingError::Checkpoint`] for anything that is not such a file: truncated, corrupt, of another
-/// type than f32, or with moments for only a part of the parameters.
+/// [`TrainingError::Read`]; [`TrainingError::Folder`]; [`TrainingError::Checkpoint`] for anything that is not such a file: of
+/// another format, truncated, corrupt, with values that are no finite numbers, or with moments for only a part of the parameters.
 pub fn read(path: &Path) -> Result<(State, Option<Meta>), TrainingError> {
-    let bytes = std::fs::read(path).map_err(|cause| TrainingError::Read { path: path.to_owned(), cause })?;
-    decode(&bytes).map_err(|reason| TrainingError::Checkpoint { path: path.to_owned(), reason })
+    let path = weights_file(path)?;
+    let bytes = read_bytes(&path)?;
+    let Contents { state, meta, ignored } =
+        decode(&bytes).map_err(|reason| TrainingError::Checkpoint { path: path.clone(), reason })?;
+    for name in ignored {
+        log::warn!("{}: `{name}` is a single number and no parameter: ignored", path.display());
+    }
+    Ok((state, meta))
 }
 
-fn decode(bytes: &[u8]) -> Result<(State, Option<Meta>), String> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|error| format!("it is damaged or of another format ({error})"))?;
+/// What a file of ours says about itself, without reading its tensors; `None` where it says nothing or cannot be read, for which [`read`]
+/// has the reason.
+#[must_use]
+pub fn read_meta(path: &Path) -> Option<Meta> {
+    let mut file = File::open(path).ok()?;
+    // The header, a JSON object, lies in front behind its length.
+    let mut length = [0; 8];
+    file.read_exact(&mut length).ok()?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(length).min(LARGEST)).read_to_end(&mut header).ok()?;
+    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
+    serde_json::from_str(header["__metadata__"][META_KEY].as_str()?).ok()
+}
+
+fn meta_of(header: &Metadata) -> Result<Option<Meta>, String> {
+    let text = header.metadata().as_ref().and_then(|all| all.get(META_KEY));
+    let parsed = text.map(|text| serde_json::from_str(text)).transpose();
+    parsed.map_err(|error| format!("its metadata is damaged ({error})"))
+}
+
+/// What [`decode`] finds.
+#[derive(Debug)]
+struct Contents {
+    state: State,
+    meta: Option<Meta>,
+    /// Tensors of one value that are no parameters.
+    ignored: Vec<String>,
+}
+
+fn decode(bytes: &[u8]) -> Result<Contents, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| foreign::explain(bytes, &error))?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let meta: Option<Meta> = match header.metadata().as_ref().and_then(|all| all.get(META_KEY)) {
-        Some(text) => {
-            Some(serde_json::from_str(text).map_err(|error| format!("its metadata is damaged ({error})"))?)
-        }
-        None => None,
-    };
+    let meta = meta_of(&header)?;
     let mut state = State::default();
     let mut moments = Moments::default();
+    let mut ignored = Vec::new();
+    // The format's reader has an order of its own each time: sorted, the first thing that is wrong is always the same.
+    let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
-        if name.ends_with(BATCHES_TRACKED) {
-            state.batches_tracked.insert(name.to_owned(), scalar_i64(name, &view)?);
-            continue;
+        let plain = if meta.is_some() { name.to_owned() } else { without_wrappers(name) };
+        if tensors.insert(plain.clone(), view).is_some() {
+            return Err(format!("it has `{plain}` twice, of a wrapped and of a plain module"));
         }
-        let array = float_array(name, &view)?;
-        if let Some(name) = name.strip_prefix(FIRST_MOMENT) {
-            moments.first.insert(name.to_owned(), array);
-        } else if let Some(name) = name.strip_prefix(SECOND_MOMENT) {
-            moments.second.insert(name.to_owned(), array);
-        } else if STATISTICS.iter().any(|suffix| name.ends_with(suffix)) {
-            state.statistics.insert(name.to_owned(), array);
+    }
+    if let Some(expected) = meta.as_ref().and_then(|meta| meta.crc32c) {
+        let crc = tensors.iter().fold(0, |crc, (name, view)| checksum(crc, name, view.data()));
+        if crc != expected {
+            return Err(
+                "its tensors are not those that were written: it is damaged, or was changed".to_owned()
+            );
+        }
+    }
+    for (name, view) in tensors {
+        if name.ends_with(BATCHES_TRACKED) {
+            let tracked = count(&name, &view)?;
+            state.batches_tracked.insert(name, tracked);
+        } else if is_lone_number(&name, &view) {
+            ignored.push(name);
         } else {
-            state.parameters.insert(name.to_owned(), array);
+            let array = float_array(&name, &view)?;
+            if let Some(name) = name.strip_prefix(FIRST_MOMENT) {
+                moments.first.insert(name.to_owned(), array);
+            } else if let Some(name) = name.strip_prefix(SECOND_MOMENT) {
+                moments.second.insert(name.to_owned(), array);
+            } else if STATISTICS.iter().any(|suffix| name.ends_with(suffix)) {
+                state.statistics.insert(name, array);
+            } else {
+                state.parameters.insert(name, array);
+            }
         }
     }
     if !moments.first.is_empty() || !moments.second.is_empty() {
         moments.step = meta.as_ref().ok_or("it has optimizer moments but no step count")?.step;
         state.moments = Some(moments);
     }
-    Ok((state, meta))
+    Ok(Contents { state, meta, ignored })
 }
 
+/// A parameter's name without what PyTorch's wrappers of modules put into it, wherever a module was wrapped.
+fn without_wrappers(name: &str) -> String {
+    const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+    let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+    parts.join(".")
+}
+
+/// Whether a tensor is one number that is no parameter of a layer: an epoch, a step, an accuracy.
+fn is_lone_number(name: &str, view: &TensorView<'_>) -> bool {
+    const OF_LAYERS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+    let last = name.rsplit('.').next().unwrap_or(name);
+    view.shape().iter().product::<usize>() <= 1 && !OF_LAYERS.contains(&last)
+}
+
+/// The values in the precision of the networks.
 fn float_array(name: &str, view: &TensorView<'_>) -> Result<Array, String> {
-    if view.dtype() != Dtype::F32 {
-        return Err(format!("`{name}` is {:?}, and weights must be F32", view.dtype()));
+    let data = view.data();
+    let values: Vec<f32> = match view.dtype() {
+        Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        Dtype::F64 => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
+        Dtype::F16 => data.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+        Dtype::BF16 => data.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
+        other => return Err(format!("`{name}` is {other:?}, and weights must be F32, F16, BF16 or F64")),
+    };
+    if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+        return Err(format!("`{name}` holds {value}, and weights must be finite"));
     }
-    let values: Vec<f32> = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    match values.iter().find(|value| !value.is_finite()) {
-        Some(value) => Err(format!("`{name}` holds {value}, and weights must be finite")),
-        None => Ok(Array { shape: view.shape().to_vec(), values }),
+    if name.ends_with(".running_var")
+        && let Some(value) = values.iter().find(|value| **value < 0.0)
+    {
+        return Err(format!("`{name}` holds {value}, and a variance is not negative"));
     }
+    Ok(Array { shape: view.shape().to_vec(), values })
 }
 
-fn scalar_i64(name: &str, view: &TensorView<'_>) -> Result<i64, String> {
-    match (view.dtype(), <[u8; 8]>::try_from(view.data())) {
-        (Dtype::I64, Ok(bytes)) => Ok(i64::from_le_bytes(bytes)),
-        (dtype, _) => Err(format!("`{name}` is {dtype:?} of shape {:?}, not one I64", view.shape())),
-    }
+/// One whole number from 0 up, of whatever type.
+fn count(name: &str, view: &TensorView<'_>) -> Result<i64, String> {
+    let wrong =
+        || format!("`{name}` is {:?} of shape {:?}, not one whole number", view.dtype(), view.shape());
+    let value = match (view.dtype(), view.data()) {
+        (Dtype::I64, data) => data.try_into().ok().map(i64::from_le_bytes),
+        (Dtype::I32, data) => data.try_into().ok().map(|bytes| i32::from_le_bytes(bytes).into()),
+        (Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16, _) => {
+            match float_array(name, view)?.values[..] {
+                [value] if value.fract() == 0.0 => Some(value as i64),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    value.filter(|value| *value >= 0).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -212,6 +402,8 @@ mod tests {
             step: 7,
             best: Some(Best { epoch: 1, accuracy: 1.0 / 3.0, loss: 1.1 }),
             position: Some(Position::new(4, &totals)),
+            config: Some(BTreeMap::from([("lr".to_owned(), "0.001".to_owned())])),
+            crc32c: None,
         };
         (state, meta)
     }
@@ -221,9 +413,11 @@ mod tests {
         let (state, meta) = sample();
         let bytes = encode(Path::new("x"), &state, &meta).unwrap();
         assert_eq!(bytes, encode(Path::new("x"), &state, &meta).unwrap());
-        let (read_state, read_meta) = decode(&bytes).unwrap();
+        let Contents { state: read_state, meta: read_meta, ignored } = decode(&bytes).unwrap();
         assert_eq!(read_state, state);
-        assert_eq!(read_meta.unwrap(), meta);
+        let read_meta = read_meta.unwrap();
+        assert_eq!(Meta { crc32c: None, ..read_meta }, meta);
+        assert!(ignored.is_empty());
         assert_eq!(encode(Path::new("x"), &read_state, &meta).unwrap(), bytes);
     }
 
@@ -234,6 +428,9 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(decode(&bytes[..len]).is_err(), "cut at {len} of {}", bytes.len());
         }
+        let mut flipped = bytes.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        assert!(decode(&flipped).unwrap_err().contains("its tensors are not those that were written"));
         let mut huge = bytes.clone();
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(decode(&huge).is_err());
@@ -241,20 +438,110 @@ mod tests {
         assert!(text.contains("\"F32\""), "{text}");
     }
 
+    /// A file of PyTorch's side.
+    fn file(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
+        let views = tensors.iter().map(|(name, dtype, shape, data)| {
+            (*name, TensorView::new(*dtype, shape.to_vec(), data).unwrap())
+        });
+        safetensors::serialize(views, None).unwrap()
+    }
+
     #[test]
-    fn other_types_and_values_that_are_not_finite_are_named() {
-        let cases: [(Dtype, &[u8], &str); 3] = [
-            (Dtype::F16, &[0, 0], "`w` is F16, and weights must be F32"),
-            (Dtype::F32, &f32::NAN.to_le_bytes(), "`w` holds NaN, and weights must be finite"),
-            (Dtype::F32, &f32::INFINITY.to_le_bytes(), "`w` holds inf, and weights must be finite"),
+    fn what_cannot_be_a_weight_is_named() {
+        let float = |value: f32| value.to_le_bytes().to_vec();
+        for (name, dtype, data, expected) in [
+            ("w.weight", Dtype::I8, vec![0], "`w.weight` is I8, and weights must be F32, F16, BF16 or F64"),
+            ("w.weight", Dtype::F32, float(f32::NAN), "`w.weight` holds NaN, and weights must be finite"),
+            ("w.bias", Dtype::F32, float(f32::INFINITY), "`w.bias` holds inf, and weights must be finite"),
+            ("w.bias", Dtype::F64, 1e300f64.to_le_bytes().to_vec(), "`w.bias` holds inf"),
+            ("w.bias", Dtype::F16, vec![0, 0x7e], "`w.bias` holds NaN"),
+            ("w.bias", Dtype::BF16, vec![0x80, 0xff], "`w.bias` holds -inf"),
+            (
+                "w.running_var",
+                Dtype::F32,
+                float(-1.0),
+                "`w.running_var` holds -1, and a variance is not negative",
+            ),
+            (
+                "a.num_batches_tracked",
+                Dtype::F32,
+                float(0.5),
+                "`a.num_batches_tracked` is F32 of shape [1], not one",
+            ),
+            (
+                "a.num_batches_tracked",
+                Dtype::I64,
+                vec![255; 8],
+                "`a.num_batches_tracked` is I64 of shape [1], not one",
+            ),
+        ] {
+            let message = decode(&file(&[(name, dtype, &[1], &data)])).unwrap_err();
+            assert!(message.contains(expected), "{expected}: {message}");
+        }
+        // Of several, always the first by name.
+        let nan = float(f32::NAN);
+        let names = ["e.weight", "b.weight", "d.weight", "a.weight", "c.weight"];
+        let bytes = file(&names.map(|name| (name, Dtype::F32, &[1][..], &nan[..])));
+        for _ in 0..20 {
+            assert_eq!(decode(&bytes).unwrap_err(), "`a.weight` holds NaN, and weights must be finite");
+        }
+    }
+
+    #[test]
+    fn what_pytorch_would_load_is_loaded() {
+        let half = |x: f32| f16::from_f32(x).to_le_bytes().to_vec();
+        let brain = |x: f32| bf16::from_f32(x).to_le_bytes().to_vec();
+        // Smaller than any normal number of 16 bits, too.
+        let small = 6.0e-8f32;
+        let cases = [
+            (Dtype::F16, [half(1.5), half(small), half(-65504.0)].concat(), [1.5, 5.9604645e-8, -65504.0]),
+            (Dtype::BF16, [brain(1.5), brain(-3.0e38), brain(0.0)].concat(), [1.5, -2.9909e38, 0.0]),
+            (Dtype::F64, [0.1f64, 1.0, -2.0].map(f64::to_le_bytes).concat(), [0.1, 1.0, -2.0]),
         ];
         for (dtype, data, expected) in cases {
-            let view = TensorView::new(dtype, vec![1], data).unwrap();
-            let bytes = safetensors::serialize([("w", view)], None).unwrap();
-            assert_eq!(decode(&bytes).unwrap_err(), expected);
+            for prefix in ["", "module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod.module."] {
+                let name = format!("{prefix}features.0.weight");
+                let contents = decode(&file(&[(&name, dtype, &[3], &data)])).unwrap();
+                let array = &contents.state.parameters["features.0.weight"];
+                assert_eq!(array.shape, [3]);
+                for (got, expected) in array.values.iter().zip(expected) {
+                    assert!((got - expected).abs() <= 1e-3 * expected.abs(), "{dtype:?}: {got}, {expected}");
+                }
+            }
         }
-        let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
-        let bytes = safetensors::serialize([("a.num_batches_tracked", view)], None).unwrap();
-        assert_eq!(decode(&bytes).unwrap_err(), "`a.num_batches_tracked` is F32 of shape [1], not one I64");
+        let one = 1.0f32.to_le_bytes();
+        let contents = decode(&file(&[
+            ("epoch", Dtype::I64, &[], &[9, 0, 0, 0, 0, 0, 0, 0]),
+            ("best_acc", Dtype::F32, &[1], &one),
+            ("features.module.0.bias", Dtype::F32, &[1], &one),
+            ("features.1.num_batches_tracked", Dtype::I32, &[], &[7, 0, 0, 0]),
+            ("features.4.num_batches_tracked", Dtype::F32, &[], &one),
+            ("num_batches_tracked", Dtype::I64, &[], &[9, 0, 0, 0, 0, 0, 0, 0]),
+        ]))
+        .unwrap();
+        assert_eq!(contents.ignored, ["best_acc", "epoch", "num_batches_tracked"]);
+        assert_eq!(contents.state.parameters.keys().collect::<Vec<_>>(), ["features.0.bias"]);
+        let tracked: Vec<i64> = contents.state.batches_tracked.values().copied().collect();
+        assert_eq!(tracked, [7, 1]);
+        let twice =
+            file(&[("a.weight", Dtype::F32, &[1], &one), ("module.a.weight", Dtype::F32, &[1], &one)]);
+        assert!(decode(&twice).unwrap_err().contains("`a.weight` twice"));
+    }
+
+    #[test]
+    fn a_folder_stands_for_its_runs_best_weights() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path();
+        let refused = || weights_file(folder).unwrap_err().to_string();
+        assert!(refused().contains("is a folder without weights"), "{}", refused());
+        std::fs::write(folder.join("model.safetensors"), b"").unwrap();
+        assert!(refused().contains("such as model.safetensors"), "{}", refused());
+        std::fs::write(folder.join("config.toml"), b"").unwrap();
+        assert!(refused().contains("without a checkpoint"), "{}", refused());
+        std::fs::create_dir(folder.join("checkpoints")).unwrap();
+        std::fs::write(folder.join("checkpoints/last.safetensors"), b"").unwrap();
+        assert!(refused().contains("last.safetensors"), "{}", refused());
+        std::fs::write(folder.join("checkpoints/best.safetensors"), b"").unwrap();
+        assert_eq!(weights_file(folder).unwrap(), folder.join("checkpoints/best.safetensors"));
     }
 }

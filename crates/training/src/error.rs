@@ -20,11 +20,19 @@ pub enum TrainingError {
         cause: std::io::Error,
     },
     /// A weights file is not what it should be.
-    #[error("{path} is not a usable safetensors file: {reason}")]
+    #[error("{path} is not a usable weights file: {reason}")]
     Checkpoint {
         /// The file.
         path: PathBuf,
         /// The first thing that is wrong.
+        reason: String,
+    },
+    /// A folder was given for a weights file.
+    #[error("{path} {reason}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What it is, and what to give instead.
         reason: String,
     },
     /// A value of the configuration does not fit the data.

@@ -1,7 +1,7 @@
 //! The loop.
 
 use crate::checkpoint::{self, Best, Meta, Position};
-use crate::{Splits, TrainingError};
+use crate::{ResumePoint, Splits, TrainingError};
 use pointwise_data::{
     Augmentation, BatchSettings, Batches, Crop, Images, evaluation_batches, normalised_values,
     training_batches, training_order,
@@ -135,18 +135,19 @@ pub fn batch_settings(config: &RunConfig) -> BatchSettings {
     }
 }
 
-/// Trains until the end, an interruption or an error. When `run` holds a `last` checkpoint, goes on from it, to the same bytes
-/// (but for the measured seconds) as a run that was never stopped.
+/// Trains until the end, an interruption or an error: from the beginning, or from the place whose state the engine was given,
+/// to the same bytes (but for the measured seconds) as a run that was never stopped.
 ///
 /// # Errors
 /// [`TrainingError`]: the engine's (a loss that is not finite, among others), the run folder's, or a damaged checkpoint's.
 pub fn fit(
     job: Job<'_>,
+    from: Option<ResumePoint>,
     engine: &mut dyn Engine,
     run: &mut RunFolder,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainingError> {
-    let mut session = Session::begin(job, engine, run, observer)?;
+    let mut session = Session::begin(job, from, engine, run, observer)?;
     // What was told of the run before does not hold any more.
     session.show(State::Running)?;
     let outcome = session.run();
@@ -303,6 +304,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn begin(
         job: Job<'a>,
+        from: Option<ResumePoint>,
         engine: &'a mut dyn Engine,
         run: &'a mut RunFolder,
         observer: &'a mut dyn Observer,
@@ -310,21 +312,8 @@ impl<'a> Session<'a> {
         let config = job.config;
         let settings = batch_settings(config);
         let mut at = Cursor { epoch: 1, batch: 0, step: 0, totals: Totals::default(), best: None };
-        let path = run.checkpoint_path(Checkpoint::Last);
-        if path.exists() {
-            let (state, meta) = checkpoint::read(&path)?;
-            let damaged =
-                |reason: &str| TrainingError::Checkpoint { path: path.clone(), reason: reason.to_owned() };
-            let meta = meta.ok_or_else(|| damaged("it does not say where its run stood"))?;
-            let position = meta.position.ok_or_else(|| damaged("it does not say where its run stood"))?;
-            engine.load_state(&state)?;
-            at = Cursor {
-                epoch: meta.epoch,
-                batch: position.batch,
-                step: meta.step,
-                totals: position.totals(),
-                best: meta.best,
-            };
+        if let Some(ResumePoint { epoch, step, best, position }) = from {
+            at = Cursor { epoch, batch: position.batch, step, totals: position.totals(), best };
             if at.epoch > config.epochs + 1 {
                 return Err(TrainingError::Configuration(format!(
                     "the run has {} epochs behind it; give --epochs {} or more",
@@ -332,7 +321,7 @@ impl<'a> Session<'a> {
                     at.epoch - 1
                 )));
             }
-            log::info!("going on from step {}, batch {} of epoch {}", at.step, at.batch, at.epoch);
+            log::info!("resuming from step {}, batch {} of epoch {}", at.step, at.batch, at.epoch);
         }
         let resident = Resident {
             train: reside(engine, &job.splits.train)?,
@@ -557,6 +546,8 @@ impl<'a> Session<'a> {
             step: self.at.step,
             best: self.at.best,
             position,
+            config: Some(Meta::config_of(self.job.config)),
+            crc32c: None,
         }
     }
 

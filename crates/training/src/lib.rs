@@ -9,8 +9,11 @@
 pub mod checkpoint;
 mod error;
 mod fit;
+mod foreign;
+mod resume;
 mod splits;
 
 pub use error::TrainingError;
 pub use fit::{Job, Last, Observer, Outcome, StepProgress, batch_settings, evaluate, fit};
+pub use resume::{ResumePoint, check_configuration};
 pub use splits::Splits;

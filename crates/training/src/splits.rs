@@ -15,6 +15,13 @@ pub struct Splits {
 }
 
 impl Splits {
+    /// Images in the largest of them: no batch has more.
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        let validation = self.validation.as_ref().map_or(0, |images| images.len());
+        self.train.len().max(validation).max(self.test.len())
+    }
+
     /// The first `limit_train` and `limit_test` images, and from those training images `val_split` drawn by the seed.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::parameters::Parameters;
 use pointwise_kernels::{
     Affine, BatchStatistics, Buffer, Convolution, Epilogue, GradientAffine, InputGradient, Isa, MOMENT_ROWS,
-    Source, Workspace, image_moments,
+    OutOfMemory, Source, Workspace, image_moments,
 };
 use pointwise_models::{BATCH_NORM_EPS, BATCH_NORM_MOMENTUM};
 use std::ops::Range;
@@ -72,41 +72,63 @@ impl Block {
         epilogue: Epilogue,
     ) -> Self {
         let channels = epilogue.shape().channels;
-        let folded = match (&convolution, &norm) {
-            (Some(weighted), Some(_)) => Buffer::new(weighted.convolution.weight_len()),
-            _ => Buffer::new(0),
-        };
         Self {
             isa,
             convolution,
             norm,
             epilogue,
-            results: Buffer::new(0),
+            results: Buffer::empty(),
             scale: vec![1.0; channels],
             shift: vec![0.0; channels],
             center: vec![0.0; channels],
             moments: Vec::new(),
             sums: Vec::new(),
             statistics: BatchStatistics::default(),
-            folded,
+            folded: Buffer::empty(),
             loaded: Loaded::Stale,
         }
     }
 
-    pub(super) fn reserve(&mut self, batch: usize) {
-        let shape = self.epilogue.shape();
-        self.results = Buffer::new(batch * shape.input_len());
+    /// Allocates what a batch takes, and what is kept of the weights.
+    pub(super) fn reserve(&mut self, batch: usize) -> Result<(), OutOfMemory> {
+        let shape = *self.epilogue.shape();
+        if let Some(weighted) = &mut self.convolution {
+            weighted.convolution.reserve()?;
+        }
+        if self.folded.is_empty() {
+            self.folded = Buffer::try_new(self.folded_len())?;
+        }
+        self.results = Buffer::try_new(batch * shape.input_len())?;
         let slots = |rows: usize| (0..batch).map(|_| Mutex::new(vec![0.0; rows * shape.channels])).collect();
         self.moments = slots(MOMENT_ROWS);
         self.sums = slots(2);
+        Ok(())
     }
 
-    /// Bytes of activations, and of weights in other forms.
-    pub(super) fn bytes(&self) -> (usize, usize) {
-        let slots =
-            self.moments.len() * (MOMENT_ROWS + 2) * self.epilogue.shape().channels * size_of::<f32>();
+    /// Frees what a batch takes.
+    pub(super) fn release(&mut self) {
+        self.results = Buffer::empty();
+        self.moments = Vec::new();
+        self.sums = Vec::new();
+    }
+
+    fn folded_len(&self) -> usize {
+        match (&self.convolution, &self.norm) {
+            (Some(weighted), Some(_)) => weighted.convolution.weight_len(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes of activations of a batch, and of weights in other forms.
+    pub(super) fn bytes(&self, batch: usize) -> (usize, usize) {
+        let shape = self.epilogue.shape();
+        let slots = (MOMENT_ROWS + 2) * shape.channels * size_of::<f32>();
         let transformed = self.convolution.as_ref().map_or(0, |weighted| weighted.convolution.bytes());
-        (self.results.bytes() + slots, transformed + self.folded.bytes())
+        let activations = Buffer::bytes_of(batch.saturating_mul(shape.input_len()));
+        (
+            activations.saturating_add(batch.saturating_mul(slots)),
+            transformed + Buffer::bytes_of(self.folded_len()),
+        )
     }
 
     pub(super) fn weights_changed(&mut self) {
@@ -141,7 +163,7 @@ impl Block {
         workspace: &mut Workspace,
     ) {
         let channels = self.epilogue.shape().channels;
-        let mut results = std::mem::replace(&mut self.results, Buffer::new(0));
+        let mut results = std::mem::replace(&mut self.results, Buffer::empty());
         let finished = |image: usize, result: &[f32]| {
             if self.norm.is_some() {
                 image_moments(self.isa, channels, result, &mut lock(&self.moments[image]));

@@ -1,6 +1,6 @@
 //! All parameters side by side, so that the optimizer is one pass over memory.
 
-use pointwise_kernels::{Buffer, padded};
+use pointwise_kernels::{Buffer, OutOfMemory, padded};
 use std::ops::Range;
 
 /// Values, gradients and moments of every parameter, each in the layout of the layer that uses it.
@@ -17,7 +17,7 @@ pub(super) struct Parameters {
 
 impl Default for Parameters {
     fn default() -> Self {
-        let empty = || Buffer::new(0);
+        let empty = Buffer::empty;
         Self { len: 0, values: empty(), gradients: empty(), first: empty(), second: empty() }
     }
 }
@@ -31,12 +31,14 @@ impl Parameters {
     }
 
     /// Allocates all places, with zeros.
-    pub(super) fn allocate(&mut self) {
-        let all = || Buffer::new(self.len);
-        (self.values, self.gradients, self.first, self.second) = (all(), all(), all(), all());
+    pub(super) fn allocate(&mut self) -> Result<(), OutOfMemory> {
+        let all = || Buffer::try_new(self.len);
+        (self.values, self.gradients, self.first, self.second) = (all()?, all()?, all()?, all()?);
+        Ok(())
     }
 
+    /// Bytes of all places.
     pub(super) fn bytes(&self) -> usize {
-        [&self.values, &self.gradients, &self.first, &self.second].iter().map(|buffer| buffer.bytes()).sum()
+        4 * Buffer::bytes_of(self.len)
     }
 }

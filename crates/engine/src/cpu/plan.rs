@@ -6,8 +6,8 @@ use super::parameters::Parameters;
 use crate::chain::{BlockLayers, Link, LinkKind, Map, NormLayer, chain};
 use crate::{Array, EngineError};
 use pointwise_kernels::{
-    Buffer, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, Workspace, global_average,
-    global_average_adjoint, padded, to_channels_last, to_planar,
+    Buffer, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, OutOfMemory, Workspace,
+    WorkspaceNeed, global_average, global_average_adjoint, padded, to_channels_last, to_planar,
 };
 use pointwise_models::{Layer, Network};
 use pointwise_random::Dropout;
@@ -114,12 +114,12 @@ impl Plan {
             places: Vec::new(),
             batch: 0,
             workspace: Workspace::new([]),
-            logits: Buffer::new(0),
-            gradients: [Buffer::new(0), Buffer::new(0)],
+            logits: Buffer::empty(),
+            gradients: [Buffer::empty(), Buffer::empty()],
         };
         for link in chain(network)? {
             let Link { name, kind, input, output, macs } = link;
-            let empty = || Buffer::new(0);
+            let empty = Buffer::empty;
             let (kind, method) = match kind {
                 LinkKind::Block(layers) => {
                     let (block, method) = plan.block(layers, input, isa, parameters);
@@ -220,57 +220,88 @@ impl Plan {
         Ok(())
     }
 
-    /// Makes room for a batch; does nothing when there is room.
-    pub(super) fn reserve(&mut self, batch: usize) {
+    /// Images that there is room for.
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Makes room for a batch; does nothing when there is room. An error leaves no room.
+    pub(super) fn reserve(&mut self, batch: usize) -> Result<(), OutOfMemory> {
         if batch <= self.batch {
-            return;
+            return Ok(());
         }
-        self.batch = batch;
-        let mut largest = len(self.input);
+        self.release();
         for node in &mut self.nodes {
-            let len = len(node.output);
-            largest = largest.max(len);
+            let len = batch * len(node.output);
             match &mut node.kind {
-                Kind::Block(block) => block.reserve(batch),
+                Kind::Block(block) => block.reserve(batch)?,
                 Kind::Dropout { factors, values, .. } => {
-                    (*factors, *values) = (Buffer::new(batch * len), Buffer::new(batch * len));
+                    (*factors, *values) = (Buffer::try_new(len)?, Buffer::try_new(len)?);
                 }
                 Kind::Average { values, .. } | Kind::Flatten { values, .. } => {
-                    *values = Buffer::new(batch * len);
+                    *values = Buffer::try_new(len)?;
                 }
             }
         }
-        let needs = self.nodes.iter().filter_map(|node| match &node.kind {
-            Kind::Block(block) => block.convolution.as_ref().map(|weighted| weighted.convolution.need(batch)),
-            _ => None,
-        });
-        self.workspace = Workspace::new(needs);
-        self.logits = Buffer::new(batch * len(self.output_map()));
-        // The first node's input has no gradient.
-        self.gradients = [Buffer::new(batch * largest), Buffer::new(batch * largest)];
+        self.workspace = Workspace::try_new(self.needs(batch))?;
+        self.logits = Buffer::try_new(batch * self.logit_stride())?;
+        let gradient = batch * self.largest_map();
+        self.gradients = [Buffer::try_new(gradient)?, Buffer::try_new(gradient)?];
+        self.batch = batch;
+        Ok(())
     }
 
-    pub(super) fn memory(&self, parameters: usize) -> Memory {
+    /// Frees the old room before the new one is taken.
+    fn release(&mut self) {
+        self.batch = 0;
+        for node in &mut self.nodes {
+            match &mut node.kind {
+                Kind::Block(block) => block.release(),
+                Kind::Dropout { factors, values, .. } => {
+                    (*factors, *values) = (Buffer::empty(), Buffer::empty());
+                }
+                Kind::Average { values, .. } | Kind::Flatten { values, .. } => *values = Buffer::empty(),
+            }
+        }
+        self.workspace = Workspace::new([]);
+        self.logits = Buffer::empty();
+        self.gradients = [Buffer::empty(), Buffer::empty()];
+    }
+
+    fn needs(&self, batch: usize) -> impl Iterator<Item = WorkspaceNeed> {
+        self.nodes.iter().filter_map(move |node| match &node.kind {
+            Kind::Block(block) => block.convolution.as_ref().map(|weighted| weighted.convolution.need(batch)),
+            _ => None,
+        })
+    }
+
+    /// Floats of the largest map: the gradients of all but the first node's input pass through two buffers.
+    fn largest_map(&self) -> usize {
+        self.nodes.iter().map(|node| len(node.output)).fold(len(self.input), usize::max)
+    }
+
+    /// What room for a batch takes, without taking it.
+    pub(super) fn memory(&self, batch: usize, parameters: usize) -> Memory {
+        let bytes = |len: usize| Buffer::bytes_of(batch.saturating_mul(len));
         let mut memory = Memory {
             parameters,
             weights: 0,
-            activations: self.logits.bytes() + self.gradients.iter().map(Buffer::bytes).sum::<usize>(),
-            workspace: self.workspace.bytes(),
+            activations: bytes(self.logit_stride())
+                .saturating_add(bytes(self.largest_map()).saturating_mul(2)),
+            workspace: Workspace::bytes_of(self.needs(batch)),
         };
         for node in &self.nodes {
-            match &node.kind {
+            let values = bytes(len(node.output));
+            let activations = match &node.kind {
                 Kind::Block(block) => {
-                    let (activations, weights) = block.bytes();
-                    memory.activations += activations;
+                    let (activations, weights) = block.bytes(batch);
                     memory.weights += weights;
+                    activations
                 }
-                Kind::Dropout { factors, values, .. } => {
-                    memory.activations += factors.bytes() + values.bytes();
-                }
-                Kind::Average { values, .. } | Kind::Flatten { values, .. } => {
-                    memory.activations += values.bytes();
-                }
-            }
+                Kind::Dropout { .. } => values.saturating_mul(2),
+                Kind::Average { .. } | Kind::Flatten { .. } => values,
+            };
+            memory.activations = memory.activations.saturating_add(activations);
         }
         memory
     }

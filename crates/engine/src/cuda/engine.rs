@@ -144,6 +144,8 @@ struct Set {
     values: Buffer,
     order: Buffer,
     margin: i32,
+    /// Whether `order` holds an epoch's.
+    begun: bool,
 }
 
 #[derive(Debug)]
@@ -369,6 +371,11 @@ impl Cuda {
                 "images {} to {} are not among the {} that the GPU keeps",
                 range.start, range.end, resident.len
             )));
+        }
+        if mode.trains() && !resident.begun {
+            return Err(EngineError::Batch(
+                "no epoch has begun on these images: call begin_epoch first".to_owned(),
+            ));
         }
         let (ordered, margin) = if mode.trains() { (true, resident.margin) } else { (false, -1) };
         let n = range.len();
@@ -1119,6 +1126,7 @@ impl Engine for Cuda {
             values: gpu.allocate(size_of_val(images.values))?,
             order: gpu.allocate(len * size_of::<u32>())?,
             margin: -1,
+            begun: false,
         };
         gpu.upload(&set.images, 0, images.images)?;
         gpu.upload(&set.labels, 0, images.labels)?;
@@ -1153,6 +1161,7 @@ impl Engine for Cuda {
         let resident = &mut self.sets[set.0];
         resident.margin = margin;
         self.gpu.upload(&resident.order, 0, epoch.order)?;
+        resident.begun = true;
         self.gpu.upload(&self.arenas.control, offset_of!(Control, epoch), &[epoch.epoch])
     }
 

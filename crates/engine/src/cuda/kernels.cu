@@ -405,7 +405,8 @@ __device__ inline bool results(const Shape &s, const T *y, u32 image, u32 row, u
 
 // A NaN is no smaller than anything, as in PyTorch.
 __device__ inline float relu(float x) { return x <= 0.0f ? 0.0f : x; }
-__device__ inline bool replaces(float x, float best) { return x > best || (x != x && best == best); }
+// Of equal values a pool takes the first, of several NaNs the last.
+__device__ inline bool replaces(float x, float best) { return x > best || x != x; }
 
 struct ApplyParams {
     const void *y;
@@ -449,7 +450,7 @@ template <typename T> __device__ void apply(const ApplyParams &p) {
 extern "C" __global__ void __launch_bounds__(256) apply_f32(ApplyParams p) { apply<float>(p); }
 extern "C" __global__ void __launch_bounds__(256) apply_bf16(ApplyParams p) { apply<bf16>(p); }
 
-// Which of a window's results its output came from (the first of equals), and whether ReLU let it through.
+// Which of a window's results its output came from (the first of equals, or the last NaN), and whether ReLU let it through.
 template <typename T> struct Window {
     float y[4][Lanes<T>::N];
     bool inner[4];

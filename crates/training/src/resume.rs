@@ -1,0 +1,101 @@
+//! Where an interrupted run stands, and whether it can be continued from there.
+
+use crate::checkpoint::{self, Best, Meta, Position};
+use crate::{Splits, TrainingError};
+use pointwise_engine::Engine;
+use pointwise_runs::{Checkpoint, RunConfig, RunFolder};
+use std::path::Path;
+
+/// Where a run stands, by its `last` checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct ResumePoint {
+    pub(crate) epoch: u32,
+    pub(crate) step: u64,
+    pub(crate) best: Option<Best>,
+    pub(crate) position: Position,
+}
+
+impl ResumePoint {
+    /// Reads the `last` checkpoint into the engine; `None` when the run has none yet. Changes nothing in the folder.
+    ///
+    /// # Errors
+    /// A damaged checkpoint's; that of [`check_configuration`]; [`TrainingError::Checkpoint`] when it stands at no place of this run;
+    /// the engine's for the state of another network.
+    pub fn load(
+        run: &RunFolder,
+        config: &RunConfig,
+        splits: &Splits,
+        engine: &mut dyn Engine,
+    ) -> Result<Option<Self>, TrainingError> {
+        let path = run.checkpoint_path(Checkpoint::Last);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let (state, meta) = checkpoint::read(&path).map_err(|error| with_fix(run.path(), error))?;
+        let damaged =
+            |reason: String| with_fix(run.path(), TrainingError::Checkpoint { path: path.clone(), reason });
+        let position = meta.as_ref().and_then(|meta| meta.position);
+        let (Some(meta), Some(position)) = (meta, position) else {
+            return Err(damaged("it does not say where its run stood".to_owned()));
+        };
+        same_configuration(run.path(), &meta, config)?;
+        let batches = splits.train.len().div_ceil(config.batch_size as usize);
+        let Meta { epoch, step, best, .. } = meta;
+        let is_place = epoch > 0
+            && position.batch <= batches
+            && step == u64::from(epoch - 1) * batches as u64 + position.batch as u64;
+        if !is_place {
+            return Err(damaged(format!(
+                "step {step}, batch {} of epoch {epoch}, is no place in epochs of {batches} batches",
+                position.batch
+            )));
+        }
+        if step > 0 && state.moments.is_none() {
+            return Err(damaged("it lacks the optimizer's state".to_owned()));
+        }
+        engine.load_state(&state).map_err(|error| damaged(error.to_string()))?;
+        Ok(Some(Self { epoch, step, best, position }))
+    }
+}
+
+/// Whether a run's configuration is still the one that its `last` checkpoint was trained with. One that is missing or damaged says
+/// nothing against it.
+///
+/// # Errors
+/// [`TrainingError::Configuration`] naming the first key that is not.
+pub fn check_configuration(run: &RunFolder, config: &RunConfig) -> Result<(), TrainingError> {
+    match checkpoint::read_meta(&run.checkpoint_path(Checkpoint::Last)) {
+        Some(meta) => same_configuration(run.path(), &meta, config),
+        None => Ok(()),
+    }
+}
+
+fn same_configuration(run: &Path, meta: &Meta, config: &RunConfig) -> Result<(), TrainingError> {
+    let Some(difference) = meta.difference(config) else { return Ok(()) };
+    Err(TrainingError::Configuration(format!(
+        "{} says {} = {}, but the run was trained with {} until here: restore that key, or start another run in another --run-dir",
+        run.join("config.toml").display(),
+        difference.name,
+        difference.theirs,
+        difference.ours
+    )))
+}
+
+/// The error of a damaged `last` checkpoint with what can be done.
+fn with_fix(run: &Path, error: TrainingError) -> TrainingError {
+    let best = run.join(Checkpoint::Best.file_name());
+    match error {
+        TrainingError::Checkpoint { path, reason } => {
+            let way = if best.exists() {
+                format!(
+                    "restore it from a copy, or start from {} with --init in another --run-dir",
+                    best.display()
+                )
+            } else {
+                "restore it from a copy, or start again in another --run-dir".to_owned()
+            };
+            TrainingError::Checkpoint { path, reason: format!("{reason}; {way}") }
+        }
+        other => other,
+    }
+}
