@@ -79,11 +79,18 @@ fn every_command_ends_in_order_where_nobody_reads() {
     succeed(short(&folder));
     fs::create_dir(temp.path().join("data")).unwrap();
     write_binary_layout(&temp.path().join("data"), 10);
+    // Six whole files, with holes instead of images: there is nothing to fetch.
+    fs::create_dir(temp.path().join("whole")).unwrap();
+    for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
+    {
+        let file = fs::File::create(temp.path().join(format!("whole/{name}.bin"))).unwrap();
+        file.set_len(10_000 * 3073).unwrap();
+    }
     fs::create_dir(temp.path().join("broken")).unwrap();
     fs::write(temp.path().join("broken/config.toml"), "x").unwrap();
     let [run, runs] = [&folder, &temp.path().to_owned()].map(|path| path.display().to_string());
     let (best, page) = (format!("{run}/checkpoints/best.safetensors"), format!("{runs}/page.html"));
-    let data = format!("{runs}/data");
+    let [data, whole] = ["data", "whole"].map(|name| format!("{runs}/{name}"));
     let cases: [(&[&str], i32); 15] = [
         (&["summary"], 0),
         (&["summary", "--json"], 0),
@@ -97,7 +104,7 @@ fn every_command_ends_in_order_where_nobody_reads() {
         (&["eval", "--checkpoint", &best, "--data", "synthetic", "--limit", "4"], 0),
         (&["data", "stats", "--data-dir", &data], 0),
         (&["data", "verify", "--data-dir", &data], 0),
-        (&["data", "fetch", "--data-dir", &data], 0),
+        (&["data", "fetch", "--data-dir", &whole], 0),
         (&["bench", "--model", "nin", "--batch", "1", "--steps", "1", "--warmup", "0"], 0),
         // Failures stay failures.
         (&["predict", "--checkpoint", &best, "no.png"], 1),
