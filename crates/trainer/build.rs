@@ -1,29 +1,59 @@
 //! Tells the binary what it was built from: the commit, and the versions of candle and of the compiler.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
     let root = Path::new("../..");
-    for path in [".git/logs/HEAD", "Cargo.lock", "crates"] {
-        if root.join(path).exists() {
-            println!("cargo::rerun-if-changed={}", root.join(path).display());
+    println!("cargo::rerun-if-changed=build.rs");
+    // Sources that were unpacked within some other repository are not of its commit.
+    if git(&["ls-files", "--error-unmatch", "build.rs"]).is_some()
+        && let Some(commit) = git(&["rev-parse", "HEAD"])
+    {
+        // New files are of no account: until a file that is known names them, nothing is built from them.
+        let changed = git(&["-C", "../..", "status", "--porcelain", "--untracked-files=no", "."])
+            .is_none_or(|changes| !changes.is_empty());
+        println!("cargo::rustc-env=POINTWISE_COMMIT={commit}{}", if changed { " with changes" } else { "" });
+        for path in commit_files().into_iter().chain(known_files(root)) {
+            println!("cargo::rerun-if-changed={}", path.display());
         }
     }
-    println!("cargo::rerun-if-changed=build.rs");
-    if let Some(commit) = output("git", &["rev-parse", "HEAD"]) {
-        let changed = output("git", &["status", "--porcelain"]).is_none_or(|changes| !changes.is_empty());
-        println!("cargo::rustc-env=POINTWISE_COMMIT={commit}{}", if changed { " with changes" } else { "" });
-    }
-    if let Some(version) =
-        std::fs::read_to_string(root.join("Cargo.lock")).ok().and_then(|lock| candle(&lock))
-    {
-        println!("cargo::rustc-env=POINTWISE_CANDLE={version}");
+    let lock = root.join("Cargo.lock");
+    if let Ok(text) = std::fs::read_to_string(&lock) {
+        println!("cargo::rerun-if-changed={}", lock.display());
+        if let Some(version) = candle(&text) {
+            println!("cargo::rustc-env=POINTWISE_CANDLE={version}");
+        }
     }
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     if let Some(version) = output(&rustc, &["--version"]) {
         println!("cargo::rustc-env=POINTWISE_RUSTC={version}");
     }
+}
+
+/// What git changes when another commit becomes the one that is checked out. Git says where it lies, which in a worktree is not under
+/// `.git`; the log of HEAD may be turned off, and a branch may have a file of its own or a line in a common one.
+fn commit_files() -> Vec<PathBuf> {
+    let place = |name: &str| git(&["rev-parse", "--git-path", name]).map(PathBuf::from);
+    let mut files: Vec<PathBuf> =
+        ["HEAD", "logs/HEAD", "packed-refs", "reftable"].into_iter().filter_map(place).collect();
+    files.retain(|file| file.exists());
+    if let Some(mut branch) = git(&["symbolic-ref", "--quiet", "HEAD"]).as_deref().and_then(place) {
+        // A branch without a file gets one with its next commit, which changes the folder.
+        while !branch.exists() && branch.pop() {}
+        files.push(branch);
+    }
+    files
+}
+
+/// Every file that git knows. One that is missing has this run each time, until it is there again.
+fn known_files(root: &Path) -> Vec<PathBuf> {
+    let list = git(&["-C", "../..", "ls-files", "-z"]).unwrap_or_default();
+    list.split('\0').filter(|name| !name.is_empty()).map(|name| root.join(name)).collect()
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    output("git", arguments)
 }
 
 fn output(program: &str, arguments: &[&str]) -> Option<String> {

@@ -1,11 +1,16 @@
 //! What the tests of the real binary share.
 
+#[cfg(unix)]
+pub mod training;
+
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+#[cfg(unix)]
+use std::sync::{Arc, atomic::AtomicBool};
 
 /// A record of the binary layout: a label and 3 x 32 x 32 bytes.
 pub const RECORD: usize = 3073;
@@ -13,16 +18,25 @@ pub const RECORD: usize = 3073;
 /// The `trainer` binary of this checkout, brought up to date once for each test process, or the one that the variable
 /// `POINTWISE_TRAINER` names: where a bundle is tested there is no checkout.
 ///
-/// Cargo does not build binaries of other packages for a test, and one that lies there may be older than the code.
-///
 /// # Panics
 /// When the build fails.
 pub fn trainer() -> &'static Path {
     static TRAINER: OnceLock<PathBuf> = OnceLock::new();
     TRAINER.get_or_init(|| {
-        if let Some(named) = std::env::var_os("POINTWISE_TRAINER").filter(|path| !path.is_empty()) {
-            return named.into();
-        }
+        let named = std::env::var_os("POINTWISE_TRAINER").filter(|path| !path.is_empty());
+        named.map_or_else(|| binary("trainer"), PathBuf::from)
+    })
+}
+
+/// A binary of this checkout, brought up to date once for each test process.
+///
+/// Cargo does not build binaries of other packages for a test, and one that lies there may be older than the code.
+///
+/// # Panics
+/// When the build fails.
+pub fn binary(name: &str) -> PathBuf {
+    static MESSAGES: OnceLock<Vec<Value>> = OnceLock::new();
+    let messages = MESSAGES.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
             .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
@@ -33,16 +47,23 @@ pub fn trainer() -> &'static Path {
         assert!(output.status.success(), "the build of the binaries failed");
         String::from_utf8_lossy(&output.stdout)
             .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "trainer")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("cargo names the trainer's executable")
-    })
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    });
+    let executable = |message: &Value| message["executable"].as_str().map(PathBuf::from);
+    let named = messages.iter().filter(|message| message["target"]["name"] == name);
+    named.into_iter().find_map(executable).expect("cargo names the executable")
 }
 
 /// `trainer` with arguments, in an environment where no variable of the user's decides anything.
 pub fn command<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
-    let mut command = Command::new(trainer());
+    clean(Command::new(trainer()), arguments)
+}
+
+/// As [`command`], for any program, such as a shell that starts the trainer.
+pub fn clean<I: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator<Item = I>) -> Command {
+    #[cfg(unix)]
+    watch_signals();
     command
         .args(arguments)
         .env_remove("CIFAR10_DIR")
@@ -52,6 +73,34 @@ pub fn command<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Comma
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
     command
+}
+
+/// A program that is started has the default action for each signal that this process handles, even where the tests run in the
+/// background of a shell, which ignores Ctrl-C. In this process each does what it always does.
+#[cfg(unix)]
+fn watch_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
+    static WATCHED: OnceLock<()> = OnceLock::new();
+    WATCHED.get_or_init(|| {
+        for signal in [SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU] {
+            let always = Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_default(signal, always).expect("signals can be handled");
+        }
+    });
+}
+
+/// A library of a few C functions that take the place of the system's in a program that is started with it in `LD_PRELOAD`: how a
+/// test makes a file system or a clock that nobody has.
+///
+/// # Panics
+/// When there is no C compiler, or it refuses.
+#[cfg(target_os = "linux")]
+pub fn preloaded(folder: &Path, source: &str) -> PathBuf {
+    let (code, library) = (folder.join("preloaded.c"), folder.join("preloaded.so"));
+    fs::write(&code, format!("#define _GNU_SOURCE\n{source}")).expect("the folder can be written");
+    let compiler = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&code).status();
+    assert!(compiler.expect("a C compiler can be started").success(), "{source}");
+    library
 }
 
 /// Runs `trainer` to its end.

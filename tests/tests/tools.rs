@@ -146,7 +146,7 @@ fn runs_are_listed_with_their_states_and_compared() {
     // Killed: its last word is that it is running.
     short_run(&folder("killed"), &["--max-steps", "2"]);
     let progress = folder("killed").join("progress.json");
-    fs::write(&progress, fs::read_to_string(&progress).unwrap().replace("interrupted", "running")).unwrap();
+    fs::write(&progress, fs::read_to_string(&progress).unwrap().replace("limited", "running")).unwrap();
     short_run(&folder("broken"), &[]);
     fs::write(folder("broken").join("config.toml"), "colour = 1").unwrap();
 
@@ -154,7 +154,7 @@ fn runs_are_listed_with_their_states_and_compared() {
     assert!(output.status.success());
     let table = String::from_utf8(output.stdout.clone()).unwrap();
     for (name, state) in
-        [("done", "finished"), ("stopped", "interrupted"), ("killed", "stale"), ("broken", "broken")]
+        [("done", "finished"), ("stopped", "limited"), ("killed", "stale"), ("broken", "broken")]
     {
         let row = table.lines().find(|line| line.contains(name)).expect(name);
         assert!(row.contains(state), "{table}");
@@ -208,7 +208,9 @@ fn a_run_of_another_process_is_watched_to_its_end() {
 
     let stopped = temp.path().join("stopped");
     short_run(&stopped, &["--max-steps", "1"]);
-    assert_eq!(run(["watch", text(&stopped)]).status.code(), Some(130));
+    let watched = run(["watch", text(&stopped)]);
+    let said = String::from_utf8_lossy(&watched.stderr).into_owned();
+    assert!(watched.status.success() && said.contains("stopped at --max-steps"), "as was asked: {said}");
     assert!(fail(1, ["watch", text(temp.path())]).contains("holds no run"));
 }
 

@@ -4,49 +4,49 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::Context;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use pointwise_process::note;
 
 use crate::{
     End, print,
     trainer::{cargo, workspace_manifest},
 };
 
-/// Every crate of the workspace, with those that it may depend on. What the table lacks is not allowed.
-const ALLOWED: [(&str, &[&str]); 12] = [
-    ("pointwise-random", &[]),
+/// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("pointwise-kernels", &[]),
+    ("pointwise-process", &[]),
+    ("pointwise-random", &[]),
     ("pointwise-runs", &[]),
+    ("pointwise-tensorboard", &[]),
     ("pointwise-data", &["pointwise-random"]),
     ("pointwise-models", &["pointwise-random"]),
     ("pointwise-engine", &["pointwise-kernels", "pointwise-models", "pointwise-random"]),
-    (
-        "pointwise-training",
-        &["pointwise-data", "pointwise-engine", "pointwise-models", "pointwise-random", "pointwise-runs"],
-    ),
     ("pointwise-report", &["pointwise-runs"]),
-    ("pointwise-tensorboard", &[]),
-    ("trainer", LIBRARIES),
-    ("xtask", &["pointwise-report", "pointwise-runs"]),
-    ("pointwise-tests", LIBRARIES),
-];
-
-/// What programs and tests may use.
-const LIBRARIES: &[&str] = &[
-    "pointwise-data",
-    "pointwise-engine",
-    "pointwise-kernels",
-    "pointwise-models",
-    "pointwise-random",
-    "pointwise-report",
-    "pointwise-runs",
-    "pointwise-tensorboard",
-    "pointwise-training",
+    ("pointwise-training", &["pointwise-data", "pointwise-engine", "pointwise-runs"]),
+    (
+        "trainer",
+        &[
+            "pointwise-data",
+            "pointwise-engine",
+            "pointwise-models",
+            "pointwise-process",
+            "pointwise-random",
+            "pointwise-report",
+            "pointwise-runs",
+            "pointwise-tensorboard",
+            "pointwise-training",
+        ],
+    ),
+    ("xtask", &["pointwise-process", "pointwise-report", "pointwise-runs"]),
+    ("pointwise-tests", &["pointwise-process", "pointwise-runs"]),
 ];
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 7] = [
+const WITHOUT_TENSORS: [&str; 8] = [
     "pointwise-data",
     "pointwise-kernels",
+    "pointwise-process",
     "pointwise-random",
     "pointwise-report",
     "pointwise-runs",
@@ -58,6 +58,32 @@ const WITHOUT_TENSORS: [&str; 7] = [
 const TENSORS: [&str; 2] = ["candle-core", "candle-nn"];
 
 type Edges = BTreeMap<String, BTreeSet<String>>;
+
+/// One sentence for each line that ARCHITECTURE.md's list of edges lacks or has too many.
+fn undocumented(page: &str) -> Vec<String> {
+    let short = |name: &str| name.trim_start_matches("pointwise-").to_owned();
+    let expected: BTreeSet<String> = ALLOWED
+        .iter()
+        .map(|(name, allowed)| {
+            let allowed: Vec<String> = allowed.iter().map(|name| short(name)).collect();
+            let allowed = if allowed.is_empty() { "(none)".to_owned() } else { allowed.join(", ") };
+            format!("{} -> {allowed}", short(name))
+        })
+        .collect();
+    let found: BTreeSet<String> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("Allowed edges"))
+        .skip_while(|line| !line.starts_with("```"))
+        .skip(1)
+        .take_while(|line| !line.starts_with("```"))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let lacks =
+        expected.difference(&found).map(|line| format!("ARCHITECTURE.md's list of edges lacks: {line}"));
+    let extra =
+        found.difference(&expected).map(|line| format!("ARCHITECTURE.md's list of edges is wrong: {line}"));
+    lacks.chain(extra).collect()
+}
 
 /// What the check looks at. Development dependencies are in neither part: tests may reach further.
 #[derive(Debug, Default)]
@@ -73,9 +99,13 @@ pub(crate) fn run() -> anyhow::Result<End> {
     command.manifest_path(workspace_manifest()).cargo_path(cargo().get_program());
     let metadata = command.exec().context("`cargo metadata` failed")?;
     let graph = Graph::from_metadata(&metadata);
-    let violations = graph.violations();
+    let mut violations = graph.violations();
+    violations.extend(graph.unused());
+    let page = metadata.workspace_root.join("ARCHITECTURE.md");
+    let text = std::fs::read_to_string(&page).with_context(|| format!("{page} cannot be read"))?;
+    violations.extend(undocumented(&text));
     for violation in &violations {
-        eprintln!("error: {violation}");
+        note!("error: {violation}");
     }
     if violations.is_empty() {
         let edges: usize = graph.ours.values().map(BTreeSet::len).sum();
@@ -141,6 +171,19 @@ impl Graph {
         found
     }
 
+    /// One sentence for each dependency that is allowed and not there.
+    fn unused(&self) -> Vec<String> {
+        let uses = |name: &str, other: &str| self.ours.get(name).is_some_and(|edges| edges.contains(other));
+        ALLOWED
+            .iter()
+            .flat_map(|(name, allowed)| allowed.iter().map(move |other| (*name, *other)))
+            .filter(|(name, other)| !uses(name, other))
+            .map(|(name, other)| {
+                format!("{name} does not depend on {other}: xtask/src/architecture.rs need not allow it")
+            })
+            .collect()
+    }
+
     /// A shortest chain of links from one crate to another.
     fn path(&self, from: &str, to: &str) -> Option<Vec<String>> {
         let mut came_from: BTreeMap<&str, &str> = BTreeMap::new();
@@ -190,6 +233,26 @@ mod tests {
                 assert!(ALLOWED.iter().any(|(known, _)| known == name), "{name} is spelled wrong");
             }
         }
+    }
+
+    #[test]
+    fn what_is_allowed_is_used_and_documented() {
+        let graph = |ours: &[(&str, &[&str])]| Graph { ours: edges(ours), links: Edges::new() };
+        assert_eq!(graph(&ALLOWED).unused(), [""; 0]);
+        let found = graph(&ALLOWED[..ALLOWED.len() - 2]).unused();
+        assert_eq!(found.len(), 5);
+        assert!(found[0].starts_with("xtask does not depend on pointwise-process"), "{found:?}");
+
+        let page = include_str!("../../ARCHITECTURE.md");
+        assert_eq!(undocumented(page), [""; 0]);
+        let found = undocumented(&page.replace("report      -> runs", "report      -> data"));
+        assert_eq!(
+            found,
+            [
+                "ARCHITECTURE.md's list of edges lacks: report -> runs",
+                "ARCHITECTURE.md's list of edges is wrong: report -> data"
+            ]
+        );
     }
 
     #[test]

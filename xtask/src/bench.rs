@@ -18,14 +18,15 @@ mod testing;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use pointwise_runs::{operating_system, processor_name, replace_file, timestamp};
+use pointwise_process::note;
+use pointwise_runs::{RunConfig, operating_system, processor_name, replace_file, timestamp};
 
 use crate::{
     End,
     list::List,
-    plan::{program, published, study_models},
+    plan::{ENGINES, program, published, study_models},
     print,
-    trainer::{build, workspace_manifest},
+    trainer::{Stop, build, workspace_manifest},
 };
 use contender::{
     Contender, Device, Entrant, PEER_FLAGS, Phase, Places, Precision, Question, build_peers, enter,
@@ -52,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
     /// Computing threads of every contender.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_THREADS)))]
     threads: u32,
     /// How often every contender runs on each network and phase.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -77,7 +78,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST")]
     only: Option<List<Contender>>,
     /// The trainer's engine [default: cpu; on a GPU cuda].
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = ENGINES)]
     engine: Option<String>,
     /// On a GPU: how often a whole study of ours, every network for the published number of epochs, is timed in each precision
     /// [default: 1].
@@ -239,7 +240,7 @@ fn update_readme(record: &Path) -> anyhow::Result<()> {
     let before = std::fs::read_to_string(&path).context("README.md cannot be read")?;
     let after = replace_part(&before, record.device(), &markdown(&record, &name))?;
     replace_file(&path, after.as_bytes())?;
-    eprintln!("README.md shows {name}");
+    note!("README.md shows {name}");
     Ok(())
 }
 
@@ -251,7 +252,7 @@ fn measure(args: &Args) -> anyhow::Result<End> {
     let features = (plan.device == Device::Cuda).then_some("cuda");
     let trainer = match &args.trainer {
         Some(path) => program(path)?,
-        None if plan.contenders.contains(&Contender::Pointwise) => build(features)?,
+        None if plan.contenders.contains(&Contender::Pointwise) => build(features, &Stop::default())?,
         None => PathBuf::new(),
     };
     let python = args.python.clone().or_else(|| {
@@ -262,7 +263,7 @@ fn measure(args: &Args) -> anyhow::Result<End> {
         Places { root: root.clone(), trainer, engine: plan.engine.clone(), device: plan.device, python };
     let (entrants, skipped) = enter(&plan.contenders, plan.by_name, &places)?;
     for skipped in &skipped {
-        eprintln!("{} is left out: {}", skipped.contender, skipped.reason);
+        note!("{} is left out: {}", skipped.contender, skipped.reason);
     }
 
     let mut record = Record {
@@ -293,7 +294,7 @@ fn measure(args: &Args) -> anyhow::Result<End> {
     let path = args.out.clone().unwrap_or_else(|| root.join(FOLDER).join(record.file_name()));
     record.write(&path)?;
     print(&format!("{}\n{}", markdown(&record, &file_name(&path)), layer_tables(&record)))?;
-    eprintln!("the record is {}", path.display());
+    note!("the record is {}", path.display());
     Ok(if record.failures.is_empty() { End::Good } else { End::Bad })
 }
 
@@ -322,14 +323,14 @@ fn run_rounds(plan: &Plan, entrants: &[Entrant], record: &mut Record) -> anyhow:
                             return Err(error);
                         }
                         Err(error) => {
-                            eprintln!("error: {error:#}");
+                            note!("error: {error:#}");
                             record.failures.push(format!("round {round}: {error}"));
                             continue;
                         }
                     };
                     let step = median(row.seconds.iter().copied()).unwrap_or(f64::NAN);
                     let of = precision.map_or(String::new(), |precision| format!(", {precision}"));
-                    eprintln!(
+                    note!(
                         "round {round} of {}: {model}, {phase}, {}{of}: {} ms",
                         plan.rounds,
                         entrant.contender,

@@ -1,11 +1,13 @@
 //! All runs of a study at once, on stderr: a line for each and a bar over all on a terminal, plain lines elsewhere.
 
 use std::{
+    ffi::OsStr,
     io::IsTerminal,
     time::{Duration, Instant},
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use pointwise_process::note;
 use pointwise_report::duration;
 use pointwise_runs::{Run, State};
 
@@ -123,7 +125,7 @@ pub(crate) enum Display {
 impl Display {
     /// On stderr.
     pub(crate) fn new(quiet: bool) -> Self {
-        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        let dumb = is_dumb(std::env::var_os("TERM").as_deref());
         if quiet {
             Self::Quiet
         } else if !std::io::stderr().is_terminal() || dumb || std::env::var_os("CI").is_some() {
@@ -140,7 +142,7 @@ impl Display {
             let left = left.map_or(String::new(), |seconds| {
                 format!(" (about {} to the end of the last run)", duration(seconds))
             });
-            eprintln!("run {number} of {of}: {}{left}", row.name);
+            note!("run {number} of {of}: {}{left}", row.name);
         }
     }
 
@@ -148,18 +150,24 @@ impl Display {
     pub(crate) fn show(&mut self, rows: &[Row], share: f64, left: Option<f64>) {
         match self {
             Self::Bars(bars) => bars.show(rows, share, left),
-            Self::Plain(plain) => plain.show(rows).iter().for_each(|line| eprintln!("{line}")),
+            Self::Plain(plain) => plain.show(rows).iter().for_each(|line| note!("{line}")),
             Self::Quiet => {}
         }
     }
 
     /// A message that matters also to those who want no progress.
     pub(crate) fn note(&self, message: &str) {
-        match self {
-            Self::Bars(bars) => bars.all.suspend(|| eprintln!("{message}")),
-            Self::Plain(_) | Self::Quiet => eprintln!("{message}"),
+        if let Self::Bars(bars) = self {
+            // They come back when they are drawn next. `suspend` would panic on a terminal that has gone.
+            let _ = bars.all.clear();
         }
+        note!("{message}");
     }
+}
+
+/// Whether a terminal of this name cannot move its cursor, or does not say what it is; only Unix names terminals.
+fn is_dumb(term: Option<&OsStr>) -> bool {
+    term.map_or(cfg!(unix), |term| term.is_empty() || term == "dumb")
 }
 
 /// A line for each run, or for those of most interest where there is no room for all, under a bar over all.
@@ -261,6 +269,7 @@ fn style(template: &str) -> ProgressStyle {
 mod tests {
     use super::*;
     use indicatif::InMemoryTerm;
+    use std::io;
 
     fn row(name: &str, stage: Stage) -> Row {
         Row { stage, ..Row::waiting(name.into(), 10) }
@@ -339,6 +348,62 @@ mod tests {
             ]
             .map(|line| line.chars().take(80).collect::<String>())
         );
+    }
+
+    /// A terminal whose window was closed.
+    #[derive(Debug)]
+    struct Gone;
+
+    impl indicatif::TermLike for Gone {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Err(io::Error::other("gone"))
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Err(io::Error::other("gone"))
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Err(io::Error::other("gone"))
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Err(io::Error::other("gone"))
+        }
+        fn write_line(&self, _: &str) -> io::Result<()> {
+            Err(io::Error::other("gone"))
+        }
+        fn write_str(&self, _: &str) -> io::Result<()> {
+            Err(io::Error::other("gone"))
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Err(io::Error::other("gone"))
+        }
+        fn flush(&self) -> io::Result<()> {
+            Err(io::Error::other("gone"))
+        }
+    }
+
+    #[test]
+    fn a_terminal_that_has_gone_is_no_panic() {
+        for height in [0, 1, 10] {
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(Gone), 255);
+            let mut display = Display::Bars(Bars::new(target, height));
+            let rows = [finished(), running(3, Some(0.6119))];
+            display.started(1, 2, &rows[1], None);
+            display.show(&rows, 0.4, Some(60.0));
+            display.note("a message");
+            display.show(&rows, 0.5, None);
+        }
+    }
+
+    #[test]
+    fn a_terminal_without_a_name_gets_no_bars() {
+        for (term, dumb) in
+            [(Some("xterm"), false), (Some("dumb"), true), (Some(""), true), (None, cfg!(unix))]
+        {
+            assert_eq!(is_dumb(term.map(OsStr::new)), dumb, "{term:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use pointwise_runs::RunConfig;
+
 /// Values separated by commas: at least one, none twice.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct List<T>(pub(crate) Vec<T>);
@@ -10,7 +12,12 @@ impl FromStr for List<u64> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        list(text, |part| part.parse().map_err(|_| format!("`{part}` is not a seed, a number from 0 up")))
+        let seed = |part: &str| part.parse().ok().filter(|seed| *seed <= RunConfig::MAX_SEED);
+        list(text, |part| {
+            seed(part).ok_or_else(|| {
+                format!("`{part}` is not a seed, a whole number from 0 to {}", RunConfig::MAX_SEED)
+            })
+        })
     }
 }
 
@@ -48,12 +55,15 @@ mod tests {
     #[test]
     fn lists_are_taken_apart_and_checked() {
         assert_eq!("42, 43".parse(), Ok(List(vec![42_u64, 43])));
+        assert_eq!("9223372036854775807".parse(), Ok(List(vec![RunConfig::MAX_SEED])));
         assert_eq!("nin,alexnet".parse(), Ok(List(vec!["nin".to_owned(), "alexnet".to_owned()])));
         for (text, says) in [
             ("", "`` is not a seed"),
             ("1,", "`` is not a seed"),
             ("1,1", "1 is given twice"),
             ("-1", "`-1` is not"),
+            ("1,9223372036854775808", "`9223372036854775808` is not a seed"),
+            ("99999999999999999999", "from 0 to 9223372036854775807"),
         ] {
             let error = text.parse::<List<u64>>().unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

@@ -3,6 +3,9 @@
 //! **Architecture invariant:** xtask never links the tensor library. It spawns `trainer` and reads run folders, so that it
 //! compiles in seconds.
 
+// They panic where nobody reads.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod architecture;
 mod bench;
 mod display;
@@ -14,13 +17,10 @@ mod runner;
 mod testing;
 mod trainer;
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
+use pointwise_process::note;
 
 /// Runs the study and the project's checks.
 #[derive(Debug, Parser)]
@@ -50,6 +50,8 @@ enum End {
     Different,
     /// The runs are not of the published experiment.
     NotComparable,
+    /// The runs could not have told a difference that matters.
+    Undecided,
     Interrupted,
 }
 
@@ -61,13 +63,18 @@ impl From<End> for ExitCode {
             // 2 is clap's, for usage.
             End::Different => 3,
             End::NotComparable => 4,
+            End::Undecided => 5,
             End::Interrupted => 130,
         })
     }
 }
 
 fn main() -> ExitCode {
-    let end = match Cli::parse().task {
+    let cli: Cli = match pointwise_process::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let end = match cli.task {
         Task::Reproduce(args) => reproduce::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Architecture => architecture::run(),
@@ -75,7 +82,7 @@ fn main() -> ExitCode {
     match end {
         Ok(end) => end.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -83,10 +90,8 @@ fn main() -> ExitCode {
 
 /// Writes a result to stdout. Whoever reads it may have enough of it before its end.
 fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("stdout cannot be written")
-        }
+    match pointwise_process::print(text) {
+        Err(error) if !error.is_reader_gone() => Err(error.into()),
         _ => Ok(()),
     }
 }

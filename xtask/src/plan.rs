@@ -12,6 +12,22 @@ use pointwise_runs::{Run, RunConfig, holds_run};
 
 use crate::list::List;
 
+/// The trainer's engines.
+pub(crate) const ENGINES: [&str; 3] = ["reference", "cpu", "cuda"];
+
+/// The trainer's precisions.
+pub(crate) const PRECISIONS: [&str; 3] = ["f32", "tf32", "bf16"];
+
+/// A device as the trainer names them.
+pub(crate) fn device(text: &str) -> Result<String, String> {
+    let numbered = |number: &str| number.parse::<usize>().is_ok();
+    if matches!(text, "auto" | "cpu" | "cuda") || text.strip_prefix("cuda:").is_some_and(numbered) {
+        Ok(text.to_owned())
+    } else {
+        Err("give auto, cpu, cuda or cuda:N".to_owned())
+    }
+}
+
 /// What `--quick` trains on: enough that every network visibly learns, in about two minutes on two cores.
 pub(crate) const QUICK: Quick = Quick { train_images: 2016, test_images: 504, epochs: 5 };
 

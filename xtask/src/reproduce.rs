@@ -1,20 +1,21 @@
 //! `cargo xtask reproduce`: train, collect, judge.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context, bail};
+use pointwise_process::note;
 use pointwise_report::{NetworkFacts, Page, Study, Verdict};
-use pointwise_runs::{Run, replace_file};
+use pointwise_runs::{Run, RunConfig, replace_file};
 
 use crate::{
     End,
     display::Display,
     list::List,
-    plan::{Plan, QUICK, program, published, study_models},
+    plan::{ENGINES, PRECISIONS, Plan, QUICK, device, program, published, study_models},
     print,
     runner::{tail, train},
     trainer::{Stop, build, summary},
@@ -22,7 +23,8 @@ use crate::{
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 reproduced (with --quick: parameter counts and ratios are as published), 1 failed, 2 wrong usage, 3 different from \
-the published study, 4 not comparable with it, 130 interrupted. The same command goes on where an interruption or a failure \
+the published study, 4 not comparable with it, 5 undecided (one or two seeds, or runs that could not have told a difference that \
+matters), 130 interrupted. The same command goes on where an interruption or a failure \
 stopped; runs that are finished are not repeated. An ablation has no verdict: 0, 1, 2 or 130.";
 
 /// The options, as typed.
@@ -43,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
     /// Passes over the training images; other than 10 is not comparable [default: 10; with --quick: 5].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_EPOCHS)))]
     epochs: Option<u32>,
     /// Folder with CIFAR-10 [default: the trainer's, filled by a download].
     #[arg(long, value_name = "DIR", conflicts_with = "quick")]
@@ -52,16 +54,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The trainer's engine [default: the trainer's].
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = ENGINES)]
     engine: Option<String>,
     /// The trainer's device [default: the trainer's].
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
     device: Option<String>,
     /// The trainer's precision [default: the trainer's].
-    #[arg(long, value_name = "PRECISION")]
+    #[arg(long, value_name = "PRECISION", value_parser = PRECISIONS)]
     precision: Option<String>,
     /// Computing threads, of all runs together [default: the trainer's].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_THREADS)))]
     threads: Option<u32>,
     /// Runs at once, which share the computing threads: for a GPU that one run does not fill. Figures are the same for any number.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
@@ -134,13 +136,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
     let mut plan = resolve(args)?;
     // What is there is looked at first: nothing is built, or trained for hours, beside a run that will not fit.
     existing(&plan)?;
+    if let Some(folder) = plan.data_dir.as_deref().filter(|folder| !folder.exists()) {
+        bail!("{} does not exist: give a folder that holds CIFAR-10 to --data-dir", folder.display());
+    }
     fs::create_dir_all(plan.out.join("runs"))
         .with_context(|| format!("{} cannot be created, choose another --out", plan.out.display()))?;
 
     let stop = Stop::watch()?;
     let trainer = match &args.trainer {
         Some(path) => program(path),
-        None => build(args.features.as_deref()),
+        None => build(args.features.as_deref(), &stop),
     };
     // A program that was interrupted with us fails; that is not its fault.
     if stop.requested() {
@@ -163,7 +168,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
     let done = existing.iter().flatten().filter(|run| run.is_finished()).count();
     let mut display = Display::new(args.quiet);
     if done > 0 && !args.quiet {
-        eprintln!("{done} of {} runs are finished already", jobs.len());
+        note!("{done} of {} runs are finished already", jobs.len());
     }
     if !plan.quick && done < jobs.len() {
         let end = look_at_data(&stop, &trainer, plan.data_dir.as_deref(), args.quiet)?;
@@ -186,23 +191,23 @@ fn look_at_data(stop: &Stop, trainer: &Path, data_dir: Option<&Path>, quiet: boo
     if let Some(folder) = data_dir {
         command.arg("--data-dir").arg(folder);
     }
-    // What it prints on stdout is progress here, where the result is the study's.
-    let mut said = None;
+    // What it prints on stdout is progress here, where the result is the study's; it must not fail because nobody reads that.
+    let mut said = tempfile::tempfile().context("a temporary file cannot be made")?;
+    let kept = || said.try_clone().context("a temporary file cannot be used");
+    command.stdout(kept()?);
     if quiet {
-        let file = tempfile::tempfile().context("a temporary file cannot be made")?;
-        command.stdout(Stdio::null()).stderr(file.try_clone().context("a temporary file cannot be used")?);
-        said = Some(file);
-    } else {
-        command.stdout(io::stderr());
+        command.stderr(kept()?);
     }
-    let status = stop.wait_for(&mut command)?;
+    let failed = || format!("{} cannot be run", trainer.display());
+    let status = command.spawn().and_then(|mut child| stop.wait_for(&mut child)).with_context(failed)?;
     if stop.requested() || status.code() == Some(130) {
         return Ok(interrupted());
     }
+    let said = tail(&mut said);
+    if !said.is_empty() && quiet != status.success() {
+        note!("{}", said.trim_end());
+    }
     if !status.success() {
-        if let Some(mut file) = said {
-            eprint!("{}", tail(&mut file));
-        }
         bail!(
             "there is no CIFAR-10 to train on: give the folder that holds it by --data-dir DIR, or run `cargo xtask reproduce \
              --quick`, which needs no data"
@@ -212,7 +217,7 @@ fn look_at_data(stop: &Stop, trainer: &Path, data_dir: Option<&Path>, quiet: boo
 }
 
 fn interrupted() -> End {
-    eprintln!("interrupted: the same command goes on where this one stopped");
+    note!("interrupted: the same command goes on where this one stopped");
     End::Interrupted
 }
 
@@ -247,5 +252,6 @@ fn end_of(quick: bool, study: &Study) -> End {
         Verdict::Reproduced => End::Good,
         Verdict::Different { .. } => End::Different,
         Verdict::NotComparable { .. } => End::NotComparable,
+        Verdict::Undecided { .. } => End::Undecided,
     }
 }

@@ -110,13 +110,15 @@ impl Session<'_> {
                 self.plan.jobs
             ));
         }
-        let (mut failures, mut interrupted, mut signals) = (Vec::new(), false, 0);
+        let (mut failures, mut interrupted) = (Vec::new(), false);
         let mut looked: Option<Instant> = None;
         loop {
-            if stop.signals() > signals {
-                signals = stop.signals();
+            if stop.requested() && !interrupted {
                 interrupted = true;
-                self.stop_all(signals, display);
+                self.stop_all(display);
+            }
+            if stop.at_once() {
+                self.kill_all();
             }
             if !interrupted && failures.is_empty() {
                 self.start(display)?;
@@ -138,7 +140,7 @@ impl Session<'_> {
                     self.rows[trainer.job].stage = Stage::Interrupted;
                     if !interrupted {
                         interrupted = true;
-                        self.stop_all(1, display);
+                        self.stop_all(display);
                     }
                 } else if let Err(reason) = self.take(trainer.job, status.success()) {
                     self.rows[trainer.job].stage = Stage::Failed;
@@ -227,14 +229,21 @@ impl Session<'_> {
         }
     }
 
-    /// The first signal asks for a checkpoint and an end, the next one ends at once.
-    fn stop_all(&mut self, signals: usize, display: &Display) {
-        if signals == 1 && !self.active.is_empty() {
-            display.note("stopping all runs after the step in hand (once more to stop at once)");
+    /// Asks all runs for a checkpoint and an end.
+    fn stop_all(&mut self, display: &Display) {
+        if !self.active.is_empty() {
+            display.note("stopping all runs after the step in hand (a second Ctrl-C stops at once)");
         }
         for trainer in &mut self.active {
-            // One that has just ended cannot be asked, and need not.
-            let _ = if signals == 1 { trainer.interrupt() } else { trainer.child.kill() };
+            trainer.stop();
+        }
+    }
+
+    /// A run survives a kill at any moment.
+    fn kill_all(&mut self) {
+        for trainer in &mut self.active {
+            // One that has just ended cannot be killed, and need not.
+            let _ = trainer.child.kill();
         }
     }
 
@@ -283,11 +292,13 @@ struct Trainer {
 }
 
 impl Trainer {
-    /// Starts it in a process group of its own: a Ctrl-C reaches us, and we pass it on once.
+    /// Starts it in a process group of its own, so that a Ctrl-C reaches us alone; and tied to us, so that it stops when we end in a way
+    /// that leaves us no time to ask it.
     fn start(job: usize, threads: u32, mut command: Command) -> anyhow::Result<Self> {
         let stderr = tempfile::tempfile().context("a temporary file cannot be made")?;
         let kept = stderr.try_clone().context("a temporary file cannot be used")?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(kept);
+        command.stdout(Stdio::null()).stderr(kept);
+        pointwise_process::tie(&mut command);
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let name = command.get_program().to_owned();
@@ -296,17 +307,9 @@ impl Trainer {
         Ok(Self { job, threads, child, stderr })
     }
 
-    /// Asks for a checkpoint and an end.
-    #[cfg(unix)]
-    fn interrupt(&mut self) -> std::io::Result<()> {
-        let id = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        Ok(nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT)?)
-    }
-
-    /// A run survives a kill at any moment.
-    #[cfg(not(unix))]
-    fn interrupt(&mut self) -> std::io::Result<()> {
-        self.child.kill()
+    /// Asks for a checkpoint and an end, as our own end would.
+    fn stop(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     /// The end of what it said, without the word `error`.

@@ -63,6 +63,7 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
             rustc: None,
             commit: None,
             processor: "a processor".into(),
+            accelerator: None,
             cores: 2,
             threads: 2,
             os: "linux".into(),

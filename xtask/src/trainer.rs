@@ -1,21 +1,24 @@
 //! The trainer, as a program: built, found and asked.
 
 use std::{
-    io::BufReader,
+    io::{self, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use cargo_metadata::Message;
+use pointwise_process::SIGINT;
 use pointwise_report::NetworkFacts;
-use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// So much time has a program that gets a Ctrl-C from the terminal.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Cargo as it called us, else the one in the path.
 pub(crate) fn cargo() -> Command {
@@ -31,35 +34,44 @@ pub(crate) fn workspace_manifest() -> PathBuf {
 }
 
 /// Builds the trainer and gives the path of the program. Cargo's messages go to stderr.
-pub(crate) fn build(features: Option<&str>) -> anyhow::Result<PathBuf> {
+pub(crate) fn build(features: Option<&str>, stop: &Stop) -> anyhow::Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--release", "--package", "trainer"]);
     command.arg("--manifest-path").arg(workspace_manifest());
     if let Some(features) = features {
         command.args(["--features", features]);
     }
-    built(&mut command, "trainer")
+    built(&mut command, "trainer", stop)
 }
 
 /// Runs a `cargo build` and gives the path of the program that it makes under this name.
-pub(crate) fn built(command: &mut Command, name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn built(command: &mut Command, name: &str, stop: &Stop) -> anyhow::Result<PathBuf> {
     command.arg("--message-format=json-render-diagnostics");
     let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started")?;
-    let mut program = None;
-    if let Some(stdout) = child.stdout.take() {
-        for message in Message::parse_stream(BufReader::new(stdout)) {
-            if let Message::CompilerArtifact(artifact) = message.context("cargo's messages cannot be read")?
-                && artifact.target.name == name
-                && let Some(path) = artifact.executable
-            {
-                program = Some(path.into_std_path_buf());
-            }
-        }
-    }
-    if !child.wait().context("cargo cannot be waited for")?.success() {
+    let stdout = child.stdout.take().context("cargo has no stdout")?;
+    let (status, program) = thread::scope(|scope| {
+        let program = scope.spawn(|| executable(stdout, name));
+        (stop.wait_for(&mut child), program.join())
+    });
+    if !status.context("cargo cannot be waited for")?.success() {
         bail!("`{name}` cannot be built: see cargo's messages above");
     }
+    let program = program.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     program.with_context(|| format!("cargo built no program of the name `{name}`: is that package a binary?"))
+}
+
+/// The program of a name in cargo's messages, which are read to their end.
+fn executable(messages: impl io::Read, name: &str) -> anyhow::Result<Option<PathBuf>> {
+    let mut program = None;
+    for message in Message::parse_stream(BufReader::new(messages)) {
+        if let Message::CompilerArtifact(artifact) = message.context("cargo's messages cannot be read")?
+            && artifact.target.name == name
+            && let Some(path) = artifact.executable
+        {
+            program = Some(path.into_std_path_buf());
+        }
+    }
+    Ok(program)
 }
 
 /// What `trainer summary --json` says of the study's networks, or of a family.
@@ -78,57 +90,55 @@ pub(crate) fn summary(trainer: &Path, family: Option<&str>) -> anyhow::Result<Ve
 }
 
 /// Requests to stop.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Stop {
-    interrupted: Arc<AtomicBool>,
-    terminated: Arc<AtomicBool>,
-    /// Signals that were taken notice of.
-    taken: AtomicUsize,
+    /// The first signal; 0 before.
+    signal: Arc<AtomicI32>,
+    at_once: Arc<AtomicBool>,
 }
 
 impl Stop {
     /// From now on a signal does not end this process.
     pub(crate) fn watch() -> anyhow::Result<Self> {
-        let stop =
-            Self { interrupted: Arc::default(), terminated: Arc::default(), taken: AtomicUsize::default() };
-        for (signal, flag) in [(SIGINT, &stop.interrupted), (SIGTERM, &stop.terminated)] {
-            signal_hook::flag::register(signal, Arc::clone(flag)).context("signals cannot be watched")?;
-        }
+        let stop = Self::default();
+        let (first, at_once) = (Arc::clone(&stop.signal), Arc::clone(&stop.at_once));
+        pointwise_process::watch(move |request| {
+            // Those after the first one say nothing new.
+            let _ = first.compare_exchange(0, request.signal, Ordering::Relaxed, Ordering::Relaxed);
+            at_once.fetch_or(request.at_once, Ordering::Relaxed);
+        })
+        .context("signals cannot be watched")?;
         Ok(stop)
     }
 
     /// Whether there was a signal.
     pub(crate) fn requested(&self) -> bool {
-        self.signals() > 0
+        self.signal.load(Ordering::Relaxed) != 0
     }
 
-    /// How many signals there were; two between two calls count as one.
-    pub(crate) fn signals(&self) -> usize {
-        let new = [&self.interrupted, &self.terminated].map(|flag| flag.swap(false, Ordering::Relaxed));
-        let new = usize::from(new.contains(&true));
-        self.taken.fetch_add(new, Ordering::Relaxed) + new
+    /// Whether the end must not wait for anything: after a second Ctrl-C.
+    pub(crate) fn at_once(&self) -> bool {
+        self.at_once.load(Ordering::Relaxed)
     }
 
-    /// Runs a program that shares our terminal to its end. A Ctrl-C is the program's, which gets it from the terminal as we do:
-    /// until it is gone we wait.
-    pub(crate) fn wait_for(&self, command: &mut Command) -> anyhow::Result<ExitStatus> {
-        let name = command.get_program().to_owned();
-        let failed = || format!("{} cannot be run", Path::new(&name).display());
-        let mut child = command.spawn().with_context(failed)?;
+    /// Waits for a program that shares our terminal, and ends it if we are to stop. A Ctrl-C reaches it from the terminal as it does us:
+    /// then it has a little time to end in its own way.
+    pub(crate) fn wait_for(&self, child: &mut Child) -> io::Result<ExitStatus> {
+        let mut since: Option<Instant> = None;
         loop {
-            if let Some(status) = child.try_wait().with_context(failed)? {
+            if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            if self.terminated.load(Ordering::Relaxed) {
-                return end(&mut child).with_context(failed);
+            if self.requested() {
+                let time = since.get_or_insert_with(Instant::now).elapsed();
+                let grace =
+                    if self.signal.load(Ordering::Relaxed) == SIGINT { GRACE } else { Duration::ZERO };
+                if time >= grace || self.at_once() {
+                    child.kill()?;
+                    return child.wait();
+                }
             }
             thread::sleep(Duration::from_millis(50));
         }
     }
-}
-
-/// A request to terminate is ours alone, the child does not know of it.
-fn end(child: &mut Child) -> std::io::Result<ExitStatus> {
-    child.kill()?;
-    child.wait()
 }

@@ -5,8 +5,8 @@
 #   calls          a line for each call, written here
 #   data-exit, train-exit   exit codes, where they are not 0
 #   together       `train` waits until so many trainers have started
-#   hang           `train` goes on until it is interrupted
-#   stubborn       `train` is not to be interrupted
+#   hang           `train` goes on until its stdin ends
+#   stubborn       `train` goes on then, too
 #   fails          the name of a run that fails; the others end some time after it
 #   threads        a line for each start and end of a run with its threads, written here
 echo "$*" >>"$FAKE/calls"
@@ -25,8 +25,11 @@ train)
     if [ -e "$FAKE/train-exit" ]; then
         exit "$(cat "$FAKE/train-exit")"
     fi
-    trap 'echo "$name" >>"$FAKE/stopped"; exit 130' INT
-    [ -e "$FAKE/stubborn" ] && trap '' INT
+    trap 'echo "$name" >>"$FAKE/stopped"; exit 130' USR1
+    if [ -e "$FAKE/hang" ] && [ ! -e "$FAKE/stubborn" ]; then
+        exec 3<&0
+        (cat <&3 >/dev/null; kill -USR1 $$) &
+    fi
     echo "+${RAYON_NUM_THREADS:-none}" >>"$FAKE/threads"
     while [ -e "$FAKE/together" ] && [ "$(grep -c + "$FAKE/threads")" -lt "$(cat "$FAKE/together")" ]; do
         sleep 0.05

@@ -4,10 +4,12 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pointwise_report::Published;
@@ -67,7 +69,7 @@ impl Fake {
         } else {
             &["--seeds", "42,43,44"]
         };
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = clean(Command::new(env!("CARGO_BIN_EXE_xtask")));
         command
             .args(["reproduce", "--trainer", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-trainer.sh")])
             .args(seeds)
@@ -87,6 +89,20 @@ impl Fake {
     fn calls(&self) -> Vec<String> {
         self.lines("calls")
     }
+}
+
+/// A program that is started has the default action for each signal that this process handles, even where the tests run in the
+/// background of a shell, which ignores Ctrl-C. In this process each does what it always does.
+fn clean(command: Command) -> Command {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    static WATCHED: OnceLock<()> = OnceLock::new();
+    WATCHED.get_or_init(|| {
+        for signal in [SIGHUP, SIGINT, SIGTERM, SIGUSR1] {
+            let always = Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_default(signal, always).expect("signals can be handled");
+        }
+    });
+    command
 }
 
 fn write(folder: &Path, run: &Run) {
@@ -161,9 +177,13 @@ fn the_verdict_is_the_exit_code() {
     let different = Fake::new(|run| run.result.as_mut().expect("a result").final_acc -= 0.1);
     let (code, stdout, _) = seen(different.run(&[]));
     assert!(
-        code == 3 && stdout.contains("Different: the published test accuracy of alexnet_plain"),
+        code == 3 && stdout.contains("Different: the published final test accuracy of alexnet_plain"),
         "{stdout}"
     );
+
+    let good = Fake::new(|_| {});
+    let (code, stdout, _) = seen(good.run(&["--seeds", "42"]));
+    assert!(code == 5 && stdout.contains("Undecided: ") && stdout.contains("too few seeds"), "{stdout}");
 
     let short = Fake::new(|run| {
         run.config.epochs = 2;
@@ -227,6 +247,8 @@ fn what_stands_in_the_way_is_said_before_anything_is_trained() {
     let (code, _, stderr) = seen(fake.run(&[]));
     assert!(code == 1 && stderr.contains("--quick") && stderr.contains("--data-dir"), "{stderr}");
     assert_eq!(fake.calls().len(), 2);
+    let (code, _, stderr) = seen(fake.run(&["--data-dir", "no/such"]));
+    assert!(code == 1 && stderr.contains("no/such does not exist") && fake.calls().is_empty(), "{stderr}");
 
     write(&fake.path("study/runs/nin-seed44"), &{
         let mut run = testing::run("nin", 44, 60.0);
@@ -288,13 +310,15 @@ fn most(lines: &[String]) -> (i32, i32) {
 }
 
 #[test]
-fn a_signal_stops_all_runs_and_a_second_one_at_once() {
+fn a_signal_stops_all_runs_and_a_second_interrupt_at_once() {
     let fake = Fake::new(|_| {});
     fake.put("hang", "");
-    for stubborn in [false, true] {
+    for (signal, stubborn) in
+        [("-INT", false), ("-TERM", false), ("-HUP", false), ("-USR1", false), ("-TERM", true)]
+    {
+        let _ = fs::remove_file(fake.path("stopped"));
         if stubborn {
             fake.put("stubborn", "");
-            fs::remove_file(fake.path("stopped")).expect("written by the first round");
         }
         let mut child = fake
             .command(&["--jobs", "2", "--threads", "2"])
@@ -303,26 +327,97 @@ fn a_signal_stops_all_runs_and_a_second_one_at_once() {
             .spawn()
             .expect("xtask runs");
         // The stand-in is ready for a signal before it says that it has started.
-        while fake.lines("threads").len() < 2 {
-            thread::sleep(Duration::from_millis(10));
-        }
-        let signal = if stubborn { "-TERM" } else { "-INT" };
-        let send = |child: &Child| Command::new("kill").args([signal, &child.id().to_string()]).status();
-        assert!(send(&child).expect("kill runs").success());
-        while stubborn && child.try_wait().expect("a child").is_none() {
-            thread::sleep(Duration::from_millis(100));
-            let _ = send(&child);
+        wait_until("two runs have started", || fake.lines("threads").len() == 2);
+        let id = child.id().to_string();
+        let send = |signal: &str| {
+            let sent = Command::new("kill").args([signal, &id]).stderr(Stdio::null()).status();
+            assert!(sent.expect("kill runs").success() || stubborn);
+        };
+        send(signal);
+        if stubborn {
+            // However often it comes, such a request waits for the runs.
+            for _ in 0..4 {
+                thread::sleep(Duration::from_millis(100));
+                send(signal);
+            }
+            assert!(child.try_wait().expect("a child").is_none());
+            wait_until("xtask ends", || {
+                send("-INT");
+                child.try_wait().expect("a child").is_some()
+            });
         }
         let (code, _, stderr) = seen(child.wait_with_output().expect("xtask ends"));
-        assert_eq!(code, 130, "{stderr}");
-        assert!(stderr.contains("stopping all runs after the step in hand"), "{stderr}");
-        assert!(stderr.contains("interrupted: the same command goes on"), "{stderr}");
+        assert_eq!(code, 130, "{signal}: {stderr}");
+        assert!(stderr.contains("stopping all runs after the step in hand"), "{signal}: {stderr}");
+        assert!(stderr.contains("interrupted: the same command goes on"), "{signal}: {stderr}");
         let mut stopped = fake.lines("stopped");
         stopped.sort();
         let asked: &[&str] = if stubborn { &[] } else { &["alexnet_plain-seed42", "alexnet_plain-seed43"] };
-        assert_eq!(stopped, asked);
-        assert_eq!(fake.calls().len(), 4, "no run is started after the signal");
+        assert_eq!(stopped, asked, "{signal}");
+        assert_eq!(fake.calls().len(), 4, "{signal}: no run is started after the signal");
     }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Cargo is the program that takes longest.
+#[test]
+fn a_signal_ends_the_build_too() {
+    let fake = Fake::new(|_| {});
+    fake.put("cargo", "#!/bin/sh\ntouch \"$FAKE/building\"\nexec sleep 600\n");
+    fs::set_permissions(fake.path("cargo"), fs::Permissions::from_mode(0o755)).expect("a program");
+    for signal in ["-TERM", "-HUP"] {
+        let mut command = clean(Command::new(env!("CARGO_BIN_EXE_xtask")));
+        command.args(["reproduce", "--quick"]).env("CARGO", fake.path("cargo")).env("FAKE", fake.0.path());
+        command.current_dir(fake.0.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = command.spawn().expect("xtask runs");
+        wait_until("cargo builds", || fake.path("building").exists());
+        fs::remove_file(fake.path("building")).expect("written by cargo");
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        let (code, _, stderr) = seen(child.wait_with_output().expect("xtask ends"));
+        assert!(code == 130 && stderr.contains("interrupted: the same command goes on"), "{stderr}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn readers_that_have_gone_and_full_disks_are_no_panic() {
+    let fake = Fake::new(|_| {});
+    let deserted = || {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        writer
+    };
+    let full = || fs::File::options().write(true).open("/dev/full").expect("a full device");
+    type Change = fn(&mut Run);
+    let verdicts: [(Change, i32); 2] =
+        [(|_| {}, 0), (|run| run.result.as_mut().expect("a result").final_acc -= 0.1, 3)];
+    for (change, expected) in verdicts {
+        let fake = Fake::new(change);
+        for (name, stdout, stderr) in
+            [("1", Stdio::from(deserted()), Stdio::from(deserted())), ("2", deserted().into(), full().into())]
+        {
+            let output = fake.command(&["--out", name]).stdout(stdout).stderr(stderr).output();
+            assert_eq!(
+                output.expect("xtask runs").status.code(),
+                Some(expected),
+                "the verdict is the exit code"
+            );
+            assert!(fake.path(name).join("report.md").exists());
+        }
+    }
+    let output = fake.command(&[]).stdout(full()).output().expect("xtask runs");
+    let (code, _, stderr) = seen(output);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("error: stdout cannot be written: No space left on device"), "{stderr}");
+    assert!(fake.path("study/report.md").exists());
 }
 
 #[test]
@@ -378,7 +473,16 @@ fn an_ablation_has_a_table_and_no_verdict() {
 #[test]
 fn wrong_usage_is_told_from_failure() {
     let fake = Fake::new(|_| {});
-    let cases: [&[&str]; 12] = [
+    let cases: [&[&str]; 20] = [
+        // What the trainer would refuse after the build.
+        &["--seeds", "9223372036854775808"],
+        &["--seeds", "1.5"],
+        &["--epochs", "1000001"],
+        &["--threads", "1025"],
+        &["--engine", "torch"],
+        &["--device", "gpu"],
+        &["--device", "cuda:x"],
+        &["--precision", "f16"],
         &["--models", "nin-r2"],
         &["--jobs", "0"],
         &["--ablation", "depth"],

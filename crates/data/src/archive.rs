@@ -9,9 +9,11 @@ use md5::{Digest, Md5};
 
 use crate::binary::{FOLDER, Records, TEST_FILE, TRAIN_FILES};
 use crate::files::{
-    Kind, hex, in_chunks, kind, put_in_place, reading, remove_if_there, sync_folder, writing,
+    Kind, hex, in_chunks, is_start_of, kind, put_in_place, reading, remove_if_there, set_aside, sync_folder,
+    writing,
 };
-use crate::{Error, Images, Progress};
+use crate::image_folder::entries;
+use crate::{Error, Images, Progress, Unit};
 
 /// The name of the archive.
 pub(crate) const ARCHIVE: &str = "cifar-10-binary.tar.gz";
@@ -33,15 +35,6 @@ impl ArchiveSpec {
     }
 }
 
-/// Refuses a file that is no archive by its name: to be told to delete it would be bad advice.
-pub(crate) fn expect_name(path: &Path) -> Result<(), Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
-        return Ok(());
-    }
-    Err(Error::NotAnArchive { path: path.to_owned() })
-}
-
 /// An archive whose size and checksum are right; it stays open, so what was checked is what is read.
 pub(crate) struct Checked {
     path: PathBuf,
@@ -56,7 +49,7 @@ pub(crate) fn check(path: &Path, spec: &ArchiveSpec, progress: &dyn Progress) ->
     if bytes != spec.bytes {
         return Err(Error::ArchiveSize { path: path.to_owned(), actual: bytes, expected: spec.bytes });
     }
-    progress.start(&format!("checking {}", path.display()), Some(bytes));
+    progress.start(&format!("checking {}", path.display()), Some(bytes), Unit::Bytes);
     let mut hash = Md5::new();
     in_chunks(&mut file, |chunk, position| {
         hash.update(chunk);
@@ -70,6 +63,158 @@ pub(crate) fn check(path: &Path, spec: &ArchiveSpec, progress: &dyn Progress) ->
     }
     file.rewind().map_err(reading(path))?;
     Ok(Checked { path: path.to_owned(), file, bytes })
+}
+
+/// What a file is that was taken for the archive and is not, if that can be told; else `error`, which is how that was found.
+pub(crate) fn explained(path: &Path, error: Error) -> Error {
+    if !matches!(error, Error::ArchiveSize { .. } | Error::ArchiveDigest { .. }) {
+        return error;
+    }
+    let path = path.to_owned();
+    match contents(&path) {
+        Err(error) => error,
+        Ok(Contents::Version(version)) => Error::OtherVersion { path, version },
+        Ok(Contents::Foreign(what)) => Error::NoArchive { path, what },
+        Ok(Contents::Archive) => error,
+        Ok(Contents::Unknown) => Error::NotAnArchive { path },
+    }
+}
+
+/// What else the authors publish, beside CIFAR-10's binary version.
+#[derive(Debug, Clone, Copy)]
+struct OtherVersion {
+    what: &'static str,
+    /// The folder in its archive.
+    folder: &'static str,
+    /// The name of its archive, without extensions.
+    archive: &'static str,
+    /// The size of its archive, where it is known.
+    bytes: Option<u64>,
+    /// The files that tell its folder.
+    files: &'static [&'static str],
+}
+
+const OTHER_VERSIONS: [OtherVersion; 5] = [
+    OtherVersion {
+        what: "the Python version of CIFAR-10",
+        folder: "cifar-10-batches-py",
+        archive: "cifar-10-python",
+        bytes: Some(170_498_071),
+        files: &["data_batch_1"],
+    },
+    OtherVersion {
+        what: "the MATLAB version of CIFAR-10",
+        folder: "cifar-10-batches-mat",
+        archive: "cifar-10-matlab",
+        bytes: None,
+        files: &["data_batch_1.mat"],
+    },
+    OtherVersion {
+        what: "the Python version of CIFAR-100",
+        folder: "cifar-100-python",
+        archive: "cifar-100-python",
+        bytes: Some(169_001_437),
+        files: &["train", "test", "meta"],
+    },
+    OtherVersion {
+        what: "the MATLAB version of CIFAR-100",
+        folder: "cifar-100-matlab",
+        archive: "cifar-100-matlab",
+        bytes: None,
+        files: &["train.mat", "test.mat"],
+    },
+    OtherVersion {
+        what: "the binary version of CIFAR-100",
+        folder: "cifar-100-binary",
+        archive: "cifar-100-binary",
+        bytes: Some(168_513_733),
+        files: &["train.bin", "test.bin"],
+    },
+];
+
+/// The error for a folder that holds another version than the one that is read, if it does.
+pub(crate) fn other_version(folder: &Path) -> Result<Option<Error>, Error> {
+    for version in &OTHER_VERSIONS {
+        let mut all = true;
+        for file in version.files {
+            all &= kind(&folder.join(file))? == Kind::File;
+        }
+        if all {
+            return Ok(Some(Error::OtherVersion { path: folder.to_owned(), version: version.what }));
+        }
+        let inner = folder.join(version.folder);
+        if kind(&inner)? == Kind::Folder {
+            return Ok(Some(Error::OtherVersion { path: inner, version: version.what }));
+        }
+    }
+    for path in entries(folder)? {
+        if looks_packed(&path)
+            && kind(&path)? == Kind::File
+            && let Contents::Version(version) = contents(&path)?
+        {
+            return Ok(Some(Error::OtherVersion { path, version }));
+        }
+    }
+    Ok(None)
+}
+
+fn lower_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().to_lowercase()
+}
+
+fn looks_packed(path: &Path) -> bool {
+    let name = lower_name(path);
+    [".tar.gz", ".tgz", ".tar"].iter().any(|extension| name.ends_with(extension))
+}
+
+enum Contents {
+    Version(&'static str),
+    /// Something else that people have under the name of an archive.
+    Foreign(&'static str),
+    /// Some archive.
+    Archive,
+    Unknown,
+}
+
+/// What a file is, by its first bytes, its size and its name, in this order.
+fn contents(path: &Path) -> Result<Contents, Error> {
+    let mut file = File::open(path).map_err(reading(path))?;
+    let bytes = file.metadata().map_err(reading(path))?.len();
+    let mut start = Vec::new();
+    Read::by_ref(&mut file).take(512).read_to_end(&mut start).map_err(reading(path))?;
+    file.rewind().map_err(reading(path))?;
+    let zipped = start.starts_with(&[0x1F, 0x8B]);
+    let first = if zipped { first_member(GzDecoder::new(file)) } else { first_member(file) };
+
+    let name = lower_name(path);
+    let by_first =
+        |version: &&OtherVersion| first.as_ref().is_some_and(|first| first.starts_with(version.folder));
+    let by_size = |version: &&OtherVersion| version.bytes == Some(bytes);
+    let by_name = |version: &&OtherVersion| name.starts_with(version.archive);
+    let mut versions = OTHER_VERSIONS.iter();
+    let version = versions.clone().find(by_first);
+    let version = version.or_else(|| versions.clone().find(by_size)).or_else(|| versions.find(by_name));
+    if let Some(version) = version {
+        return Ok(Contents::Version(version.what));
+    }
+    Ok(match start.trim_ascii_start() {
+        [] if bytes == 0 => Contents::Foreign("empty"),
+        [b'<', ..] => Contents::Foreign("a web page"),
+        [b'P', b'K', 3, 4, ..] => Contents::Foreign("a zip archive"),
+        [b'P', b'A', b'R', b'1', ..] => Contents::Foreign("a parquet file"),
+        [b'{', ..] => Contents::Foreign("a JSON file"),
+        text if text.starts_with(b"version https://git-lfs") => Contents::Foreign("a pointer of Git LFS"),
+        _ if zipped || first.is_some() || looks_packed(path) => Contents::Archive,
+        _ => Contents::Unknown,
+    })
+}
+
+/// The name of an archive's first member, if it is an archive.
+fn first_member(tar: impl Read) -> Option<String> {
+    let mut archive = tar::Archive::new(tar);
+    let first = archive.entries().ok()?.next()?.ok()?;
+    let name = String::from_utf8_lossy(&first.path_bytes()).into_owned();
+    Some(name.trim_start_matches("./").to_owned())
 }
 
 impl Checked {
@@ -121,9 +266,15 @@ impl Checked {
         } else {
             // The folder is there but was not complete. Without test_batch.bin it is not taken for complete: that goes
             // first and comes last.
+            let names = file_names().map(|name| (partial.join(name), folder.join(name)));
+            for (new, old) in names.clone() {
+                if !is_start_of(&old, &new)? {
+                    set_aside(&old, progress)?;
+                }
+            }
             remove_if_there(&folder.join(TEST_FILE))?;
-            for name in file_names() {
-                put_in_place(&partial.join(name), &folder.join(name))?;
+            for (new, old) in names {
+                put_in_place(&new, &old)?;
             }
             // Something foreign in it does no harm.
             let _ = fs::remove_dir(&partial);
@@ -140,7 +291,7 @@ impl Checked {
         mut each: impl FnMut(usize, &'static str, u64, &mut dyn Read) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let bad = |cause: String| Error::Archive { path: self.path.clone(), cause };
-        progress.start(&format!("{what} {}", self.path.display()), Some(self.bytes));
+        progress.start(&format!("{what} {}", self.path.display()), Some(self.bytes), Unit::Bytes);
         let reader = Watched { inner: BufReader::with_capacity(1 << 18, &self.file), position: 0, progress };
         let mut archive = tar::Archive::new(GzDecoder::new(reader));
         let mut seen = [false; 6];
@@ -167,7 +318,7 @@ impl Checked {
 }
 
 /// The six files, the test file last.
-fn file_names() -> impl Iterator<Item = &'static str> {
+fn file_names() -> impl Iterator<Item = &'static str> + Clone {
     TRAIN_FILES.into_iter().chain([TEST_FILE])
 }
 
@@ -198,7 +349,7 @@ mod tests {
     use super::*;
     use crate::NoProgress;
     use crate::binary::Layout;
-    use crate::testing::{archive_of, md5_hex, six_files, small_archive, write_files};
+    use crate::testing::{Watcher, archive_of, md5_hex, six_files, small_archive, write_files};
     use tempfile::TempDir;
 
     /// A folder with the archive in it.
@@ -268,10 +419,22 @@ mod tests {
         let (bytes, spec) = small_archive();
         let (folder, path) = with_archive(&bytes);
         let unpacked = folder.path().join(FOLDER);
-        write_files(&unpacked, &[("data_batch_1.bin", vec![1; 5]), ("mine.txt", vec![2])]);
-        check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &NoProgress).unwrap();
+        // One cut short, one of something else, and one of something else set aside before.
+        let cut = six_files()[1].1[..2000].to_vec();
+        let there =
+            [("data_batch_1.bin", vec![1; 5]), ("data_batch_1.bin.old", vec![3]), ("mine.txt", vec![2])];
+        write_files(&unpacked, &there);
+        write_files(&unpacked, &[("data_batch_2.bin", cut)]);
+        let watcher = Watcher::default();
+        check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &watcher).unwrap();
         assert_eq!(Layout::find(&unpacked).unwrap().unwrap().load(&NoProgress).unwrap(), expected());
-        assert!(unpacked.join("mine.txt").exists());
+        let aside = unpacked.join("data_batch_1.bin.old2");
+        let old = unpacked.join("data_batch_1.bin");
+        assert_eq!(watcher.notes(), [format!("what was {} is now {}", old.display(), aside.display())]);
+        assert_eq!(fs::read(aside).unwrap(), [1; 5]);
+        assert_eq!(fs::read(unpacked.join("data_batch_1.bin.old")).unwrap(), [3]);
+        assert_eq!(fs::read(unpacked.join("mine.txt")).unwrap(), [2]);
+        assert_eq!(tree(&unpacked).len(), 9);
         assert!(!folder.path().join("cifar-10-batches-bin.part").exists());
     }
 
@@ -284,7 +447,7 @@ mod tests {
             let (folder, path) = with_archive(&flipped);
             let error = check(&path, &spec, &NoProgress).err().expect("the archive is damaged").to_string();
             let expected = format!(
-                "the MD5 of {} is {} instead of {}: delete it and fetch cifar-10-binary.tar.gz again",
+                "the MD5 of {} is {} instead of {}: it is damaged, or it is not cifar-10-binary.tar.gz",
                 path.display(),
                 md5_hex(&flipped),
                 spec.md5
@@ -300,7 +463,7 @@ mod tests {
         let (_folder, path) = with_archive(&bytes[..100]);
         let error = check(&path, &spec, &NoProgress).err().expect("the archive is cut").to_string();
         let expected = format!(
-            "{} has 100 bytes instead of {}: delete it and fetch cifar-10-binary.tar.gz again",
+            "{} has 100 bytes instead of {}: it is cut short, or it is not cifar-10-binary.tar.gz",
             path.display(),
             bytes.len()
         );

@@ -5,7 +5,7 @@ use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use crate::files::{Kind, kind, reading};
-use crate::{CLASSES, Error, IMAGE_BYTES, Images, Progress};
+use crate::{CLASSES, Error, IMAGE_BYTES, Images, Progress, Unit};
 
 /// The folder in the official archive.
 pub(crate) const FOLDER: &str = "cifar-10-batches-bin";
@@ -26,12 +26,29 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Looks in `path` and in its folder `cifar-10-batches-bin`; `None` if neither has any of the files.
+    /// Looks in `path` and in its folder `cifar-10-batches-bin`; `None` if neither has any of the files, an error if neither is
+    /// complete.
     pub(crate) fn find(path: &Path) -> Result<Option<Self>, Error> {
-        match Self::find_in(path)? {
-            Some(layout) => Ok(Some(layout)),
-            None => Self::find_in(&path.join(FOLDER)),
+        match Self::find_in(path) {
+            Ok(None) => Self::find_in(&path.join(FOLDER)),
+            Err(missing @ Error::MissingFile { .. }) => match Self::find_in(&path.join(FOLDER)) {
+                Ok(Some(layout)) => Ok(Some(layout)),
+                _ => Err(missing),
+            },
+            found => found,
         }
+    }
+
+    /// Whether these are all six files, each with as many records (if that is known).
+    pub(crate) fn is_whole(&self, records: Option<u64>) -> Result<bool, Error> {
+        for file in self.files() {
+            let bytes = file.metadata().map_err(reading(file))?.len();
+            let whole = bytes > 0 && bytes.is_multiple_of(RECORD_BYTES as u64);
+            if !whole || records.is_some_and(|records| bytes != records * RECORD_BYTES as u64) {
+                return Ok(false);
+            }
+        }
+        Ok(self.train.len() == TRAIN_FILES.len())
     }
 
     fn find_in(folder: &Path) -> Result<Option<Self>, Error> {
@@ -67,7 +84,7 @@ impl Layout {
         for file in self.files() {
             total += file.metadata().map_err(reading(file))?.len();
         }
-        progress.start("reading CIFAR-10", Some(total));
+        progress.start("reading CIFAR-10", Some(total), Unit::Bytes);
         let mut position = 0;
         let mut train = Records::default();
         for file in &self.train {

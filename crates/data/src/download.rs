@@ -11,8 +11,8 @@ use ureq::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use ureq::{Agent, Proxy};
 
 use crate::archive::{self, ArchiveSpec};
-use crate::files::{CHUNK, Kind, kind, put_in_place, reading, remove_if_there, writing};
-use crate::{AddressFailure, Error, Progress};
+use crate::files::{CHUNK, Kind, kind, put_in_place, reading, remove_if_there, set_aside, writing};
+use crate::{AddressFailure, Error, Progress, Unit};
 
 /// How patient a download is, and how it gets out.
 pub(crate) struct Patience {
@@ -50,7 +50,7 @@ impl Default for Patience {
 /// Downloads what `spec` says into `target`, from the first of `addresses` that gives it.
 ///
 /// The bytes grow in a file beside it, `target` with `.part` appended, which a later call continues whatever the address;
-/// only when size and MD5 are right is it renamed. The caller sees to it that nobody else downloads there at the same time.
+/// only when size and MD5 are right is it renamed, and what `target` was before is set aside. The caller sees to it that nobody else downloads there at the same time.
 pub(crate) fn download(
     target: &Path,
     addresses: &[String],
@@ -78,7 +78,10 @@ pub(crate) fn download(
         addresses.iter().enumerate().map(|(i, address)| (address, i < last)).collect();
     while let Some((address, hurry)) = queue.pop_front() {
         match transfer.ask(address, hurry) {
-            Ok(()) => return put_in_place(&transfer.part, target),
+            Ok(()) => {
+                set_aside(target, progress)?;
+                return put_in_place(&transfer.part, target);
+            }
             Err(Stop::Slow) => queue.push_back((address, false)),
             Err(Stop::Failed(cause)) => {
                 let failure = AddressFailure { address: address.clone(), cause };
@@ -175,7 +178,7 @@ impl Transfer<'_> {
             if fruitless > self.patience.fruitless {
                 return Err(Stop::Failed(cause));
             }
-            self.progress.note(&format!("{address}: {cause}, going on from byte {present}"));
+            self.progress.note(&format!("{address}: {cause}, continuing from byte {present}"));
             std::thread::sleep(self.patience.pause);
         }
     }
@@ -251,7 +254,7 @@ impl Transfer<'_> {
             .map_err(writing(&self.part))?;
         file.set_len(present).map_err(writing(&self.part))?;
         file.seek(SeekFrom::Start(present)).map_err(writing(&self.part))?;
-        self.progress.start("downloading CIFAR-10", Some(expected));
+        self.progress.start("downloading CIFAR-10", Some(expected), Unit::Bytes);
         self.receive(&mut file, response.body_mut().as_reader(), present, hurry)
     }
 
@@ -526,6 +529,17 @@ mod tests {
         assert!(!case.part().exists());
         let server = case.serve([Reply::NoLength]);
         case.download(&[&server]).unwrap();
+        case.assert_whole();
+    }
+
+    #[test]
+    fn a_socks_proxy_is_used() {
+        let mut case = Case::new();
+        let proxy = Server::socks(&case.body);
+        case.patience.proxy = Some(Proxy::new(&format!("socks5h://{}", proxy.host())).unwrap());
+        // Only the proxy knows this host.
+        let addresses = ["http://cifar.invalid/file.gz".to_owned()];
+        download(&case.target(), &addresses, &case.spec, &case.patience, &case.watcher).unwrap();
         case.assert_whole();
     }
 

@@ -1,10 +1,10 @@
-//! Everything that can go wrong, each in one sentence that names the thing and the mend.
+//! Everything that can go wrong, each in one sentence that names the thing and the fix.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Why there is no dataset.
+/// Why there is no dataset. A message holds the underlying cause, which is therefore not repeated as a `source`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,12 +19,15 @@ pub enum Error {
     #[error(
         "no CIFAR-10 in {}: looked for data_batch_1.bin to data_batch_5.bin and test_batch.bin in it and in its folder \
          cifar-10-batches-bin, for the archive cifar-10-binary.tar.gz, and for folders train and test with one folder of \
-         images for each class",
-        path.display()
+         images for each class, and found {}",
+        path.display(),
+        in_short(found)
     )]
     NotFound {
         /// The folder that was searched.
         path: PathBuf,
+        /// The names of what is in it.
+        found: Vec<String>,
     },
 
     /// A file was given that is no archive.
@@ -34,29 +37,31 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The folder holds CIFAR-10's Python version (pickles).
-    #[error("{} holds the Python version of CIFAR-10: use the binary version, cifar-10-binary.tar.gz", path.display())]
-    PythonVersion {
-        /// The folder that was searched.
+    /// Another version of CIFAR-10, or CIFAR-100, was given.
+    #[error("{} is {version}: give the binary version of CIFAR-10, cifar-10-binary.tar.gz", path.display())]
+    OtherVersion {
+        /// The file or folder.
         path: PathBuf,
+        /// Which version it is, "the Python version of CIFAR-10".
+        version: &'static str,
     },
 
     /// A file or folder cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
     },
 
     /// A file or folder cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {cause}{}", path.display(), advice(cause))]
     Write {
         /// The file or folder.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
     },
 
     /// One of the binary files is missing.
@@ -127,7 +132,7 @@ pub enum Error {
 
     /// The archive has another size than the official one.
     #[error(
-        "{} has {actual} bytes instead of {expected}: delete it and fetch cifar-10-binary.tar.gz again",
+        "{} has {actual} bytes instead of {expected}: it is cut short, or it is not cifar-10-binary.tar.gz",
         path.display()
     )]
     ArchiveSize {
@@ -140,7 +145,10 @@ pub enum Error {
     },
 
     /// The archive has another checksum than the official one.
-    #[error("the MD5 of {} is {actual} instead of {expected}: delete it and fetch cifar-10-binary.tar.gz again", path.display())]
+    #[error(
+        "the MD5 of {} is {actual} instead of {expected}: it is damaged, or it is not cifar-10-binary.tar.gz",
+        path.display()
+    )]
     ArchiveDigest {
         /// The archive.
         path: PathBuf,
@@ -148,6 +156,15 @@ pub enum Error {
         actual: String,
         /// The official MD5, hexadecimal.
         expected: String,
+    },
+
+    /// A file that is named as an archive is something else.
+    #[error("{} is {what}, not the archive cifar-10-binary.tar.gz", path.display())]
+    NoArchive {
+        /// The file.
+        path: PathBuf,
+        /// What it is, "a web page".
+        what: &'static str,
     },
 
     /// The archive has the right checksum (or was not checked) and still cannot be used.
@@ -171,14 +188,46 @@ pub enum Error {
         failures: Vec<AddressFailure>,
     },
 
+    /// One of the two sets of an image folder is missing.
+    #[error(
+        "{} has no folder {set}: {}images are taken from train/<class> and test/<class>",
+        path.display(),
+        meant.as_ref().map_or_else(String::new, |meant| format!("rename {meant} to {set}, because "))
+    )]
+    MissingSet {
+        /// The image folder.
+        path: PathBuf,
+        /// The missing folder, `train` or `test`.
+        set: &'static str,
+        /// A folder that may be meant for it, such as `val`.
+        meant: Option<String>,
+    },
+
     /// A folder of images is no class of CIFAR-10.
     #[error(
         "the folder {} is not named after a class of CIFAR-10: rename it to one of airplane, automobile, bird, cat, deer, \
-         dog, frog, horse, ship, truck",
+         dog, frog, horse, ship, truck, or move it away",
         path.display()
     )]
     ClassFolder {
         /// The folder.
+        path: PathBuf,
+    },
+
+    /// An image lies among the folders of the classes.
+    #[error(
+        "the image {} lies in no folder of a class: put it into one that is named after its class, as in train/cat/1.png",
+        path.display()
+    )]
+    LooseImage {
+        /// The image.
+        path: PathBuf,
+    },
+
+    /// A file lies among the folders of the classes.
+    #[error("{} is not the folder of a class: move it away", path.display())]
+    NotAClass {
+        /// The file.
         path: PathBuf,
     },
 
@@ -192,7 +241,7 @@ pub enum Error {
     },
 
     /// An image folder has something else than images where images are expected.
-    #[error("{} is not a png, jpg, jpeg or webp file: remove it from the image folder", path.display())]
+    #[error("{} is not a png, jpg, jpeg or webp file: convert it or move it out of the image folder", path.display())]
     NotAnImage {
         /// The file or folder.
         path: PathBuf,
@@ -206,12 +255,12 @@ pub enum Error {
     },
 
     /// An image cannot be decoded.
-    #[error("cannot decode the image {}: {source}; replace or remove it", path.display())]
+    #[error("cannot decode the image {}: {cause}", path.display())]
     Decode {
         /// The file.
         path: PathBuf,
-        /// What the decoder says.
-        source: image::ImageError,
+        /// What is wrong and what to do.
+        cause: String,
     },
 
     /// The Hugging Face Hub was asked for in a build without it.
@@ -247,6 +296,26 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether [`fetch`](crate::fetch) into the folder that was given makes this good.
+    #[must_use]
+    pub fn is_fetchable(&self) -> bool {
+        matches!(
+            self,
+            Self::NoSuchPath { .. }
+                | Self::NotFound { .. }
+                | Self::OtherVersion { .. }
+                | Self::MissingFile { .. }
+                | Self::FileSize { .. }
+                | Self::RecordLabel { .. }
+                | Self::ArchiveSize { .. }
+                | Self::ArchiveDigest { .. }
+                | Self::NoArchive { .. }
+                | Self::Archive { .. }
+        )
+    }
+}
+
 /// Why one address failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressFailure {
@@ -262,9 +331,47 @@ impl fmt::Display for AddressFailure {
     }
 }
 
+/// The first few names.
+fn in_short(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names.len() {
+        0 => "nothing".to_owned(),
+        n if n <= SHOWN => names.join(", "),
+        n => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+    }
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space",
+        _ => "",
+    }
+}
+
 fn listed(failures: &[AddressFailure]) -> String {
     if failures.is_empty() {
         return "no address was given".to_owned();
     }
     failures.iter().map(AddressFailure::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || io::Error::from(io::ErrorKind::StorageFull);
+        for error in [
+            Error::Read { path: "x".into(), cause: cause() },
+            Error::Write { path: "x".into(), cause: cause() },
+            Error::Decode { path: "x".into(), cause: cause().to_string() },
+        ] {
+            assert!(error.to_string().contains(&cause().to_string()), "{error}");
+            assert!(error.source().is_none(), "{error}");
+        }
+        let message = Error::Write { path: "x".into(), cause: cause() }.to_string();
+        assert!(message.ends_with("; free some space"), "{message}");
+    }
 }

@@ -2,21 +2,21 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, Progress};
 
 /// Bytes read at a time: enough that a progress report for each is not too many.
 pub(crate) const CHUNK: usize = 1 << 18;
 
 /// `map_err` for reading `path`.
 pub(crate) fn reading(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
-    |source| Error::Read { path: path.to_owned(), source }
+    |cause| Error::Read { path: path.to_owned(), cause }
 }
 
 /// `map_err` for writing `path`.
 pub(crate) fn writing(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
-    |source| Error::Write { path: path.to_owned(), source }
+    |cause| Error::Write { path: path.to_owned(), cause }
 }
 
 /// What a path leads to.
@@ -24,6 +24,8 @@ pub(crate) fn writing(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
 pub(crate) enum Kind {
     File,
     Folder,
+    /// A pipe, a socket or a device.
+    Other,
     Nothing,
 }
 
@@ -31,7 +33,8 @@ pub(crate) enum Kind {
 pub(crate) fn kind(path: &Path) -> Result<Kind, Error> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(Kind::Folder),
-        Ok(_) => Ok(Kind::File),
+        Ok(metadata) if metadata.is_file() => Ok(Kind::File),
+        Ok(_) => Ok(Kind::Other),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Ok(Kind::Nothing)
         }
@@ -60,6 +63,37 @@ pub(crate) fn in_chunks(mut reader: impl Read, mut each: impl FnMut(&[u8], u64))
 pub(crate) fn put_in_place(from: &Path, to: &Path) -> Result<(), Error> {
     fs::rename(from, to).map_err(writing(to))?;
     sync_folder(to)
+}
+
+/// Whether `old` holds nothing that `new` does not: it is missing, or the beginning of `new`.
+pub(crate) fn is_start_of(old: &Path, new: &Path) -> Result<bool, Error> {
+    match kind(old)? {
+        Kind::Nothing => Ok(true),
+        Kind::File => {
+            let old = fs::read(old).map_err(reading(old))?;
+            Ok(fs::read(new).map_err(reading(new))?.starts_with(&old))
+        }
+        Kind::Folder | Kind::Other => Ok(false),
+    }
+}
+
+/// Renames what is at `path`, if anything, so that its place is free and nothing is lost.
+pub(crate) fn set_aside(path: &Path, progress: &dyn Progress) -> Result<(), Error> {
+    if kind(path)? == Kind::Nothing {
+        return remove_if_there(path);
+    }
+    let mut number = 1;
+    let aside = loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if number == 1 { ".old".to_owned() } else { format!(".old{number}") });
+        if fs::symlink_metadata(&name).is_err() {
+            break PathBuf::from(name);
+        }
+        number += 1;
+    };
+    put_in_place(path, &aside)?;
+    progress.note(&format!("what was {} is now {}", path.display(), aside.display()));
+    Ok(())
 }
 
 /// Flushes the folder that holds `path`.

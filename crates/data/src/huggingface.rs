@@ -4,14 +4,12 @@
 //! `candle_datasets::vision::cifar::load` gives transposed images, leaves out rows that it cannot read and panics at an image
 //! that it cannot decode.
 
-use std::io::Cursor;
-
 use candle_datasets::hub::{FileReader, from_hub};
 use hf_hub::{HFClientSync, split_id};
 use parquet::record::{Field, Row};
 
 use crate::image_folder::{append_planes, decode};
-use crate::{CLASSES, Error, Images, Progress, SIDE};
+use crate::{CLASSES, Error, Images, Progress, SIDE, Unit};
 
 /// Where the Hub keeps the parquet version of every dataset, and where `from_hub` looks.
 const REVISION: &str = "refs/convert/parquet";
@@ -34,7 +32,7 @@ fn load_with(
     // `from_hub` gives readers without the names that tell training from test images. They come in the order of the
     // listing: if that is the same before and after, it was the same in between.
     let listing = Listing::ask(client, dataset)?;
-    progress.start(&format!("fetching {dataset}"), None);
+    progress.start(&format!("fetching {dataset}"), None, Unit::Bytes);
     let readers = from_hub(client, dataset.to_owned()).map_err(|error| failed(dataset, error))?;
     progress.finish();
     if readers.len() != listing.files.len() || Listing::ask(client, dataset)? != listing {
@@ -52,7 +50,7 @@ fn load_with(
 
     let rows = |set| files.iter().filter(move |file| file.0 == set);
     let total = readers.iter().map(|reader| reader.metadata().file_metadata().num_rows() as u64).sum();
-    progress.start("decoding images", Some(total));
+    progress.start("decoding images", Some(total), Unit::Images);
     let mut done = 0;
     let mut images = |set| {
         let mut decoded = Decoded::default();
@@ -153,8 +151,7 @@ impl Decoded {
         let label = label.ok_or("has no column label with a number")?;
         let label = u8::try_from(label).ok().filter(|&label| usize::from(label) < CLASSES);
         let label = label.ok_or("has a label outside 0 to 9")?;
-        let image =
-            decode(Cursor::new(encoded.data())).map_err(|error| format!("has a bad image ({error})"))?;
+        let image = decode(encoded.data()).map_err(|cause| format!("has a bad image ({cause})"))?;
         let (width, height) = image.dimensions();
         if (width, height) != (SIDE as u32, SIDE as u32) {
             return Err(format!("has an image of {width}x{height} pixels instead of 32x32"));
@@ -179,7 +176,7 @@ mod tests {
     use parquet::schema::parser::parse_message_type;
     use std::collections::HashMap;
     use std::fs::{self, File};
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader, Cursor, Write};
     use std::net::{TcpListener, TcpStream};
     use std::path::Path;
     use std::sync::Arc;

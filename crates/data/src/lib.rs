@@ -34,6 +34,7 @@ mod files;
 #[cfg(feature = "huggingface")]
 mod huggingface;
 mod image_folder;
+mod jpeg;
 mod progress;
 mod source;
 mod synthetic;
@@ -47,8 +48,8 @@ pub use batches::{Batch, BatchSettings, Batches, evaluation_batches, training_ba
 pub use dataset::{Dataset, Images, Statistics, split, statistics};
 pub use error::{AddressFailure, Error};
 pub use image_folder::read_image;
-pub use progress::{NoProgress, Progress};
-pub use source::{Source, default_addresses, fetch, fetch_archive, load};
+pub use progress::{NoProgress, Progress, Unit};
+pub use source::{Source, default_addresses, fetch, fetch_archive, find_whole, load};
 pub use verify::{FileReport, verify};
 
 /// Height and width of an image in pixels.

@@ -22,7 +22,8 @@ pub enum Source {
     /// 2. the official archive `cifar-10-binary.tar.gz`, read without being unpacked;
     /// 3. folders `train` and `test` with one folder of png or jpeg images for each class, named after it in any case. An
     ///    image of another size than 32x32 is resized with a Catmull-Rom filter; transparency is dropped. Images come in
-    ///    the order of their classes and then of the bytes of their file names; hidden files are passed over.
+    ///    the order of their classes and then of the bytes of their file names. Hidden files and what file managers and
+    ///    archivers leave behind are passed over; texts are left out with a [note](Progress::note).
     Directory(PathBuf),
     /// CIFAR-10 from a folder that is filled from the network if need be.
     Cifar10 {
@@ -69,13 +70,12 @@ pub fn load(source: &Source, progress: &dyn Progress) -> Result<Dataset, Error> 
     let (source, (train, test)) = match source {
         Source::Directory(path) => load_path(path, &ArchiveSpec::official(), progress)?,
         Source::Cifar10 { cache, addresses } => {
-            match find(cache)? {
-                // Whatever else can be loaded is used as it is; the archive is unpacked first, to be faster next time.
-                Some(found @ (Found::Binary(_) | Found::ImageFolder)) => {
-                    load_found(found, cache, &ArchiveSpec::official(), progress)?
-                }
-                _ => load_path(&fetch(cache, addresses, progress)?, &ArchiveSpec::official(), progress)?,
-            }
+            // An image folder that somebody put there is used as it is.
+            let source = match find(cache) {
+                Ok(Some(Found::ImageFolder)) => cache.clone(),
+                _ => fetch(cache, addresses, progress)?,
+            };
+            load_path(&source, &ArchiveSpec::official(), progress)?
         }
         #[cfg(not(feature = "huggingface"))]
         Source::HuggingFace { dataset } => {
@@ -100,14 +100,14 @@ pub fn load(source: &Source, progress: &dyn Progress) -> Result<Dataset, Error> 
 
 /// Sees to it that CIFAR-10's binary files are in the folder `cache`, and tells where.
 ///
-/// If they are not in it or in its folder `cifar-10-batches-bin`, they are unpacked from `cifar-10-binary.tar.gz` in it,
-/// which is downloaded first if need be. A process that is killed on the way leaves nothing that is taken for complete, and
-/// the next call goes on with the download. Several processes may fetch into one folder: they take turns.
+/// If all six are not in it or in its folder `cifar-10-batches-bin`, whole, they are unpacked from `cifar-10-binary.tar.gz` in
+/// it, which is downloaded first if need be. Files of these names that hold something else are renamed, with `.old` behind
+/// their names; everything else in the folder stays as it is. A process that is killed on the way leaves nothing that is
+/// taken for complete, and the next call continues the download. Several processes may fetch into one folder: they take turns.
 ///
 /// # Errors
 ///
-/// [`Error::Download`] if no address gives the archive; [`Error::ArchiveSize`] or [`Error::ArchiveDigest`] if an archive
-/// that was there is not the official one; [`Error::Read`] and [`Error::Write`].
+/// [`Error::Download`] if no address gives the archive; [`Error::Read`] and [`Error::Write`].
 pub fn fetch(cache: &Path, addresses: &[String], progress: &dyn Progress) -> Result<PathBuf, Error> {
     fetch_archive(cache, addresses, &ArchiveSpec::official(), progress)
 }
@@ -133,30 +133,68 @@ pub(crate) fn fetch_patiently(
     patience: &Patience,
     progress: &dyn Progress,
 ) -> Result<PathBuf, Error> {
-    if let Some(folder) = complete(cache)? {
+    if let Some(folder) = complete(cache, spec)? {
         return Ok(folder);
     }
     fs::create_dir_all(cache).map_err(writing(cache))?;
     // Held until the end of this function; the system releases it if the process dies.
     let _lock = lock(cache, progress)?;
-    if let Some(folder) = complete(cache)? {
+    if let Some(folder) = complete(cache, spec)? {
         // Somebody else was faster.
         return Ok(folder);
     }
     let archive = cache.join(ARCHIVE);
-    if kind(&archive)? != Kind::File {
-        download(&archive, addresses, spec, patience, progress)?;
+    if kind(&archive)? == Kind::File {
+        match archive::check(&archive, spec, progress) {
+            Ok(checked) => return checked.unpack(cache, progress),
+            Err(error @ (Error::ArchiveSize { .. } | Error::ArchiveDigest { .. })) => {
+                progress.note(&archive::explained(&archive, error).to_string());
+            }
+            Err(error) => return Err(error),
+        }
     }
+    download(&archive, addresses, spec, patience, progress)?;
     archive::check(&archive, spec, progress)?.unpack(cache, progress)
 }
 
-/// The folder of the binary files, if they are all there.
-fn complete(cache: &Path) -> Result<Option<PathBuf>, Error> {
+/// The folder of the binary files, if all six are there and whole.
+fn complete(cache: &Path, spec: &ArchiveSpec) -> Result<Option<PathBuf>, Error> {
+    /// Of each file of the official archive.
+    const RECORDS: u64 = 10_000;
+
+    let records = (*spec == ArchiveSpec::official()).then_some(RECORDS);
     match Layout::find(cache) {
-        Ok(layout) => Ok(layout.map(|layout| layout.folder)),
-        // Fetching is what mends this.
-        Err(Error::MissingFile { .. }) => Ok(None),
+        Ok(Some(layout)) => Ok(layout.is_whole(records)?.then_some(layout.folder)),
+        // Fetching completes this.
+        Ok(None) | Err(Error::MissingFile { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// What `path` holds, read and checked, if that makes [`fetch`] needless: all of CIFAR-10, or an image folder.
+///
+/// # Errors
+///
+/// [`Error::Read`]; whatever else is wrong with a file, if `path` is one and no folder.
+pub fn find_whole(path: &Path, progress: &dyn Progress) -> Result<Option<String>, Error> {
+    let spec = ArchiveSpec::official();
+    let loaded = match kind(path)? {
+        Kind::Nothing => return Ok(None),
+        Kind::Folder => match find(path) {
+            Ok(Some(Found::Binary(_))) if complete(path, &spec)?.is_none() => return Ok(None),
+            Ok(Some(found)) => load_found(found, path, &spec, progress),
+            Ok(None) | Err(Error::MissingFile { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        },
+        Kind::File | Kind::Other => return load_path(path, &spec, progress).map(|(source, _)| Some(source)),
+    };
+    match loaded {
+        Ok((source, _)) => Ok(Some(source)),
+        Err(error @ (Error::Read { .. } | Error::Memory { .. })) => Err(error),
+        Err(error) => {
+            progress.note(&error.to_string());
+            Ok(None)
+        }
     }
 }
 
@@ -188,13 +226,16 @@ enum Found {
 }
 
 fn find(path: &Path) -> Result<Option<Found>, Error> {
-    if let Some(layout) = Layout::find(path)? {
+    let layout = Layout::find(path);
+    if let Ok(Some(layout)) = layout {
         return Ok(Some(Found::Binary(layout)));
     }
+    // It holds also what is missing where unpacking it was interrupted.
     let archive = path.join(ARCHIVE);
     if kind(&archive)? == Kind::File {
         return Ok(Some(Found::Archive(archive)));
     }
+    layout?;
     if image_folder::is_one(path)? {
         return Ok(Some(Found::ImageFolder));
     }
@@ -208,14 +249,11 @@ fn load_path(
 ) -> Result<(String, (Images, Images)), Error> {
     match kind(path)? {
         Kind::Nothing => Err(Error::NoSuchPath { path: path.to_owned() }),
-        Kind::File => {
-            archive::expect_name(path)?;
-            load_found(Found::Archive(path.to_owned()), path, spec, progress)
-        }
+        Kind::File => load_found(Found::Archive(path.to_owned()), path, spec, progress),
+        Kind::Other => Err(Error::NotAnArchive { path: path.to_owned() }),
         Kind::Folder => match find(path)? {
             Some(found) => load_found(found, path, spec, progress),
-            None if holds_python_version(path)? => Err(Error::PythonVersion { path: path.to_owned() }),
-            None => Err(Error::NotFound { path: path.to_owned() }),
+            None => Err(not_found(path)?),
         },
     }
 }
@@ -232,7 +270,9 @@ fn load_found(
         }
         Found::Archive(archive) => (
             format!("CIFAR-10 archive {}", archive.display()),
-            archive::check(&archive, spec, progress)?.load(progress)?,
+            archive::check(&archive, spec, progress)
+                .map_err(|error| archive::explained(&archive, error))?
+                .load(progress)?,
         ),
         Found::ImageFolder => {
             (format!("image folder {}", path.display()), image_folder::load(path, progress)?)
@@ -240,21 +280,21 @@ fn load_found(
     })
 }
 
-/// The mistake most easily made: the authors offer three versions side by side.
-fn holds_python_version(path: &Path) -> Result<bool, Error> {
-    for name in ["data_batch_1", "cifar-10-batches-py", "cifar-10-python.tar.gz"] {
-        if kind(&path.join(name))? != Kind::Nothing {
-            return Ok(true);
-        }
+/// The error for a folder without data, which is most often another version of CIFAR-10: the authors offer three side by side.
+pub(crate) fn not_found(path: &Path) -> Result<Error, Error> {
+    if let Some(error) = archive::other_version(path)? {
+        return Ok(error);
     }
-    Ok(false)
+    let entries = image_folder::entries(path)?;
+    let name = |entry: &PathBuf| entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Error::NotFound { path: path.to_owned(), found: entries.iter().map(name).collect() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::NoProgress;
-    use crate::testing::{Reply, Server, Watcher, six_files, small_archive, write_files};
+    use crate::testing::{Reply, Server, Watcher, archive_of, six_files, small_archive, write_files};
     use std::time::Duration;
     use tempfile::TempDir;
 
@@ -283,8 +323,7 @@ mod tests {
         // Now nobody is asked any more, and load agrees with what is there.
         let again = fetch_small(&cache, &[], &Watcher::default()).unwrap();
         assert_eq!(again, folder);
-        let dataset =
-            load(&Source::Cifar10 { cache: cache.clone(), addresses: Vec::new() }, &NoProgress).unwrap();
+        let dataset = load(&Source::Directory(cache.clone()), &NoProgress).unwrap();
         assert_eq!((dataset.train.len(), dataset.test.len()), (15, 6));
         assert!(!dataset.synthetic);
         let direct = load(&Source::Directory(folder.clone()), &NoProgress).unwrap();
@@ -309,6 +348,133 @@ mod tests {
         let server = Server::new(&small_archive().0, [Reply::Whole]);
         fetch_small(cache.path(), &[&server], &Watcher::default()).unwrap();
         assert_eq!(Layout::find(cache.path()).unwrap().unwrap().train.len(), 5);
+    }
+
+    #[test]
+    fn fetch_completes_what_is_cut_short_or_missing() {
+        let (archive, _) = small_archive();
+        let (mut fewer, mut cut) = (six_files(), six_files());
+        fewer.remove(4);
+        cut[5].1.truncate(4000);
+        for (number, files) in [fewer, cut, Vec::new()].into_iter().enumerate() {
+            let cache = TempDir::new().unwrap();
+            write_files(&cache.path().join("cifar-10-batches-bin"), &files);
+            for other in ["cifar-10-batches-py", "train/foo"] {
+                fs::create_dir_all(cache.path().join(other)).unwrap();
+            }
+            let server = Server::new(&archive, [Reply::Whole]);
+            fetch_small(cache.path(), &[&server], &Watcher::default()).unwrap();
+            let layout = Layout::find(cache.path()).unwrap().unwrap();
+            assert!(layout.is_whole(None).unwrap(), "case {number}");
+            assert!(cache.path().join("train/foo").exists());
+        }
+    }
+
+    #[test]
+    fn a_damaged_archive_is_set_aside_once_there_is_another() {
+        let cache = TempDir::new().unwrap();
+        let path = cache.path().join(ARCHIVE);
+        fs::write(&path, "<html>").unwrap();
+        let watcher = Watcher::default();
+        fetch_small(cache.path(), &[&Server::closed()], &watcher).unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"<html>");
+        let expected = format!("{} is a web page, not the archive cifar-10-binary.tar.gz", path.display());
+        assert_eq!(watcher.notes()[0], expected);
+        let server = Server::new(&small_archive().0, [Reply::Whole]);
+        fetch_small(cache.path(), &[&server], &watcher).unwrap();
+        assert_eq!(fs::read(cache.path().join("cifar-10-binary.tar.gz.old")).unwrap(), b"<html>");
+    }
+
+    #[test]
+    fn unpacking_that_was_interrupted_does_not_hide_the_archive() {
+        let folder = TempDir::new().unwrap();
+        let (archive, spec) = small_archive();
+        fs::write(folder.path().join(ARCHIVE), archive).unwrap();
+        write_files(&folder.path().join("cifar-10-batches-bin"), &six_files()[..2]);
+        let (_, (train, test)) = load_path(folder.path(), &spec, &NoProgress).unwrap();
+        assert_eq!((train.len(), test.len()), (15, 6));
+    }
+
+    #[test]
+    fn only_all_of_cifar10_makes_fetching_needless() {
+        let folder = TempDir::new().unwrap();
+        assert_eq!(find_whole(folder.path(), &NoProgress).unwrap(), None);
+        write_files(folder.path(), &six_files());
+        assert_eq!(find_whole(folder.path(), &NoProgress).unwrap(), None);
+        let file = folder.path().join("data_batch_1.bin");
+        assert!(find_whole(&file, &NoProgress).unwrap_err().to_string().contains("neither a folder nor"));
+
+        let folder = TempDir::new().unwrap();
+        for set in ["train", "test"] {
+            let class = folder.path().join(set).join("cat");
+            fs::create_dir_all(&class).unwrap();
+            image::RgbImage::new(3, 4).save(class.join("1.png")).unwrap();
+        }
+        let found = find_whole(folder.path(), &NoProgress).unwrap();
+        assert_eq!(found, Some(format!("image folder {}", folder.path().display())));
+        fs::create_dir(folder.path().join("train/tiger")).unwrap();
+        assert_eq!(find_whole(folder.path(), &NoProgress).unwrap(), None);
+    }
+
+    #[test]
+    fn other_versions_are_named_whatever_they_are_called() {
+        let versions = [
+            ("cifar-10-batches-py", "the Python version of CIFAR-10"),
+            ("cifar-10-batches-mat", "the MATLAB version of CIFAR-10"),
+            ("cifar-100-python", "the Python version of CIFAR-100"),
+            ("cifar-100-matlab", "the MATLAB version of CIFAR-100"),
+            ("cifar-100-binary", "the binary version of CIFAR-100"),
+        ];
+        for (inner, version) in versions {
+            let folder = TempDir::new().unwrap();
+            let (archive, _) = archive_of(&[(&format!("{inner}/readme.html"), vec![1; 700])]);
+            for name in ["cifar-10-binary.tar.gz", "some.tgz", "data"] {
+                let path = folder.path().join(name);
+                fs::write(&path, &archive).unwrap();
+                let error = message(Source::Directory(path.clone()));
+                let expected =
+                    format!("{} is {version}: give the binary version of CIFAR-10", path.display());
+                assert!(error.starts_with(&expected), "{error}");
+            }
+            for (name, found) in [("cifar-10-binary.tar.gz", true), ("some.tgz", true), ("data", false)] {
+                let error = message(Source::Directory(folder.path().to_owned()));
+                assert_eq!(error.contains(&format!("{name} is {version}")), found, "{error}");
+                fs::remove_file(folder.path().join(name)).unwrap();
+            }
+            fs::create_dir(folder.path().join(inner)).unwrap();
+            let error = message(Source::Directory(folder.path().to_owned()));
+            assert!(error.contains(&format!("{inner} is {version}")), "{error}");
+        }
+        // By its name and by its size.
+        let folder = TempDir::new().unwrap();
+        for (name, bytes, version) in [
+            ("cifar-10-matlab.tar.gz", 10, "MATLAB version of CIFAR-10"),
+            ("x", 170_498_071, "Python version"),
+        ] {
+            let path = folder.path().join(name);
+            fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+            let error = message(Source::Directory(path));
+            assert!(error.contains(version), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_archive_is_said_to_be_what_it_is() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(ARCHIVE);
+        let cases: [(&[u8], &str); 6] = [
+            (b"", "is empty, not the archive"),
+            (b"\r\n<!DOCTYPE html>", "is a web page, not the archive"),
+            (b"PK\x03\x04zip", "is a zip archive, not the archive"),
+            (b"version https://git-lfs.github.com/spec/v1", "is a pointer of Git LFS, not the archive"),
+            (&small_archive().0[..500], "has 500 bytes instead of 170052171: it is cut short, or it is not "),
+            (b"anything", "has 8 bytes instead of 170052171"),
+        ];
+        for (contents, expected) in cases {
+            fs::write(&path, contents).unwrap();
+            let error = message(Source::Directory(path.clone()));
+            assert!(error.contains(expected) && !error.contains("delete"), "{error}");
+        }
     }
 
     #[test]
@@ -373,11 +539,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join(ARCHIVE);
         fs::write(&path, small_archive().0).unwrap();
-        for source in [
-            Source::Directory(path.clone()),
-            Source::Directory(folder.path().to_owned()),
-            Source::Cifar10 { cache: folder.path().to_owned(), addresses: default_addresses() },
-        ] {
+        for source in [Source::Directory(path.clone()), Source::Directory(folder.path().to_owned())] {
             let error = message(source);
             assert!(error.contains("bytes instead of 170052171"), "{error}");
         }

@@ -15,7 +15,7 @@ use std::thread;
 use pointwise_random::{Purpose, Stream, permutation};
 use rand::RngExt;
 
-use crate::{CHANNELS, CLASSES, Error, IMAGE_BYTES, Images, Progress, SIDE};
+use crate::{CHANNELS, CLASSES, Error, IMAGE_BYTES, Images, Progress, SIDE, Unit};
 
 /// The sets are told apart by the highest bits of the random stream, images by the others.
 const TRAIN: u32 = 0;
@@ -32,7 +32,7 @@ pub(crate) fn draw(
     test: usize,
     progress: &dyn Progress,
 ) -> Result<(Images, Images), Error> {
-    progress.start("drawing synthetic images", Some(train.saturating_add(test) as u64));
+    progress.start("drawing synthetic images", Some(train.saturating_add(test) as u64), Unit::Images);
     let done = AtomicU64::new(0);
     let images = (set(seed, TRAIN, train, &done, progress)?, set(seed, TEST, test, &done, progress)?);
     progress.finish();

@@ -1,7 +1,7 @@
 //! What the tests of several modules need: data in all its forms, a small web server, a watcher of progress.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use pointwise_random::{Purpose, Stream};
 
 use crate::binary::{RECORD_BYTES, TEST_FILE, TRAIN_FILES};
 use crate::files::hex;
-use crate::{ArchiveSpec, Progress};
+use crate::{ArchiveSpec, Progress, Unit};
 
 /// Bytes that do not compress, each of its seed.
 pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
@@ -97,7 +97,7 @@ impl Watcher {
 }
 
 impl Progress for Watcher {
-    fn start(&self, _what: &str, _total: Option<u64>) {}
+    fn start(&self, _what: &str, _total: Option<u64>, _unit: Unit) {}
 
     fn advance(&self, position: u64) {
         self.position.store(position, Ordering::Relaxed);
@@ -151,6 +151,34 @@ impl Server {
             }
         });
         Self { address, ranges }
+    }
+
+    /// A SOCKS 5 proxy that gives the file whatever host it is asked for, to one client.
+    pub(crate) fn socks(body: &[u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/file.gz", listener.local_addr().unwrap());
+        let body = body.to_vec();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Version and methods; no password.
+            let mut head = [0; 2];
+            stream.read_exact(&mut head).unwrap();
+            stream.read_exact(&mut vec![0; head[1].into()]).unwrap();
+            stream.write_all(&[5, 0]).unwrap();
+            // Version, command, a name of so many bytes, a port; granted.
+            let mut request = [0; 5];
+            stream.read_exact(&mut request).unwrap();
+            assert_eq!(request[..4], [5, 1, 0, 3]);
+            stream.read_exact(&mut vec![0; usize::from(request[4]) + 2]).unwrap();
+            stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+            answer(stream, &body, Reply::Whole, &Mutex::default()).unwrap();
+        });
+        Self { address, ranges: Arc::default() }
+    }
+
+    /// Host and port.
+    pub(crate) fn host(&self) -> &str {
+        self.address.trim_start_matches("http://").trim_end_matches("/file.gz")
     }
 
     /// An address where nobody listens.

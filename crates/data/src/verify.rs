@@ -9,7 +9,8 @@ use sha2::Sha256;
 use crate::archive::{self, ARCHIVE, ArchiveSpec};
 use crate::binary::{Layout, RECORD_BYTES};
 use crate::files::{Kind, hex, in_chunks, kind, reading};
-use crate::{CLASSES, Error, Progress};
+use crate::source::not_found;
+use crate::{CLASSES, Error, Progress, Unit};
 
 /// What a file is and whether it can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,10 +39,8 @@ pub struct FileReport {
 pub fn verify(path: &Path, progress: &dyn Progress) -> Result<Vec<FileReport>, Error> {
     let (layout, archive) = match kind(path)? {
         Kind::Nothing => return Err(Error::NoSuchPath { path: path.to_owned() }),
-        Kind::File => {
-            archive::expect_name(path)?;
-            (None, path.to_owned())
-        }
+        Kind::File => (None, path.to_owned()),
+        Kind::Other => return Err(Error::NotAnArchive { path: path.to_owned() }),
         Kind::Folder => (Layout::find(path)?, path.join(ARCHIVE)),
     };
     let mut reports = Vec::new();
@@ -52,7 +51,7 @@ pub fn verify(path: &Path, progress: &dyn Progress) -> Result<Vec<FileReport>, E
         reports.push(official(&archive, &ArchiveSpec::official(), progress)?);
     }
     if reports.is_empty() {
-        return Err(Error::NotFound { path: path.to_owned() });
+        return Err(not_found(path)?);
     }
     Ok(reports)
 }
@@ -87,21 +86,20 @@ fn official(path: &Path, spec: &ArchiveSpec, progress: &dyn Progress) -> Result<
     let mut md5 = Md5::new();
     let (bytes, sha256) = examine(path, progress, |chunk, _| md5.update(chunk))?;
     let actual = hex(&md5.finalize());
-    let path = path.to_owned();
     let problem = if bytes != spec.bytes {
-        Some(Error::ArchiveSize { path: path.clone(), actual: bytes, expected: spec.bytes })
+        Some(Error::ArchiveSize { path: path.to_owned(), actual: bytes, expected: spec.bytes })
     } else if actual != spec.md5 {
-        Some(Error::ArchiveDigest { path: path.clone(), actual, expected: spec.md5.clone() })
+        Some(Error::ArchiveDigest { path: path.to_owned(), actual, expected: spec.md5.clone() })
     } else {
         None
     };
     Ok(FileReport {
-        path,
+        path: path.to_owned(),
         bytes,
         records: None,
         sha256,
         labels_valid: None,
-        problem: problem.map(|problem| problem.to_string()),
+        problem: problem.map(|problem| archive::explained(path, problem).to_string()),
     })
 }
 
@@ -113,7 +111,7 @@ fn examine(
 ) -> Result<(u64, String), Error> {
     let file = File::open(path).map_err(reading(path))?;
     let total = file.metadata().map_err(reading(path))?.len();
-    progress.start(&format!("examining {}", path.display()), Some(total));
+    progress.start(&format!("examining {}", path.display()), Some(total), Unit::Bytes);
     let mut sha256 = Sha256::new();
     let bytes = in_chunks(file, |chunk, end| {
         sha256.update(chunk);

@@ -30,5 +30,7 @@ mod plan;
 #[cfg(feature = "cuda")]
 pub use engine::Cuda;
 #[cfg(feature = "cuda")]
+pub(crate) use gpu::card_name;
+#[cfg(feature = "cuda")]
 pub use peak::{bandwidth, peak_tflops};
 pub use plan::Floor;

@@ -67,6 +67,18 @@ impl DeviceChoice {
 }
 
 impl DeviceName {
+    /// The name of the card; `None` of the processor.
+    #[must_use]
+    pub fn accelerator(self) -> Option<String> {
+        match self {
+            Self::Cpu => None,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(ordinal) => Some(crate::cuda::card_name(ordinal).unwrap_or_else(|_| self.to_string())),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => Some(self.to_string()),
+        }
+    }
+
     /// candle's device of that name.
     ///
     /// # Errors
@@ -129,6 +141,13 @@ mod tests {
                 assert_eq!(DeviceChoice::Auto.resolve().unwrap(), DeviceName::Cpu);
             }
         }
+    }
+
+    #[test]
+    fn only_a_gpu_is_an_accelerator() {
+        assert_eq!(DeviceName::Cpu.accelerator(), None);
+        // With a driver it has a name of its own.
+        assert!(DeviceName::Cuda(0).accelerator().is_some_and(|name| !name.is_empty()));
     }
 
     #[test]

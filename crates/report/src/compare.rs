@@ -38,14 +38,16 @@ pub(crate) fn check_one_study(runs: &[&Run], facts: &[NetworkFacts], names: &[&s
     Ok(())
 }
 
-/// The configuration with what may differ within a study made equal: network and seed; engine and device, which agree within
-/// their tolerances; how densely steps are logged.
+/// The configuration with what may differ within a study made equal: network and seed; engine, device and precision, which the study
+/// tells apart; how densely steps are logged.
 fn as_first(config: &RunConfig, first: &RunConfig) -> RunConfig {
     RunConfig {
         model: first.model.clone(),
         seed: first.seed,
         engine: first.engine.clone(),
         device: first.device.clone(),
+        precision: first.precision.clone(),
+        deterministic: first.deterministic,
         log_every: first.log_every,
         ..config.clone()
     }

@@ -4,36 +4,49 @@
 //! the study as one page for a browser, `report.html`.
 //!
 //! # How the verdict is reached
-//! The published study is one run of each network. Ours are n runs of each, which differ in their seed only. If both come from
-//! the same process, the published figure lies, in 95 of 100 cases, within `m ± t s sqrt(1 + 1/n)`, where m is our mean, s the
-//! standard deviation from seed to seed and t the 97.5 % quantile of Student's distribution with the degrees of freedom of s.
-//! With three seeds or more, s is our own. With fewer, it is estimated from the published curve: the scatter of its last six
-//! epochs about a straight line (four degrees of freedom), which stands for the scatter of a last epoch from seed to seed; the
-//! report says so.
+//! The study names its *primary* figures, by default the final test accuracy of each network, and for each the smallest difference
+//! that matters, its *margin*. Ours are n runs of each network, which differ in their seed only; the published figure is a mean of
+//! m runs, often of one. If all come from one process, the difference of the means over `s sqrt(1/n + 1/m)` has Student's
+//! distribution, where s is the standard deviation from seed to seed ([`Comparison`]).
+//!
+//! * s is that of our own seeds, drawn towards that of the other networks by as much as their spreads are alike
+//!   ([`statistics::moderated`]). With fewer than three seeds it is that of the repository's [`Record`] of the same study; the
+//!   published curve says nothing about the spread between seeds.
+//! * The primary figures are judged together, by Holm's correction: of faithful reproductions at most 5 % are called different.
+//! * All other figures (loss; accuracy and loss of each epoch) are shown with their intervals, and one test says whether they could
+//!   be ours ([`CurveCheck`]). It has a level of its own, 1 %.
+//! * A study is *reproduced* if nothing differs, there are three seeds or more of each network, and a difference as large as the
+//!   margin would have been noticed in 8 of 10 cases. Otherwise it is *undecided*: these runs could not have told.
+//! * The published conclusion is judged too ([`Claim`]): counts exactly, a difference between networks by Welch's interval,
+//!   "comparable" by two one-sided tests against a margin.
 //!
 //! The sampling noise of a test set of 10,000 images (about 0.4 points) is *not* a floor under s. It says how far an accuracy
 //! would move on other images; but the published figure and ours are measured on the same ones, where luck in their choice is
 //! shared and cancels. What differs, the training, is in s. The report names that noise for those who take an accuracy as an
-//! estimate for unseen images. Under the width of the interval there is only the rounding of the published figure.
+//! estimate for unseen images.
 //!
 //! **Architecture invariant:** nothing here depends on a tensor library, or on the time of day: the same runs give the same
 //! report, byte for byte.
 
 mod compare;
 mod html;
+mod judgement;
 mod markdown;
 mod number;
 mod published;
-mod statistics;
+mod record;
+pub mod statistics;
 mod study;
 mod table;
 
 pub use html::Page;
+pub use judgement::{Claim, CurveCheck, Homogeneity, Outcome, Unit};
 pub use number::{duration, thousands};
-pub use published::{Published, PublishedEpoch, PublishedNetwork, Recipe};
-pub use statistics::{Comparison, Sample, SpreadSource};
+pub use published::{Metric, Primary, Published, PublishedClaim, PublishedEpoch, PublishedNetwork, Recipe};
+pub use record::{Record, RecordedEpoch, RecordedFigure, RecordedNetwork};
+pub use statistics::{Comparison, Reported, Sample, Spread, SpreadSource};
 pub use study::{
-    Claim, Data, EpochMeans, Figure, LayerFacts, NetworkFacts, NetworkReport, RunSummary, Study, Unit,
+    Data, EpochReport, Figure, LayerFacts, NetworkFacts, NetworkReport, RecordSeeds, RunSummary, Study,
     Verdict,
 };
 pub use table::{Align, Table};
@@ -110,6 +123,12 @@ pub enum Error {
     /// The published figures that were built in cannot be read.
     #[error("data/published.json is not valid ({cause}): restore it from the repository")]
     Published {
+        /// What the parser said.
+        cause: String,
+    },
+    /// The record that was built in cannot be read.
+    #[error("data/study/study.json is not valid ({cause}): restore it from the repository")]
+    Record {
         /// What the parser said.
         cause: String,
     },

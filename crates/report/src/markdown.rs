@@ -1,9 +1,11 @@
 //! A study as text: `report.md`, and the table for a terminal.
 
 use crate::{
-    Claim, Comparison, Figure, NetworkReport, Sample, SpreadSource, Study, Unit, Verdict,
+    Claim, Comparison, EpochReport, Figure, NetworkReport, Outcome, Sample, Spread, SpreadSource, Study,
+    Unit, Verdict,
+    judgement::{Measure as EpochMeasure, p_is, show_p},
     number::{decimals, duration, percent, signed, thousands},
-    statistics::{CURVE_TAIL, SEEDS_FOR_SPREAD},
+    statistics::SEEDS_FOR_SPREAD,
     table::{
         Align::{Left, Right},
         Table,
@@ -14,7 +16,7 @@ use crate::{
 #[derive(Clone, Copy)]
 struct Measure {
     name: &'static str,
-    /// What one stands for in the table: 100 turns fractions into per cent.
+    /// What one stands for in the table: 100 turns fractions into percent.
     scale: f64,
     places: usize,
 }
@@ -46,7 +48,14 @@ impl Study {
             return self.ablation_markdown();
         }
         let mut text = format!("# The study beside its published figures\n\n**{}**\n\n", self.headline());
+        let finding = self.finding().join(" ");
+        if !finding.is_empty() {
+            text += &format!("{finding}\n\n");
+        }
         text += &self.data_paragraph();
+        for note in &self.notes {
+            text += &format!("\n{note}\n");
+        }
         text += "\n## Parameters\n\n";
         text += &self.parameters().markdown();
         text += "\n## Final test accuracy and loss\n\n";
@@ -209,34 +218,49 @@ impl Study {
                 + "Figures are the mean over the seeds ± standard deviation, on synthetic images; they have no published counterpart.\n";
         }
         text += "Ours is the mean over the seeds ± standard deviation; difference is ours minus published.";
-        let comparisons: Vec<&Comparison> = self
-            .networks
-            .iter()
-            .flat_map(|network| [&network.accuracy, &network.loss])
-            .filter_map(|figure| figure.as_ref()?.comparison.as_ref())
-            .collect();
+        let comparisons: Vec<&Comparison> = self.comparisons().collect();
         if comparisons.is_empty() {
             return text
-                + " These runs are not of the published experiment, so there is no interval to judge by.\n";
+                + if matches!(self.verdict, Verdict::NotComparable { .. }) {
+                    " These runs are not of the published experiment, so there is no interval to judge by.\n"
+                } else {
+                    " There are too few seeds for an interval, here and in the record.\n"
+                };
         }
-        text += " The interval is where one further run, such as the published one, falls in 95 of 100 cases: \
-                 m ± t s √(1 + 1/n), for n seeds with mean m.";
-        if comparisons.iter().any(|comparison| comparison.spread_from == SpreadSource::Seeds) {
-            text += " Spread *seeds*: s is the standard deviation of our own seeds, with n - 1 degrees of freedom.";
+        text += " The interval is where the published figure falls in 95 of 100 faithful reproductions: m ± t s √(1/n + 1/k), for n \
+                 seeds with mean m and k published runs. *Detectable* is the smallest difference that these runs would have called \
+                 significant in 8 of 10 cases. p is Holm's, over all figures that decide; - where a figure does not.";
+        if comparisons.iter().any(|comparison| comparison.spread.source == SpreadSource::Seeds) {
+            text += " Spread *seeds*: s is the standard deviation from seed to seed of our runs, drawn towards that of the other \
+                     networks by as much as they are alike (moderated variance, Smyth 2004); in brackets its degrees of freedom.";
         }
-        if comparisons.iter().any(|comparison| comparison.spread_from == SpreadSource::PublishedCurve) {
+        if !self.record.is_empty() {
             text += &format!(
-                " Spread *curve*: with fewer than {SEEDS_FOR_SPREAD} seeds, s is **not from our runs**, but from the published \
-                 curve: the scatter of its last {CURVE_TAIL} epochs about a straight line, with {} degrees of freedom. It stands in \
-                 for the spread from seed to seed; train {SEEDS_FOR_SPREAD} seeds or more to measure that.",
-                CURVE_TAIL - 2
+                " Spread *record*: there are fewer than {SEEDS_FOR_SPREAD} seeds, so s is **not from these runs**, but from the \
+                 repository's record of the study ({}).",
+                self.record_seeds()
             );
         }
-        let figures = comparisons.len();
-        text += &format!(
-            " Each of the {figures} figures misses its interval by chance in 1 of 20 honest reproductions, so one that lies just \
-             outside is weak evidence.\n\n"
-        );
+        for homogeneity in &self.homogeneity {
+            text += &format!(
+                " That all networks have one spread of the {} has {} (Bartlett).",
+                homogeneity.figure,
+                p_is(homogeneity.p)
+            );
+        }
+        text += "\n\n";
+        if let Some(curve) = &self.curve {
+            text += &format!(
+                "The {} other figures together, test loss and every epoch's: {} of them lie outside of their 95 % intervals (1 in 20 \
+                 does by chance, and neighbours move together), farthest {}. Together {} (Benjamini and Yekutieli), so the \
+                 published curves {}.\n\n",
+                curve.figures,
+                curve.outside,
+                curve.farthest,
+                p_is(curve.p),
+                if curve.differs() { "are **not** curves of ours" } else { "could be curves of ours" }
+            );
+        }
         text += &format!(
             "The sampling noise of {} test images is about {} points; it is not added to the interval, because the published \
              figure is measured on the same images. It does apply to any of these accuracies as an estimate for other images.\n",
@@ -244,6 +268,15 @@ impl Study {
             decimals(100.0 * self.sampling_noise(), 1)
         );
         text
+    }
+
+    /// `alexnet 42, 43, 44; nin 42`.
+    pub(crate) fn record_seeds(&self) -> String {
+        let network = |record: &crate::RecordSeeds| {
+            let seeds: Vec<String> = record.seeds.iter().map(u64::to_string).collect();
+            format!("{} {}", record.network, seeds.join(", "))
+        };
+        self.record.iter().map(network).collect::<Vec<_>>().join("; ")
     }
 
     /// Standard deviation of an accuracy around the ones found, over the choice of test images.
@@ -259,17 +292,31 @@ impl Study {
     }
 
     fn claims_section(&self) -> String {
-        let mut table = Table::new([("claim", Left), ("ours", Right), ("published", Right)]);
+        let mut table = Table::new([
+            ("claim", Left),
+            ("ours", Right),
+            ("interval", Right),
+            ("published", Right),
+            ("judgement", Left),
+        ]);
         for claim in self.claims.iter().filter(|claim| !(self.data.synthetic && claim.unit == Unit::Points)) {
-            let ours = claim.ours.map_or(NONE.into(), |number| claim.show(number));
-            table.row([claim.text.clone(), ours, claim.show(claim.published)]);
+            let interval = |(low, high)| format!("{} to {}", signed(100.0 * low, 2), signed(100.0 * high, 2));
+            table.row([
+                claim.text.clone(),
+                claim.ours.map_or(NONE.into(), |number| claim.show(number)),
+                claim.interval.map_or(NONE.into(), interval),
+                claim.show(claim.published),
+                claim.judgement().into(),
+            ]);
         }
         let note = if self.data.synthetic {
             "\nThe ratios need no training. Differences of accuracy on synthetic images say nothing about the conclusion and are left \
              out.\n"
         } else {
             "\nThe published conclusion is that pointwise convolutions control channel depth with few parameters, at comparable \
-             accuracy.\n"
+             accuracy. Counts are compared exactly. A difference holds where its 95 % interval (Welch) lies on the published side of \
+             zero. Networks are as accurate as each other where the 90 % interval lies within the margin (two one-sided tests at 5 %), \
+             and not where it lies beyond. These judgements are one by one, without a correction for their number.\n"
         };
         table.markdown() + note
     }
@@ -329,12 +376,9 @@ impl Study {
 
     fn curves_section(&self) -> String {
         let mut text = String::new();
-        for (network, published) in self.networks.iter().zip(self.published_curves()) {
-            if network.curve.is_empty() {
-                continue;
-            }
+        for network in self.networks.iter().filter(|network| !network.epochs.is_empty()) {
             text += &format!("### {}\n\n", network.name);
-            text += &curve(network, published.as_deref()).markdown();
+            text += &curve(network, !self.data.synthetic).markdown();
             text.push('\n');
         }
         if text.is_empty() {
@@ -345,35 +389,9 @@ impl Study {
         } else if self.verdict == Verdict::NotJudged {
             "Means over the seeds; beside those of the study's networks the published figures (pub.).\n"
         } else {
-            "Means over the seeds beside the published figures (pub.).\n"
+            "Means over the seeds, the published figures (pub.), and the 95 % intervals that they should lie in; * where one does \
+             not, as 1 in 20 does by chance.\n"
         }
-    }
-
-    /// In the order of the networks; `None` where there is nothing to compare with.
-    fn published_curves(&self) -> Vec<Option<Vec<[f64; 4]>>> {
-        // What was built in was read when this study was made; a study read back from a file needs it here again.
-        let published = crate::Published::load().ok().filter(|_| !self.data.synthetic);
-        self.networks
-            .iter()
-            .map(|network| {
-                let found =
-                    published.as_ref()?.networks.iter().find(|published| published.name == network.name)?;
-                Some(
-                    found
-                        .epochs
-                        .iter()
-                        .map(|epoch| {
-                            [
-                                epoch.train_loss,
-                                epoch.train_acc / 100.0,
-                                epoch.test_loss,
-                                epoch.test_acc / 100.0,
-                            ]
-                        })
-                        .collect(),
-                )
-            })
-            .collect()
     }
 
     fn runs_table(&self) -> Table {
@@ -387,6 +405,7 @@ impl Study {
             ("memory MiB", Right),
             ("engine", Left),
             ("device", Left),
+            ("precision", Left),
             ("threads", Right),
             ("processor", Left),
             ("commit", Left),
@@ -406,6 +425,7 @@ impl Study {
                 result(&|result| memory(result.peak_memory_bytes)),
                 run.engine.clone(),
                 run.device.clone(),
+                run.precision.clone(),
                 run.threads.to_string(),
                 run.processor.clone(),
                 run.commit.as_deref().unwrap_or(NONE).chars().take(10).collect(),
@@ -416,7 +436,16 @@ impl Study {
 }
 
 impl Claim {
-    fn show(&self, number: f64) -> String {
+    pub(crate) fn judgement(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Holds => "holds",
+            Outcome::Fails => "does not hold",
+            Outcome::Undecided => "undecided",
+            Outcome::NotJudged => NONE,
+        }
+    }
+
+    pub(crate) fn show(&self, number: f64) -> String {
         match self.unit {
             Unit::Share => decimals(100.0 * number, 1) + " %",
             Unit::Times => decimals(number, 2) + "x",
@@ -439,13 +468,14 @@ fn finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Table {
         ("published", Right),
         ("difference", Right),
         ("95 % interval", Right),
-        ("published within", Left),
+        ("p", Right),
+        ("detectable", Right),
         ("spread", Left),
     ]);
     for network in networks {
         let seeds = network.seeds.len().to_string();
         let Some(figure) = figure(network) else {
-            table.row([network.name.as_str(), &seeds, NONE, NONE, NONE, NONE, NONE, NONE]);
+            table.row([network.name.as_str(), &seeds, NONE, NONE, NONE, NONE, NONE, NONE, NONE]);
             continue;
         };
         let mut row = vec![
@@ -458,19 +488,28 @@ fn finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Table {
             }),
         ];
         match &figure.comparison {
-            Some(comparison) => {
-                row.push(format!("{} to {}", measure.show(comparison.low), measure.show(comparison.high)));
-                row.push(if comparison.within { "yes" } else { "no" }.into());
-                row.push(match comparison.spread_from {
-                    SpreadSource::Seeds => "seeds".into(),
-                    SpreadSource::PublishedCurve => "curve".into(),
-                });
-            }
-            None => row.extend([NONE, NONE, NONE].map(String::from)),
+            Some(comparison) => row.extend([
+                format!("{} to {}", measure.show(comparison.low), measure.show(comparison.high)),
+                comparison.corrected.map_or(NONE.into(), show_p),
+                measure.show(comparison.detectable),
+                comparison.spread.show(measure),
+            ]),
+            None => row.extend([NONE; 4].map(String::from)),
         }
         table.row(row);
     }
     table
+}
+
+impl Spread {
+    /// `seeds: 0.81 (8.7)`.
+    fn show(&self, measure: Measure) -> String {
+        let source = match self.source {
+            SpreadSource::Seeds => "seeds",
+            SpreadSource::Record => "record",
+        };
+        format!("{source}: {} ({})", measure.show(self.deviation), decimals(self.degrees_of_freedom, 1))
+    }
 }
 
 /// Without published figures beside them.
@@ -483,24 +522,42 @@ fn own_finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Tab
     table
 }
 
-fn curve(network: &NetworkReport, published: Option<&[[f64; 4]]>) -> Table {
+fn curve(network: &NetworkReport, beside_published: bool) -> Table {
     let titles = ["train loss", "train acc %", "test loss", "test acc %"];
+    let has = |what: fn(&Figure) -> bool| {
+        let figures =
+            |epoch: &EpochReport| EpochMeasure::ALL.iter().any(|&it| epoch.figure(it).is_some_and(what));
+        beside_published && network.epochs.iter().any(figures)
+    };
+    let (published, intervals) =
+        (has(|figure| figure.published.is_some()), has(|figure| figure.comparison.is_some()));
     let mut columns = vec![("epoch", Right)];
     for title in titles {
         columns.push((title, Right));
-        if published.is_some() {
+        if published {
             columns.push(("pub.", Right));
+        }
+        if intervals {
+            columns.push(("interval", Right));
         }
     }
     let mut table = Table::new(columns);
-    for means in &network.curve {
-        let ours = [means.train_loss, means.train_acc, means.test_loss, means.test_acc];
-        let mut row = vec![means.epoch.to_string()];
-        for (index, (value, measure)) in ours.into_iter().zip([LOSS, ACCURACY, LOSS, ACCURACY]).enumerate() {
-            row.push(value.map_or(NONE.into(), |value| measure.show(value)));
-            if let Some(published) = published {
-                let theirs = published.get(means.epoch as usize - 1);
-                row.push(theirs.map_or(NONE.into(), |epoch| measure.show(epoch[index])));
+    for epoch in &network.epochs {
+        let mut row = vec![epoch.epoch.to_string()];
+        for (which, measure) in EpochMeasure::ALL.into_iter().zip([LOSS, ACCURACY, LOSS, ACCURACY]) {
+            let figure = epoch.figure(which);
+            let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.into());
+            row.push(or_none(figure.map(|figure| measure.show(figure.ours.mean))));
+            let comparison = figure.and_then(|figure| figure.comparison.as_ref());
+            if published {
+                let mark = if comparison.is_some_and(|it| !it.within()) { "*" } else { "" };
+                let theirs = figure.and_then(|figure| figure.published);
+                row.push(or_none(theirs.map(|theirs| format!("{mark}{}", measure.show(theirs)))));
+            }
+            if intervals {
+                row.push(or_none(
+                    comparison.map(|it| format!("{} to {}", measure.show(it.low), measure.show(it.high))),
+                ));
             }
         }
         table.row(row);

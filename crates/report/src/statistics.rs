@@ -1,4 +1,12 @@
+//! Statistics of a few runs. Nothing here knows a study, a network or a metric.
+//!
+//! Distributions are those of the crate `statrs`; the tests hold every function to values of SciPy.
+
 use serde::{Deserialize, Serialize};
+use statrs::{
+    distribution::{ChiSquared, ContinuousCDF, StudentsT},
+    function::gamma::digamma,
+};
 
 /// One figure of several runs.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -13,7 +21,7 @@ pub struct Sample {
 
 impl Sample {
     /// `None` if there are no values or one is not finite.
-    pub(crate) fn new(values: Vec<f64>) -> Option<Self> {
+    pub fn new(values: Vec<f64>) -> Option<Self> {
         if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
             return None;
         }
@@ -23,99 +31,317 @@ impl Sample {
         let deviation = (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt());
         Some(Self { values, mean, deviation })
     }
+
+    fn n(&self) -> f64 {
+        self.values.len() as f64
+    }
+
+    /// Variance of the mean, by the sample's own deviation.
+    fn mean_variance(&self) -> Option<Variance> {
+        Some(Variance { value: self.deviation?.powi(2) / self.n(), degrees_of_freedom: self.n() - 1.0 })
+    }
 }
 
 /// Where the standard deviation behind an interval comes from.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum SpreadSource {
-    /// Our own runs' seeds.
+    /// The seeds of the runs that are judged.
     Seeds,
-    /// The scatter of the published curve's last epochs about a straight line: there are too few seeds.
-    PublishedCurve,
+    /// An earlier record of the same study: the runs that are judged have too few seeds.
+    Record,
 }
 
-/// A published figure against the prediction interval of our runs.
+/// The standard deviation of one run from seed to seed.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The standard deviation.
+    pub deviation: f64,
+    /// How well it is known; not a whole number where variances of several networks went into it.
+    pub degrees_of_freedom: f64,
+    /// Where it comes from.
+    pub source: SpreadSource,
+}
+
+/// A figure that somebody else reported.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reported {
+    /// The figure; a mean where it is of several runs.
+    pub value: f64,
+    /// Half a unit of its last printed decimal.
+    pub rounding: f64,
+    /// Runs behind it, from 1.
+    pub runs: u32,
+    /// Their standard deviation, where it was given and there are at least two runs.
+    pub deviation: Option<f64>,
+}
+
+/// A reported figure against the prediction interval of our runs.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Comparison {
-    /// Our mean minus the published figure.
+    /// Our mean minus the reported figure.
     pub difference: f64,
-    /// Standard deviation of one run.
-    pub spread: f64,
-    /// Where `spread` comes from.
-    pub spread_from: SpreadSource,
-    /// Degrees of freedom of `spread`.
-    pub degrees_of_freedom: u32,
-    /// Lower end of the 95 % interval for one further run.
+    /// The standard deviation that the interval rests on.
+    pub spread: Spread,
+    /// Lower end of the 95 % interval for a mean of as many further runs as were reported.
     pub low: f64,
     /// Upper end.
     pub high: f64,
-    /// Whether the published figure lies in the interval, its rounding allowed for.
-    pub within: bool,
+    /// Two-sided p value of the difference, the rounding of the reported figure allowed for.
+    pub p: f64,
+    /// `p` after [`holm`]'s correction; `None` of a figure that does not decide.
+    pub corrected: Option<f64>,
+    /// The smallest difference that these runs would have called significant in 8 of 10 cases.
+    pub detectable: f64,
 }
 
 /// Fewer seeds than these say too little about their spread: two values have one degree of freedom and t = 12.7.
-pub(crate) const SEEDS_FOR_SPREAD: usize = 3;
+pub const SEEDS_FOR_SPREAD: usize = 3;
 
-/// How many last epochs of the published curve stand for its scatter: the first ones are not straight.
-pub(crate) const CURVE_TAIL: usize = 6;
+/// The chance that something faithful is called different, over all figures that decide together.
+pub const LEVEL: f64 = 0.05;
+
+/// See [`moderated`].
+const MOST_BORROWED: f64 = 0.75;
+
+/// The chance to notice a difference of the size [`Comparison::detectable`].
+const POWER: f64 = 0.8;
 
 impl Comparison {
-    /// Judges `published`, rounded to `rounding` either side, by `ours`. `curve` is the published figure epoch by epoch.
+    /// Judges a reported figure by ours. `figures` is how many are judged together: the smallest detectable difference is that of
+    /// Holm's first step.
     ///
-    /// `None` if the spread can be had from neither.
-    pub(crate) fn new(ours: &Sample, published: f64, rounding: f64, curve: &[f64]) -> Option<Self> {
-        let n = ours.values.len();
-        let (spread, spread_from, degrees_of_freedom) = match ours.deviation {
-            Some(deviation) if n >= SEEDS_FOR_SPREAD => (deviation, SpreadSource::Seeds, n as u32 - 1),
-            _ => {
-                let tail = &curve[curve.len().checked_sub(CURVE_TAIL)?..];
-                (scatter(tail)?, SpreadSource::PublishedCurve, CURVE_TAIL as u32 - 2)
-            }
+    /// The difference of the means is divided by its standard error, `s sqrt(1/n + 1/m)` for n runs of ours and m reported ones
+    /// with a common deviation s, and held against Student's distribution. Where the reported runs have a deviation of their own,
+    /// the two variances add up, with Satterthwaite's degrees of freedom.
+    pub fn new(ours: &Sample, spread: Spread, reported: &Reported, figures: usize) -> Self {
+        let variance = spread.deviation.powi(2);
+        let (n, m) = (ours.n(), f64::from(reported.runs.max(1)));
+        let own = Variance { value: variance / n, degrees_of_freedom: spread.degrees_of_freedom };
+        let total = match reported.deviation.filter(|_| reported.runs > 1) {
+            Some(theirs) => own.plus(Variance { value: theirs.powi(2) / m, degrees_of_freedom: m - 1.0 }),
+            None => Variance { value: variance * (1.0 / n + 1.0 / m), ..own },
         };
-        let half = t_975(degrees_of_freedom) * spread * (1.0 + 1.0 / n as f64).sqrt();
-        let difference = ours.mean - published;
-        Some(Self {
+        let difference = ours.mean - reported.value;
+        let half = total.quantile(0.975) * total.error();
+        let first_step = 1.0 - LEVEL / figures.max(1) as f64 / 2.0;
+        Self {
             difference,
             spread,
-            spread_from,
-            degrees_of_freedom,
             low: ours.mean - half,
             high: ours.mean + half,
-            within: difference.abs() <= half + rounding,
-        })
+            p: total.two_sided((difference.abs() - reported.rounding).max(0.0)),
+            corrected: None,
+            detectable: (total.quantile(first_step) + total.quantile(POWER)) * total.error(),
+        }
+    }
+
+    /// Whether the reported figure lies in the 95 % interval, its rounding allowed for.
+    pub fn within(&self) -> bool {
+        self.p >= LEVEL
     }
 }
 
-/// Standard deviation of the residuals of the least-squares line through equally spaced values, n - 2 in the denominator.
-/// `None` with fewer than three values.
-pub(crate) fn scatter(values: &[f64]) -> Option<f64> {
-    if values.len() < 3 {
+/// An estimated variance.
+#[derive(Clone, Copy, Debug)]
+struct Variance {
+    value: f64,
+    degrees_of_freedom: f64,
+}
+
+impl Variance {
+    fn error(self) -> f64 {
+        self.value.sqrt()
+    }
+
+    /// Of a sum of independent terms: Welch and Satterthwaite's approximation.
+    fn plus(self, other: Self) -> Self {
+        let value = self.value + other.value;
+        let parts =
+            self.value.powi(2) / self.degrees_of_freedom + other.value.powi(2) / other.degrees_of_freedom;
+        let least = self.degrees_of_freedom.min(other.degrees_of_freedom);
+        Self { value, degrees_of_freedom: if parts > 0.0 { value.powi(2) / parts } else { least } }
+    }
+
+    fn student(self) -> Option<StudentsT> {
+        StudentsT::new(0.0, 1.0, self.degrees_of_freedom).ok()
+    }
+
+    /// Of Student's distribution; infinite where nothing is known of the variance.
+    fn quantile(self, p: f64) -> f64 {
+        self.student().map_or(f64::INFINITY, |student| student.inverse_cdf(p))
+    }
+
+    /// The chance of a difference at least as large as `difference`, which is not negative, either way.
+    fn two_sided(self, difference: f64) -> f64 {
+        (2.0 * self.exceeds(difference)).min(1.0)
+    }
+
+    /// The chance to exceed `difference`. Identical runs have no variance: then every difference is a real one.
+    fn exceeds(self, difference: f64) -> f64 {
+        if self.value == 0.0 {
+            return if difference > 0.0 { 0.0 } else { 1.0 };
+        }
+        self.student().map_or(1.0, |student| student.sf(difference / self.error()))
+    }
+}
+
+/// The spread of each sample of at least [`SEEDS_FOR_SPREAD`] values, drawn towards that of all samples by as much as they are
+/// alike.
+///
+/// Few seeds know their own spread badly, and pooling it over samples whose spreads differ calls too many of the widely spread
+/// ones different. So the variances are *moderated* (Smyth 2004, *Linear models and empirical Bayes methods for assessing
+/// differential expression in microarray experiments*): a prior variance, here the pooled one, counts as much as further degrees
+/// of freedom, d0 of them, where d0 is estimated from how much the logarithms of the variances scatter beyond what their own degrees
+/// of freedom explain. Samples that are alike have a large d0; samples that are not have one near zero and keep their own variance.
+///
+/// From a handful of samples d0 itself is badly known: half of it counts, and at most [`MOST_BORROWED`] of the degrees of freedom of
+/// the other samples. With that, of simulated faithful studies of three networks with five seeds, Holm's correction calls 5 % to
+/// 5.3 % different for spreads from 1 : 1 : 1 to 0.3 : 1 : 1.5 and 1 : 1 : 3; with three seeds and such unequal spreads up to 6.6 %.
+pub fn moderated(samples: &[Option<&Sample>], source: SpreadSource) -> Vec<Option<Spread>> {
+    let own: Vec<Option<Variance>> = samples.iter().map(|sample| variance(*sample)).collect();
+    let known: Vec<Variance> = own.iter().copied().flatten().collect();
+    let all: f64 = known.iter().map(|it| it.degrees_of_freedom).sum();
+    let pooled = known.iter().map(|it| it.value * it.degrees_of_freedom).sum::<f64>() / all;
+    let prior = prior_degrees_of_freedom(&known);
+    own.into_iter()
+        .map(|own| {
+            let own = own?;
+            let prior = (prior / 2.0).min(MOST_BORROWED * (all - own.degrees_of_freedom));
+            let degrees_of_freedom = own.degrees_of_freedom + prior;
+            let value = (own.value * own.degrees_of_freedom + pooled * prior) / degrees_of_freedom;
+            Some(Spread { deviation: value.sqrt(), degrees_of_freedom, source })
+        })
+        .collect()
+}
+
+/// The spread of a sample by itself; `None` with fewer than [`SEEDS_FOR_SPREAD`] values.
+pub fn own_spread(sample: &Sample, source: SpreadSource) -> Option<Spread> {
+    let Variance { value, degrees_of_freedom } = variance(Some(sample))?;
+    Some(Spread { deviation: value.sqrt(), degrees_of_freedom, source })
+}
+
+/// The p value of Bartlett's test that the samples of at least [`SEEDS_FOR_SPREAD`] values have one variance; `None` with fewer
+/// than two of them, or one without any spread.
+pub fn bartlett(samples: &[Option<&Sample>]) -> Option<f64> {
+    let known: Vec<Variance> = samples.iter().filter_map(|sample| variance(*sample)).collect();
+    if known.len() < 2 || known.iter().any(|it| it.value <= 0.0) {
         return None;
     }
-    let n = values.len() as f64;
-    let (x_mean, y_mean) = ((n - 1.0) / 2.0, values.iter().sum::<f64>() / n);
-    let offsets = || values.iter().enumerate().map(|(x, y)| (x as f64 - x_mean, y - y_mean));
-    let slope = offsets().map(|(x, y)| x * y).sum::<f64>() / offsets().map(|(x, _)| x * x).sum::<f64>();
-    let squares: f64 = offsets().map(|(x, y)| (y - slope * x).powi(2)).sum();
-    Some((squares / (n - 2.0)).sqrt())
+    let k = known.len() as f64;
+    let all: f64 = known.iter().map(|it| it.degrees_of_freedom).sum();
+    let pooled = known.iter().map(|it| it.value * it.degrees_of_freedom).sum::<f64>() / all;
+    let logs: f64 = known.iter().map(|it| it.degrees_of_freedom * it.value.ln()).sum();
+    let inverse: f64 = known.iter().map(|it| 1.0 / it.degrees_of_freedom).sum();
+    let statistic = (all * pooled.ln() - logs) / (1.0 + (inverse - 1.0 / all) / (3.0 * (k - 1.0)));
+    Some(ChiSquared::new(k - 1.0).ok()?.sf(statistic.max(0.0)))
 }
 
-/// The 97.5 % quantile of Student's t distribution with `degrees` of freedom, from 1; to 3 decimals.
-pub(crate) fn t_975(degrees: u32) -> f64 {
-    // Any table of Student's distribution, for example NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2.
-    const TABLE: [f64; 30] = [
-        12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145,
-        2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
-        2.045, 2.042,
-    ];
-    match TABLE.get((degrees as usize).saturating_sub(1)) {
-        Some(&t) => t,
-        None => {
-            // Cornish-Fisher expansion about the normal quantile (Abramowitz and Stegun 26.7.5).
-            let (z, v) = (1.959_964_f64, f64::from(degrees));
-            z + (z.powi(3) + z) / (4.0 * v) + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * v * v)
+fn variance(sample: Option<&Sample>) -> Option<Variance> {
+    let sample = sample.filter(|sample| sample.values.len() >= SEEDS_FOR_SPREAD)?;
+    Some(Variance { value: sample.deviation?.powi(2), degrees_of_freedom: sample.n() - 1.0 })
+}
+
+/// Smyth's d0 by the moments of the logarithms of the variances; infinite where they scatter no more than chance explains.
+fn prior_degrees_of_freedom(known: &[Variance]) -> f64 {
+    if known.len() < 2 || known.iter().any(|it| it.value <= 0.0) {
+        return 0.0;
+    }
+    let k = known.len() as f64;
+    let centred = |it: &Variance| {
+        let half = it.degrees_of_freedom / 2.0;
+        it.value.ln() - digamma(half) + half.ln()
+    };
+    let mean = known.iter().map(centred).sum::<f64>() / k;
+    let squares: f64 = known.iter().map(|it| (centred(it) - mean).powi(2)).sum();
+    let chance = known.iter().map(|it| trigamma(it.degrees_of_freedom / 2.0)).sum::<f64>() / k;
+    let beyond = squares / (k - 1.0) - chance;
+    if beyond > 0.0 { 2.0 * inverse_trigamma(beyond) } else { f64::INFINITY }
+}
+
+/// The second derivative of ln Γ: recurrence up to 10, then the asymptotic series (Abramowitz and Stegun 6.4.6 and 6.4.12).
+fn trigamma(x: f64) -> f64 {
+    let (mut x, mut sum) = (x, 0.0);
+    while x < 10.0 {
+        sum += 1.0 / (x * x);
+        x += 1.0;
+    }
+    let inverse = 1.0 / (x * x);
+    let series = 1.0 / 6.0 - inverse * (1.0 / 30.0 - inverse * (1.0 / 42.0 - inverse / 30.0));
+    sum + 1.0 / x + inverse / 2.0 + series * inverse / x
+}
+
+/// The argument at which [`trigamma`], which falls, has a positive value: bisection of its logarithm.
+fn inverse_trigamma(value: f64) -> f64 {
+    let (mut low, mut high) = (1e-8_f64.ln(), 1e8_f64.ln());
+    for _ in 0..100 {
+        let middle = f64::midpoint(low, high);
+        if trigamma(middle.exp()) > value { low = middle } else { high = middle }
+    }
+    low.exp()
+}
+
+/// Holm's correction of p values that are judged together, in the order given: the chance that one of those that should not is
+/// below [`LEVEL`] is at most [`LEVEL`], however they depend on each other.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut corrected = vec![0.0; p.len()];
+    let mut largest = 0.0_f64;
+    for (rank, index) in ascending(p).into_iter().enumerate() {
+        largest = largest.max((p.len() - rank) as f64 * p[index]).min(1.0);
+        corrected[index] = largest;
+    }
+    corrected
+}
+
+/// One p value for the hypothesis that all of many are as they should be, however they depend on each other: the smallest of their
+/// p values as Benjamini and Yekutieli (2001) adjust them, which is Hommel's (1983) test. `None` without any.
+pub fn combined(p: &[f64]) -> Option<f64> {
+    let dependence: f64 = (1..=p.len()).map(|rank| 1.0 / rank as f64).sum();
+    let adjusted = ascending(p)
+        .into_iter()
+        .enumerate()
+        .map(|(rank, index)| p.len() as f64 / (rank + 1) as f64 * p[index]);
+    adjusted.reduce(f64::min).map(|least| (dependence * least).min(1.0))
+}
+
+fn ascending(p: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|a, b| p[*a].total_cmp(&p[*b]));
+    order
+}
+
+/// The difference between the means of two samples, by Welch's method.
+#[derive(Clone, Copy, Debug)]
+pub struct Contrast {
+    difference: f64,
+    variance: Variance,
+}
+
+impl Contrast {
+    /// The mean of `of` minus that of `over`; `None` if one of them has fewer than [`SEEDS_FOR_SPREAD`] values.
+    pub fn new(of: &Sample, over: &Sample) -> Option<Self> {
+        if of.values.len().min(over.values.len()) < SEEDS_FOR_SPREAD {
+            return None;
         }
+        let variance = of.mean_variance()?.plus(over.mean_variance()?);
+        Some(Self { difference: of.mean - over.mean, variance })
+    }
+
+    /// The interval that holds the true difference in `level` of all cases, such as 0.95.
+    pub fn interval(&self, level: f64) -> (f64, f64) {
+        let half = self.variance.quantile(f64::midpoint(1.0, level)) * self.variance.error();
+        (self.difference - half, self.difference + half)
+    }
+
+    /// The p value of two one-sided tests (Schuirmann 1987): small where the true difference is closer to zero than `margin`.
+    pub fn equivalence(&self, margin: f64) -> f64 {
+        // The larger of the two is the test on the side where the difference lies.
+        self.variance.exceeds(margin - self.difference.abs())
+    }
+
+    /// The p value of one one-sided test: small where the true difference is farther from zero than `margin`.
+    pub fn beyond(&self, margin: f64) -> f64 {
+        self.variance.exceeds(self.difference.abs() - margin)
     }
 }
 
@@ -123,76 +349,174 @@ pub(crate) fn t_975(degrees: u32) -> f64 {
 mod tests {
     use super::*;
 
-    /// Of arithmetic on numbers of size 1 to 100, and of the printed figures below.
+    // SciPy 1.17.1 gave the expected values below, printed to 17 digits:
+    //     from scipy import special, stats
+    //     a, b, c = A, B, C                        # the samples below
+    const A: [f64; 5] = [78.1, 79.4, 80.2, 79.0, 78.8];
+    const B: [f64; 5] = [80.9, 82.1, 79.7, 81.6, 80.3];
+    const C: [f64; 5] = [73.0, 75.9, 72.2, 70.4, 74.8];
+
+    /// Of statrs's distributions against SciPy's, relative.
     const CLOSE: f64 = 1e-9;
+
+    fn sample(values: &[f64]) -> Sample {
+        Sample::new(values.to_vec()).unwrap()
+    }
+
+    fn known(degrees_of_freedom: f64) -> Variance {
+        Variance { value: 1.0, degrees_of_freedom }
+    }
+
+    #[track_caller]
+    fn assert_close(got: f64, expected: f64) {
+        assert!((got - expected).abs() <= CLOSE * expected.abs(), "{got} instead of {expected}");
+    }
 
     #[test]
     fn a_sample_has_mean_and_deviation() {
-        let sample = Sample::new(vec![2.0, 4.0, 9.0]).unwrap();
-        assert!((sample.mean - 5.0).abs() < CLOSE);
-        assert!((sample.deviation.unwrap() - 13.0_f64.sqrt()).abs() < CLOSE);
+        let sample = sample(&[2.0, 4.0, 9.0]);
+        assert_close(sample.mean, 5.0);
+        assert_close(sample.deviation.unwrap(), 13.0_f64.sqrt());
         assert_eq!(Sample::new(vec![3.0]).unwrap().deviation, None);
         assert_eq!(Sample::new(vec![]), None);
         assert_eq!(Sample::new(vec![1.0, f64::NAN]), None);
     }
 
     #[test]
-    fn a_line_has_no_scatter_and_a_known_zigzag_has_its_own() {
-        assert!(scatter(&[1.0, 3.0, 5.0, 7.0]).unwrap() < CLOSE);
-        // Residuals +-1 orthogonal to constant and slope: squares 4, degrees of freedom 2.
-        let zigzag = scatter(&[1.0, -1.0, -1.0, 1.0]).unwrap();
-        assert!((zigzag - 2.0_f64.sqrt()).abs() < CLOSE);
-        // A line added changes nothing.
-        let tilted = scatter(&[1.0, 1.0, 3.0, 7.0]).unwrap();
-        assert!((tilted - 2.0_f64.sqrt()).abs() < CLOSE);
-        assert_eq!(scatter(&[1.0, 2.0]), None);
-    }
-
-    #[test]
-    fn quantiles_go_on_smoothly_beyond_the_table() {
-        assert_eq!(t_975(2), 4.303);
-        for (degrees, t) in [(31, 2.0395), (40, 2.0211), (60, 2.0003), (120, 1.9799), (1_000_000, 1.96)] {
-            assert!((t_975(degrees) - t).abs() < 1e-4, "{degrees}: {}", t_975(degrees));
+    fn quantiles_and_tails_are_scipys() {
+        // stats.t.ppf(p, df)
+        for (p, degrees, expected) in [
+            (0.975, 2.0, 4.302652729749462),
+            (0.975, 4.5, 2.6589123472044034),
+            (1.0 - 0.05 / 6.0, 12.0, 2.779473101781101),
+            (0.8, 7.25, 0.8940501331493966),
+            (0.995, 1.0, 63.656741162871526),
+        ] {
+            assert_close(known(degrees).quantile(p), expected);
+        }
+        // stats.t.sf(x, df)
+        for (x, degrees, expected) in [
+            (30.0, 12.0, 5.886590953509468e-13),
+            (3.2, 4.7, 0.013091934878401396),
+            (0.1, 2.0, 0.4647327192070701),
+            (-0.1, 2.0, 1.0 - 0.4647327192070701),
+        ] {
+            assert_close(known(degrees).exceeds(x), expected);
+        }
+        // special.polygamma(1, x)
+        for (x, expected) in [
+            (0.5, 4.93480220054468),
+            (1.0, 1.6449340668482266),
+            (4.5, 0.24872510303901035),
+            (20.0, 0.051270822935203124),
+        ] {
+            assert_close(trigamma(x), expected);
+            assert!((inverse_trigamma(expected) - x).abs() < 1e-6 * x);
         }
     }
 
     #[test]
-    fn three_seeds_speak_for_themselves() {
-        let ours = Sample::new(vec![9.0, 10.0, 11.0]).unwrap();
-        let curve = [0.0; 10];
-        let half = 4.303 * (4.0_f64 / 3.0).sqrt();
-        for (published, within) in
-            [(10.0 + half - 0.01, true), (10.0 + half + 0.01, false), (10.0 - half - 0.01, false)]
-        {
-            let found = Comparison::new(&ours, published, 0.0, &curve).unwrap();
-            assert_eq!(
-                (found.within, found.spread_from, found.degrees_of_freedom),
-                (within, SpreadSource::Seeds, 2)
-            );
-            assert!((found.high - 10.0 - half).abs() < CLOSE && (10.0 - half - found.low).abs() < CLOSE);
-            assert!((found.difference - (10.0 - published)).abs() < CLOSE);
-        }
+    fn bartletts_test_is_scipys() {
+        // stats.bartlett(a, b, c).pvalue
+        let [a, b, c] = [A, B, C].map(|values| sample(&values));
+        assert_close(bartlett(&[Some(&a), Some(&b), Some(&c)]).unwrap(), 0.11104254807581479);
+        assert_close(bartlett(&[Some(&a), None, Some(&c)]).unwrap(), 0.07225085641619998);
+        assert_eq!(bartlett(&[Some(&a)]), None);
+        assert_eq!(bartlett(&[Some(&a), Some(&sample(&[1.0; 3]))]), None);
     }
 
     #[test]
-    fn fewer_seeds_borrow_the_scatter_of_the_published_curve() {
-        // Only the last six count: a line with a known zigzag.
-        let curve = [0.0, 50.0, 0.0, 50.0, 1.0, -1.0, 0.0, 0.0, -1.0, 1.0];
-        let s = scatter(&curve[4..]).unwrap();
-        for values in [vec![10.0], vec![9.9, 10.1]] {
-            let n = values.len() as f64;
-            let ours = Sample::new(values).unwrap();
-            let found = Comparison::new(&ours, 10.0, 0.0, &curve).unwrap();
-            assert_eq!((found.spread_from, found.degrees_of_freedom), (SpreadSource::PublishedCurve, 4));
-            assert!((found.high - 10.0 - 2.776 * s * (1.0 + 1.0 / n).sqrt()).abs() < CLOSE);
-        }
-        assert_eq!(Comparison::new(&Sample::new(vec![1.0]).unwrap(), 1.0, 0.0, &curve[..5]), None);
+    fn welch_and_equivalence_are_scipys() {
+        let contrast = Contrast::new(&sample(&A), &sample(&B)).unwrap();
+        // r = stats.ttest_ind(a, b, equal_var=False): r.df, r.pvalue, r.confidence_interval(0.95) and (0.9)
+        assert_close(contrast.variance.degrees_of_freedom, 7.641146518381563);
+        assert_close(2.0 * contrast.beyond(0.0), 0.011786346102580328);
+        let (low, high) = contrast.interval(0.95);
+        assert_close(low, -3.106962074133664);
+        assert_close(high, -0.5330379258663223);
+        assert_close(contrast.interval(0.9).1, -0.7843748107457515);
+        // max of stats.ttest_ind(a + 3, b, equal_var=False, alternative='greater') and of a - 3, 'less'
+        assert_close(contrast.equivalence(3.0), 0.03360616410220262);
+        // stats.ttest_ind(a + 1, b, equal_var=False, alternative='less')
+        assert_close(contrast.beyond(1.0), 0.08925978349218848);
+        assert!(Contrast::new(&sample(&A), &sample(&[1.0, 2.0])).is_none());
     }
 
     #[test]
-    fn identical_runs_allow_for_the_rounding_of_the_published_figure() {
-        let ours = Sample::new(vec![0.641_36; 3]).unwrap();
-        assert!(Comparison::new(&ours, 0.6414, 0.000_05, &[]).unwrap().within);
-        assert!(!Comparison::new(&ours, 0.6415, 0.000_05, &[]).unwrap().within);
+    fn a_reported_figure_is_held_against_a_prediction_interval() {
+        let ours = sample(&A);
+        let spread = Spread {
+            deviation: ours.deviation.unwrap(),
+            degrees_of_freedom: 4.0,
+            source: SpreadSource::Seeds,
+        };
+        let one = Reported { value: 76.0, rounding: 0.005, runs: 1, deviation: None };
+        let found = Comparison::new(&ours, spread, &one, 3);
+        // s = a.std(ddof=1); se = s * sqrt(1/5 + 1); 79.1 -+ t.ppf(.975, 4) * se; 2 * t.sf((3.1 - .005) / se, 4);
+        // (t.ppf(1 - .05/6, 4) + t.ppf(.8, 4)) * se
+        assert_close(found.low, 76.74410820622691);
+        assert_close(found.high, 81.45589179377308);
+        assert_close(found.p, 0.021819719373632456);
+        assert_close(found.detectable, 4.1592736970617885);
+        assert!(!found.within() && (found.difference - 3.1).abs() < 1e-12);
+        // With a deviation of its own: stats.ttest_ind_from_stats(79.1, s, 5, 77.505, .9, 10, equal_var=False).pvalue
+        let ten = Reported { value: 77.5, runs: 10, deviation: Some(0.9), ..one };
+        assert_close(Comparison::new(&ours, spread, &ten, 1).p, 0.0057977310865197544);
+        // More runs behind the figure leave less room.
+        let five = Comparison::new(&ours, spread, &Reported { runs: 5, ..one }, 3);
+        assert!(five.detectable < found.detectable && five.p < found.p);
+    }
+
+    #[test]
+    fn identical_runs_allow_for_rounding_and_for_nothing_else() {
+        let ours = sample(&[0.641_36; 3]);
+        let spread = Spread { deviation: 0.0, degrees_of_freedom: 2.0, source: SpreadSource::Seeds };
+        let judged = |value| {
+            let reported = Reported { value, rounding: 0.000_05, runs: 1, deviation: None };
+            Comparison::new(&ours, spread, &reported, 1)
+        };
+        assert_eq!((judged(0.6414).p, judged(0.6415).p), (1.0, 0.0));
+    }
+
+    #[test]
+    fn spreads_that_are_alike_are_pooled_and_others_are_not() {
+        // d0 by scipy.optimize.brentq of polygamma(1, d0 / 2); the variances by the formula, in NumPy.
+        let [a, b, c] = [A, B, C].map(|values| sample(&values));
+        let spreads = moderated(&[Some(&a), Some(&b), Some(&c)], SpreadSource::Seeds);
+        for (spread, deviation) in spreads.iter().zip([1.0706819557, 1.1640293348, 1.9257922675]) {
+            let spread = spread.unwrap();
+            assert!((spread.deviation - deviation).abs() < 1e-6, "{spread:?}");
+            assert!((spread.degrees_of_freedom - 6.3661156361).abs() < 1e-6, "{spread:?}");
+        }
+        let wide = sample(&[73.0, 85.0, 62.0, 70.0, 79.0]);
+        let spreads = moderated(&[Some(&a), Some(&b), Some(&wide)], SpreadSource::Seeds);
+        assert!((spreads[2].unwrap().deviation - 8.4760261898).abs() < 1e-6);
+        assert!((spreads[0].unwrap().degrees_of_freedom - 4.4245084374).abs() < 1e-6);
+        // Equal spreads: the limit, three quarters of the other's four degrees of freedom. Alone, without spread, or with two values: nothing to borrow.
+        let shifted = sample(&A.map(|value| value - 5.0));
+        let spreads = moderated(&[Some(&a), Some(&shifted)], SpreadSource::Seeds);
+        assert!((spreads[0].unwrap().deviation - a.deviation.unwrap()).abs() < 1e-12);
+        assert_eq!(spreads[0].unwrap().degrees_of_freedom, 7.0);
+        let two = sample(&[1.0, 2.0]);
+        let spreads = moderated(&[Some(&a), None, Some(&two)], SpreadSource::Record);
+        let alone = spreads[0].unwrap();
+        assert_eq!((alone.degrees_of_freedom, alone.source), (4.0, SpreadSource::Record));
+        assert_eq!((spreads[1], spreads[2]), (None, None));
+        let flat = sample(&[1.0; 4]);
+        let spreads = moderated(&[Some(&a), Some(&flat)], SpreadSource::Seeds);
+        assert_eq!(spreads[1].unwrap().deviation, 0.0);
+    }
+
+    #[test]
+    fn corrections_are_the_published_ones() {
+        let close = |got: &[f64], expected: &[f64]| {
+            got.len() == expected.len() && got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12)
+        };
+        assert!(close(&holm(&[0.04, 0.01, 0.03]), &[0.06, 0.03, 0.06]), "{:?}", holm(&[0.04, 0.01, 0.03]));
+        assert!(close(&holm(&[0.9, 0.8]), &[1.0, 1.0]));
+        assert_eq!(holm(&[]), [0.0; 0]);
+        // stats.false_discovery_control([.001, .02, .04, .3, .8], method='by').min()
+        assert_close(combined(&[0.8, 0.001, 0.3, 0.02, 0.04]).unwrap(), 0.011416666666666667);
+        assert_eq!((combined(&[1.0; 10]), combined(&[])), (Some(1.0), None));
     }
 }

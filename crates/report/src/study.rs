@@ -4,9 +4,11 @@ use pointwise_runs::{EpochRecord, Run, RunResult, replace_file};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Comparison, Published, PublishedNetwork, Result, Sample, SpreadSource,
+    Claim, Comparison, CurveCheck, Homogeneity, Published, PublishedNetwork, Record, Result, Sample,
+    SpreadSource,
     compare::{check_one_study, deviations, is_complete},
-    number::{decimals, percent, thousands},
+    judgement::{FigureId, Measure, Outcome, claims, in_points, judge, sample, verdict},
+    number::decimals,
 };
 
 /// What the trainer says of a network: an entry of `trainer summary --json`.
@@ -47,23 +49,48 @@ pub struct Study {
     pub counts_as_published: bool,
     /// The images behind the accuracies.
     pub data: Data,
+    /// The precision of the runs that count, as in [`RunConfig::precision`](pointwise_runs::RunConfig::precision).
+    pub precision: String,
+    /// What a reader must know of how the runs were made: sentences.
+    pub notes: Vec<String>,
     /// In the published order, or the family's; a network without runs has its counts only.
     pub networks: Vec<NetworkReport>,
-    /// The numbers in the published conclusion; none of an ablation.
+    /// How alike the spreads of the networks are, for each primary figure that has three seeds of two networks.
+    pub homogeneity: Vec<Homogeneity>,
+    /// The figures that do not decide, together; `None` where nothing is compared.
+    pub curve: Option<CurveCheck>,
+    /// The networks and seeds of the record that spreads were taken from; empty where all are from the runs themselves.
+    pub record: Vec<RecordSeeds>,
+    /// The published conclusion, judged; none of an ablation.
     pub claims: Vec<Claim>,
     /// By network in the same order, then by seed.
     pub runs: Vec<RunSummary>,
+}
+
+/// Whose spread a study with few seeds was judged by.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RecordSeeds {
+    /// The network.
+    pub network: String,
+    /// The seeds of its runs in the record.
+    pub seeds: Vec<u64>,
 }
 
 /// The conclusion of a study. A reason is part of a sentence.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Verdict {
-    /// Counts are equal, and every published final figure lies in the prediction interval of our runs.
+    /// Counts are equal, no primary figure differs, the published curves could be ours, and a difference that matters would have
+    /// been noticed.
     Reproduced,
-    /// A count is not equal, or a published figure lies outside.
+    /// A count is not equal, a primary figure differs after correction for their number, or the published curves are not ours.
     Different {
         /// What differs.
+        reason: String,
+    },
+    /// Nothing differs, but these runs could not have noticed a difference that matters.
+    Undecided {
+        /// What could have been missed.
         reason: String,
     },
     /// The runs are not of the published experiment, or not all of it.
@@ -113,11 +140,11 @@ pub struct NetworkReport {
     pub selection_gap: Option<Sample>,
     /// Mean seconds of an epoch, training and evaluation.
     pub seconds_per_epoch: Option<f64>,
-    /// Means over the seeds, epoch by epoch.
-    pub curve: Vec<EpochMeans>,
+    /// From the first epoch on.
+    pub epochs: Vec<EpochReport>,
 }
 
-/// A final figure of ours beside the published one.
+/// A figure of ours beside the published one.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Figure {
     /// Ours.
@@ -128,44 +155,31 @@ pub struct Figure {
     pub comparison: Option<Comparison>,
 }
 
-/// Means over the seeds of one epoch; `None` where a run has no such figure.
+/// The figures of one epoch; `None` where a run has no such figure: a mean over some of the seeds would not be one over the same
+/// runs as its neighbours.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct EpochMeans {
+pub struct EpochReport {
     /// Counted from 1.
     pub epoch: u32,
-    /// In training mode.
-    pub train_loss: Option<f64>,
-    /// In training mode.
-    pub train_acc: Option<f64>,
+    /// In training mode, as the epoch went.
+    pub train_loss: Option<Figure>,
+    /// In training mode, as the epoch went.
+    pub train_acc: Option<Figure>,
     /// After the epoch.
-    pub test_loss: Option<f64>,
+    pub test_loss: Option<Figure>,
     /// After the epoch.
-    pub test_acc: Option<f64>,
+    pub test_acc: Option<Figure>,
 }
 
-/// A number in the published conclusion.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct Claim {
-    /// What the number is.
-    pub text: String,
-    /// Its unit.
-    pub unit: Unit,
-    /// Ours; `None` where it cannot be had from these runs.
-    pub ours: Option<f64>,
-    /// The published one.
-    pub published: f64,
-}
-
-/// The unit of a claim's number.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub enum Unit {
-    /// A fraction, shown in per cent.
-    Share,
-    /// A ratio.
-    Times,
-    /// A difference of accuracies, shown in percentage points.
-    Points,
+impl EpochReport {
+    pub(crate) fn figure(&self, measure: Measure) -> Option<&Figure> {
+        match measure {
+            Measure::TrainLoss => self.train_loss.as_ref(),
+            Measure::TrainAccuracy => self.train_acc.as_ref(),
+            Measure::TestLoss => self.test_loss.as_ref(),
+            Measure::TestAccuracy => self.test_acc.as_ref(),
+        }
+    }
 }
 
 /// One run, as a row of the report.
@@ -181,7 +195,9 @@ pub struct RunSummary {
     pub engine: String,
     /// On which device.
     pub device: String,
-    /// The processor's name.
+    /// The numbers of convolutions and linear layers.
+    pub precision: String,
+    /// What did the work: the accelerator's name where one did, else the processor's.
     pub processor: String,
     /// Worker threads.
     pub threads: u32,
@@ -192,18 +208,42 @@ pub struct RunSummary {
 }
 
 impl Study {
-    /// Puts runs of the published networks together and judges them. Runs that are under way or were cut short are listed but not
-    /// counted.
+    /// Puts runs of the published networks together and judges them by the figures and the record that are built in. Runs that are
+    /// under way or were cut short are listed but not counted.
     ///
     /// # Errors
     /// If the runs are not observations of one study: see [`Error`](crate::Error).
     pub fn new(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
-        let published = Published::load()?;
+        Self::judged(runs, facts, &Published::load()?, &Record::load()?)
+    }
+
+    /// As [`Study::new`], by given figures and with the spread of a given record where there are too few seeds.
+    ///
+    /// # Errors
+    /// As [`Study::new`].
+    pub fn judged(
+        runs: &[Run],
+        facts: &[NetworkFacts],
+        published: &Published,
+        record: &Record,
+    ) -> Result<Self> {
         let names: Vec<&str> = published.networks.iter().map(|network| network.name.as_str()).collect();
-        let mut study = Self::beside_each_other(runs, facts, &names, &published, true)?;
+        let mut study = Self::beside_each_other(runs, facts, &names, published)?;
         let runs = sorted(runs, &names);
-        study.verdict = verdict(&runs, &study.networks, deviations(runs[0], &published));
-        study.claims = claims(&study.networks, &published, study.data.synthetic);
+        let mut not_comparable = deviations(runs[0], published);
+        let comparable = not_comparable.is_empty();
+        for run in runs.iter().filter(|run| !is_complete(run)) {
+            not_comparable.push(format!("the run {} is not complete", name(run)));
+        }
+        if comparable {
+            // The spread of another precision is another spread.
+            let record = Some(record).filter(|record| record.precision == study.precision);
+            let judged = judge(&mut study.networks, published, record);
+            (study.homogeneity, study.curve) = (judged.homogeneity, judged.curve);
+            study.record = record.map_or_else(Vec::new, |record| study.borrowed(record));
+        }
+        study.verdict = verdict(&study.networks, published, study.curve.as_ref(), not_comparable);
+        study.claims = claims(&study.networks, published, comparable);
         Ok(study)
     }
 
@@ -225,29 +265,29 @@ impl Study {
     /// As [`Study::new`].
     pub fn ablation(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
         let names: Vec<&str> = facts.iter().map(|facts| facts.model.as_str()).collect();
-        Self::beside_each_other(runs, facts, &names, &Published::load()?, false)
+        Self::beside_each_other(runs, facts, &names, &Published::load()?)
     }
 
-    /// Without verdict and claims; `judged` says whether figures are to be held against published ones.
+    /// Without verdict, comparisons and claims.
     fn beside_each_other(
         runs: &[Run],
         facts: &[NetworkFacts],
         names: &[&str],
         published: &Published,
-        judged: bool,
     ) -> Result<Self> {
         let runs = sorted(runs, names);
         check_one_study(&runs, facts, names)?;
         let first = runs[0];
-        let comparable = judged && deviations(first, published).is_empty();
+        let (precision, notes) = settings(&runs);
         let networks: Vec<_> = names
             .iter()
             .map(|&name| {
-                let of_network: Vec<&Run> =
-                    runs.iter().copied().filter(|run| run.config.model == name && is_complete(run)).collect();
+                let counts = |run: &&Run| {
+                    run.config.model == name && is_complete(run) && run.config.precision == precision
+                };
+                let of_network: Vec<&Run> = runs.iter().copied().filter(counts).collect();
                 let facts = facts.iter().find(|facts| facts.model == name);
-                let published = published.networks.iter().find(|network| network.name == name);
-                report_network(name, published, facts, &of_network, comparable)
+                report_network(name, published.network(name), facts, &of_network)
             })
             .collect();
         let environment = &first.environment;
@@ -262,11 +302,41 @@ impl Study {
         Ok(Self {
             verdict: Verdict::NotJudged,
             counts_as_published: networks.iter().all(NetworkReport::counts_as_published),
-            claims: Vec::new(),
-            networks,
             data,
+            precision,
+            notes,
+            networks,
+            homogeneity: Vec::new(),
+            curve: None,
+            record: Vec::new(),
+            claims: Vec::new(),
             runs: runs.into_iter().map(summarise).collect(),
         })
+    }
+
+    /// The networks whose spread is the record's, with its seeds. Where networks share their spreads, all of them count.
+    fn borrowed(&self, record: &Record) -> Vec<RecordSeeds> {
+        if !self.comparisons().any(|comparison| comparison.spread.source == SpreadSource::Record) {
+            return Vec::new();
+        }
+        let seeds = |network: &crate::RecordedNetwork| RecordSeeds {
+            network: network.name.clone(),
+            seeds: network.seeds.clone(),
+        };
+        record.networks.iter().map(seeds).collect()
+    }
+
+    /// Of the final figures.
+    pub(crate) fn comparisons(&self) -> impl Iterator<Item = &Comparison> {
+        self.networks
+            .iter()
+            .flat_map(|network| [&network.accuracy, &network.loss])
+            .filter_map(|figure| figure.as_ref()?.comparison.as_ref())
+    }
+
+    /// Of the figures that decide.
+    pub(crate) fn decisive(&self) -> impl Iterator<Item = &Comparison> {
+        self.comparisons().filter(|comparison| comparison.corrected.is_some())
     }
 
     /// The verdict as one sentence.
@@ -295,28 +365,56 @@ impl Study {
             );
         }
         match &self.verdict {
-            Verdict::Reproduced => format!(
-                "Reproduced: {counts}, and the published final test accuracy and loss of every network lie in the 95 % prediction \
-                 intervals of our runs{}.",
-                if self.borrows_spread() {
-                    " (wide ones: there are too few seeds to measure the spread between them)"
+            Verdict::Reproduced => {
+                let largest = self.decisive().map(|comparison| comparison.detectable).fold(0.0, f64::max);
+                format!(
+                    "Reproduced: {counts}, no published final test accuracy differs from ours (Holm's correction, 5 %), and of \
+                     differences of {} points at least 8 in 10 would have been noticed.",
+                    decimals(100.0 * largest, 1)
+                )
+            }
+            Verdict::Different { reason } => format!("Different: {reason}."),
+            Verdict::Undecided { reason } => {
+                let compared = if self.decisive().next().is_some() {
+                    ", no published figure differs from ours by more than chance explains"
                 } else {
                     ""
-                }
-            ),
-            Verdict::Different { reason } => format!("Different: {reason}."),
+                };
+                format!("Undecided: {counts}{compared}; but {reason}.")
+            }
             Verdict::NotComparable { reason } => format!("Not comparable: {reason}; {counts}."),
             Verdict::NotJudged => String::new(),
         }
     }
 
-    /// Whether an interval rests on the published curve's scatter, not on our seeds.
-    fn borrows_spread(&self) -> bool {
-        self.networks
+    /// What these runs say of networks that are said to be comparable, faced: how many points the less accurate one loses, and how
+    /// many times the errors that is. Empty where no such claim was judged.
+    pub fn finding(&self) -> Vec<String> {
+        self.claims
             .iter()
-            .flat_map(|network| [&network.accuracy, &network.loss])
-            .filter_map(|figure| figure.as_ref()?.comparison.as_ref())
-            .any(|comparison| comparison.spread_from == SpreadSource::PublishedCurve)
+            .filter_map(|claim| {
+                let (Claim { network, other, outcome, .. }, margin) = (claim, claim.margin?);
+                let (ours, (low, high), ratio) = (claim.ours?, claim.interval?, claim.error_ratio?);
+                let verb = if ours < 0.0 { "loses" } else { "gains" };
+                let (low, high) = if ours < 0.0 { (-high, -low) } else { (low, high) };
+                let points = |value: f64| decimals(100.0 * value, 1);
+                let margin = format!("to {} points", in_points(margin));
+                let judgement = match outcome {
+                    Outcome::Holds => format!("comparable, {margin}"),
+                    Outcome::Fails => format!("not comparable, {margin}"),
+                    Outcome::Undecided | Outcome::NotJudged => {
+                        format!("whether that is comparable, {margin}, these runs cannot tell")
+                    }
+                };
+                Some(format!(
+                    "{network} {verb} {} points of test accuracy to {other} (90 % interval {} to {}), {} times its errors: {judgement}.",
+                    points(ours.abs()),
+                    points(low),
+                    points(high),
+                    decimals(ratio, 2)
+                ))
+            })
+            .collect()
     }
 
     /// Writes `study.json` and `report.md` into a folder that exists.
@@ -342,9 +440,6 @@ impl NetworkReport {
     }
 }
 
-/// The published figures have four decimals (accuracies as fractions).
-const ROUNDING: f64 = 0.000_05;
-
 /// In the order of the names, then by seed; runs of other networks first.
 fn sorted<'a>(runs: &'a [Run], names: &[&str]) -> Vec<&'a Run> {
     let rank = |run: &Run| names.iter().position(|name| *name == run.config.model);
@@ -353,30 +448,66 @@ fn sorted<'a>(runs: &'a [Run], names: &[&str]) -> Vec<&'a Run> {
     runs
 }
 
+/// The precision that most complete runs have (f32 where none is ahead), and what differs between the runs, as sentences.
+fn settings(runs: &[&Run]) -> (String, Vec<String>) {
+    let complete = || runs.iter().filter(|run| is_complete(run));
+    let values = |value: fn(&Run) -> String| {
+        let mut counts: Vec<(String, usize)> = Vec::new();
+        for run in complete() {
+            let value = value(run);
+            match counts.iter_mut().find(|(known, _)| *known == value) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((value, 1)),
+            }
+        }
+        counts
+    };
+    let precisions = values(|run| run.config.precision.clone());
+    let most = precisions.iter().max_by_key(|(precision, count)| (*count, precision == "f32"));
+    let precision = most.map_or_else(|| runs[0].config.precision.clone(), |(precision, _)| precision.clone());
+    let list = |counts: &[(String, usize)]| {
+        counts.iter().map(|(value, count)| format!("{value} ({count})")).collect::<Vec<_>>().join(", ")
+    };
+    let mut notes = Vec::new();
+    if precisions.len() > 1 {
+        let others: Vec<String> =
+            complete().filter(|run| run.config.precision != precision).map(|run| name(run)).collect();
+        notes.push(format!(
+            "The runs are of several precisions, {}: only those in {precision} are counted, not {}.",
+            list(&precisions),
+            others.join(", ")
+        ));
+    }
+    let counted = |value: fn(&Run) -> String| {
+        let mut found = values(value);
+        found.sort();
+        Some(found).filter(|found| found.len() > 1)
+    };
+    if let Some(engines) = counted(|run| run.config.engine.clone()) {
+        notes.push(format!(
+            "The runs are of several engines, {}: they agree with each other within rounding and are counted together.",
+            list(&engines)
+        ));
+    }
+    // `cuda:0` and `cuda:1` are devices of one kind.
+    let kind = |run: &Run| run.config.device.split(':').next().unwrap_or_default().to_owned();
+    if let Some(devices) = counted(kind) {
+        notes.push(format!("The runs are of several kinds of device, {}.", list(&devices)));
+    }
+    (precision, notes)
+}
+
 fn report_network(
     name: &str,
     published: Option<&PublishedNetwork>,
     facts: Option<&NetworkFacts>,
     runs: &[&Run],
-    comparable: bool,
 ) -> NetworkReport {
     let results: Vec<&RunResult> = runs.iter().filter_map(|run| run.result.as_ref()).collect();
-    let sample =
-        |value: fn(&RunResult) -> f64| Sample::new(results.iter().map(|result| value(result)).collect());
-    let figure = |value, published: Option<f64>, curve: Vec<f64>| {
-        sample(value).map(|ours| Figure {
-            comparison: published
-                .filter(|_| comparable)
-                .and_then(|published| Comparison::new(&ours, published, ROUNDING, &curve)),
-            ours,
-            published,
-        })
+    let theirs = |figure: FigureId| Some(figure.reported(published?)?.value);
+    let figure = |id: FigureId, ours: Option<Sample>| {
+        ours.map(|ours| Figure { ours, published: theirs(id), comparison: None })
     };
-    let epochs = || published.into_iter().flat_map(|network| &network.epochs);
-    let test_accs = epochs().map(|epoch| epoch.test_acc / 100.0).collect();
-    let test_losses = epochs().map(|epoch| epoch.test_loss).collect();
-    let (final_acc, final_loss) =
-        (published.map(|network| network.final_acc / 100.0), published.map(|network| network.final_loss));
     let gaps = runs.iter().filter_map(|run| {
         let result = run.result.as_ref()?;
         // Without held-out images the accuracy that chose the epoch is its test accuracy.
@@ -385,6 +516,22 @@ fn report_network(
     });
     let per_epoch =
         |result: &RunResult| (result.train_seconds + result.eval_seconds) / f64::from(result.epochs);
+    let epochs = runs.iter().flat_map(|run| run.epochs()).map(|record| record.epoch).max().unwrap_or(0);
+    let epochs = (1..=epochs).map(|epoch| {
+        let records: Vec<Option<&EpochRecord>> =
+            runs.iter().map(|run| run.epochs().find(|record| record.epoch == epoch)).collect();
+        let of = |measure: Measure, value: fn(&EpochRecord) -> Option<f64>| {
+            let values: Option<Vec<f64>> = records.iter().map(|record| value((*record)?)).collect();
+            figure(FigureId::Epoch(epoch as usize - 1, measure), values.and_then(Sample::new))
+        };
+        EpochReport {
+            epoch,
+            train_loss: of(Measure::TrainLoss, |record| Some(record.train_loss)),
+            train_acc: of(Measure::TrainAccuracy, |record| Some(record.train_acc)),
+            test_loss: of(Measure::TestLoss, |record| record.test_loss),
+            test_acc: of(Measure::TestAccuracy, |record| record.test_acc),
+        }
+    });
     NetworkReport {
         name: name.into(),
         parameters: facts
@@ -393,126 +540,12 @@ fn report_network(
         published_parameters: published.map(|network| network.parameters),
         macs: facts.map(|facts| facts.macs).or(runs.first().map(|run| run.environment.macs_per_image)),
         seeds: runs.iter().map(|run| run.config.seed).collect(),
-        accuracy: figure(|result| result.final_acc, final_acc, test_accs),
-        loss: figure(|result| result.final_loss, final_loss, test_losses),
+        accuracy: figure(FigureId::FinalAccuracy, sample(&results, |result| result.final_acc)),
+        loss: figure(FigureId::FinalLoss, sample(&results, |result| result.final_loss)),
         selection_gap: Sample::new(gaps.collect()),
-        seconds_per_epoch: sample(per_epoch).map(|sample| sample.mean),
-        curve: curve(runs),
+        seconds_per_epoch: sample(&results, per_epoch).map(|sample| sample.mean),
+        epochs: epochs.collect(),
     }
-}
-
-fn curve(runs: &[&Run]) -> Vec<EpochMeans> {
-    let epochs = runs.iter().flat_map(|run| run.epochs()).map(|record| record.epoch).max().unwrap_or(0);
-    (1..=epochs)
-        .map(|epoch| {
-            let records: Vec<Option<&EpochRecord>> =
-                runs.iter().map(|run| run.epochs().find(|record| record.epoch == epoch)).collect();
-            // A mean over some of the seeds would not be one over the same runs as its neighbours.
-            let mean = |value: fn(&EpochRecord) -> Option<f64>| {
-                let values: Option<Vec<f64>> = records.iter().map(|record| value((*record)?)).collect();
-                values.and_then(Sample::new).map(|sample| sample.mean)
-            };
-            EpochMeans {
-                epoch,
-                train_loss: mean(|record| Some(record.train_loss)),
-                train_acc: mean(|record| Some(record.train_acc)),
-                test_loss: mean(|record| record.test_loss),
-                test_acc: mean(|record| record.test_acc),
-            }
-        })
-        .collect()
-}
-
-fn verdict(runs: &[&Run], networks: &[NetworkReport], deviations: Vec<String>) -> Verdict {
-    let mut not_comparable = deviations;
-    for run in runs.iter().filter(|run| !is_complete(run)) {
-        not_comparable.push(format!("the run {} is not complete", name(run)));
-    }
-    for network in networks.iter().filter(|network| network.seeds.is_empty()) {
-        not_comparable.push(format!("there is no complete run of {}", network.name));
-    }
-    let mut different = Vec::new();
-    for network in networks {
-        let judged =
-            |figure: &Option<Figure>| figure.as_ref().is_some_and(|figure| figure.comparison.is_some());
-        if not_comparable.is_empty() && !(judged(&network.accuracy) && judged(&network.loss)) {
-            not_comparable.push(format!("{} has no usable final figures", network.name));
-        }
-        if let (Some(parameters), Some(published)) = (network.parameters, network.published_parameters)
-            && parameters != published
-        {
-            different.push(format!(
-                "{} has {} parameters, not the published {}",
-                network.name,
-                thousands(parameters),
-                thousands(published)
-            ));
-        }
-        let mut judge = |what: &str, figure: &Option<Figure>, show: fn(f64) -> String| {
-            let Some(figure) = figure else { return };
-            match &figure.comparison {
-                Some(comparison) if !comparison.within => different.push(format!(
-                    "the published {what} of {} ({}) lies outside of our 95 % interval ({} to {})",
-                    network.name,
-                    figure.published.map_or("-".into(), show),
-                    show(comparison.low),
-                    show(comparison.high)
-                )),
-                _ => {}
-            }
-        };
-        judge("test accuracy", &network.accuracy, |fraction| percent(fraction) + " %");
-        judge("test loss", &network.loss, |loss| decimals(loss, 4));
-    }
-    match (not_comparable.is_empty(), different.is_empty()) {
-        (false, _) => Verdict::NotComparable { reason: not_comparable.join(", ") },
-        (true, false) => Verdict::Different { reason: different.join(", ") },
-        (true, true) => Verdict::Reproduced,
-    }
-}
-
-/// The numbers of the published conclusion, and of its unsaid other half: how far the accuracies are apart.
-const CLAIMS: [(&str, Unit); 5] = [
-    ("fewer parameters in `nin` than in `alexnet`", Unit::Share),
-    ("parameters of `alexnet_plain` over those of `nin`", Unit::Times),
-    ("test accuracy of `alexnet` above `alexnet_plain`", Unit::Points),
-    ("test accuracy of `alexnet` above `nin`", Unit::Points),
-    ("test accuracy of `alexnet_plain` above `nin`", Unit::Points),
-];
-
-/// In the order of [`CLAIMS`], from each network's number of parameters and accuracy.
-fn claimed(
-    parameters: impl Fn(&str) -> Option<u64>,
-    accuracy: impl Fn(&str) -> Option<f64>,
-) -> [Option<f64>; CLAIMS.len()] {
-    let ratio = |a, b| Some(parameters(a)? as f64 / parameters(b)? as f64);
-    let above = |a, b| Some(accuracy(a)? - accuracy(b)?);
-    [
-        ratio("nin", "alexnet").map(|ratio| 1.0 - ratio),
-        ratio("alexnet_plain", "nin"),
-        above("alexnet", "alexnet_plain"),
-        above("alexnet", "nin"),
-        above("alexnet_plain", "nin"),
-    ]
-}
-
-fn claims(networks: &[NetworkReport], published: &Published, synthetic: bool) -> Vec<Claim> {
-    let report = |name: &str| networks.iter().find(|network| network.name == name);
-    let original = |name: &str| published.networks.iter().find(|network| network.name == name);
-    let ours = claimed(
-        |name| report(name)?.parameters,
-        |name| report(name)?.accuracy.as_ref().filter(|_| !synthetic).map(|figure| figure.ours.mean),
-    );
-    let theirs =
-        claimed(|name| Some(original(name)?.parameters), |name| Some(original(name)?.final_acc / 100.0));
-    CLAIMS
-        .iter()
-        .zip(ours)
-        .zip(theirs)
-        .filter_map(|((&(text, unit), ours), published)| {
-            Some(Claim { text: text.into(), unit, ours, published: published? })
-        })
-        .collect()
 }
 
 fn name(run: &Run) -> String {
@@ -526,7 +559,8 @@ fn summarise(run: &Run) -> RunSummary {
         seed: run.config.seed,
         engine: run.config.engine.clone(),
         device: run.config.device.clone(),
-        processor: run.environment.processor.clone(),
+        precision: run.config.precision.clone(),
+        processor: run.environment.accelerator.as_ref().unwrap_or(&run.environment.processor).clone(),
         threads: run.environment.threads,
         commit: run.environment.commit.clone(),
         result: run.result.clone(),

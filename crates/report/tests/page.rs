@@ -45,10 +45,10 @@ const MOST_BYTES: usize = 3_000_000;
 fn the_committed_study_is_told_in_plain_words() {
     let html = page(&runs(), None);
     for present in [
-        "The published results hold up",
+        "These runs cannot tell",
         "What the study asks",
         "34.2\u{a0}% fewer",
-        "72.00 to 87.70",
+        "The published conclusion, judged",
         "alexnet_plain, published, epoch 10: 78.58",
         "have no file <code>analysis.json</code>",
         "cargo xtask reproduce --seeds 42",
@@ -131,4 +131,22 @@ fn unfinished_and_synthetic_runs_are_shown_as_such() {
     for absent in ["published, epoch", "95 % interval", "78.58"] {
         assert!(!html.contains(absent), "{absent}");
     }
+}
+
+#[test]
+fn equal_bits_are_claimed_only_of_runs_that_have_them() {
+    const CLAIM: &str = "gives the same numbers to the last bit";
+    const EXCEPTION: &str = "without <code>--deterministic</code>";
+    let html = page(&runs(), None);
+    assert!(html.contains(CLAIM) && !html.contains(EXCEPTION));
+    let mut gpu = runs();
+    for run in &mut gpu {
+        run.config.device = "cuda:0".into();
+        run.environment.accelerator = Some("NVIDIA something".into());
+    }
+    let html = page(&gpu, None);
+    assert!(!html.contains(CLAIM) && html.contains(EXCEPTION) && html.contains("NVIDIA something"));
+    gpu[0].config.deterministic = true;
+    let html = page(&gpu, None);
+    assert!(html.contains(CLAIM) && html.contains("which are here: alexnet-seed42, nin-seed42."));
 }

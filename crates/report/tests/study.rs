@@ -1,114 +1,17 @@
 //! Studies of made-up runs: what is concluded, what is refused, what is said.
 
-use pointwise_report::{Error, NetworkFacts, Published, SpreadSource, Study, Verdict};
-use pointwise_runs::{Environment, EpochRecord, Record, Run, RunConfig, RunResult};
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-fn published() -> Published {
-    Published::load().expect("the figures built in")
-}
+mod runs;
 
-fn facts() -> Vec<NetworkFacts> {
-    let facts = |network: &pointwise_report::PublishedNetwork| NetworkFacts {
-        model: network.name.clone(),
-        parameters: network.parameters,
-        macs: 1_234_567,
-        layers: Vec::new(),
-    };
-    published().networks.iter().map(facts).collect()
-}
-
-/// A run of the published experiment that found the published figures, moved by `offset` points of accuracy and hundredths of
-/// loss.
-fn run(model: &str, seed: u64, offset: f64) -> Run {
-    let published = published();
-    let network = published.networks.iter().find(|network| network.name == model).expect("a network");
-    let (acc, loss) = (offset / 100.0, offset / 100.0);
-    let epochs = network.epochs.iter().zip(1..).map(|(epoch, number)| {
-        Record::Epoch(EpochRecord {
-            epoch: number,
-            step: 397 * u64::from(number),
-            train_loss: epoch.train_loss,
-            train_acc: epoch.train_acc / 100.0,
-            test_loss: Some(epoch.test_loss + loss),
-            test_acc: Some(epoch.test_acc / 100.0 + acc),
-            val_loss: None,
-            val_acc: None,
-            best_acc: 0.9,
-            best_epoch: 10,
-            train_seconds: 50.0,
-            eval_seconds: 10.0,
-            seconds: 60.0 * f64::from(number),
-        })
-    });
-    Run {
-        path: format!("somewhere/{model}-seed{seed}").into(),
-        config: RunConfig {
-            model: model.into(),
-            engine: "cpu".into(),
-            device: "cpu".into(),
-            precision: "f32".into(),
-            deterministic: false,
-            data: "cifar10".into(),
-            data_dir: None,
-            data_seed: 0,
-            epochs: 10,
-            batch_size: 126,
-            lr: 0.001,
-            weight_decay: 5e-4,
-            dropout: 0.5,
-            seed,
-            val_split: 0,
-            augment: "crop-flip".into(),
-            shuffle: true,
-            init: None,
-            init_sha256: None,
-            limit_train: None,
-            limit_test: None,
-            max_steps: None,
-            threads: None,
-            log_every: 50,
-            checkpoint_every: None,
-        },
-        environment: Environment {
-            pointwise: "0.1.0".into(),
-            candle: None,
-            rustc: None,
-            commit: Some("0123456789abcdef".into()),
-            processor: "a processor".into(),
-            cores: 2,
-            threads: 2,
-            os: "linux x86_64".into(),
-            started: "2026-01-01T00:00:00Z".into(),
-            data_source: "CIFAR-10".into(),
-            data_fingerprint: "f00d".into(),
-            data_synthetic: false,
-            train_images: 50_000,
-            validation_images: 0,
-            test_images: 10_000,
-            parameters: network.parameters,
-            macs_per_image: 1_234_567,
-        },
-        records: epochs.collect(),
-        progress: None,
-        result: Some(RunResult {
-            final_loss: network.final_loss + loss,
-            final_acc: network.final_acc / 100.0 + acc,
-            best_acc: network.final_acc / 100.0 + acc + 0.005,
-            best_epoch: 8,
-            best_test_acc: None,
-            best_test_loss: None,
-            epochs: 10,
-            steps: 3970,
-            seconds: 610.0,
-            train_seconds: 500.0,
-            eval_seconds: 100.0,
-            peak_memory_bytes: Some(1 << 30),
-        }),
-    }
-}
+use pointwise_report::{
+    Error, NetworkFacts, Outcome, Published, Record as StudyRecord, SpreadSource, Study, Verdict,
+};
+use pointwise_runs::{Record, Run};
+use runs::{facts, published, run};
 
 /// Three seeds of each network, each moved by `shift` and spread by 0.5 around that.
-fn runs(shift: f64) -> Vec<Run> {
+fn three_seeds(shift: f64) -> Vec<Run> {
     let mut runs = Vec::new();
     for model in ["nin", "alexnet", "alexnet_plain"] {
         for (seed, offset) in [(44, 0.5), (42, -0.5), (43, 0.0)] {
@@ -123,50 +26,173 @@ fn change(mut runs: Vec<Run>, change: impl Fn(&mut Run)) -> Vec<Run> {
     runs
 }
 
+/// A record whose runs have the spread of [`three_seeds`].
+fn record() -> StudyRecord {
+    let study =
+        Study::judged(&three_seeds(0.0), &facts(), &published(), &StudyRecord::load().unwrap()).unwrap();
+    serde_json::from_value(serde_json::to_value(study).unwrap()).unwrap()
+}
+
+fn judged(runs: &[Run]) -> Study {
+    Study::judged(runs, &facts(), &published(), &record()).unwrap()
+}
+
 #[test]
 fn the_published_figures_reproduce_themselves() {
-    let study = Study::new(&runs(0.1), &facts()).unwrap();
+    let study = Study::new(&three_seeds(0.1), &facts()).unwrap();
     assert_eq!(study.verdict, Verdict::Reproduced);
-    assert!(study.counts_as_published && study.headline().starts_with("Reproduced: "));
+    let headline = study.headline();
+    assert!(study.counts_as_published && headline.starts_with("Reproduced: "), "{headline}");
+    assert!(headline.contains("of differences of 2.6 points at least 8 in 10"), "{headline}");
     let nin = &study.networks[2];
     assert_eq!((nin.name.as_str(), nin.seeds.as_slice()), ("nin", [42, 43, 44].as_slice()));
     let figure = nin.accuracy.as_ref().unwrap();
     let comparison = figure.comparison.as_ref().unwrap();
     assert!((figure.ours.deviation.unwrap() - 0.005).abs() < 1e-12);
     assert!((comparison.difference - 0.001).abs() < 1e-12);
-    assert_eq!(comparison.spread_from, SpreadSource::Seeds);
-    // Half a point, t = 4.303 for two degrees of freedom, three seeds.
-    let half = 0.005 * 4.303 * (4.0_f64 / 3.0).sqrt();
+    // All three have the same spread: two degrees of freedom and three quarters of the four others'.
+    assert_eq!(comparison.spread.source, SpreadSource::Seeds);
+    assert!((comparison.spread.degrees_of_freedom - 5.0).abs() < 1e-9);
+    // Half a point, t = 2.5706 for five degrees of freedom, three seeds and a published one.
+    let half = 0.005 * 2.570_581_836 * (4.0_f64 / 3.0).sqrt();
     assert!((comparison.high - figure.ours.mean - half).abs() < 1e-9);
     assert!((nin.selection_gap.as_ref().unwrap().mean - 0.005).abs() < 1e-12);
     assert_eq!(nin.seconds_per_epoch, Some(60.0));
-    assert_eq!(nin.curve.len(), 10);
+    assert_eq!(nin.epochs.len(), 10);
+    assert!(study.record.is_empty() && study.notes.is_empty());
+    assert_eq!(study.curve.as_ref().unwrap().figures, 3 * (1 + 38));
 }
 
 #[test]
-fn a_figure_outside_of_the_interval_is_named() {
-    // The interval reaches 2.48 points either side: 0.5 * 4.303 * sqrt(4/3).
-    for (shift, reproduced) in [(2.45, true), (2.52, false), (-2.52, false)] {
-        let verdict = Study::new(&runs(shift), &facts()).unwrap().verdict;
+fn a_figure_that_differs_is_named() {
+    // All three by as much: Holm's first step is t = 3.5341 (5 % / 3) of 0.5774 points, and the rounding.
+    for (shift, reproduced) in [(2.03, true), (2.06, false), (-2.06, false)] {
+        let verdict = judged(&three_seeds(shift)).verdict;
         assert_eq!(verdict == Verdict::Reproduced, reproduced, "{shift}: {verdict:?}");
     }
-    let mut runs = runs(0.0);
+    let mut runs = three_seeds(0.0);
     for run in runs.iter_mut().filter(|run| run.config.model == "nin") {
-        run.result.as_mut().unwrap().final_loss += 1.0;
+        run.result.as_mut().unwrap().final_acc += 0.05;
     }
-    let headline = Study::new(&runs, &facts()).unwrap().headline();
+    let study = judged(&runs);
+    let headline = study.headline();
     assert!(
-        headline.starts_with("Different: the published test loss of nin (0.7516) lies outside"),
+        headline.starts_with(
+            "Different: the published final test accuracy of nin (74.27 %) differs from ours (79.27 %, 95 % interval"
+        ),
         "{headline}"
     );
-    assert!(!headline.contains("accuracy") && !headline.contains("alexnet"), "{headline}");
+    assert!(!headline.contains("alexnet"), "{headline}");
+    let corrected: Vec<f64> = study
+        .networks
+        .iter()
+        .map(|network| network.accuracy.as_ref().unwrap().comparison.as_ref().unwrap().corrected.unwrap())
+        .collect();
+    assert!(corrected[0] == 1.0 && corrected[1] == 1.0 && corrected[2] < 0.05, "{corrected:?}");
+    // Loss does not decide by itself, but is one of the figures that must be possible together.
+    let mut runs = three_seeds(0.0);
+    for run in runs.iter_mut().filter(|run| run.config.model == "nin") {
+        run.result.as_mut().unwrap().final_loss += 10.0;
+    }
+    let headline = judged(&runs).headline();
+    assert!(headline.contains("the published curves are not ones of ours"), "{headline}");
+    assert!(headline.contains("farthest nin, final test loss"), "{headline}");
+}
+
+#[test]
+fn a_table_with_networks_exchanged_is_not_reproduced() {
+    let runs = three_seeds(0.0);
+    let (names, figures) = (["alexnet_plain", "alexnet", "nin"], published());
+    for order in [[1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+        let mut permuted = published();
+        for (name, from) in names.iter().zip(order) {
+            let to = permuted.networks.iter_mut().find(|network| network.name == *name).unwrap();
+            let (name, parameters) = (to.name.clone(), to.parameters);
+            // The counts alone would tell: what was trained must.
+            *to = pointwise_report::PublishedNetwork { name, parameters, ..figures.networks[from].clone() };
+        }
+        let study = Study::judged(&runs, &facts(), &permuted, &record()).unwrap();
+        assert!(matches!(study.verdict, Verdict::Different { .. }), "{order:?}: {:?}", study.verdict);
+    }
+}
+
+#[test]
+fn runs_that_could_not_have_told_are_undecided() {
+    // Two points from seed to seed: 2 sqrt(4/3) (3.5341 + 0.9195), for five degrees of freedom.
+    let wide = change(three_seeds(0.0), |run| {
+        let moved = (run.config.seed as f64 - 43.0) * 0.015;
+        run.result.as_mut().unwrap().final_acc += moved;
+    });
+    let study = judged(&wide);
+    let Verdict::Undecided { reason } = &study.verdict else { panic!("{:?}", study.verdict) };
+    for part in
+        ["a difference of up to 10.3 points in the final test accuracy of nin", "from 3.4 points on matter"]
+    {
+        assert!(reason.contains(part), "{reason}");
+    }
+    assert!(study.headline().starts_with(
+        "Undecided: the parameter counts and their ratios are as published, no published figure differs"
+    ));
+    // What is far off is noticed nevertheless.
+    let far = change(wide, |run| run.result.as_mut().unwrap().final_acc -= 0.15);
+    assert!(matches!(judged(&far).verdict, Verdict::Different { .. }));
+}
+
+#[test]
+fn the_conclusion_is_judged() {
+    let study = judged(&three_seeds(0.0));
+    let outcomes: Vec<Outcome> = study.claims.iter().map(|claim| claim.outcome).collect();
+    use Outcome::{Fails, Holds};
+    assert_eq!(outcomes, [Holds, Holds, Holds, Holds, Holds, Fails, Fails]);
+    let finding = study.finding();
+    assert_eq!(finding.len(), 2);
+    // (100 - 74.27) / (100 - 81.14) errors; half a point of spread on both sides, t = 2.1318 for four degrees of freedom.
+    assert_eq!(
+        finding[0],
+        "nin loses 6.9 points of test accuracy to alexnet (90 % interval 6.0 to 7.7), 1.36 times its errors: not comparable, to 2 \
+         points."
+    );
+    // Two networks with the same figures are comparable; their difference is not above zero.
+    let equal = change(three_seeds(0.0), |run| {
+        run.result.as_mut().unwrap().final_acc = 0.78 + (run.config.seed as f64 - 43.0) * 0.005;
+    });
+    let outcomes: Vec<Outcome> = judged(&equal).claims.iter().map(|claim| claim.outcome).collect();
+    use Outcome::Undecided;
+    assert_eq!(outcomes, [Holds, Holds, Undecided, Undecided, Undecided, Holds, Holds]);
+    // One seed says nothing about either.
+    let one: Vec<Run> = three_seeds(0.0).into_iter().filter(|run| run.config.seed == 42).collect();
+    let study = judged(&one);
+    assert_eq!(study.claims[3].outcome, Outcome::NotJudged);
+    assert!(study.claims[3].ours.is_some() && study.finding().is_empty());
+}
+
+#[test]
+fn runs_in_another_precision_are_named_and_not_counted() {
+    let mut runs = three_seeds(0.0);
+    let mut other = run("nin", 45, 9.0);
+    other.config.precision = "bf16".into();
+    (other.config.engine, other.config.device) = ("cuda".into(), "cuda:0".into());
+    runs.push(other);
+    let study = judged(&runs);
+    assert_eq!(study.networks[2].seeds, [42, 43, 44]);
+    assert_eq!((study.runs.len(), study.precision.as_str()), (10, "f32"));
+    let notes = study.notes.join(" ");
+    for part in ["f32 (9), bf16 (1): only those in f32 are counted, not nin-seed45", "cpu (9), cuda (1)"] {
+        assert!(notes.contains(part), "{notes}");
+    }
+    assert!(study.to_markdown().contains(&study.notes[0]));
+    // Nobody's spread in bf16 is known: the record's is of f32.
+    let one: Vec<Run> = ["alexnet_plain", "alexnet", "nin"].map(|model| run(model, 42, 0.3)).into();
+    let study = judged(&change(one, |run| run.config.precision = "bf16".into()));
+    assert!(study.networks.iter().all(|network| network.accuracy.as_ref().unwrap().comparison.is_none()));
+    assert!(matches!(study.verdict, Verdict::Undecided { .. }));
 }
 
 #[test]
 fn another_count_is_a_difference_whatever_was_trained() {
     let mut facts = facts();
     facts[0].parameters += 1;
-    let runs = change(runs(0.0), |run| {
+    let runs = change(three_seeds(0.0), |run| {
         if run.config.model == "alexnet_plain" {
             run.environment.parameters += 1;
         }
@@ -181,17 +207,49 @@ fn another_count_is_a_difference_whatever_was_trained() {
 }
 
 #[test]
-fn one_seed_borrows_its_spread_and_the_text_says_so() {
-    let runs: Vec<Run> = ["alexnet_plain", "alexnet", "nin"].map(|model| run(model, 42, 0.3)).into();
-    let study = Study::new(&runs, &facts()).unwrap();
-    assert_eq!(study.verdict, Verdict::Reproduced);
+fn one_seed_takes_its_spread_from_the_record_and_never_reproduces() {
+    let one = |offset| -> Vec<Run> {
+        ["alexnet_plain", "alexnet", "nin"].map(|model| run(model, 42, offset)).into()
+    };
+    let study = judged(&one(0.3));
+    let Verdict::Undecided { reason } = &study.verdict else { panic!("{:?}", study.verdict) };
+    assert!(
+        reason.starts_with(
+            "there are too few seeds (1 of alexnet_plain, 1 of alexnet, 1 of nin) to say that a study is reproduced"
+        ),
+        "{reason}"
+    );
     let comparison = study.networks[2].accuracy.as_ref().unwrap().comparison.as_ref().unwrap();
-    assert_eq!((comparison.spread_from, comparison.degrees_of_freedom), (SpreadSource::PublishedCurve, 4));
-    // nin's last six: 65.69 68.04 69.52 65.16 67.89 74.27; least squares by hand in Python.
-    assert!((100.0 * comparison.spread - 2.881_47).abs() < 1e-4, "{}", comparison.spread);
-    assert!(study.headline().contains("too few seeds"));
+    assert_eq!(comparison.spread.source, SpreadSource::Record);
+    assert!((comparison.spread.deviation - 0.005).abs() < 1e-9, "{:?}", comparison.spread);
     let text = study.to_markdown();
-    assert!(text.contains("**not from our runs**") && !text.contains("Spread *seeds*"), "{text}");
+    for part in ["**not from these runs**", "nin 42, 43, 44", "record: 0.50 (5.0)"] {
+        assert!(text.contains(part) && !text.contains("Spread *seeds*"), "{text}");
+    }
+    // What is far off is different even with one seed; and two are no better than one.
+    assert!(matches!(judged(&one(5.0)).verdict, Verdict::Different { .. }));
+    let two: Vec<Run> = three_seeds(0.0).into_iter().filter(|run| run.config.seed != 42).collect();
+    assert!(matches!(judged(&two).verdict, Verdict::Undecided { .. }));
+    // Without a record there is nothing to judge by, and that is said.
+    let empty = StudyRecord { networks: Vec::new(), ..record() };
+    let study = Study::judged(&one(5.0), &facts(), &published(), &empty).unwrap();
+    assert!(matches!(study.verdict, Verdict::Undecided { .. }), "{:?}", study.verdict);
+}
+
+#[test]
+fn more_runs_behind_a_published_figure_narrow_the_interval() {
+    let mut many = published();
+    for network in &mut many.networks {
+        (network.runs, network.final_acc_deviation) = (1000, Some(0.5));
+    }
+    let interval = |published: &Published| {
+        let study = Study::judged(&three_seeds(0.0), &facts(), published, &record()).unwrap();
+        let comparison = study.networks[2].accuracy.as_ref().unwrap().comparison.clone().unwrap();
+        comparison.high - comparison.low
+    };
+    // Mostly the 1/m of one published run.
+    let ratio = interval(&many) / interval(&published());
+    assert!((0.45..0.55).contains(&ratio), "{ratio}");
 }
 
 #[test]
@@ -218,7 +276,7 @@ fn what_is_not_the_published_experiment_is_not_comparable() {
         ),
     ];
     for (how, expected) in cases {
-        let study = Study::new(&change(runs(0.0), how), &facts()).unwrap();
+        let study = Study::new(&change(three_seeds(0.0), how), &facts()).unwrap();
         let Verdict::NotComparable { reason } = &study.verdict else {
             panic!("{expected}: {:?}", study.verdict)
         };
@@ -230,7 +288,7 @@ fn what_is_not_the_published_experiment_is_not_comparable() {
 
 #[test]
 fn missing_and_unfinished_runs_leave_the_rest_compared() {
-    let mut some: Vec<Run> = runs(0.0).into_iter().filter(|run| run.config.model != "nin").collect();
+    let mut some: Vec<Run> = three_seeds(0.0).into_iter().filter(|run| run.config.model != "nin").collect();
     some[0].result = None;
     some[1].result.as_mut().unwrap().epochs = 9;
     let study = Study::new(&some, &facts()).unwrap();
@@ -241,7 +299,7 @@ fn missing_and_unfinished_runs_leave_the_rest_compared() {
     }
     assert_eq!(study.networks[1].seeds, [43], "only the complete one counts");
     assert!(study.networks[0].accuracy.as_ref().unwrap().comparison.is_some());
-    assert!(study.networks[2].accuracy.is_none() && study.networks[2].curve.is_empty());
+    assert!(study.networks[2].accuracy.is_none() && study.networks[2].epochs.is_empty());
     assert_eq!(study.claims[0].ours, study.claims[1].ours.map(|_| 1.0 - 1_485_386.0 / 2_256_458.0));
     assert_eq!(study.claims[3].ours, None, "no accuracy of nin");
     study.to_markdown();
@@ -250,7 +308,7 @@ fn missing_and_unfinished_runs_leave_the_rest_compared() {
 #[test]
 fn runs_that_are_not_of_one_study_are_refused() {
     let of = |how: fn(&mut Run)| {
-        let mut runs = runs(0.0);
+        let mut runs = three_seeds(0.0);
         how(&mut runs[4]);
         Study::new(&runs, &facts()).unwrap_err()
     };
@@ -266,14 +324,17 @@ fn runs_that_are_not_of_one_study_are_refused() {
     assert!(matches!(error, Error::UnknownNetwork { .. }), "{error}");
     assert!(matches!(Study::new(&[], &facts()), Err(Error::NoRuns)));
     // Another engine computes the same numbers.
-    Study::new(&change(runs(0.0), |run| run.config.engine = format!("e{}", run.config.seed)), &facts())
-        .unwrap();
+    Study::new(
+        &change(three_seeds(0.0), |run| run.config.engine = format!("e{}", run.config.seed)),
+        &facts(),
+    )
+    .unwrap();
 }
 
 #[test]
 fn synthetic_accuracies_stand_alone() {
     let study =
-        Study::new(&change(runs(0.0), |run| run.environment.data_synthetic = true), &facts()).unwrap();
+        Study::new(&change(three_seeds(0.0), |run| run.environment.data_synthetic = true), &facts()).unwrap();
     let text = study.to_markdown();
     assert_eq!(
         study.headline(),
@@ -292,7 +353,7 @@ fn synthetic_accuracies_stand_alone() {
 #[test]
 fn the_report_is_written_and_reads_back() {
     let folder = tempfile::tempdir().unwrap();
-    let study = Study::new(&runs(0.1), &facts()).unwrap();
+    let study = Study::new(&three_seeds(0.1), &facts()).unwrap();
     study.write(folder.path()).unwrap();
     let json = std::fs::read_to_string(folder.path().join("study.json")).unwrap();
     assert_eq!(serde_json::from_str::<Study>(&json).unwrap(), study);
@@ -301,8 +362,8 @@ fn the_report_is_written_and_reads_back() {
     assert!(!text.contains("somewhere/"), "no paths of this machine");
     for line in [
         "| nin           | 1,485,386 | 1,485,386 | yes   |",
-        "| nin           |     3 | 74.37 ± 0.50 |     74.27 |      +0.10 | 71.89 to 76.85 | yes              | seeds  |",
-        "| nin           |     3 | 0.7526 ± 0.0050 |    0.7516 |    +0.0010 | 0.7278 to 0.7774 | yes              | seeds  |",
+        "| nin           |     3 | 74.37 ± 0.50 |     74.27 |      +0.10 | 72.89 to 75.85 | 1.00 |       2.57 | seeds: 0.50 (5.0) |",
+        "| nin           |     3 | 0.7526 ± 0.0050 |    0.7516 |    +0.0010 | 0.7278 to 0.7774 |   - |     0.0310 | seeds: 0.0050 (2.0) |",
     ] {
         assert!(text.contains(line), "{line} not in\n{text}");
     }
@@ -316,7 +377,7 @@ fn the_report_is_written_and_reads_back() {
 
 #[test]
 fn networks_that_nobody_published_stand_beside_each_other_without_a_verdict() {
-    let relabelled = change(runs(0.1), |run| {
+    let relabelled = change(three_seeds(0.1), |run| {
         if run.config.model == "alexnet_plain" {
             run.config.model = "nin-r2".into();
             run.environment.parameters = 1_037_962;
@@ -362,7 +423,7 @@ fn networks_that_nobody_published_stand_beside_each_other_without_a_verdict() {
 
 #[test]
 fn held_out_images_are_reported_as_such() {
-    let runs = change(runs(0.0), |run| {
+    let runs = change(three_seeds(0.0), |run| {
         run.config.val_split = 5000;
         run.environment.train_images = 45_000;
         run.environment.validation_images = 5_000;
@@ -378,6 +439,6 @@ fn held_out_images_are_reported_as_such() {
     assert_eq!(reason, "val-split 5000 instead of 0");
     let gap = study.networks[2].selection_gap.as_ref().unwrap();
     assert!((gap.mean - (0.7 - 0.7427)).abs() < 1e-12, "of the test accuracies, not of the held-out ones");
-    assert_eq!(study.networks[2].curve[0].test_acc, None);
+    assert_eq!(study.networks[2].epochs[0].test_acc, None);
     assert!(study.to_markdown().contains("5,000 held out"));
 }

@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +16,11 @@ pub struct Environment {
     pub rustc: Option<String>,
     /// The commit that was built.
     pub commit: Option<String>,
-    /// Name of the processor or of the accelerator that did the work.
+    /// Name of the processor.
     pub processor: String,
+    /// Name of the accelerator that did the work; absent where the processor did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
     /// Logical processors of the machine.
     pub cores: u32,
     /// Worker threads in use.
@@ -46,7 +49,14 @@ pub struct Environment {
 
 /// This moment as RFC 3339 UTC in whole seconds: `2026-01-31T12:00:00Z`.
 pub fn timestamp() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+    rfc3339(SystemTime::now())
+}
+
+/// A time in that form. A clock that is set to before 1970, or after the year 9999, is taken as at that end.
+fn rfc3339(time: SystemTime) -> String {
+    let last = Duration::from_secs(253_402_300_799);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(last);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
 /// The operating system and the architecture: `linux x86_64`.
@@ -103,6 +113,20 @@ mod tests {
         let read = humantime::parse_rfc3339(&now).unwrap();
         assert!(SystemTime::now().duration_since(read).unwrap().as_secs() < 60, "{now}");
         assert!(now.ends_with('Z') && now.len() == 20, "{now}");
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_no_panic() {
+        let hour = Duration::from_secs(3600);
+        let year = 365 * 24 * hour;
+        for (time, expected) in [
+            (UNIX_EPOCH - hour, "1970-01-01T00:00:00Z"),
+            (UNIX_EPOCH - 400 * year, "1970-01-01T00:00:00Z"),
+            (UNIX_EPOCH + hour, "1970-01-01T01:00:00Z"),
+            (UNIX_EPOCH + 9000 * year, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(time), expected, "{time:?}");
+        }
     }
 
     #[test]

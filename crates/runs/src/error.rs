@@ -1,12 +1,12 @@
 use std::{io, path::PathBuf};
 
-/// What can go wrong with a run folder. Every message is one sentence that names the thing and the mend; it holds the
+/// What can go wrong with a run folder. Every message is one sentence that names the thing and the fix; it holds the
 /// underlying cause, which is therefore not repeated as a `source`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A new run was asked for where one exists.
-    #[error("{} already holds a run: go on with it by --resume or choose another --run-dir", path.display())]
+    #[error("{} already holds a run: continue it with --resume or choose another --run-dir", path.display())]
     HoldsRun {
         /// The run folder.
         path: PathBuf,
@@ -32,7 +32,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The folder cannot be created or written.
-    #[error("the run folder {} cannot be written ({cause}): choose another --run-dir or mend its permissions", path.display())]
+    #[error("the run folder {} cannot be written ({cause}): choose another --run-dir or fix its permissions", path.display())]
     NotWritable {
         /// The run folder.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// A file could not be written.
-    #[error("{} cannot be written ({cause}): check free space and permissions", path.display())]
+    #[error("{} cannot be written ({cause}): {}", path.display(), advice(cause))]
     Write {
         /// The file.
         path: PathBuf,
@@ -102,4 +102,12 @@ pub enum Error {
         /// NaN or an infinity.
         value: f64,
     },
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "its folder is gone, so restore it or choose another one",
+        io::ErrorKind::FileTooLarge => "raise the limit on file sizes (ulimit -f)",
+        _ => "check free space and permissions",
+    }
 }

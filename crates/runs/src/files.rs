@@ -36,15 +36,27 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;
-    file.as_file().sync_all()?;
+    synced(file.as_file().sync_all())?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)
 }
 
-/// Makes the names in a folder durable.
+/// Makes the names in a folder durable, where the system can: only Unix opens a folder as a file, and only one that may be listed.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    // Only Unix can open a folder as a file.
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    match File::open(folder) {
+        Ok(folder) if cfg!(unix) => synced(folder.sync_all()),
+        _ => Ok(()),
+    }
+}
+
+/// The outcome of flushing to disk, where a file system that cannot do it, as some network file systems, is no error.
+pub(crate) fn synced(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 /// Removes what a killed writer left. Only the holder of the folder's lock may call this.

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Analysis, Environment, Error, Progress, Record, Result, RunConfig, RunResult,
-    files::{read_json, read_json_if_exists, replace_file, sweep, sync_folder, write_json},
+    files::{read_json, read_json_if_exists, replace_file, sweep, sync_folder, synced, write_json},
     run::read_config,
 };
 
@@ -48,7 +48,8 @@ pub fn holds_run(path: impl AsRef<Path>) -> bool {
     path.as_ref().join(CONFIG).is_file()
 }
 
-/// The one writer of a run folder. It holds an OS lock on `run.lock` until it is dropped or its process ends in any way.
+/// The one writer of a run folder. It holds an OS lock on `run.lock` until it is dropped or its process ends in any way, where the
+/// file system has locks: see [`unlocked`](Self::unlocked).
 ///
 /// ```no_run
 /// # fn example(config: &pointwise_runs::RunConfig, environment: &pointwise_runs::Environment) -> pointwise_runs::Result<()> {
@@ -72,8 +73,15 @@ pub struct RunFolder {
     path: PathBuf,
     /// Opened for appending.
     metrics: File,
-    /// Locked; closing it unlocks.
-    _lock: File,
+    lock: Lock,
+}
+
+/// The open `run.lock`; closing it unlocks.
+#[derive(Debug)]
+struct Lock {
+    _file: File,
+    /// Why it is not locked.
+    refused: Option<io::Error>,
 }
 
 impl RunFolder {
@@ -116,7 +124,7 @@ impl RunFolder {
         write_json(&path.join(ENVIRONMENT), environment)?;
         let metrics = open_metrics(path)?;
         replace_file(path.join(CONFIG), config.as_bytes())?;
-        Ok(Self { path: path.into(), metrics, _lock: lock })
+        Ok(Self { path: path.into(), metrics, lock })
     }
 
     /// Opens an existing run to go on with it and gives its stored configuration. A torn last line of `metrics.jsonl` is cut
@@ -136,7 +144,7 @@ impl RunFolder {
         let lock = lock(path)?;
         let config = read_config(path)?;
         prepare(path)?;
-        let folder = Self { path: path.into(), metrics: open_metrics(path)?, _lock: lock };
+        let folder = Self { path: path.into(), metrics: open_metrics(path)?, lock };
         folder.cut_torn_line()?;
         Ok((folder, config))
     }
@@ -144,6 +152,12 @@ impl RunFolder {
     /// The run folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the operating system says where the file system has no locks, as some network file systems: then nothing keeps a second
+    /// writer from the folder.
+    pub fn unlocked(&self) -> Option<&io::Error> {
+        self.lock.refused.as_ref()
     }
 
     /// Appends one line to `metrics.jsonl`, in one write.
@@ -274,7 +288,7 @@ impl RunFolder {
     }
 
     fn sync_metrics(&self) -> Result<()> {
-        self.metrics.sync_data().map_err(|cause| self.write_error(METRICS, cause))
+        synced(self.metrics.sync_data()).map_err(|cause| self.write_error(METRICS, cause))
     }
 
     fn cut_torn_line(&self) -> Result<()> {
@@ -316,28 +330,41 @@ pub(crate) fn parse_line(path: &Path, index: usize, line: &[u8]) -> Result<Recor
     })
 }
 
-fn lock(path: &Path) -> Result<File> {
-    let not_writable = |cause| Error::NotWritable { path: path.into(), cause };
+fn lock(path: &Path) -> Result<Lock> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .open(path.join(LOCK))
-        .map_err(not_writable)?;
+        .map_err(|cause| Error::NotWritable { path: path.into(), cause })?;
     for _ in 0..LOCK_ATTEMPTS {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => return Ok(Lock { _file: file, refused: None }),
             Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(cause)) => return Err(not_writable(cause)),
+            Err(TryLockError::Error(cause)) if cause.kind() == io::ErrorKind::Interrupted => {}
+            // The file could be opened for writing: whatever the error, it is of locks.
+            Err(TryLockError::Error(cause)) => return Ok(Lock { _file: file, refused: Some(cause) }),
         }
     }
     Err(Error::InUse { path: path.into() })
 }
 
-/// Whether a writer holds the folder's lock. Looking holds the lock itself for a moment, which a writer that starts waits for.
-pub(crate) fn is_locked(path: &Path) -> bool {
-    let Ok(file) = File::open(path.join(LOCK)) else { return false };
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+/// Whether a process writes to a run folder.
+pub(crate) enum Writer {
+    AtWork,
+    None,
+    /// The file system has no locks.
+    Unknown,
+}
+
+/// Looks whether the folder's lock is held. Looking holds the lock itself for a moment, which a writer that starts waits for.
+pub(crate) fn writer(path: &Path) -> Writer {
+    let Ok(file) = File::open(path.join(LOCK)) else { return Writer::None };
+    match file.try_lock_shared() {
+        Ok(()) => Writer::None,
+        Err(TryLockError::WouldBlock) => Writer::AtWork,
+        Err(TryLockError::Error(_)) => Writer::Unknown,
+    }
 }
 
 fn open_metrics(folder: &Path) -> Result<File> {

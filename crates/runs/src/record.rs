@@ -94,6 +94,8 @@ pub enum State {
     Running,
     /// Stopped on request; it can be resumed.
     Interrupted,
+    /// Stopped where `max-steps` wanted it; it can be resumed.
+    Limited,
     /// Stopped by an error.
     Failed,
     /// Done; there is a result.

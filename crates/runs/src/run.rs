@@ -1,6 +1,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use crate::{
@@ -9,10 +10,13 @@ use crate::{
     analysis::read_analysis,
     files::{read_json, read_json_if_exists},
     folder::{
-        ANALYSIS, CONFIG, ENVIRONMENT, METRICS, PROGRESS, RESULT, complete_lines, holds_run, is_locked,
-        parse_line,
+        ANALYSIS, CONFIG, ENVIRONMENT, METRICS, PROGRESS, RESULT, Writer, complete_lines, holds_run,
+        parse_line, writer,
     },
 };
+
+/// A run that is at work renews its progress every few seconds, but for an evaluation, which can take minutes.
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// What has become of a run, as far as its folder tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub enum Activity {
     Finished,
     /// It stopped on request and can be resumed.
     Interrupted,
+    /// It stopped where `max-steps` wanted it and can be resumed.
+    Limited,
     /// It stopped with an error.
     Failed,
     /// Its process was killed before it could say anything; it can be resumed.
@@ -36,6 +42,7 @@ impl Activity {
             Self::Running => "running",
             Self::Finished => "finished",
             Self::Interrupted => "interrupted",
+            Self::Limited => "limited",
             Self::Failed => "failed",
             Self::Stale => "stale",
         }
@@ -83,16 +90,26 @@ impl Run {
         })
     }
 
-    /// What has become of the run. Whether a process is at work is asked of the operating system, by the lock that a writer holds.
+    /// What has become of the run. Whether a process is at work is asked of the operating system, by the lock that a writer holds;
+    /// on a file system without locks a run is at work that was heard of in the last five minutes.
     pub fn activity(&self) -> Activity {
         if self.is_finished() {
             return Activity::Finished;
         }
-        if is_locked(&self.path) {
+        let running = match writer(&self.path) {
+            Writer::AtWork => true,
+            Writer::None => false,
+            Writer::Unknown => {
+                let progress = self.progress.as_ref().map(|progress| (progress.state, &*progress.updated));
+                seems_at_work(&self.environment.started, progress, SystemTime::now())
+            }
+        };
+        if running {
             return Activity::Running;
         }
         match self.progress.as_ref().map(|progress| progress.state) {
             Some(State::Interrupted) => Activity::Interrupted,
+            Some(State::Limited) => Activity::Limited,
             Some(State::Failed) => Activity::Failed,
             Some(State::Running | State::Finished) | None => Activity::Stale,
         }
@@ -129,6 +146,18 @@ impl Run {
     }
 }
 
+/// Whether a run was under way when it was last heard of, and that is not long ago. Times are as of [`timestamp`](crate::timestamp).
+fn seems_at_work(started: &str, progress: Option<(State, &str)>, now: SystemTime) -> bool {
+    // What the progress says may be of the time before the last resume.
+    let last = match progress.filter(|(_, updated)| *updated >= started) {
+        Some((State::Running, updated)) => updated,
+        Some(_) => return false,
+        None => started,
+    };
+    // A time to come is of another machine's clock.
+    humantime::parse_rfc3339(last).is_ok_and(|last| now.duration_since(last).unwrap_or_default() < SILENCE)
+}
+
 pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
     let path = folder.join(CONFIG);
     let text = fs::read_to_string(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
@@ -141,4 +170,31 @@ pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
 fn read_records(path: &Path) -> Result<Vec<Record>> {
     let bytes = fs::read(path).map_err(|cause| Error::Read { path: path.into(), cause })?;
     complete_lines(&bytes).enumerate().map(|(index, line)| parse_line(path, index, line)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_lock_a_run_is_at_work_that_was_heard_of_lately() {
+        let (noon, later) = ("2026-01-31T12:00:00Z", "2026-01-31T12:30:00Z");
+        let at = |time: &str| humantime::parse_rfc3339(time).unwrap();
+        let (soon, late) = (Duration::from_secs(60), Duration::from_secs(600));
+        for (started, progress, now, expected) in [
+            (noon, None, at(noon) + soon, true),
+            (noon, None, at(noon) + late, false),
+            (noon, Some((State::Running, later)), at(later) + soon, true),
+            (noon, Some((State::Running, later)), at(later) + late, false),
+            (noon, Some((State::Interrupted, later)), at(later) + soon, false),
+            // It was resumed, and has not said anything since.
+            (later, Some((State::Interrupted, noon)), at(later) + soon, true),
+            (later, Some((State::Running, noon)), at(later) + late, false),
+            // The clock of the machine that trains is ahead.
+            (later, None, at(noon), true),
+            ("soon", None, at(noon), false),
+        ] {
+            assert_eq!(seems_at_work(started, progress, now), expected, "{started} {progress:?} {now:?}");
+        }
+    }
 }

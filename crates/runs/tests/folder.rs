@@ -38,6 +38,7 @@ fn environment() -> Environment {
         rustc: None,
         commit: None,
         processor: "a processor".into(),
+        accelerator: None,
         cores: 2,
         threads: 2,
         os: "linux x86_64".into(),

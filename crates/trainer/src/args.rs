@@ -172,7 +172,8 @@ pub(crate) struct PredictArgs {
     pub(crate) compute: Compute,
 }
 
-/// A run is running, finished, interrupted (--resume goes on), failed, stale (killed; --resume goes on) or broken.
+/// A run is running, finished, limited (stopped at --max-steps), interrupted, failed, stale (killed) or broken; --resume continues all
+/// but finished and broken ones.
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
     /// Folder to look in, up to three levels deep.
@@ -257,9 +258,9 @@ pub(crate) struct DataArgs {
     pub(crate) command: DataCommand,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Make sure that CIFAR-10 is there: download it unless the folder has it.
+    /// Make sure that all of CIFAR-10 is there: download what the folder lacks.
     Fetch {
         /// Where it is to be [default: the variable CIFAR10_DIR, or a folder in the user's cache].
         #[arg(long, value_name = "DIR")]
@@ -276,7 +277,7 @@ pub(crate) enum DataCommand {
 }
 
 /// Where images come from.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct DataSource {
     /// The dataset [default: cifar10].
     #[arg(long, value_enum)]

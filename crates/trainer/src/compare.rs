@@ -3,6 +3,7 @@
 use crate::args::CompareArgs;
 use crate::print;
 use anyhow::bail;
+use pointwise_process::note;
 use pointwise_report::{Align, Table, duration};
 use pointwise_runs::{EpochRecord, Run};
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     for path in &args.runs {
         match Run::read(path) {
             Ok(run) => runs.push(run),
-            Err(error) => eprintln!("{error}: left out"),
+            Err(error) => note!("{error}: left out"),
         }
     }
     if !runs.is_empty() {
@@ -159,7 +160,7 @@ fn as_json(runs: &[Run]) -> anyhow::Result<Value> {
         .iter()
         .map(|run| {
             json!({
-                "path": run.path,
+                "path": run.path.display().to_string(),
                 "state": run.activity().name(),
                 "config": run.config,
                 "parameters": run.environment.parameters,

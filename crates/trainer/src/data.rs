@@ -2,37 +2,39 @@
 
 use crate::args::{DataArgs, DataCommand, DataKind, DataSource};
 use crate::display::LoadingDisplay;
-use crate::print;
-use anyhow::{Context, anyhow, bail};
+use crate::{End, print, stop_flag};
+use anyhow::{anyhow, bail};
 use etcetera::BaseStrategy;
 use pointwise_data::{
-    CLASS_NAMES, Dataset, Error, Progress, Source, default_addresses, fetch, load, statistics, verify,
+    CLASS_NAMES, CLASSES, Dataset, Error, NoProgress, Progress, Source, default_addresses, fetch, find_whole,
+    load, statistics, verify,
 };
 use std::fmt::Write;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 /// Size of the synthetic dataset unless limited: as CIFAR-10's.
 const SYNTHETIC_TRAIN: usize = 50_000;
 const SYNTHETIC_TEST: usize = 10_000;
 
-pub(crate) fn run(args: &DataArgs) -> anyhow::Result<()> {
-    let display = LoadingDisplay::default();
-    match &args.command {
+pub(crate) fn run(args: &DataArgs) -> anyhow::Result<End> {
+    let stop = stop_flag()?;
+    let Some(text) = (match args.command.clone() {
         DataCommand::Fetch { data_dir } => {
             let folder = folder_or_cache(data_dir.as_deref())?;
-            // What is there already, in any layout that we read, is not fetched again.
-            match load(&Source::Directory(folder.clone()), &display) {
-                Ok(dataset) => Ok(print(&format!("CIFAR-10 is there: {}", dataset.source))?),
-                Err(Error::NotFound { .. } | Error::NoSuchPath { .. }) => {
-                    let place = fetch(&folder, &default_addresses(), &display)?;
-                    Ok(print(&format!("CIFAR-10 is now in {}", place.display()))?)
-                }
-                Err(error) => Err(error.into()),
-            }
+            let named = named_folder(data_dir.as_deref()).is_some();
+            unless_stopped(&stop, move || fetched(&folder).map_err(|error| with_way_out(error, named)))?
         }
         DataCommand::Verify { data_dir } => {
             let folder = folder_or_cache(data_dir.as_deref())?;
-            let reports = verify(&folder, &display)?;
+            let Some(reports) = unless_stopped(&stop, move || verify(&folder, &LoadingDisplay::default()))?
+            else {
+                return Ok(End::Interrupted);
+            };
             let mut table = format!("{:<24} {:>8} {:>12}  SHA-256", "file", "records", "bytes");
             for report in &reports {
                 let name = report.path.file_name().unwrap_or_default().to_string_lossy();
@@ -44,11 +46,60 @@ pub(crate) fn run(args: &DataArgs) -> anyhow::Result<()> {
             if !problems.is_empty() {
                 bail!("{}", problems.join("; "));
             }
-            Ok(print("every file is whole and valid")?)
+            Some("every file is whole and valid".to_owned())
         }
         DataCommand::Stats(source) => {
-            let dataset = load_dataset(&Images::from_args(source), None, None, &display)?;
-            Ok(print(&describe(&dataset)?)?)
+            let dataset = load_dataset(&Images::from_args(&source), None, None, false, &stop)?;
+            dataset.map(|dataset| describe(&dataset)).transpose()?
+        }
+    }) else {
+        return Ok(End::Interrupted);
+    };
+    print(&text)?;
+    Ok(End::Done)
+}
+
+/// Fetches CIFAR-10, and tells where it is. What is there already, in any layout that we read, is not fetched again.
+fn fetched(folder: &Path) -> Result<String, Error> {
+    let display = LoadingDisplay::default();
+    if let Some(source) = find_whole(folder, &display)? {
+        return Ok(format!("CIFAR-10 is there: {source}"));
+    }
+    let place = fetch(folder, &default_addresses(), &display)?;
+    Ok(format!("CIFAR-10 is now in {}", place.display()))
+}
+
+/// What `work` gives, or `None` once `stop` is set: then `work`, which may be waiting for a server that says nothing, is left to
+/// itself, and ends with the process.
+fn unless_stopped<T, E>(
+    stop: &AtomicBool,
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> anyhow::Result<Option<T>>
+where
+    T: Send + 'static,
+    E: Into<anyhow::Error> + Send + 'static,
+{
+    /// Between looks at `stop`.
+    const PERIOD: Duration = Duration::from_millis(20);
+
+    let (sender, receiver) = mpsc::channel();
+    let worker = thread::Builder::new().name("data".to_owned()).spawn(move || {
+        // After a stop nobody listens any more.
+        let _ = sender.send(work());
+    });
+    let worker = worker.map_err(|cause| anyhow!("no thread can be started to load the images: {cause}"))?;
+    loop {
+        match receiver.recv_timeout(PERIOD) {
+            Ok(result) => return result.map(Some).map_err(Into::into),
+            Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => {
+                LoadingDisplay::default().note("interrupted before the images were there");
+                return Ok(None);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => match worker.join() {
+                Err(panic) => resume_unwind(panic),
+                Ok(()) => bail!("the images were not loaded"),
+            },
         }
     }
 }
@@ -74,13 +125,15 @@ impl Images {
     }
 }
 
-/// Loads images; `limit_train` and `limit_test` only save the drawing of synthetic ones that will not be used.
+/// Loads images, unless `stop` is set before they are there; `limit_train` and `limit_test` only save the drawing of synthetic ones
+/// that will not be used.
 pub(crate) fn load_dataset(
     images: &Images,
     limit_train: Option<u32>,
     limit_test: Option<u32>,
-    progress: &dyn Progress,
-) -> anyhow::Result<Dataset> {
+    quiet: bool,
+    stop: &AtomicBool,
+) -> anyhow::Result<Option<Dataset>> {
     let source = match (images.kind, &images.folder) {
         (DataKind::Cifar10, Some(folder)) => Source::Directory(folder.clone()),
         (DataKind::Cifar10, None) => Source::Cifar10 { cache: cache()?, addresses: default_addresses() },
@@ -91,12 +144,75 @@ pub(crate) fn load_dataset(
             test: limit_test.map_or(SYNTHETIC_TEST, |limit| limit as usize),
         },
     };
-    load(&source, progress).map_err(|error| match error {
-        Error::NotFound { .. } | Error::NoSuchPath { .. } => anyhow!(
-            "{error}; name a folder that holds it with --data-dir, download it with `trainer data fetch`, or use --data synthetic"
-        ),
-        error => error.into(),
+    let folder = images.folder.clone();
+    unless_stopped(stop, move || {
+        let progress: &dyn Progress = if quiet { &NoProgress } else { &LoadingDisplay::default() };
+        load(&source, progress).map_err(|error| match &folder {
+            Some(folder) if error.is_fetchable() => {
+                // Into a file nothing can be fetched.
+                let place = if folder.is_file() { String::new() } else { format!(" --data-dir {}", folder.display()) };
+                anyhow!(
+                    "{error}; fetch it with `trainer data fetch{place}`, name another folder with --data-dir, or use \
+                     --data synthetic"
+                )
+            }
+            folder => with_way_out(error, folder.is_some()),
+        })
     })
+}
+
+/// Adds how to name another folder where images cannot be written to this one.
+fn with_way_out(error: Error, named: bool) -> anyhow::Error {
+    match error {
+        Error::Write { .. } if named => anyhow!("{error}; name another folder with --data-dir"),
+        Error::Write { .. } => {
+            anyhow!(
+                "{error}; name a folder for the images with --data-dir, or one for all caches with XDG_CACHE_HOME"
+            )
+        }
+        error => error.into(),
+    }
+}
+
+/// Warns of classes without images, about which the figures of a training say nothing.
+///
+/// # Errors
+/// If nothing can be learnt at all.
+pub(crate) fn check_classes(dataset: &Dataset) -> anyhow::Result<()> {
+    let found = statistics(dataset);
+    let (train, test) = (without_images(&found.train_classes), without_images(&found.test_classes));
+    let source = &dataset.source;
+    if train.len() + 1 >= CLASSES {
+        bail!(
+            "the training images of {source} are all of one class, so that nothing can be learnt: add other classes"
+        );
+    }
+    if CLASS_NAMES.iter().all(|name| train.contains(name) || test.contains(name)) {
+        bail!(
+            "no class of {source} has both training and test images: give both sets images of the same classes"
+        );
+    }
+    warn_of_classes(source, "training", &train);
+    warn_of_classes(source, "test", &test);
+    Ok(())
+}
+
+/// Warns of classes without images in the set (`training` or `test`) of which there are so many images of each class.
+pub(crate) fn check_classes_of(source: &str, set: &str, counts: &[u64; CLASSES]) {
+    warn_of_classes(source, set, &without_images(counts));
+}
+
+fn warn_of_classes(source: &str, set: &str, without: &[&str]) {
+    if !without.is_empty() {
+        let names = without.join(", ");
+        LoadingDisplay::default().note(&format!(
+            "warning: {source} has no {set} images of {names}: the accuracy says nothing about them"
+        ));
+    }
+}
+
+fn without_images(counts: &[u64; CLASSES]) -> Vec<&'static str> {
+    CLASS_NAMES.into_iter().zip(counts).filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
 }
 
 /// The folder that the command line names, or else the variable `CIFAR10_DIR`, where an empty one names none.
@@ -111,8 +227,17 @@ fn folder_or_cache(folder: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 /// `pointwise/cifar10` in the user's cache folder.
 fn cache() -> anyhow::Result<PathBuf> {
-    let base = etcetera::choose_base_strategy()
-        .context("the home folder is not known; say with --data-dir where the data is")?;
+    // The variable will do without a home folder, which etcetera asks for first.
+    let variable = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(base) = variable.filter(|_| cfg!(unix)) {
+        return Ok(base.join("pointwise").join("cifar10"));
+    }
+    let base = etcetera::choose_base_strategy().map_err(|_| {
+        anyhow!(
+            "the home folder, in which images would be kept, is not known: say with --data-dir where the images are, or set \
+             XDG_CACHE_HOME to a folder for them"
+        )
+    })?;
     Ok(base.cache_dir().join("pointwise").join("cifar10"))
 }
 

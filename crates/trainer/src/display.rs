@@ -1,9 +1,11 @@
 //! Progress on stderr: a bar on a terminal, plain lines elsewhere; and the study's lines on stdout.
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pointwise_data::Progress;
+use pointwise_data::{Progress, Unit};
+use pointwise_process::{OutputError, note};
 use pointwise_runs::{EpochRecord, Run};
 use pointwise_training::{Observer, StepProgress};
+use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -13,6 +15,9 @@ const BAR: &str = "{prefix} {wide_bar} {pos}/{len} {msg}";
 
 /// Template of the bar of a download, or of reading files.
 const LOADING_BAR: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
+
+/// Template of the bar of reading or drawing images.
+const IMAGES_BAR: &str = "{msg} {wide_bar} {human_pos}/{human_len} images, {eta} left";
 
 /// Plain lines come at most this often.
 const LINE_PERIOD: Duration = Duration::from_secs(10);
@@ -55,9 +60,9 @@ impl TrainingDisplay {
         }
     }
 
-    /// Prints a line to stdout around the bar; a reader that went away does not stop a training.
+    /// Prints a line to stdout around the bar. That it cannot be written does not stop a training, whose files tell the same.
     fn print(&self, line: &str) {
-        self.bar.suspend(|| crate::print(line).unwrap_or_default());
+        let _ = self.bar.suspend(|| crate::print(line));
     }
 }
 
@@ -76,7 +81,7 @@ impl Observer for TrainingDisplay {
             if !self.quiet && self.last_line.elapsed() >= LINE_PERIOD {
                 self.last_line = Instant::now();
                 let (epoch, epochs, step) = (at.epoch, self.epochs, at.step);
-                eprintln!("epoch {epoch}/{epochs}, step {step}/{total}, {figures}");
+                note!("epoch {epoch}/{epochs}, step {step}/{total}, {figures}");
             }
         } else {
             self.bar.set_prefix(format!("epoch {}/{}", at.epoch, self.epochs));
@@ -108,12 +113,17 @@ impl Drop for TrainingDisplay {
     }
 }
 
-/// Whether progress is shown in plain lines: in pipes, files and CI, on a terminal that cannot move its cursor, and between the
-/// messages of `--verbose`.
+/// Whether progress is shown in plain lines: in pipes, files and CI, on a terminal that cannot move its cursor or does not say what it
+/// is, and between the messages of `--verbose`.
 fn is_plain() -> bool {
-    let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+    let dumb = is_dumb(std::env::var_os("TERM").as_deref());
     let talkative = log::max_level() >= log::LevelFilter::Info;
     !std::io::stderr().is_terminal() || dumb || talkative || std::env::var_os("CI").is_some()
+}
+
+/// Whether a terminal of this name cannot move its cursor; only Unix names terminals.
+fn is_dumb(term: Option<&OsStr>) -> bool {
+    term.map_or(cfg!(unix), |term| term.is_empty() || term == "dumb")
 }
 
 /// A bar on stderr, or one that is never drawn.
@@ -150,8 +160,8 @@ impl WatchDisplay {
     }
 
     /// Prints a line to stdout around the bar.
-    pub(crate) fn line(&self, line: &str) {
-        self.bar.suspend(|| crate::print(line).unwrap_or_default());
+    pub(crate) fn line(&self, line: &str) -> Result<(), OutputError> {
+        self.bar.suspend(|| crate::print(line))
     }
 
     /// Shows how far the run is.
@@ -170,7 +180,7 @@ impl WatchDisplay {
             self.bar.set_message(figures);
         } else if self.last_line.is_none_or(|last| last.elapsed() >= LINE_PERIOD) {
             self.last_line = Some(Instant::now());
-            eprintln!("epoch {epoch}/{epochs}, step {step}/{steps}, {figures}");
+            note!("epoch {epoch}/{epochs}, step {step}/{steps}, {figures}");
         }
     }
 
@@ -206,16 +216,16 @@ pub(crate) struct LoadingDisplay {
 }
 
 impl Progress for LoadingDisplay {
-    fn start(&self, what: &str, total: Option<u64>) {
+    fn start(&self, what: &str, total: Option<u64>, unit: Unit) {
         let new = if !is_plain() {
             let bar = match total {
-                Some(total) => ProgressBar::new(total).with_style(style(LOADING_BAR)),
+                Some(total) => ProgressBar::new(total).with_style(loading_style(unit)),
                 None => ProgressBar::new_spinner(),
             };
             bar.set_message(what.to_owned());
             Some(bar)
         } else {
-            eprintln!("{what}");
+            note!("{what}");
             None
         };
         self.with(|bar| *bar = new);
@@ -239,8 +249,8 @@ impl Progress for LoadingDisplay {
 
     fn note(&self, message: &str) {
         self.with(|bar| match bar {
-            Some(bar) => bar.suspend(|| eprintln!("{message}")),
-            None => eprintln!("{message}"),
+            Some(bar) => bar.suspend(|| note!("{message}")),
+            None => note!("{message}"),
         });
     }
 }
@@ -250,6 +260,13 @@ impl LoadingDisplay {
         // A display that another thread broke off is still good enough to draw on.
         act(&mut self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
+}
+
+fn loading_style(unit: Unit) -> ProgressStyle {
+    style(match unit {
+        Unit::Bytes => LOADING_BAR,
+        Unit::Images => IMAGES_BAR,
+    })
 }
 
 /// A template that is checked by the test below; indicatif's plain one stands in for a wrong one.
@@ -291,8 +308,17 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_without_a_name_gets_no_bar() {
+        for (term, dumb) in
+            [(Some("xterm"), false), (Some("dumb"), true), (Some(""), true), (None, cfg!(unix))]
+        {
+            assert_eq!(is_dumb(term.map(OsStr::new)), dumb, "{term:?}");
+        }
+    }
+
+    #[test]
     fn templates_are_valid() {
-        for template in [BAR, LOADING_BAR] {
+        for template in [BAR, LOADING_BAR, IMAGES_BAR] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
             // NO_COLOR asks for what there is anyway: a colour would follow a dot.
             assert!(!template.contains('.'), "{template}");

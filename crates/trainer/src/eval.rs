@@ -1,11 +1,11 @@
 //! `trainer eval`.
 
 use crate::args::{Compute, EvalArgs, Model, Split};
-use crate::data::{Images, load_dataset};
-use crate::display::LoadingDisplay;
+use crate::data::{Images, check_classes_of, load_dataset};
 use crate::{End, print, stop_flag, threads};
 use anyhow::{anyhow, bail};
 use clap::ValueEnum;
+use pointwise_data::statistics;
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_models::Network;
 use pointwise_runs::EpochRecord;
@@ -26,8 +26,17 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         Split::Test => (Some(1), args.limit),
         Split::Train => (args.limit, Some(1)),
     };
-    let dataset =
-        load_dataset(&Images::from_args(&args.data), limit_train, limit_test, &LoadingDisplay::default())?;
+    let images = Images::from_args(&args.data);
+    let Some(dataset) = load_dataset(&images, limit_train, limit_test, false, &stop)? else {
+        return Ok(End::Interrupted);
+    };
+    if !dataset.synthetic {
+        let found = statistics(&dataset);
+        match args.split {
+            Split::Test => check_classes_of(&dataset.source, "test", &found.test_classes),
+            Split::Train => check_classes_of(&dataset.source, "training", &found.train_classes),
+        }
+    }
     let (images, split) = match args.split {
         Split::Test => (dataset.test, "Test"),
         Split::Train => (dataset.train, "Train"),

@@ -2,6 +2,9 @@
 //!
 //! Results go to stdout and to files, progress and messages to stderr. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
 
+// They panic where nobody reads.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod analysis;
 mod args;
 mod bench;
@@ -22,10 +25,10 @@ mod watch;
 
 use anyhow::Context;
 use args::{Cli, Command};
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use log::LevelFilter;
 use pointwise_kernels::EndingAllocator;
-use std::io::{self, Write};
+use pointwise_process::{OutputError, Request, note};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,15 +47,16 @@ enum End {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(End::Done) => ExitCode::SUCCESS,
-        Ok(End::Interrupted) => ExitCode::from(INTERRUPTED),
+    match pointwise_process::parse().map(run) {
+        Ok(Ok(End::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(End::Interrupted)) => ExitCode::from(INTERRUPTED),
         // Whoever read our output has enough of it.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
+        Ok(Err(error)) if is_reader_gone(&error) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            note!("error: {error:#}");
             ExitCode::from(FAILED)
         }
+        Err(code) => code,
     }
 }
 
@@ -73,12 +77,12 @@ fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Bench(args) => bench::run(&args).map(|()| End::Done),
         Command::Data(args) => {
             threads::start(None)?;
-            data::run(&args).map(|()| End::Done)
+            data::run(&args)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "trainer", &mut script);
-            io::stdout().write_all(&script)?;
+            pointwise_process::print(&String::from_utf8_lossy(&script))?;
             Ok(End::Done)
         }
     }
@@ -101,28 +105,34 @@ fn start_log(verbose: u8) {
     log.init();
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(OutputError::is_reader_gone)
 }
 
-/// Writes lines to stdout; unlike `println!`, a closed pipe is an error and no panic.
-fn print(lines: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(lines.as_bytes())?;
-    stdout.write_all(b"\n")?;
-    stdout.flush()
+/// Writes lines of a result to stdout; unlike with `println!`, a closed pipe is an error and no panic.
+fn print(lines: &str) -> Result<(), OutputError> {
+    pointwise_process::print(&format!("{lines}\n"))
 }
 
-/// A flag that Ctrl-C, or a request to terminate, sets; the second one ends the process at once.
+/// A flag that Ctrl-C, another request to terminate, or the end of a process that we are tied to sets; Ctrl-C for the second time ends
+/// the process at once.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
+    let request = |flag: &AtomicBool| {
+        if !flag.swap(true, Ordering::Relaxed) {
+            note!("\nstopping (a second Ctrl-C stops at once)");
+        }
+    };
     let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
+    pointwise_process::watch(move |Request { at_once, .. }| {
+        if at_once {
             std::process::exit(INTERRUPTED.into());
         }
-        eprintln!("\nstopping after the step in hand (once more to stop at once)");
+        request(&flag);
     })
     .context("signals cannot be handled")?;
+    let flag = Arc::clone(&stop);
+    pointwise_process::watch_parent(move || request(&flag))
+        .context("the end of the parent cannot be waited for")?;
     Ok(stop)
 }

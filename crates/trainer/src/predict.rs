@@ -6,6 +6,7 @@ use crate::{End, print, threads};
 use anyhow::bail;
 use pointwise_data::{CLASS_NAMES, Crop, IMAGE_BYTES, augment_into, read_image};
 use pointwise_engine::{Engine, create};
+use pointwise_process::note;
 use pointwise_report::{Align, Table};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
             Ok(prediction) => predictions.push(prediction),
             Err(error) => {
                 failures += 1;
-                eprintln!("{error:#}: left out");
+                note!("{error:#}: left out");
             }
         }
     }
@@ -48,7 +49,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
         print(table(&predictions).trim_end())?;
     }
     if failures > 0 {
-        bail!("{failures} of {} images could not be read: give png, jpg or webp files", args.images.len());
+        bail!("{failures} of {} images could not be read", args.images.len());
     }
     Ok(End::Done)
 }

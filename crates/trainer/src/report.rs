@@ -2,6 +2,7 @@
 
 use crate::args::ReportArgs;
 use pointwise_models::{Network, Row};
+use pointwise_process::note;
 use pointwise_report::{LayerFacts, NetworkFacts, Page, Study};
 use pointwise_runs::{Run, replace_file};
 
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let study = Study::of(&runs, &facts)?;
     let page = Page::read(&study, &runs, &facts)?.html();
     replace_file(&args.out, page.as_bytes())?;
-    eprintln!("{}", study.headline());
+    note!("{}", study.headline());
     Ok(crate::print(&args.out.display().to_string())?)
 }
 

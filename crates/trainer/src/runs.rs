@@ -3,9 +3,10 @@
 use crate::args::RunsArgs;
 use crate::print;
 use anyhow::{Context, bail};
+use pointwise_process::note;
 use pointwise_report::{Align, Table};
 use pointwise_runs::{Run, holds_run};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ const DEPTH: usize = 3;
 /// A row of the list. What a broken run does not tell is `None`.
 #[derive(Serialize)]
 struct Row {
+    #[serde(serialize_with = "as_shown")]
     path: PathBuf,
     state: &'static str,
     model: Option<String>,
@@ -47,9 +49,14 @@ pub(crate) fn run(args: &RunsArgs) -> anyhow::Result<()> {
     }
     print(table(&rows).trim_end())?;
     for error in rows.iter().filter_map(|row| row.error.as_deref()) {
-        eprintln!("{error}");
+        note!("{error}");
     }
     Ok(())
+}
+
+/// A name that is not UTF-8 has no other way into JSON.
+fn as_shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// Collects the run folders at or under a folder; one that holds a run is not looked into. Folders that cannot be listed, and

@@ -3,6 +3,7 @@
 use image::{ImageFormat, Rgb, RgbImage};
 use pointwise_data::{BatchSettings, IMAGE_BYTES, Images, MEAN, SIDE, STD, training_batches};
 use pointwise_engine::Array;
+use pointwise_process::note;
 use pointwise_runs::{Analysis, EpochRecord};
 use pointwise_tensorboard::{EventWriter, Value};
 use pointwise_training::{Last, Observer, StepProgress, TrainingError, checkpoint};
@@ -55,7 +56,7 @@ impl<'a> TensorBoard<'a> {
         });
         if let Err(error) = written {
             self.failed = true;
-            eprintln!(
+            note!(
                 "{}: no more events for TensorBoard, the training goes on: {error:#}",
                 self.folder.display()
             );

@@ -2,17 +2,17 @@
 
 use crate::analysis::Analyst;
 use crate::args::{Augment, DataKind, Model, TrainArgs};
-use crate::data::{DATA_SEED, Images, load_dataset, named_folder};
-use crate::display::{LoadingDisplay, TrainingDisplay, final_line};
+use crate::data::{DATA_SEED, Images, check_classes, load_dataset, named_folder};
+use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::eval::check_weights;
 use crate::options::{self, sha256};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, stop_flag, threads};
 use anyhow::{Context, anyhow, bail};
-use pointwise_data::{NoProgress, Progress};
 use pointwise_engine::{Adam, DeviceChoice, EngineError, EngineKind, Precision, Settings, State, create};
 use pointwise_models::Network;
+use pointwise_process::note;
 use pointwise_runs::{Checkpoint, Difference, Record, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{
     Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, checkpoint, fit,
@@ -37,6 +37,14 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         (None, None)
     };
     let config = resolve(args, stored.as_ref())?;
+    for (option, path) in [("--data-dir", &config.data_dir), ("--init", &config.init)] {
+        if let Some(path) = path.as_ref().filter(|path| path.to_str().is_none()) {
+            bail!(
+                "{option} {} has a name that is not UTF-8, and so cannot be kept in config.toml: rename it, or give a link to it",
+                path.display()
+            );
+        }
+    }
     let mut best = None;
     if let (Some(run), Some(stored)) = (&run, &stored) {
         check_same_run(&folder, stored, &config)?;
@@ -53,7 +61,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         if let Some(result) = &past.result
             && result.epochs == config.epochs
         {
-            eprintln!("{} holds a finished run", folder.display());
+            note!("{} holds a finished run", folder.display());
             print(&final_line(&config.model, result.final_acc, result.final_loss))?;
             return Ok(End::Done);
         }
@@ -86,14 +94,15 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         folder: config.data_dir.clone(),
         seed: config.data_seed,
     };
-    let shown = LoadingDisplay::default();
-    let progress: &dyn Progress = if args.quiet { &NoProgress } else { &shown };
-    let dataset = load_dataset(&images, config.limit_train, config.limit_test, progress)?;
+    let loaded = load_dataset(&images, config.limit_train, config.limit_test, args.quiet, &stop)?;
+    let Some(dataset) = loaded else { return Ok(End::Interrupted) };
+    if !dataset.synthetic {
+        check_classes(&dataset)?;
+    }
     let description = DataDescription::from(&dataset);
     log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
     let splits = Splits::new(dataset, &config)?;
-    let environment = describe(&network, &description, &splits)?;
-
+    let environment = describe(&network, settings.device, &description, &splits)?;
     log::info!(
         "engine {} on {} with {} threads: {}, {} parameters",
         config.engine,
@@ -125,6 +134,12 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         None => run.insert(RunFolder::create(&folder, &config, &environment)?),
     };
     log::info!("the run is in {}", folder.display());
+    if let Some(cause) = run.unlocked() {
+        note!(
+            "warning: the file system of {} has no locks ({cause}): see to it that nothing else trains there",
+            folder.display()
+        );
+    }
     let outcome = {
         let mut display = TrainingDisplay::new(config.epochs, best, args.quiet);
         let job = Job { config: &config, splits: &splits, stop: &stop };
@@ -141,17 +156,19 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     let shown = folder.display();
     match outcome {
         Ok(Outcome::Finished(result)) => {
-            print(&final_line(&config.model, result.final_acc, result.final_loss))?;
-            eprintln!("the run is in {shown}");
+            let printed = print(&final_line(&config.model, result.final_acc, result.final_loss));
+            note!("the run is in {shown}");
+            printed?;
             Ok(End::Done)
         }
         Ok(Outcome::StepLimit { step, last_loss }) => {
-            print(&format!("Stopped after step {step} (loss {last_loss:.4})"))?;
-            eprintln!("the run is in {shown}; --resume without --max-steps goes on with it");
+            let printed = print(&format!("Stopped after step {step} (loss {last_loss:.4})"));
+            note!("the run is in {shown}; --resume without --max-steps continues it");
+            printed?;
             Ok(End::Done)
         }
         Ok(Outcome::Interrupted { step }) => {
-            eprintln!("interrupted after step {step}; --resume --run-dir {shown} goes on");
+            note!("interrupted after step {step}; --resume --run-dir {shown} continues it");
             Ok(End::Interrupted)
         }
         Err(error) => Err(error.into()),

@@ -4,6 +4,7 @@ use crate::args::WatchArgs;
 use crate::display::{WatchDisplay, epoch_line, final_line};
 use crate::{End, print};
 use anyhow::bail;
+use pointwise_process::note;
 use pointwise_runs::{Activity, Run};
 use std::thread;
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<End> {
         let before = Run::read(&args.run)?.activity();
         let run = Run::read(&args.run)?;
         for epoch in run.epochs().filter(|epoch| epoch.epoch > epochs_shown) {
-            display.line(&epoch_line(epoch, run.config.epochs));
+            display.line(&epoch_line(epoch, run.config.epochs))?;
         }
         epochs_shown = run.epochs().last().map_or(epochs_shown, |epoch| epoch.epoch);
         match before {
@@ -33,14 +34,19 @@ pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<End> {
                 }
                 return Ok(End::Done);
             }
+            Activity::Limited => {
+                display.clear();
+                note!("the run in {shown} stopped at --max-steps; train --resume continues it");
+                return Ok(End::Done);
+            }
             Activity::Interrupted => {
                 display.clear();
-                eprintln!("the run in {shown} was interrupted; train --resume goes on with it");
+                note!("the run in {shown} was interrupted; train --resume continues it");
                 return Ok(End::Interrupted);
             }
             Activity::Failed => bail!("the run in {shown} failed; its own output says why"),
             Activity::Stale => {
-                bail!("nothing is at work on the run in {shown}; train --resume goes on with it")
+                bail!("nothing is at work on the run in {shown}; train --resume continues it")
             }
         }
         thread::sleep(PERIOD);

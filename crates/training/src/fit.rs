@@ -148,6 +148,8 @@ pub fn fit(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainingError> {
     let mut session = Session::begin(job, from, engine, run, observer)?;
+    // What was told of the run before does not hold any more.
+    session.show(State::Running)?;
     let outcome = session.run();
     if outcome.is_err() {
         // The error in hand matters more than one of telling it to those who watch.
@@ -474,13 +476,14 @@ impl<'a> Session<'a> {
     /// Leaves a checkpoint of a run that goes on another time.
     fn pause(&mut self) -> Result<Outcome, TrainingError> {
         self.save_last()?;
-        self.show(State::Interrupted)?;
         let step = self.at.step;
-        Ok(if self.stopped() {
-            Outcome::Interrupted { step }
+        let (state, outcome) = if self.stopped() {
+            (State::Interrupted, Outcome::Interrupted { step })
         } else {
-            Outcome::StepLimit { step, last_loss: self.last_loss }
-        })
+            (State::Limited, Outcome::StepLimit { step, last_loss: self.last_loss })
+        };
+        self.show(state)?;
+        Ok(outcome)
     }
 
     /// The last evaluation and the result.

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use cargo_metadata::MetadataCommand;
+use pointwise_process::note;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     list::{List, list},
-    trainer::{built, cargo, workspace_manifest},
+    trainer::{Stop, built, cargo, workspace_manifest},
 };
 
 /// How the Rust peers are compiled. candle and burn choose kernels at compile time where ours look at the processor they run on.
@@ -468,7 +469,7 @@ pub(crate) fn build_peers(contenders: &[Contender], root: &Path) -> anyhow::Resu
     let target = target()?;
     for &contender in contenders {
         if matches!(contender, Contender::Candle | Contender::Burn) {
-            eprintln!("building the peer {contender} with {PEER_FLAGS}");
+            note!("building the peer {contender} with {PEER_FLAGS}");
             build_peer(contender, root, &target)?;
         }
     }
@@ -498,7 +499,7 @@ fn build_peer(contender: Contender, root: &Path, target: &Path) -> anyhow::Resul
     command.arg("--target-dir").arg(peer_folder(contender, target));
     // The second one would win over the first.
     command.env("RUSTFLAGS", PEER_FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
-    built(&mut command, &format!("{contender}-peer"))
+    built(&mut command, &format!("{contender}-peer"), &Stop::default())
 }
 
 #[cfg(test)]

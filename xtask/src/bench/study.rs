@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use pointwise_process::note;
 
 use super::{
     Plan,
@@ -30,11 +31,11 @@ pub(super) fn run(plan: &Plan, trainer: &Path, record: &mut Record) {
         for &precision in &plan.precisions {
             match study(plan, trainer, round, precision) {
                 Ok(study) => {
-                    eprintln!("study {round} of {}: {precision}: {:.2} s", plan.study.times, study.seconds);
+                    note!("study {round} of {}: {precision}: {:.2} s", plan.study.times, study.seconds);
                     record.studies.push(study);
                 }
                 Err(error) => {
-                    eprintln!("error: {error:#}");
+                    note!("error: {error:#}");
                     record.failures.push(format!("study {round}: {error}"));
                 }
             }

@@ -158,6 +158,13 @@ pub(super) struct Product {
     pub(super) depth: usize,
 }
 
+/// The name of the GPU of that number.
+pub(crate) fn card_name(ordinal: usize) -> Result<String, EngineError> {
+    driver("starting NVIDIA's driver", result::init())?;
+    let device = driver("finding the GPU", result::device::get(ordinal as c_int))?;
+    driver("asking for the GPU's name", result::device::get_name(device))
+}
+
 /// One GPU with a stream of work, used from the thread that opened it.
 #[derive(Debug)]
 pub(super) struct Gpu {

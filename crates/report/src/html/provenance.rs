@@ -21,8 +21,8 @@ impl Page<'_> {
             format!("cargo xtask reproduce --seeds {}", seeds.join(","))
         };
         html += "</code></pre><p>Or a single run: save its configuration below as <code>run.toml</code>.</p><pre><code>cargo run --release \
-                 -p trainer -- train --config run.toml --run-dir again</code></pre><p>The same program on the same kind of processor gives \
-                 the same numbers to the last bit, for any number of threads.</p>";
+                 -p trainer -- train --config run.toml --run-dir again</code></pre>";
+        html += &self.repeatable();
         html += &self.data().table("The images");
         html += &self.runs().table("The runs");
         html += &self.environments().details("where the runs took place", "environment");
@@ -38,6 +38,26 @@ impl Page<'_> {
             );
         }
         html
+    }
+
+    /// Claims equal bits only of runs that have them.
+    fn repeatable(&self) -> String {
+        let runs = || self.networks.iter().flat_map(|network| &network.runs);
+        let exact = |run: &&&Run| run.config.device == "cpu" || run.config.deterministic;
+        let others: Vec<String> = runs().filter(|run| !exact(run)).map(|run| escape(&name(run))).collect();
+        let same = "The same program on the same kind of processor gives the same numbers to the last bit, for any number of threads";
+        if others.is_empty() {
+            format!("<p>{same}.</p>")
+        } else if others.len() == runs().count() {
+            "<p>These runs were trained on a GPU without <code>--deterministic</code>: repeated, they agree within rounding at first, \
+             and later as two seeds do.</p>"
+                .into()
+        } else {
+            format!(
+                "<p>{same}; except for runs on a GPU without <code>--deterministic</code>, which are here: {}.</p>",
+                others.join(", ")
+            )
+        }
     }
 
     fn seeds(&self) -> Vec<u64> {
@@ -105,6 +125,8 @@ impl Page<'_> {
             "run",
             "engine",
             "device",
+            "precision",
+            "accelerator",
             "processor",
             "threads",
             "system",
@@ -121,6 +143,8 @@ impl Page<'_> {
                 name(run),
                 run.config.engine.clone(),
                 run.config.device.clone(),
+                run.config.precision.clone(),
+                optional(&environment.accelerator),
                 environment.processor.clone(),
                 format!("{} of {}", environment.threads, environment.cores),
                 environment.os.clone(),

@@ -7,7 +7,8 @@ use super::{
     text::{escape, short},
 };
 use crate::{
-    Comparison, Figure, Verdict,
+    Comparison, Figure, Unit, Verdict,
+    judgement::{Measure, p_is, show_p},
     number::{decimals, percent, signed, thousands},
 };
 
@@ -21,7 +22,10 @@ impl Page<'_> {
     /// A style, and the verdict in a word or two.
     pub(super) fn verdict_word(&self) -> (&'static str, &'static str) {
         match &self.study.verdict {
-            Verdict::Reproduced | Verdict::NotComparable { .. } | Verdict::Different { .. }
+            Verdict::Reproduced
+            | Verdict::Undecided { .. }
+            | Verdict::NotComparable { .. }
+            | Verdict::Different { .. }
                 if self.study.data.synthetic =>
             {
                 match self.study.counts_as_published {
@@ -31,6 +35,7 @@ impl Page<'_> {
             }
             Verdict::Reproduced => ("good", "Reproduced"),
             Verdict::Different { .. } => ("bad", "Different"),
+            Verdict::Undecided { .. } => ("open", "Undecided"),
             Verdict::NotComparable { .. } => ("open", "Not comparable"),
             Verdict::NotJudged => ("open", "No verdict"),
         }
@@ -58,16 +63,27 @@ impl Page<'_> {
             Verdict::Reproduced => (
                 "The published results hold up",
                 "We trained the networks again by the published recipe. Their numbers of parameters are exactly the published ones, \
-                 and every published accuracy and loss lies where chance alone could have put it.",
+                 no published final accuracy differs from ours by more than chance explains, and these runs were enough to notice a \
+                 difference that matters.",
             ),
             Verdict::Different { .. } => (
                 "Our results differ from the published ones",
-                "We trained the networks again by the published recipe, and not every published figure is where chance alone \
-                 could have put it.",
+                "We trained the networks again by the published recipe, and what was published is not what chance alone would make of \
+                 our results.",
+            ),
+            Verdict::Undecided { .. } if self.study.decisive().next().is_none() => (
+                "These runs cannot tell",
+                "We trained the networks again by the published recipe, but not often enough to know how far chance alone moves a \
+                 result.",
+            ),
+            Verdict::Undecided { .. } => (
+                "These runs cannot tell",
+                "We trained the networks again by the published recipe. No published figure differs from ours by more than chance \
+                 explains, but chance explains a lot here: a difference that matters could have been missed.",
             ),
             Verdict::NotComparable { .. } => (
                 "These runs cannot be compared with the published study",
-                "They are not the published experiment, or not all of it. What they found is shown all the same.",
+                "They are not the published experiment, or not all of it. What they found is shown nevertheless.",
             ),
         };
         let (class, word) = self.verdict_word();
@@ -108,6 +124,10 @@ impl Page<'_> {
                 " Of the test images it names {nin}\u{a0}% rightly; alexnet names {alexnet}\u{a0}% and alexnet_plain {plain}\u{a0}%."
             );
         }
+        for sentence in self.study.finding() {
+            text += " ";
+            text += &escape(&sentence);
+        }
         text
     }
 
@@ -116,6 +136,9 @@ impl Page<'_> {
         if self.study.data.synthetic {
             html += "<p class=\"warning\">Synthetic images: the accuracies below are of drawn pictures. They are neither CIFAR-10's \
                      nor compared with published ones.</p>";
+        }
+        for note in &self.study.notes {
+            html += &format!("<p>{}</p>", escape(note));
         }
         html += &self.finals(true).table("Size, and accuracy after the last epoch");
         html += &self.finals(false).table("Loss after the last epoch");
@@ -128,7 +151,7 @@ impl Page<'_> {
             html += "<div class=\"charts\">";
             html += &figure(
                 "Test accuracy, %",
-                "bar: where one further run falls in 95 of 100 cases",
+                "bar: where the published figure falls in 95 of 100 faithful reproductions",
                 &self.forest("Test accuracy in per cent with intervals", accuracy, 100.0, 2),
             );
             html += &figure(
@@ -138,21 +161,86 @@ impl Page<'_> {
             );
             html += "</div><p class=\"key\"><span class=\"swatch solid\"></span> ours, mean over the seeds \
                      <span class=\"swatch hollow\"></span> published</p>";
-            html += "<p>A published figure inside the bar agrees with ours: training the same network again with another seed \
-                     moves the result about that much.";
-            let borrowed = self
-                .networks
-                .iter()
-                .filter_map(|network| accuracy(network)?.comparison.as_ref())
-                .any(|comparison| comparison.spread_from == crate::SpreadSource::PublishedCurve);
-            html += if borrowed {
-                " There are too few seeds to measure that movement, so it is estimated from the published curve, and the bars are \
-                 wide.</p>"
+            html += "<p>A published figure inside the bar does not differ from ours: training the same network again with another \
+                     seed moves the result about that much.";
+            html += &if self.study.record.is_empty() {
+                " The movement is measured between our own seeds.".to_owned()
             } else {
-                " The movement is measured between our own seeds.</p>"
+                format!(
+                    " There are too few seeds to measure that movement, so it is taken from an earlier record of the same study ({}).",
+                    escape(&self.study.record_seeds())
+                )
             };
+            let largest = self.study.decisive().map(|it| it.detectable).fold(0.0, f64::max);
+            if largest > 0.0 {
+                html += &format!(
+                    " A difference of {} points of accuracy would have been noticed in 8 of 10 cases, whichever network it is in; \
+                     a smaller one could have been missed.",
+                    decimals(100.0 * largest, 1)
+                );
+            }
+            html += "</p>";
+            if let Some(curve) = &self.study.curve {
+                html += &format!(
+                    "<p>The {} other published figures, of every epoch, taken together {} curves of ours ({}; {} lie \
+                     outside of their own intervals, where 1 in 20 does by chance).</p>",
+                    curve.figures,
+                    if curve.differs() { "are <strong>not</strong>" } else { "could be" },
+                    escape(&p_is(curve.p)),
+                    curve.outside
+                );
+                html += &self.secondary().details("the other figures, each with its interval", "figures");
+            }
         }
-        html
+        html + &self.conclusion()
+    }
+
+    /// Every figure of every epoch beside the published one.
+    fn secondary(&self) -> Data {
+        let mut data =
+            Data::new(["network", "epoch", "figure", "ours", "published", "95 % interval", "p", "inside"]);
+        for network in &self.networks {
+            for epoch in &network.report.epochs {
+                for measure in Measure::ALL {
+                    let Some(figure) = epoch.figure(measure) else { continue };
+                    let Some(comparison) = &figure.comparison else { continue };
+                    let show = |value: f64| measure.show(value);
+                    data.rows.push(vec![
+                        network.name().into(),
+                        epoch.epoch.to_string(),
+                        measure.name().into(),
+                        show(figure.ours.mean),
+                        figure.published.map_or_else(String::new, show),
+                        format!("{} to {}", show(comparison.low), show(comparison.high)),
+                        show_p(comparison.p),
+                        if comparison.within() { "yes" } else { "no" }.into(),
+                    ]);
+                }
+            }
+        }
+        data
+    }
+
+    /// The published conclusion, claim by claim.
+    fn conclusion(&self) -> String {
+        let mut data = Data::new(["claim", "ours", "interval", "published", "judgement"]);
+        for claim in &self.study.claims {
+            if self.study.data.synthetic && claim.unit == Unit::Points {
+                continue;
+            }
+            let interval = |(low, high): (f64, f64)| {
+                format!("{} to {}", signed(100.0 * low, 2), signed(100.0 * high, 2))
+            };
+            let none = || "\u{2013}".to_owned();
+            data.rows.push(vec![
+                claim.text.replace('`', ""),
+                claim.ours.map_or_else(none, |ours| claim.show(ours)),
+                claim.interval.map_or_else(none, interval),
+                claim.show(claim.published),
+                claim.judgement().replace('-', "\u{2013}"),
+            ]);
+        }
+        if data.rows.is_empty() { String::new() } else { data.table("The published conclusion, judged") }
     }
 
     /// Of the accuracies, or of the losses.
@@ -165,7 +253,7 @@ impl Page<'_> {
             columns.remove(1);
         }
         if compare {
-            columns.extend(["published", "difference", "95 % interval"]);
+            columns.extend(["published", "difference", "95 % interval", "p", "detectable"]);
         }
         let none = || "\u{2013}".to_owned();
         let mut data = Data::new(columns);
@@ -193,6 +281,8 @@ impl Page<'_> {
                 row.push(interval.map_or_else(none, |Comparison { low, high, .. }| {
                     format!("{} to {}", show(*low), show(*high))
                 }));
+                row.push(interval.and_then(|it| it.corrected).map_or_else(none, show_p));
+                row.push(interval.map_or_else(none, |it| show(it.detectable)));
             }
             data.rows.push(row);
         }
@@ -249,7 +339,7 @@ impl Page<'_> {
             let says = format!(
                 "{name}: published {}, {} our interval",
                 show(theirs),
-                if comparison.within { "inside" } else { "outside of" }
+                if comparison.within() { "inside" } else { "outside of" }
             );
             svg += &marker(&format!("hollow {class}"), network.index, 5.5, at(theirs), y, &says);
         }

@@ -1,0 +1,40 @@
+use std::{
+    fmt,
+    io::{self, Write},
+};
+
+/// A result that did not reach stdout.
+#[derive(Debug, thiserror::Error)]
+#[error("stdout cannot be written: {0}")]
+pub struct OutputError(io::Error);
+
+impl OutputError {
+    /// Whether the reader has gone, who then has enough of it: no reason to complain.
+    pub fn is_reader_gone(&self) -> bool {
+        self.0.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+/// Writes a result to stdout, where a line feed ends it.
+///
+/// # Errors
+/// [`OutputError`], also if the reader has gone.
+pub fn print(text: &str) -> Result<(), OutputError> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(OutputError)
+}
+
+/// Writes a line of progress or a message to stderr, where it can be written: that nobody reads it is no reason to stop. See
+/// [`note!`](crate::note!).
+pub fn note(line: fmt::Arguments<'_>) {
+    // In one piece: other processes may write there as well.
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+/// Writes a line to stderr as `eprintln!` does, but a reader that has gone or a full disk is no panic.
+#[macro_export]
+macro_rules! note {
+    ($($argument:tt)*) => {
+        $crate::note(::std::format_args!($($argument)*))
+    };
+}
