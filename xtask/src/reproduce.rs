@@ -24,7 +24,7 @@ use crate::{
 const EXIT_CODES: &str = "\
 Exit codes: 0 reproduced (with --quick: parameter counts and ratios are as published), 1 failed, 2 wrong usage, 3 different from \
 the published study, 4 not comparable with it, 5 undecided (one or two seeds, or runs that could not have told a difference that \
-matters), 130 interrupted. The same command goes on where an interruption or a failure \
+matters), 130 interrupted. The same command continues where an interruption or a failure \
 stopped; runs that are finished are not repeated. An ablation has no verdict: 0, 1, 2 or 130.";
 
 /// The options, as typed.
@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// Runs at once, which share the computing threads: for a GPU that one run does not fill. Figures are the same for any number.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     jobs: u32,
-    /// Show no progress; the result and errors are printed all the same.
+    /// Show no progress; the result and errors are printed nevertheless.
     #[arg(long, short)]
     quiet: bool,
     /// Use this trainer instead of building one.
@@ -217,7 +217,7 @@ fn look_at_data(stop: &Stop, trainer: &Path, data_dir: Option<&Path>, quiet: boo
 }
 
 fn interrupted() -> End {
-    note!("interrupted: the same command goes on where this one stopped");
+    note!("interrupted: the same command continues where this one stopped");
     End::Interrupted
 }
 

@@ -169,7 +169,7 @@ impl Session<'_> {
         if !failures.is_empty() {
             let others = format!(
                 "{} of {} runs are finished, {} were not started; the run folders in {} keep what was done, and the same command \
-                 goes on",
+                 continues",
                 self.finished.len(),
                 self.jobs.len(),
                 self.waiting.len(),

@@ -269,7 +269,7 @@ fn a_failure_and_an_interruption_of_the_trainer_are_passed_on() {
     assert!(code == 1 && stderr.contains("the run of nin with seed 43 failed"), "{stderr}");
     fake.put("train-exit", "130");
     let (code, _, stderr) = seen(fake.run(&[]));
-    assert!(code == 130 && stderr.contains("the same command goes on"), "{stderr}");
+    assert!(code == 130 && stderr.contains("the same command continues"), "{stderr}");
     assert_eq!(fake.calls().len(), 3, "no run is tried after an interruption");
     assert!(!fake.path("study/report.md").exists());
 }
@@ -349,7 +349,7 @@ fn a_signal_stops_all_runs_and_a_second_interrupt_at_once() {
         let (code, _, stderr) = seen(child.wait_with_output().expect("xtask ends"));
         assert_eq!(code, 130, "{signal}: {stderr}");
         assert!(stderr.contains("stopping all runs after the step in hand"), "{signal}: {stderr}");
-        assert!(stderr.contains("interrupted: the same command goes on"), "{signal}: {stderr}");
+        assert!(stderr.contains("interrupted: the same command continues"), "{signal}: {stderr}");
         let mut stopped = fake.lines("stopped");
         stopped.sort();
         let asked: &[&str] = if stubborn { &[] } else { &["alexnet_plain-seed42", "alexnet_plain-seed43"] };
@@ -382,7 +382,7 @@ fn a_signal_ends_the_build_too() {
         let sent = Command::new("kill").args([signal, &child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
         let (code, _, stderr) = seen(child.wait_with_output().expect("xtask ends"));
-        assert!(code == 130 && stderr.contains("interrupted: the same command goes on"), "{stderr}");
+        assert!(code == 130 && stderr.contains("interrupted: the same command continues"), "{stderr}");
     }
 }
 

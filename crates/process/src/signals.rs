@@ -20,8 +20,8 @@ pub struct Request {
 /// From now on, signals that would end this process are given to `act`, on a thread of its own.
 ///
 /// These are SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, which batch systems send before they kill, without those that
-/// were ignored when the process started (as far as the system tells, which Linux does): `nohup` ignores SIGHUP, and a shell without job control ignores SIGINT for what it runs
-/// in the background.
+/// were ignored when the process started (as far as the system tells, which Linux does): `nohup` ignores SIGHUP, and a shell without
+/// job control ignores SIGINT for what it runs in the background.
 ///
 /// # Errors
 /// If the operating system refuses.

@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (train --resume goes on).";
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (train --resume continues).";
 
 // The bounds are those of a run's configuration, in the type that clap wants.
 const MAX_SEED: u64 = RunConfig::MAX_SEED;
@@ -108,7 +108,7 @@ pub(crate) struct TrainArgs {
     /// Test on the first N images only.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit_test: Option<u32>,
-    /// Stop after N steps of the run, with a checkpoint; --resume goes on.
+    /// Stop after N steps of the run, with a checkpoint; --resume continues.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEED))]
     pub(crate) max_steps: Option<u64>,
     /// Record the loss of every Nth step [default: 10].
@@ -120,7 +120,7 @@ pub(crate) struct TrainArgs {
     /// Write event files for TensorBoard into the run's folder `tensorboard`.
     #[arg(long)]
     pub(crate) tensorboard: bool,
-    /// Show no progress; results and errors are printed all the same.
+    /// Show no progress; results and errors are printed nevertheless.
     #[arg(long, short)]
     pub(crate) quiet: bool,
     #[command(flatten)]
@@ -153,7 +153,7 @@ pub(crate) struct EvalArgs {
     pub(crate) compute: Compute,
 }
 
-/// Images that cannot be read are named on stderr; the others are predicted all the same, and the exit code is 1.
+/// Images that cannot be read are named on stderr; the others are predicted nevertheless, and the exit code is 1.
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
     /// The weights file, or a run folder, for the weights of its best epoch.
@@ -162,7 +162,7 @@ pub(crate) struct PredictArgs {
     /// The network, when the file does not say.
     #[arg(long, value_enum)]
     pub(crate) model: Option<Model>,
-    /// The images; each is squeezed to 32 x 32 pixels, and transparency is left out.
+    /// The images; each is resized to 32 x 32 pixels, and transparency is left out.
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<PathBuf>,
     /// Print JSON.
