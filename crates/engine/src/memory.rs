@@ -1,5 +1,7 @@
 //! How much memory this process can still take: looked at before it takes any, since the system's own answer may be to kill it.
 
+pub use pointwise_kernels::EndingAllocator;
+
 use std::fs;
 use std::path::Path;
 

@@ -27,7 +27,7 @@ use anyhow::Context;
 use args::{Cli, Command};
 use clap::CommandFactory;
 use log::LevelFilter;
-use pointwise_kernels::EndingAllocator;
+use pointwise_engine::memory::EndingAllocator;
 use pointwise_process::{OutputError, Request, note};
 use std::process::ExitCode;
 use std::sync::Arc;
