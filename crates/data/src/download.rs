@@ -50,7 +50,8 @@ impl Default for Patience {
 /// Downloads what `spec` says into `target`, from the first of `addresses` that gives it.
 ///
 /// The bytes grow in a file beside it, `target` with `.part` appended, which a later call continues whatever the address;
-/// only when size and MD5 are right is it renamed, and what `target` was before is set aside. The caller sees to it that nobody else downloads there at the same time.
+/// only when size and MD5 are right is it renamed, and what `target` was before is set aside. The caller sees to it that nobody
+/// else downloads there at the same time.
 pub(crate) fn download(
     target: &Path,
     addresses: &[String],
@@ -58,6 +59,13 @@ pub(crate) fn download(
     patience: &Patience,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
+    if patience.proxy.is_none()
+        && let Some(name) = unusable_proxy(|name| std::env::var(name).ok())
+    {
+        progress.note(&format!(
+            "warning: the variable {name} does not hold a proxy's address, such as http://HOST:PORT: the download is tried without it"
+        ));
+    }
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .timeout_connect(Some(patience.connect))
@@ -93,6 +101,13 @@ pub(crate) fn download(
     }
     let file = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Err(Error::Download { file, failures })
+}
+
+/// The first of the variables in which ureq looks for a proxy that holds something else, which it passes over in silence.
+fn unusable_proxy(variable: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
+    ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
+        .into_iter()
+        .find(|name| variable(name).is_some_and(|value| !value.is_empty() && Proxy::new(&value).is_err()))
 }
 
 /// Why an address did not give the file.
@@ -541,6 +556,21 @@ mod tests {
         let addresses = ["http://cifar.invalid/file.gz".to_owned()];
         download(&case.target(), &addresses, &case.spec, &case.patience, &case.watcher).unwrap();
         case.assert_whole();
+    }
+
+    #[test]
+    fn a_variable_that_holds_no_proxy_is_named() {
+        for (value, usable) in [
+            ("", true),
+            ("http://127.0.0.1:3128", true),
+            ("socks5h://h:1080", true),
+            ("http://a b", false),
+            ("ftp://h", false),
+        ] {
+            let found = unusable_proxy(|name| (name == "https_proxy").then(|| value.to_owned()));
+            assert_eq!(found, (!usable).then_some("https_proxy"), "{value}");
+        }
+        assert_eq!(unusable_proxy(|_| None), None);
     }
 
     #[test]
