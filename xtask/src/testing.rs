@@ -5,8 +5,7 @@ use pointwise_runs::{Environment, EpochRecord, Record, Run, RunConfig, RunResult
 /// A finished run of the published experiment that took `seconds`.
 pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
     let published = pointwise_report::Published::load().expect("the published figures");
-    let network =
-        published.networks.iter().find(|network| network.name == model).expect("a network of the study");
+    let network = published.network(model).expect("a network of the study");
     let recipe = &published.recipe;
     // Seeds 42, 43, 44 spread around the published figures.
     let offset = (seed as f64 - 43.0) / 200.0;

@@ -300,11 +300,10 @@ impl Study {
             ("judgement", Left),
         ]);
         for claim in self.claims.iter().filter(|claim| !(self.data.synthetic && claim.unit == Unit::Points)) {
-            let interval = |(low, high)| format!("{} to {}", signed(100.0 * low, 2), signed(100.0 * high, 2));
             table.row([
                 claim.text.clone(),
                 claim.ours.map_or(NONE.into(), |number| claim.show(number)),
-                claim.interval.map_or(NONE.into(), interval),
+                claim.show_interval().unwrap_or_else(|| NONE.into()),
                 claim.show(claim.published),
                 claim.judgement().into(),
             ]);
@@ -443,6 +442,12 @@ impl Claim {
             Outcome::Undecided => "undecided",
             Outcome::NotJudged => NONE,
         }
+    }
+
+    /// In points; only differences of accuracies have an interval.
+    pub(crate) fn show_interval(&self) -> Option<String> {
+        let (low, high) = self.interval?;
+        Some(format!("{} to {}", signed(100.0 * low, 2), signed(100.0 * high, 2)))
     }
 
     pub(crate) fn show(&self, number: f64) -> String {

@@ -253,8 +253,7 @@ impl Study {
     /// As [`Study::new`].
     pub fn of(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
         let published = Published::load()?;
-        let is_published =
-            |run: &Run| published.networks.iter().any(|network| network.name == run.config.model);
+        let is_published = |run: &Run| published.network(&run.config.model).is_some();
         if runs.iter().all(is_published) { Self::new(runs, facts) } else { Self::ablation(runs, facts) }
     }
 
@@ -339,6 +338,12 @@ impl Study {
         self.comparisons().filter(|comparison| comparison.corrected.is_some())
     }
 
+    /// The smallest difference that would have been noticed in 8 of 10 cases whichever deciding figure it is in; 0 where none is
+    /// compared.
+    pub(crate) fn detectable(&self) -> f64 {
+        self.decisive().map(|comparison| comparison.detectable).fold(0.0, f64::max)
+    }
+
     /// The verdict as one sentence.
     pub fn headline(&self) -> String {
         let counts = if self.counts_as_published {
@@ -366,11 +371,10 @@ impl Study {
         }
         match &self.verdict {
             Verdict::Reproduced => {
-                let largest = self.decisive().map(|comparison| comparison.detectable).fold(0.0, f64::max);
                 format!(
                     "Reproduced: {counts}, no published final test accuracy differs from ours (Holm's correction, 5 %), and of \
                      differences of {} points at least 8 in 10 would have been noticed.",
-                    decimals(100.0 * largest, 1)
+                    decimals(100.0 * self.detectable(), 1)
                 )
             }
             Verdict::Different { reason } => format!("Different: {reason}."),

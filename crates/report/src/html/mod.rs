@@ -109,7 +109,7 @@ impl<'a> Page<'a> {
                 analyses.first().and_then(|(_, it)| it.sheet.as_ref()).map_or(0, |sheet| sheet.jpeg.len());
             let pictures = bytes > 0 && spent + bytes <= PICTURE_BYTES;
             spent += if pictures { bytes } else { 0 };
-            let theirs = published.networks.iter().find(|network| network.name == report.name);
+            let theirs = published.network(&report.name);
             networks.push(Shown {
                 index,
                 report,

@@ -171,7 +171,7 @@ impl Page<'_> {
                     escape(&self.study.record_seeds())
                 )
             };
-            let largest = self.study.decisive().map(|it| it.detectable).fold(0.0, f64::max);
+            let largest = self.study.detectable();
             if largest > 0.0 {
                 html += &format!(
                     " A difference of {} points of accuracy would have been noticed in 8 of 10 cases, whichever network it is in; \
@@ -228,14 +228,11 @@ impl Page<'_> {
             if self.study.data.synthetic && claim.unit == Unit::Points {
                 continue;
             }
-            let interval = |(low, high): (f64, f64)| {
-                format!("{} to {}", signed(100.0 * low, 2), signed(100.0 * high, 2))
-            };
             let none = || "\u{2013}".to_owned();
             data.rows.push(vec![
                 claim.text.replace('`', ""),
                 claim.ours.map_or_else(none, |ours| claim.show(ours)),
-                claim.interval.map_or_else(none, interval),
+                claim.show_interval().unwrap_or_else(none),
                 claim.show(claim.published),
                 claim.judgement().replace('-', "\u{2013}"),
             ]);

@@ -21,7 +21,7 @@ pub(crate) fn facts() -> Vec<NetworkFacts> {
 /// loss.
 pub(crate) fn run(model: &str, seed: u64, offset: f64) -> Run {
     let published = published();
-    let network = published.networks.iter().find(|network| network.name == model).expect("a network");
+    let network = published.network(model).expect("a network");
     let (acc, loss) = (offset / 100.0, offset / 100.0);
     let epochs = network.epochs.iter().zip(1..).map(|(epoch, number)| {
         Record::Epoch(EpochRecord {
