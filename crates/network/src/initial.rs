@@ -1,0 +1,283 @@
+//! The values of parameters before training.
+
+use pointwise_random::{Purpose, block, unit_f32};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::f64::consts::TAU;
+
+/// How a parameter begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Initial {
+    /// Uniform in `[-bound, bound)`.
+    Uniform {
+        /// Half the width of the range.
+        bound: f32,
+    },
+    /// Normal around zero.
+    Normal {
+        /// Standard deviation.
+        std: f32,
+    },
+    /// The same value everywhere.
+    Constant(f32),
+    /// A convolution that gives its input's channels back as far as there are outputs (`torch.nn.init.dirac_`).
+    Dirac {
+        /// Groups of channels, each with an identity of its own.
+        groups: usize,
+    },
+}
+
+/// Which fan a [`Rule`] keeps the variance of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fan {
+    /// Inputs of one output: the forward pass.
+    #[default]
+    FanIn,
+    /// Outputs of one input: the backward pass.
+    FanOut,
+}
+
+/// Whose gain a [`Rule`] makes up for (`torch.nn.init.calculate_gain`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Nonlinearity {
+    /// 1.
+    Linear,
+    /// 1.
+    Sigmoid,
+    /// 5/3.
+    Tanh,
+    /// The root of 2.
+    Relu,
+    /// The root of `2 / (1 + a^2)`.
+    #[default]
+    LeakyRelu,
+}
+
+/// The arguments of the Kaiming rules.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kaiming {
+    /// Slope of the leaky ReLU on the negative side.
+    pub a: f64,
+    /// `"fan_in"` or `"fan_out"`.
+    pub mode: Fan,
+    /// What follows the layer.
+    pub nonlinearity: Nonlinearity,
+}
+
+impl Kaiming {
+    fn gain(self) -> f64 {
+        match self.nonlinearity {
+            Nonlinearity::Linear | Nonlinearity::Sigmoid => 1.0,
+            Nonlinearity::Tanh => 5.0 / 3.0,
+            Nonlinearity::Relu => 2f64.sqrt(),
+            Nonlinearity::LeakyRelu => (2.0 / (1.0 + self.a * self.a)).sqrt(),
+        }
+    }
+
+    fn std(self, fans: Fans) -> f64 {
+        let fan = match self.mode {
+            Fan::FanIn => fans.fan_in,
+            Fan::FanOut => fans.fan_out,
+        };
+        self.gain() / (fan as f64).sqrt()
+    }
+}
+
+/// A rule for initial values, by the name of PyTorch's function in `torch.nn.init` without the underscore at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// 0.
+    Zeros,
+    /// 1.
+    Ones,
+    /// That value.
+    Constant(f64),
+    /// Normal around 0 with that standard deviation.
+    Normal(f64),
+    /// Identity, for convolutions.
+    Dirac,
+    /// Normal, after He et al., *Delving deep into rectifiers* (2015).
+    KaimingNormal(Kaiming),
+    /// Uniform, after the same paper.
+    KaimingUniform(Kaiming),
+    /// Uniform with the root of `6 / (fan_in + fan_out)` for a bound: Glorot and Bengio (2010), and Keras's default.
+    XavierUniform,
+    /// Normal with the root of `2 / (fan_in + fan_out)` for a standard deviation.
+    XavierNormal,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Fans {
+    fan_in: usize,
+    fan_out: usize,
+}
+
+impl Initial {
+    /// PyTorch's default for convolutions and linear layers, weights and biases: bound `1 / sqrt(fan_in)`.
+    #[must_use]
+    pub fn fan_in_uniform(fan_in: usize) -> Self {
+        Self::Uniform { bound: (1.0 / (fan_in as f64).sqrt()) as f32 }
+    }
+
+    /// By a rule, for a parameter of that shape.
+    ///
+    /// # Errors
+    /// The reason why the rule does not suit the shape.
+    pub(crate) fn by_rule(rule: Rule, shape: &[usize], groups: usize) -> Result<Self, String> {
+        // `torch.nn.init._calculate_fan_in_and_fan_out`.
+        let fans = match shape {
+            [_, _, ..] => {
+                let taps: usize = shape[2..].iter().product();
+                Some(Fans { fan_in: shape[1] * taps, fan_out: shape[0] * taps })
+            }
+            _ => None,
+        };
+        let fans = fans.ok_or("it needs a weight of two dimensions or more".to_owned());
+        let finite = |value: f64| match value as f32 {
+            value if value.is_finite() => Ok(value),
+            _ => Err(format!("{value} is not a finite number")),
+        };
+        let xavier = |fans: Fans| (2.0 / (fans.fan_in + fans.fan_out) as f64).sqrt();
+        Ok(match rule {
+            Rule::Zeros => Self::Constant(0.0),
+            Rule::Ones => Self::Constant(1.0),
+            Rule::Constant(value) => Self::Constant(finite(value)?),
+            Rule::Normal(std) if std >= 0.0 => Self::Normal { std: finite(std)? },
+            Rule::Normal(std) => return Err(format!("{std} is not a standard deviation")),
+            Rule::Dirac if shape.len() == 4 => Self::Dirac { groups },
+            Rule::Dirac => return Err("it needs the weight of a convolution".to_owned()),
+            Rule::KaimingNormal(kaiming) => Self::Normal { std: finite(kaiming.std(fans?))? },
+            Rule::KaimingUniform(kaiming) => {
+                Self::Uniform { bound: finite(3f64.sqrt() * kaiming.std(fans?))? }
+            }
+            Rule::XavierUniform => Self::Uniform { bound: finite(3f64.sqrt() * xavier(fans?))? },
+            Rule::XavierNormal => Self::Normal { std: finite(xavier(fans?))? },
+        })
+    }
+
+    /// The values of a parameter of that shape: they depend on the seed, on `ordinal`, its place among the network's parameters sorted
+    /// by name, and on nothing else.
+    #[must_use]
+    pub fn values(self, shape: &[usize], seed: u64, ordinal: u32) -> Vec<f32> {
+        let len: usize = shape.iter().product();
+        let blocks =
+            (0..len.div_ceil(4) as u64).map(|index| block(seed, Purpose::Initialisation, ordinal, index));
+        let mut values: Vec<f32> = match self {
+            Self::Constant(value) => return vec![value; len],
+            Self::Dirac { groups } => return dirac(shape, groups),
+            Self::Uniform { bound } => {
+                blocks.flatten().map(|word| bound * (2.0 * unit_f32(word) - 1.0)).collect()
+            }
+            Self::Normal { std } => blocks
+                .flat_map(|[a, b, c, d]| {
+                    let ([a, b], [c, d]) = (normal_pair(a, b), normal_pair(c, d));
+                    [a, b, c, d]
+                })
+                .map(|x| (f64::from(std) * x) as f32)
+                .collect(),
+        };
+        values.truncate(len);
+        values
+    }
+}
+
+/// Two independent standard normal values (Box and Muller 1958). The square of the radius is at most `-2 ln 2^-33`: 6.8 deviations.
+fn normal_pair(a: u32, b: u32) -> [f64; 2] {
+    let unit = |word: u32| (f64::from(word) + 0.5) / (1u64 << 32) as f64;
+    let radius = (-2.0 * unit(a).ln()).sqrt();
+    let (sin, cos) = (TAU * unit(b)).sin_cos();
+    [radius * cos, radius * sin]
+}
+
+fn dirac(shape: &[usize], groups: usize) -> Vec<f32> {
+    let [out_channels, in_channels, rows, columns] = *shape else {
+        unreachable!("`by_rule` lets only the weights of convolutions pass")
+    };
+    let mut values = vec![0.0; out_channels * in_channels * rows * columns];
+    let of_group = out_channels / groups;
+    for out in 0..out_channels {
+        let input = out % of_group;
+        if input < in_channels {
+            values[((out * in_channels + input) * rows + rows / 2) * columns + columns / 2] = 1.0;
+        }
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moments(values: &[f32]) -> [f64; 3] {
+        let n = values.len() as f64;
+        let power = |k| values.iter().map(|x| f64::from(*x).powi(k)).sum::<f64>() / n;
+        [power(1), power(2), power(4)]
+    }
+
+    #[test]
+    fn normal_values_have_a_normal_distributions_moments() {
+        let values = Initial::Normal { std: 0.5 }.values(&[100, 1001], 42, 3);
+        let [mean, square, fourth] = moments(&values);
+        let n = values.len() as f64;
+        // Six standard errors: the variances of x, x^2 and x^4 are 1, 2 and 96 for a standard normal x.
+        assert!(mean.abs() < 6.0 * 0.5 / n.sqrt(), "{mean}");
+        assert!((square / 0.25 - 1.0).abs() < 6.0 * (2.0 / n).sqrt(), "{square}");
+        assert!((fourth / 0.0625 - 3.0).abs() < 6.0 * (96.0 / n).sqrt(), "{fourth}");
+        assert_eq!(values, Initial::Normal { std: 0.5 }.values(&[100, 1001], 42, 3));
+        assert_ne!(values, Initial::Normal { std: 0.5 }.values(&[100, 1001], 43, 3));
+        assert_ne!(values, Initial::Normal { std: 0.5 }.values(&[100, 1001], 42, 4));
+    }
+
+    /// The bounds and deviations that `torch.nn.init` computes: its formulas, worked out for a `(64, 32, 3, 3)` weight.
+    #[test]
+    fn rules_are_pytorchs_formulas() {
+        let shape = [64, 32, 3, 3];
+        let kaiming = |a, mode, nonlinearity| Kaiming { a, mode, nonlinearity };
+        let relu = Nonlinearity::Relu;
+        let uniform = |bound: f64| Initial::Uniform { bound: bound as f32 };
+        let normal = |std: f64| Initial::Normal { std: std as f32 };
+        let cases = [
+            (Rule::KaimingNormal(kaiming(0.0, Fan::FanIn, relu)), normal((2.0 / 288.0f64).sqrt())),
+            (Rule::KaimingNormal(kaiming(0.0, Fan::FanOut, relu)), normal((2.0 / 576.0f64).sqrt())),
+            // PyTorch's reset_parameters: kaiming_uniform_(a=sqrt(5)) is 1 / sqrt(fan_in).
+            (
+                Rule::KaimingUniform(kaiming(5f64.sqrt(), Fan::FanIn, Nonlinearity::LeakyRelu)),
+                uniform(1.0 / 288f64.sqrt()),
+            ),
+            (
+                Rule::KaimingNormal(kaiming(0.0, Fan::FanIn, Nonlinearity::Tanh)),
+                normal(5.0 / 3.0 / 288f64.sqrt()),
+            ),
+            (Rule::XavierUniform, uniform((6.0 / 864.0f64).sqrt())),
+            (Rule::XavierNormal, normal((2.0 / 864.0f64).sqrt())),
+            (Rule::Constant(0.25), Initial::Constant(0.25)),
+        ];
+        for (rule, expected) in cases {
+            let found = Initial::by_rule(rule, &shape, 1).unwrap();
+            let close = match (found, expected) {
+                (Initial::Uniform { bound: a }, Initial::Uniform { bound: b })
+                | (Initial::Normal { std: a }, Initial::Normal { std: b }) => (a / b - 1.0).abs() < 1e-6,
+                _ => found == expected,
+            };
+            assert!(close, "{rule:?}: {found:?}, not {expected:?}");
+        }
+        for rule in [Rule::XavierUniform, Rule::Dirac, Rule::KaimingNormal(Kaiming::default())] {
+            assert!(Initial::by_rule(rule, &[64], 1).is_err(), "{rule:?}");
+        }
+        assert!(Initial::by_rule(Rule::Normal(-1.0), &shape, 1).is_err());
+        assert!(Initial::by_rule(Rule::Constant(1e300), &shape, 1).is_err());
+    }
+
+    /// `torch.nn.init.dirac_(torch.empty(4, 2, 3, 3), groups=2)` has ones at (0,0), (1,1), (2,0), (3,1) in the middle.
+    #[test]
+    fn dirac_is_pytorchs() {
+        let values = Initial::Dirac { groups: 2 }.values(&[4, 2, 3, 3], 1, 0);
+        let ones: Vec<usize> = (0..values.len()).filter(|i| values[*i] == 1.0).collect();
+        assert_eq!(ones, [4, 18 + 9 + 4, 36 + 4, 54 + 9 + 4]);
+        assert_eq!(values.iter().filter(|x| **x != 0.0).count(), 4);
+    }
+}

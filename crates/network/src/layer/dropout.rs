@@ -1,0 +1,32 @@
+use super::LayerKind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// In training, zeroes an element with probability `p` and scales the others by `1 / (1 - p)` (`torch.nn.Dropout`).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dropout {
+    /// Probability of zero, in `[0, 1)`.
+    pub p: f64,
+}
+
+impl Default for Dropout {
+    /// PyTorch's: 0.5.
+    fn default() -> Self {
+        Self { p: 0.5 }
+    }
+}
+
+impl LayerKind for Dropout {
+    fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
+        if (0.0..1.0).contains(&self.p) {
+            Ok(input.to_vec())
+        } else {
+            Err(format!("p is {}, not a probability below 1; give a number from 0 to 0.99", self.p))
+        }
+    }
+
+    fn describe(&self, _: &[usize]) -> String {
+        format!("Dropout {}", self.p)
+    }
+}
