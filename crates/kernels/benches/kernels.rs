@@ -12,24 +12,46 @@ use std::hint::black_box;
 
 const BATCH: usize = 126;
 
-/// Map, channels in and out, kernel: each method and size once.
-const CONVOLUTIONS: [(usize, usize, usize, usize); 7] = [
-    (32, 3, 64, 3),
-    (16, 64, 192, 3),
-    (8, 192, 384, 3),
-    (10, 192, 256, 3),
-    (9, 256, 256, 3),
-    (12, 256, 384, 1),
-    (1, 4096, 1024, 1),
+const fn square(side: usize, channels: [usize; 2], kernel: usize) -> ConvShape {
+    ConvShape::square([side; 2], channels, kernel, kernel / 2)
+}
+
+const fn depthwise(side: usize, channels: usize, stride: usize) -> ConvShape {
+    ConvShape { stride: [stride; 2], groups: channels, ..square(side, [channels; 2], 3) }
+}
+
+/// Each method and size once.
+const CONVOLUTIONS: [ConvShape; 15] = [
+    square(32, [3, 64], 3),
+    square(16, [64, 192], 3),
+    square(8, [192, 384], 3),
+    square(10, [192, 256], 3),
+    square(9, [256, 256], 3),
+    square(12, [256, 384], 1),
+    square(1, [4096, 1024], 1),
+    ConvShape { stride: [2, 2], ..square(32, [64, 128], 3) },
+    ConvShape { stride: [2, 2], ..square(16, [128, 256], 3) },
+    ConvShape { stride: [2, 2], ..square(8, [256, 512], 3) },
+    ConvShape { stride: [2, 2], ..square(32, [64, 128], 1) },
+    ConvShape { groups: 32, ..square(16, [256, 256], 3) },
+    depthwise(32, 96, 1),
+    depthwise(32, 96, 2),
+    depthwise(8, 384, 1),
 ];
 
 /// Floating-point operations of the products of one pass.
 fn operations(shape: &ConvShape, method: Method) -> u64 {
     let products = match method {
-        Method::Winograd(m) => shape.height.div_ceil(m) * shape.width.div_ceil(m) * (m + 2) * (m + 2),
-        Method::Pointwise | Method::Im2col => shape.height * shape.width * shape.kernel * shape.kernel,
+        Method::Winograd(m) => {
+            let tiles = shape.height.div_ceil(m) * shape.width.div_ceil(m);
+            tiles * (m + 2) * (m + 2) * shape.in_channels * shape.out_channels
+        }
+        _ => {
+            let (rows, columns) = shape.stored_map();
+            rows * columns * shape.weight_len()
+        }
     };
-    2 * (BATCH * products * shape.in_channels * shape.out_channels) as u64
+    2 * (BATCH * products) as u64
 }
 
 fn convolutions(criterion: &mut Criterion) {
@@ -37,11 +59,11 @@ fn convolutions(criterion: &mut Criterion) {
     eprintln!("{isa}, {:.0} GF/s on registers", peak_gflops(isa));
     let mut group = criterion.benchmark_group("convolution");
     group.sample_size(20);
-    for (side, in_channels, out_channels, kernel) in CONVOLUTIONS {
-        let padding = kernel / 2;
-        let shape = ConvShape { height: side, width: side, in_channels, out_channels, kernel, padding };
+    for shape in CONVOLUTIONS {
         let mut convolution = Convolution::new(isa, shape);
-        let name = format!("{side}x{side} {in_channels}-{out_channels} {}", convolution.method());
+        let ConvShape { height, width, in_channels, out_channels, stride, .. } = shape;
+        let step = if stride == [1, 1] { String::new() } else { format!(" stride {}", stride[0]) };
+        let name = format!("{height}x{width} {in_channels}-{out_channels}{step} {}", convolution.method());
         let mut weights = vec![0.0; convolution.weight_len()];
         convolution.import_weight(&vec![0.01; shape.weight_len()], &mut weights);
         convolution.load(&weights);

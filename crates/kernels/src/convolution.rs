@@ -1,199 +1,113 @@
-//! Convolutions of stride 1 over batches of channels-last images, forward and both gradients.
+//! Convolutions over batches of channels-last images, forward and both gradients.
 
+use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Sink, Source};
+use crate::depthwise::Depthwise;
 use crate::gemm::PANEL;
 use crate::im2col::Im2col;
-use crate::memory::{Buffer, OutOfMemory};
+use crate::memory::OutOfMemory;
+use crate::patches::Patches;
 use crate::pointwise::Pointwise;
+use crate::shape::ConvShape;
 use crate::simd::Isa;
 use crate::transforms::{F2, F3, F4, F5};
 use crate::winograd::Winograd;
+use crate::workspace::{Workspace, WorkspaceNeed};
 use std::fmt;
 
-/// Channels as they are stored: the next multiple of 16, the ones beyond `channels` always zero.
-///
-/// Every vector width divides 16, so that no kernel has a ragged end.
-#[must_use]
-pub const fn padded(channels: usize) -> usize {
-    channels.next_multiple_of(PANEL)
-}
-
-/// A square convolution of stride 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConvShape {
-    /// Rows of the input map.
-    pub height: usize,
-    /// Columns of the input map.
-    pub width: usize,
-    /// Channels of the input.
-    pub in_channels: usize,
-    /// Channels of the output.
-    pub out_channels: usize,
-    /// Side of the kernel.
-    pub kernel: usize,
-    /// Rows and columns of zeros on each side.
-    pub padding: usize,
-}
-
-impl ConvShape {
-    /// Floats of one input image: `(height, width, padded(in_channels))`.
-    #[must_use]
-    pub const fn input_len(&self) -> usize {
-        self.height * self.width * padded(self.in_channels)
-    }
-
-    /// Rows and columns that are stored of the output.
-    ///
-    /// Of a padded pointwise convolution that is the part without the border: there every product is with zero, and the result is
-    /// the bias alone.
-    #[must_use]
-    pub const fn stored_map(&self) -> (usize, usize) {
-        let grow = if self.kernel == 1 { 0 } else { 2 * self.padding };
-        (self.height + grow + 1 - self.kernel, self.width + grow + 1 - self.kernel)
-    }
-
-    /// Width of the border that is not stored: see [`ConvShape::stored_map`].
-    #[must_use]
-    pub const fn border(&self) -> usize {
-        if self.kernel == 1 { self.padding } else { 0 }
-    }
-
-    /// Floats of one stored output image: `(rows, columns, padded(out_channels))`.
-    #[must_use]
-    pub const fn output_len(&self) -> usize {
-        let (height, width) = self.stored_map();
-        height * width * padded(self.out_channels)
-    }
-
-    /// Values of the weight in PyTorch's layout, `(out, in, kernel, kernel)`.
-    #[must_use]
-    pub const fn weight_len(&self) -> usize {
-        self.out_channels * self.in_channels * self.kernel * self.kernel
-    }
-}
-
-/// Writes the image of that number into a slice of `(rows, columns, padded channels)` floats, all of them.
-///
-/// Images are asked for one by one, by the thread that needs them, so that whatever makes one (BatchNorm, ReLU and pooling of the
-/// layer before) happens while it is in that thread's cache, and needs no memory of its own.
-pub type Source<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
-
-/// Is told of each image of a result once it is complete and still in cache.
-pub type Sink<'a> = &'a (dyn Fn(usize, &[f32]) + Sync);
-
-/// Where the gradient with respect to the input goes.
-pub struct InputGradient<'a> {
-    /// One image after the other, as the input.
-    pub values: &'a mut [f32],
-    /// Called for each finished image.
-    pub finished: Sink<'a>,
-}
-
-impl fmt::Debug for InputGradient<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InputGradient").field("len", &self.values.len()).finish_non_exhaustive()
-    }
-}
-
-/// Memory for what lives no longer than one call, shared by all convolutions of a network.
-#[derive(Debug)]
-pub struct Workspace {
-    pub(crate) shared: Buffer,
-    pub(crate) workers: Vec<Buffer>,
-}
-
-impl Workspace {
-    /// Room for every one of `needs`, with as many workers as the current rayon pool has threads.
-    ///
-    /// # Panics
-    /// When there is not as much memory: see [`Workspace::try_new`].
-    #[must_use]
-    pub fn new(needs: impl IntoIterator<Item = WorkspaceNeed>) -> Self {
-        Self::try_new(needs).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// As [`Workspace::new`].
-    ///
-    /// # Errors
-    /// [`OutOfMemory`].
-    pub fn try_new(needs: impl IntoIterator<Item = WorkspaceNeed>) -> Result<Self, OutOfMemory> {
-        let need = WorkspaceNeed::largest(needs);
-        let worker = |_| Buffer::try_new(need.worker);
-        let workers = (0..rayon::current_num_threads()).map(worker).collect::<Result<_, _>>()?;
-        Ok(Self { shared: Buffer::try_new(need.shared)?, workers })
-    }
-
-    /// Bytes that a workspace for every one of `needs` takes.
-    #[must_use]
-    pub fn bytes_of(needs: impl IntoIterator<Item = WorkspaceNeed>) -> usize {
-        let need = WorkspaceNeed::largest(needs);
-        let workers = rayon::current_num_threads().saturating_mul(Buffer::bytes_of(need.worker));
-        workers.saturating_add(Buffer::bytes_of(need.shared))
-    }
-
-    fn check(&self, need: WorkspaceNeed) {
-        let worker = self.workers.iter().map(|worker| worker.len()).min().unwrap_or(0);
-        assert!(
-            self.shared.len() >= need.shared && worker >= need.worker,
-            "the workspace was not made for this convolution and so many images"
-        );
-    }
-}
-
-/// Floats of [`Workspace`] that a call takes.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct WorkspaceNeed {
-    pub(crate) shared: usize,
-    pub(crate) worker: usize,
-}
-
-impl WorkspaceNeed {
-    fn largest(needs: impl IntoIterator<Item = Self>) -> Self {
-        needs.into_iter().fold(Self::default(), |a, b| Self {
-            shared: a.shared.max(b.shared),
-            worker: a.worker.max(b.worker),
-        })
-    }
-}
+pub(crate) use crate::shape::padded;
 
 /// How a convolution is computed.
+///
+/// A NaN in the input or in a gradient reaches what the definition lets it reach, and groups are never joined by zeros, through which it
+/// would reach the others. There are three exceptions. Winograd lets a NaN reach the other outputs of its tiles. Patches hold the zeros
+/// of the padding, so that a NaN in the gradient at the edge of the map reaches all taps of its output channel's weights. And the
+/// channels beyond the last one, which are zero otherwise, may be NaN with the rest of their pixel where there is one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Winograd's minimal filtering with tiles of that many outputs a side, 2 to 5; for kernel 3, padding 1.
+    /// Winograd's minimal filtering with tiles of that many outputs a side, 2 to 5; for kernel 3, stride 1, padding 1, one group.
     ///
     /// The transforms amplify rounding. Against `f64`, with 96 input channels, outputs and both gradients are off by at most this
-    /// share (root mean square): 4e-7 for 2, 1.3e-6 for 3, 2.5e-6 for 4, 4e-6 for 5; a direct sum in `f32` by 3e-7.
+    /// share (root mean square): 4e-7 for 2, 1.3e-6 for 3, 2.5e-6 for 4, 4e-6 for 5; a direct sum in `f32` by 3.3e-7.
     Winograd(usize),
-    /// A matrix product over the pixels; for kernel 1, any padding.
+    /// A matrix product over the pixels; for kernel 1 and one group, with stride 1 and the same padding on all sides, or any stride and no
+    /// padding: the product then runs over the sampled pixels alone.
     Pointwise,
-    /// A matrix product over gathered patches; for any kernel and padding.
+    /// A matrix product over patches gathered a channel at a time; for any kernel, stride and padding with one group.
     Im2col,
+    /// A matrix product over patches gathered a pixel at a time, with all its channels; for any kernel, stride and padding with one group.
+    Im2colByPixel,
+    /// [`Method::Im2colByPixel`] for one group after the other; for any convolution.
+    ///
+    /// A group's outputs are padded to a multiple of 16, so that groups of fewer are computed no faster than groups of 16.
+    GroupedIm2col,
+    /// Sums over the taps of a kernel of so many rows and columns, for vectors of channels; where each output channel sees one input
+    /// channel, the one of its own number.
+    Depthwise([usize; 2]),
 }
 
 impl Method {
     /// The method for a shape.
     ///
-    /// Kernel 1 is a matrix product as it stands. With kernel 3 and padding 1, Winograd takes `(m + 2)^2` products for each tile of
-    /// `m x m` outputs and input channel instead of `9 m^2`: the size with the fewest over the whole map wins, 4 on maps of 8 and
-    /// 16, 5 on 10. Between sizes within a fifth of each other the smaller wins, which rounds better and transforms less: 3 on 9.
-    /// The transforms cost the same however few channels there are; below 16 input channels, patches are cheaper.
+    /// Kernel 1 is a matrix product as it stands, with a stride one over the pixels that it samples. With kernel 3, stride 1 and padding
+    /// 1, Winograd takes `(m + 2)^2` products for each tile of `m x m` outputs and input channel instead of `9 m^2`: the size with the
+    /// fewest over the whole map wins, 4 on maps of 8 and 16, 5 on 10. Between sizes within a fifth of each other the smaller wins,
+    /// which rounds better and transforms less: 3 on 9. The transforms cost the same however few channels there are; below 16 input
+    /// channels, patches are cheaper.
+    ///
+    /// Every other convolution of one group gathers patches. From 16 channels on, a pixel's channels are worth a copy of their own;
+    /// below, most of it would be padding, and whole rows of one channel are copied. The latter also goes for larger
+    /// square kernels with stride 1 and the same padding on all sides, whatever their channels: their order of sums is older than the
+    /// choice, and the numbers of a training run are not to change.
+    ///
+    /// A depthwise convolution has too little arithmetic for a matrix product: it is summed tap by tap. All other groups are gathered
+    /// and multiplied one after the other.
+    ///
+    /// # Panics
+    /// When there is no such convolution: see [`ConvShape::is_valid`].
     #[must_use]
     pub fn choose(shape: &ConvShape) -> Self {
-        match (shape.kernel, shape.padding) {
-            (1, _) => Self::Pointwise,
-            (3, 1) if shape.in_channels >= PANEL => {
-                let products =
-                    |m: usize| shape.height.div_ceil(m) * shape.width.div_ceil(m) * (m + 2) * (m + 2);
-                let mut best = 2;
-                for m in 3..=5 {
-                    if products(m) * 6 < products(best) * 5 {
-                        best = m;
-                    }
+        assert!(shape.is_valid(), "no such convolution: {shape:?}");
+        if shape.groups > 1 {
+            return if is_depthwise(shape) { Self::Depthwise(shape.kernel) } else { Self::GroupedIm2col };
+        }
+        if is_product(shape) {
+            return Self::Pointwise;
+        }
+        if is_winograd(shape) && shape.in_channels >= PANEL {
+            let products = |m: usize| shape.height.div_ceil(m) * shape.width.div_ceil(m) * (m + 2) * (m + 2);
+            let mut best = 2;
+            for m in 3..=5 {
+                if products(m) * 6 < products(best) * 5 {
+                    best = m;
                 }
-                Self::Winograd(best)
             }
-            _ => Self::Im2col,
+            return Self::Winograd(best);
+        }
+        if shape.is_plain() || shape.in_channels < PANEL { Self::Im2col } else { Self::Im2colByPixel }
+    }
+
+    /// Whether the method computes a shape that is valid.
+    fn computes(self, shape: &ConvShape) -> bool {
+        match self {
+            Self::Winograd(m) => (2..=5).contains(&m) && is_winograd(shape),
+            Self::Pointwise => is_product(shape),
+            Self::Im2col | Self::Im2colByPixel => shape.groups == 1,
+            Self::GroupedIm2col => true,
+            Self::Depthwise(kernel) => is_depthwise(shape) && kernel == shape.kernel,
         }
     }
+}
+
+fn is_winograd(shape: &ConvShape) -> bool {
+    shape.is_plain() && shape.kernel[0] == 3 && shape.padding[0] == 1 && shape.groups == 1
+}
+
+fn is_product(shape: &ConvShape) -> bool {
+    shape.kernel == [1, 1] && shape.stored_padding() == [0, 0] && shape.groups == 1
+}
+
+fn is_depthwise(shape: &ConvShape) -> bool {
+    shape.groups == shape.in_channels && shape.groups == shape.out_channels
 }
 
 impl fmt::Display for Method {
@@ -202,6 +116,9 @@ impl fmt::Display for Method {
             Self::Winograd(m) => write!(f, "Winograd F({m}x{m}, 3x3)"),
             Self::Pointwise => f.write_str("matrix product"),
             Self::Im2col => f.write_str("im2col"),
+            Self::Im2colByPixel => f.write_str("im2col by pixel"),
+            Self::GroupedIm2col => f.write_str("grouped im2col"),
+            Self::Depthwise([rows, columns]) => write!(f, "depthwise {rows}x{columns}"),
         }
     }
 }
@@ -223,73 +140,33 @@ impl fmt::Debug for Convolution {
     }
 }
 
-/// What each method implements; all slices are of the sizes that [`Convolution`] has checked.
-pub(crate) trait Algorithm: Send + Sync {
-    fn weight_len(&self) -> usize;
-    /// Place of `(out, in, tap)` in the method's layout.
-    fn weight_index(&self, out: usize, input: usize, tap: usize) -> usize;
-    /// Rows of a panel: the layout is `[...][out / 16][rows][16]`.
-    fn panel_rows(&self) -> usize;
-    fn need(&self, batch: usize) -> WorkspaceNeed;
-    fn bytes(&self) -> usize;
-    /// Allocates what is kept between calls.
-    fn reserve(&mut self) -> Result<(), OutOfMemory> {
-        Ok(())
-    }
-    /// Prepares what the forward pass takes from the weights.
-    fn load(&mut self, weights: &[f32]);
-    fn forward(
-        &self,
-        weights: &[f32],
-        images: usize,
-        source: Source<'_>,
-        output: Output<'_>,
-        workspace: &mut Workspace,
-    );
-    fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace);
-}
-
-/// Where a forward pass writes.
-pub(crate) struct Output<'a> {
-    pub(crate) values: &'a mut [f32],
-    pub(crate) finished: Sink<'a>,
-}
-
-/// What a backward pass reads and writes.
-pub(crate) struct Backward<'a> {
-    pub(crate) images: usize,
-    pub(crate) input: Source<'a>,
-    pub(crate) output_gradient: Source<'a>,
-    pub(crate) input_gradient: Option<InputGradient<'a>>,
-    pub(crate) weight_gradient: &'a mut [f32],
-}
-
 impl Convolution {
     /// Plans a convolution by [`Method::choose`].
+    ///
+    /// # Panics
+    /// When there is no such convolution: see [`ConvShape::is_valid`].
     #[must_use]
     pub fn new(isa: Isa, shape: ConvShape) -> Self {
         Self::with_method(isa, shape, Method::choose(&shape))
     }
 
-    /// Plans a convolution by a method that fits its kernel.
+    /// Plans a convolution by a method that fits its shape.
     ///
     /// # Panics
-    /// When the method cannot compute the shape, or the kernel is larger than the padded map.
+    /// When there is no such convolution ([`ConvShape::is_valid`]), or the method cannot compute it.
     #[must_use]
     pub fn with_method(isa: Isa, shape: ConvShape, method: Method) -> Self {
-        let ConvShape { height, width, kernel, padding, .. } = shape;
-        assert!(
-            kernel > 0 && height > 0 && width > 0 && height.min(width) + 2 * padding >= kernel,
-            "no such convolution: {shape:?}"
-        );
-        let algorithm: Box<dyn Algorithm> = match (method, kernel, padding) {
-            (Method::Winograd(2), 3, 1) => Box::new(Winograd::<2, 4, F2>::new(isa, shape)),
-            (Method::Winograd(3), 3, 1) => Box::new(Winograd::<3, 5, F3>::new(isa, shape)),
-            (Method::Winograd(4), 3, 1) => Box::new(Winograd::<4, 6, F4>::new(isa, shape)),
-            (Method::Winograd(5), 3, 1) => Box::new(Winograd::<5, 7, F5>::new(isa, shape)),
-            (Method::Pointwise, 1, _) => Box::new(Pointwise::new(isa, shape)),
-            (Method::Im2col, _, _) => Box::new(Im2col::new(isa, shape)),
-            _ => panic!("{method} does not compute {shape:?}"),
+        assert!(shape.is_valid(), "no such convolution: {shape:?}");
+        assert!(method.computes(&shape), "{method} does not compute {shape:?}");
+        let algorithm: Box<dyn Algorithm> = match method {
+            Method::Winograd(2) => Box::new(Winograd::<2, 4, F2>::new(isa, shape)),
+            Method::Winograd(3) => Box::new(Winograd::<3, 5, F3>::new(isa, shape)),
+            Method::Winograd(4) => Box::new(Winograd::<4, 6, F4>::new(isa, shape)),
+            Method::Winograd(_) => Box::new(Winograd::<5, 7, F5>::new(isa, shape)),
+            Method::Pointwise => Box::new(Pointwise::new(isa, shape)),
+            Method::Im2col => Box::new(Im2col::new(isa, shape)),
+            Method::Im2colByPixel | Method::GroupedIm2col => Box::new(Patches::new(isa, shape)),
+            Method::Depthwise(_) => Box::new(Depthwise::new(isa, shape)),
         };
         Self { shape, method, algorithm }
     }
@@ -312,7 +189,7 @@ impl Convolution {
         self.algorithm.weight_len()
     }
 
-    /// From PyTorch's layout, `(out, in, kernel, kernel)`; what is beyond the channels becomes zero.
+    /// From PyTorch's layout, `(out, in / groups, rows, columns)`; what is beyond the channels becomes zero.
     ///
     /// # Panics
     /// When a slice has another length than the shape says.
@@ -322,7 +199,7 @@ impl Convolution {
         self.each_weight(|theirs, ours| own[ours] = weight[theirs]);
     }
 
-    /// To PyTorch's layout, `(out, in, kernel, kernel)`.
+    /// To PyTorch's layout, `(out, in / groups, rows, columns)`.
     ///
     /// # Panics
     /// When the slice has another length than [`Convolution::weight_len`].
@@ -335,11 +212,11 @@ impl Convolution {
     }
 
     fn each_weight(&self, mut visit: impl FnMut(usize, usize)) {
-        let taps = self.shape.kernel * self.shape.kernel;
+        let (inputs, taps) = (self.shape.group_inputs(), self.shape.taps());
         for out in 0..self.shape.out_channels {
-            for input in 0..self.shape.in_channels {
+            for input in 0..inputs {
                 for tap in 0..taps {
-                    let theirs = (out * self.shape.in_channels + input) * taps + tap;
+                    let theirs = (out * inputs + input) * taps + tap;
                     visit(theirs, self.algorithm.weight_index(out, input, tap));
                 }
             }
@@ -353,6 +230,7 @@ impl Convolution {
     pub fn scale_outputs(&self, weights: &[f32], scale: &[f32], scaled: &mut [f32]) {
         assert_eq!((weights.len(), scaled.len()), (self.weight_len(), self.weight_len()));
         assert_eq!(scale.len(), padded(self.shape.out_channels));
+        let scale = self.algorithm.spread(&scale[..]);
         let rows = self.algorithm.panel_rows();
         let panels = weights.chunks_exact(rows * PANEL).zip(scaled.chunks_exact_mut(rows * PANEL));
         for ((weights, scaled), scale) in panels.zip(scale.chunks_exact(PANEL).cycle()) {
@@ -441,18 +319,4 @@ impl Convolution {
         let gradient = Backward { images, input, output_gradient, input_gradient, weight_gradient };
         self.algorithm.backward(weights, gradient, workspace);
     }
-}
-
-/// Cuts `slice` into consecutive parts of these lengths.
-pub(crate) fn carve<const N: usize>(mut slice: &mut [f32], lengths: [usize; N]) -> [&mut [f32]; N] {
-    lengths.map(|length| {
-        let (part, rest) = std::mem::take(&mut slice).split_at_mut(length);
-        slice = rest;
-        part
-    })
-}
-
-/// Rounds a length up to whole cache lines, so that carved parts begin on one.
-pub(crate) const fn aligned(len: usize) -> usize {
-    len.next_multiple_of(16)
 }

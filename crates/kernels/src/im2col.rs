@@ -1,14 +1,14 @@
-//! Convolutions of any kernel and padding by gathering patches: the first layer, whose few channels are not worth a transform, and
-//! whatever the other methods do not cover.
+//! Convolutions of any kernel, stride and padding by gathering patches a channel at a time: the first layer, whose few channels are not
+//! worth a transform, and whatever the other methods do not cover.
 
-use crate::convolution::{
-    Algorithm, Backward, ConvShape, Output, Source, Workspace, WorkspaceNeed, aligned, carve, padded,
-};
+use crate::algorithm::{Algorithm, Backward, Output, Source};
 use crate::gemm::{PANEL, Product, transpose_panels};
 use crate::memory::Shared;
 use crate::parallel::for_each;
-use crate::pointwise::{GROUP, partial_len, sum_over_groups};
+use crate::shape::{ConvShape, inside, padded};
 use crate::simd::Isa;
+use crate::sums::{GROUP, partial_len, sum_over_groups};
+use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 
 pub(crate) struct Im2col {
     isa: Isa,
@@ -22,7 +22,7 @@ pub(crate) struct Im2col {
 
 impl Im2col {
     pub(crate) fn new(isa: Isa, shape: ConvShape) -> Self {
-        let patch = shape.in_channels * shape.kernel * shape.kernel;
+        let patch = shape.in_channels * shape.taps();
         Self {
             isa,
             shape,
@@ -33,38 +33,35 @@ impl Im2col {
         }
     }
 
-    /// The map that is computed: of a pointwise convolution the inner one, as it is stored.
-    fn map(&self) -> (usize, usize, usize) {
-        let (height, width) = self.shape.stored_map();
-        (height, width, if self.shape.kernel == 1 { 0 } else { self.shape.padding })
-    }
-
-    fn pixels(&self) -> usize {
-        let (height, width, _) = self.map();
-        height * width
-    }
-
     /// The patches of an image as `[in][tap][pixel]`; `planes` is room for the image as `[in][row][column]`.
     fn gather(&self, image: &[f32], planes: &mut [f32], patches: &mut [f32]) {
-        let ConvShape { height, width, in_channels, kernel, .. } = self.shape;
-        let (rows, columns, padding) = self.map();
+        let ConvShape { height, width, in_channels, kernel, stride, .. } = self.shape;
+        let (rows, columns) = self.shape.stored_map();
+        let padding = self.shape.stored_padding();
         for (channel, plane) in planes.chunks_exact_mut(height * width).take(in_channels).enumerate() {
             for (target, pixel) in plane.iter_mut().zip(image.chunks_exact(self.inputs)) {
                 *target = pixel[channel];
             }
         }
         for (at, patch) in patches.chunks_exact_mut(rows * columns).take(self.patch).enumerate() {
-            let (channel, dy, dx) = (at / (kernel * kernel), at / kernel % kernel, at % kernel);
+            let (channel, dy, dx) =
+                (at / (kernel[0] * kernel[1]), at / kernel[1] % kernel[0], at % kernel[1]);
             let plane = &planes[channel * height * width..(channel + 1) * height * width];
-            // Columns whose pixel lies inside the image.
-            let first = padding.saturating_sub(dx).min(columns);
-            let end = (width + padding).saturating_sub(dx).clamp(first, columns);
+            let inside_rows = inside(height, rows, stride[0], padding[0], dy);
+            let inside_columns = inside(width, columns, stride[1], padding[1], dx);
             for (row, target) in patch.chunks_exact_mut(columns).enumerate() {
                 target.fill(0.0);
-                let y = row + dy;
-                if (padding..height + padding).contains(&y) && first < end {
-                    let from = (y - padding) * width + first + dx - padding;
-                    target[first..end].copy_from_slice(&plane[from..from + end - first]);
+                if inside_rows.contains(&row) && !inside_columns.is_empty() {
+                    let y = row * stride[0] + dy - padding[0];
+                    let from = y * width + inside_columns.start * stride[1] + dx - padding[1];
+                    let target = &mut target[inside_columns.clone()];
+                    if stride[1] == 1 {
+                        target.copy_from_slice(&plane[from..from + target.len()]);
+                    } else {
+                        for (target, x) in target.iter_mut().zip(plane[from..].iter().step_by(stride[1])) {
+                            *target = *x;
+                        }
+                    }
                 }
             }
         }
@@ -72,15 +69,21 @@ impl Im2col {
 
     /// Adds patches `[pixel][in, tap]` back to the image that they were gathered from.
     fn scatter(&self, patches: &[f32], image: &mut [f32]) {
-        let ConvShape { height, width, kernel, .. } = self.shape;
-        let (_, columns, padding) = self.map();
+        let ConvShape { height, width, kernel, stride, .. } = self.shape;
+        let (_, columns) = self.shape.stored_map();
+        let padding = self.shape.stored_padding();
         image.fill(0.0);
         for (pixel, patch) in patches.chunks_exact(self.patch_rows).enumerate() {
+            let (row, column) = (pixel / columns * stride[0], pixel % columns * stride[1]);
             for (at, x) in patch[..self.patch].iter().enumerate() {
-                let (channel, dy, dx) = (at / (kernel * kernel), at / kernel % kernel, at % kernel);
-                let (y, x_at) = (pixel / columns + dy, pixel % columns + dx);
-                if (padding..height + padding).contains(&y) && (padding..width + padding).contains(&x_at) {
-                    image[((y - padding) * width + x_at - padding) * self.inputs + channel] += x;
+                let (channel, dy, dx) =
+                    (at / (kernel[0] * kernel[1]), at / kernel[1] % kernel[0], at % kernel[1]);
+                let (y, x_at) = (row + dy, column + dx);
+                if (padding[0]..height + padding[0]).contains(&y)
+                    && (padding[1]..width + padding[1]).contains(&x_at)
+                {
+                    let at = (y - padding[0]) * width + x_at - padding[1];
+                    image[at * self.inputs + channel] += x;
                 }
             }
         }
@@ -92,7 +95,7 @@ impl Im2col {
         [
             aligned(self.shape.input_len()),
             aligned(planes),
-            aligned(self.patch_rows * self.pixels()),
+            aligned(self.patch_rows * self.shape.stored_pixels()),
             aligned(self.shape.output_len()),
         ]
     }
@@ -105,7 +108,7 @@ impl Algorithm for Im2col {
 
     /// `[out / 16][in, tap][16]`
     fn weight_index(&self, out: usize, input: usize, tap: usize) -> usize {
-        let row = input * self.shape.kernel * self.shape.kernel + tap;
+        let row = input * self.shape.taps() + tap;
         (out / PANEL * self.patch_rows + row) * PANEL + out % PANEL
     }
 
@@ -135,7 +138,7 @@ impl Algorithm for Im2col {
         workspace: &mut Workspace,
     ) {
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
-        let pixels = self.pixels();
+        let pixels = self.shape.stored_pixels();
         let values = Shared::new(output.values);
         for_each(images, &mut workspace.workers, |memory, image| {
             let [input, planes, patches, _] = carve(memory, self.parts());
@@ -173,7 +176,7 @@ impl Algorithm for Im2col {
         let turned = &*turned;
         let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
-        let pixels = self.pixels();
+        let pixels = self.shape.stored_pixels();
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         sum_over_groups(images, partial, weight_gradient, |groups, partial| {
             // The rows beyond the patch's values have no gradient.

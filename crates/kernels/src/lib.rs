@@ -1,7 +1,8 @@
 //! Numeric kernels for training convolutional networks on a CPU, on plain `f32` slices: no tensor type, no graph.
 //!
-//! * [`Convolution`]: forward and both gradients, by Winograd's minimal filtering, as a matrix product, or by im2col, as
-//!   [`Method::choose`] says; [`Epilogue`]: BatchNorm's scale and shift, ReLU and 2x2 maximum pooling in one pass each way.
+//! * [`Convolution`]: forward and both gradients, for any kernel, stride, padding and groups, by Winograd's minimal filtering, as a matrix
+//!   product over pixels or gathered patches, or channel by channel, as [`Method::choose`] says; [`Epilogue`]: BatchNorm's scale and
+//!   shift, ReLU and 2x2 maximum pooling in one pass each way.
 //! * [`image_moments`] and [`BatchStatistics`]: BatchNorm's statistics, safe against cancellation.
 //! * [`softmax_cross_entropy`], [`adam`], [`global_average`], and the layouts between.
 //!
@@ -14,7 +15,7 @@
 //! ```
 //! use pointwise_kernels::{ConvShape, Convolution, InputGradient, Isa, Workspace};
 //!
-//! let shape = ConvShape { height: 8, width: 8, in_channels: 16, out_channels: 32, kernel: 3, padding: 1 };
+//! let shape = ConvShape::square([8, 8], [16, 32], 3, 1);
 //! let mut convolution = Convolution::new(Isa::detect(), shape);
 //! let mut weights = vec![0.0; convolution.weight_len()];
 //! convolution.import_weight(&vec![0.01; shape.weight_len()], &mut weights);
@@ -32,9 +33,21 @@
 //! let input_gradient = InputGradient { values: &mut dx, finished: &|_, _| () };
 //! convolution.backward(&weights, 2, &ones, &ones, Some(input_gradient), &mut dw, &mut workspace);
 //! ```
+//!
+//! Other kinds are told by the fields of [`ConvShape`]: a depthwise one that halves its map, rounding up, is
+//!
+//! ```
+//! use pointwise_kernels::{ConvShape, Method};
+//!
+//! let shape = ConvShape { stride: [2, 2], groups: 96, ..ConvShape::square([7, 9], [96, 96], 3, 1) };
+//! assert_eq!(shape.output_map(), (4, 5));
+//! assert_eq!(Method::choose(&shape).to_string(), "depthwise 3x3");
+//! ```
 
 mod adam;
+mod algorithm;
 mod convolution;
+mod depthwise;
 mod epilogue;
 mod gemm;
 mod im2col;
@@ -43,20 +56,25 @@ mod maps;
 mod memory;
 mod norm;
 mod parallel;
+mod patches;
 mod peak;
 mod pointwise;
+mod shape;
 mod simd;
+mod sums;
 mod transforms;
 mod winograd;
+mod workspace;
 
 pub use adam::{AdamStep, adam};
-pub use convolution::{
-    ConvShape, Convolution, InputGradient, Method, Sink, Source, Workspace, WorkspaceNeed, padded,
-};
+pub use algorithm::{InputGradient, Sink, Source};
+pub use convolution::{Convolution, Method};
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;
 pub use maps::{global_average, global_average_adjoint, to_channels_last, to_planar};
 pub use memory::{Buffer, EndingAllocator, OutOfMemory};
 pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
 pub use peak::peak_gflops;
+pub use shape::{ConvShape, padded};
 pub use simd::Isa;
+pub use workspace::{Workspace, WorkspaceNeed};

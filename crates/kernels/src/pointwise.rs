@@ -2,44 +2,18 @@
 //!
 //! Padding adds a border to the output in which every product is with zero. It is not stored and, with an input of zero and a
 //! gradient that the input drops, it does not enter either gradient: all three passes run over the inner map alone.
+//!
+//! With a stride the product runs over the pixels that are sampled. They are pushed together as soon as an image is there; the gradient of
+//! the input is zero between them.
 
-use crate::convolution::{
-    Algorithm, Backward, ConvShape, Output, Source, Workspace, WorkspaceNeed, aligned, carve, padded,
-};
+use crate::algorithm::{Algorithm, Backward, Output, Source};
 use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
 use crate::memory::Shared;
 use crate::parallel::{for_each, for_each_task};
+use crate::shape::{ConvShape, padded};
 use crate::simd::Isa;
-use std::ops::Range;
-
-/// Images whose gradients of the weights are summed before the groups are; it is part of the order of sums.
-pub(crate) const GROUP: usize = 6;
-
-/// Groups whose sums are kept apart at once: as many as keep the threads busy, and no more for larger batches. The sums are added up
-/// in the groups' order either way.
-const GROUPS_AT_ONCE: usize = 64;
-
-/// Floats for the sums of the groups of a batch.
-pub(crate) fn partial_len(batch: usize, weight_len: usize) -> usize {
-    batch.div_ceil(GROUP).min(GROUPS_AT_ONCE) * weight_len
-}
-
-/// Makes `sum` the sum over groups of [`GROUP`] of `images`, in their order. `fill` writes the sums of the groups `first..` one after the
-/// other into a slice, which `partial` has room for: see [`partial_len`].
-pub(crate) fn sum_over_groups(
-    images: usize,
-    partial: &mut [f32],
-    sum: &mut [f32],
-    mut fill: impl FnMut(Range<usize>, &mut [f32]),
-) {
-    let groups = images.div_ceil(GROUP);
-    for first in (0..groups).step_by(GROUPS_AT_ONCE) {
-        let now = first..groups.min(first + GROUPS_AT_ONCE);
-        let partial = &mut partial[..now.len() * sum.len()];
-        fill(now, partial);
-        add_groups(partial, sum, first == 0);
-    }
-}
+use crate::sums::{GROUP, partial_len, sum_over_groups};
+use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 
 /// Rows that one product of a gradient should have: fewer visit the sums too often.
 const ROWS: usize = 256;
@@ -56,13 +30,50 @@ impl Pointwise {
         Self { isa, shape, inputs: padded(shape.in_channels), outputs: padded(shape.out_channels) }
     }
 
+    /// Pixels that the product runs over.
     fn pixels(&self) -> usize {
-        self.shape.height * self.shape.width
+        self.shape.stored_pixels()
     }
 
     /// A linear layer: the work is shared out by columns, as there may be more of them than images.
     fn is_linear(&self) -> bool {
-        self.pixels() == 1
+        self.shape.height * self.shape.width == 1
+    }
+
+    /// Floats of an image's pixels that the product runs over.
+    fn sampled_len(&self) -> usize {
+        self.pixels() * self.inputs
+    }
+
+    /// Where in an image the sampled pixels begin, in their order.
+    fn samples(&self) -> impl Iterator<Item = usize> + use<> {
+        let (rows, columns) = self.shape.stored_map();
+        let ([down, across], width, inputs) = (self.shape.stride, self.shape.width, self.inputs);
+        (0..rows).flat_map(move |row| {
+            (0..columns).map(move |column| (row * down * width + column * across) * inputs)
+        })
+    }
+
+    /// Pushes the sampled pixels of an image together, at its beginning.
+    fn sample(&self, image: &mut [f32]) {
+        if self.shape.stride != [1, 1] {
+            for (pixel, from) in self.samples().enumerate() {
+                image.copy_within(from..from + self.inputs, pixel * self.inputs);
+            }
+        }
+    }
+
+    /// Takes the sampled pixels apart: the adjoint of [`Pointwise::sample`].
+    fn spread(&self, pixels: &[f32], image: &mut [f32]) {
+        image.fill(0.0);
+        for (pixel, to) in pixels.chunks_exact(self.inputs).zip(self.samples()) {
+            image[to..to + self.inputs].copy_from_slice(pixel);
+        }
+    }
+
+    /// Floats for the sampled pixels of `images` images, which are sampled one after the other.
+    fn rows_len(&self, images: usize) -> usize {
+        aligned((images - 1) * self.sampled_len() + self.shape.input_len())
     }
 
     /// Images of a [`GROUP`] that go into one product.
@@ -114,7 +125,7 @@ impl Algorithm for Pointwise {
         let run = self.run();
         WorkspaceNeed {
             shared: self.weight_len() + partial_len(batch, self.weight_len()),
-            worker: aligned(run * self.shape.input_len()) + aligned(run * self.shape.output_len()),
+            worker: self.rows_len(run) + aligned(run * self.shape.output_len()),
         }
     }
 
@@ -170,6 +181,7 @@ impl Algorithm for Pointwise {
         for_each(images, &mut workspace.workers, |memory, image| {
             let [rows] = carve(memory, [input_len]);
             source(image, rows);
+            self.sample(rows);
             // SAFETY: every image belongs to one task.
             let target = unsafe { values.part(image * output_len..(image + 1) * output_len) };
             let product = Product::<false> {
@@ -212,19 +224,22 @@ impl Pointwise {
         let turned = &*turned;
         let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        let (sampled_len, is_sampled) = (self.sampled_len(), self.shape.stride != [1, 1]);
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         let run = self.run();
         sum_over_groups(images, partial, weight_gradient, |groups, partial| {
             let partial = Shared::new(partial);
             for_each(groups.len(), workers, |memory, slot| {
                 let group = groups.start + slot;
-                let [rows, gradients] = carve(memory, [aligned(run * input_len), aligned(run * output_len)]);
+                let [rows, gradients] = carve(memory, [self.rows_len(run), aligned(run * output_len)]);
                 let end = images.min((group + 1) * GROUP);
                 for first in (group * GROUP..end).step_by(run) {
                     let count = run.min(end - first);
                     for i in 0..count {
                         output_gradient(first + i, &mut gradients[i * output_len..(i + 1) * output_len]);
-                        input(first + i, &mut rows[i * input_len..(i + 1) * input_len]);
+                        let image = &mut rows[i * sampled_len..i * sampled_len + input_len];
+                        input(first + i, image);
+                        self.sample(image);
                     }
                     let product = TransposedProduct {
                         m: self.inputs,
@@ -253,15 +268,19 @@ impl Pointwise {
                             b: turned.as_ptr(),
                             ldb: PANEL,
                             b_panel: self.outputs * PANEL,
-                            c: target.as_mut_ptr(),
+                            c: if is_sampled { rows.as_mut_ptr() } else { target.as_mut_ptr() },
                             ldc: self.inputs,
                             c_panel: PANEL,
                             accumulate: false,
                         };
-                        // SAFETY: `count` images of pixels on both sides.
+                        // SAFETY: `count` images of pixels on both sides; the sampled pixels have been read.
                         unsafe { product.run_on(self.isa) };
                         for i in 0..count {
-                            finished(first + i, &target[i * input_len..(i + 1) * input_len]);
+                            let target = &mut target[i * input_len..(i + 1) * input_len];
+                            if is_sampled {
+                                self.spread(&rows[i * sampled_len..(i + 1) * sampled_len], target);
+                            }
+                            finished(first + i, target);
                         }
                     }
                 }
@@ -329,24 +348,4 @@ impl Pointwise {
             });
         }
     }
-}
-
-/// Adds the groups' parts to `sum`, one after the other in their order; the first of all takes its place.
-fn add_groups(partial: &[f32], sum: &mut [f32], from_first: bool) {
-    let len = sum.len();
-    let target = Shared::new(sum);
-    const RUN: usize = 4096;
-    for_each_task(len.div_ceil(RUN), |task| {
-        let range = task * RUN..len.min((task + 1) * RUN);
-        // SAFETY: every run belongs to one task.
-        let target = unsafe { target.part(range.clone()) };
-        if from_first {
-            target.copy_from_slice(&partial[range.clone()]);
-        }
-        for group in partial.chunks_exact(len).skip(usize::from(from_first)) {
-            for (sum, x) in target.iter_mut().zip(&group[range.clone()]) {
-                *sum += x;
-            }
-        }
-    });
 }

@@ -9,14 +9,14 @@
 //! no multiple of 4 KiB, keep the writes of a transform out of each other's cache sets. `M` lies as `[tile][frequency][channel]`,
 //! a block of channels at a time: a product writes it and the transform back reads it while it is in the second cache level.
 
-use crate::convolution::{
-    Algorithm, Backward, ConvShape, Output, Source, Workspace, WorkspaceNeed, aligned, carve, padded,
-};
+use crate::algorithm::{Algorithm, Backward, Output, Source};
 use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
 use crate::memory::{Buffer, OutOfMemory, Shared};
 use crate::parallel::{for_each, for_each_task};
+use crate::shape::{ConvShape, padded};
 use crate::simd::{Isa, Kernel, Simd};
 use crate::transforms::Tile;
+use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::marker::PhantomData;
 use std::ops::Range;
 

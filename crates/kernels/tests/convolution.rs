@@ -54,23 +54,27 @@ impl Case {
 
     /// The definition, in `f64`.
     fn exact(&self) -> Exact {
-        let ConvShape { height, width, in_channels, out_channels, kernel, padding } = self.shape;
+        let ConvShape { height, width, in_channels, out_channels, kernel, stride, groups, .. } = self.shape;
         let (rows, columns) = self.shape.stored_map();
-        let padding = if kernel == 1 { 0 } else { padding };
+        let padding = if self.shape.border() > 0 { [0, 0] } else { self.shape.padding };
+        let (inputs, outputs) = (in_channels / groups, out_channels / groups);
         let mut exact =
             Exact { y: vec![0.0; self.dy.len()], dx: vec![0.0; self.x.len()], dw: vec![0.0; self.w.len()] };
         for n in 0..self.images {
             for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
-                for (i, j) in (0..kernel).flat_map(|i| (0..kernel).map(move |j| (i, j))) {
-                    let (y, x) = (row + i, column + j);
-                    if !(padding..height + padding).contains(&y) || !(padding..width + padding).contains(&x) {
+                for (i, j) in (0..kernel[0]).flat_map(|i| (0..kernel[1]).map(move |j| (i, j))) {
+                    let (y, x) = (row * stride[0] + i, column * stride[1] + j);
+                    if !(padding[0]..height + padding[0]).contains(&y)
+                        || !(padding[1]..width + padding[1]).contains(&x)
+                    {
                         continue;
                     }
-                    let from = ((n * height + y - padding) * width + x - padding) * in_channels;
+                    let from = ((n * height + y - padding[0]) * width + x - padding[1]) * in_channels;
                     let to = ((n * rows + row) * columns + column) * out_channels;
                     for out in 0..out_channels {
-                        for input in 0..in_channels {
-                            let weight = ((out * in_channels + input) * kernel + i) * kernel + j;
+                        let from = from + out / outputs * inputs;
+                        for input in 0..inputs {
+                            let weight = ((out * inputs + input) * kernel[0] + i) * kernel[1] + j;
                             let (x, w) = (f64::from(self.x[from + input]), f64::from(self.w[weight]));
                             let dy = f64::from(self.dy[to + out]);
                             exact.y[to + out] += x * w;
@@ -96,13 +100,40 @@ impl Case {
         }
     }
 
+    fn has_nan(&self) -> bool {
+        self.x.iter().chain(&self.dy).any(|x| x.is_nan())
+    }
+
+    fn check_scale(&self, convolution: &Convolution, weights: &[f32]) {
+        let mut scale = uniform(4, padded(self.shape.out_channels));
+        scale[self.shape.out_channels..].fill(0.0);
+        let mut scaled = vec![f32::NAN; weights.len()];
+        convolution.scale_outputs(weights, &scale, &mut scaled);
+        let row = self.w.len() / self.shape.out_channels;
+        let expected =
+            self.w.chunks_exact(row).zip(scale).flat_map(|(row, by)| row.iter().map(move |w| w * by));
+        assert_eq!(convolution.export_weight(&scaled), expected.collect::<Vec<_>>());
+        assert!(scaled.iter().zip(weights).all(|(scaled, weight)| *weight != 0.0 || *scaled == 0.0));
+    }
+
     /// Outputs and gradients of a method, without padded channels, with the bits of everything.
     fn compute(&self, isa: Isa, method: Method) -> [Vec<f32>; 3] {
+        self.compute_with(isa, method, strip)
+    }
+
+    /// As [`Case::compute`], with what drops the padded channels of a map.
+    fn compute_with(
+        &self,
+        isa: Isa,
+        method: Method,
+        strip: impl Fn(&[f32], usize) -> Vec<f32>,
+    ) -> [Vec<f32>; 3] {
         let shape = self.shape;
         let mut convolution = Convolution::with_method(isa, shape, method);
         let mut weights = vec![f32::NAN; convolution.weight_len()];
         convolution.import_weight(&self.w, &mut weights);
         assert_eq!(convolution.export_weight(&weights), self.w);
+        self.check_scale(&convolution, &weights);
         convolution.load(&weights);
         let mut workspace = Workspace::new([convolution.need(self.images)]);
         let (x, dy) = (self.source(&self.x, shape.in_channels), self.source(&self.dy, shape.out_channels));
@@ -117,13 +148,21 @@ impl Case {
         convolution.backward(&weights, self.images, &x, &dy, Some(gradient), &mut dw, &mut workspace);
         let mut without = vec![f32::NAN; convolution.weight_len()];
         convolution.backward(&weights, self.images, &x, &dy, None, &mut without, &mut workspace);
-        assert_eq!(dw, without, "the weights' gradient does not depend on the input's");
+        assert!(same_bits(&dw, &without), "the weights' gradient does not depend on the input's");
+        // An optimizer works on the whole layout: what stands for no weight must stay zero.
+        let mut again = vec![f32::NAN; convolution.weight_len()];
+        convolution.import_weight(&convolution.export_weight(&dw), &mut again);
+        assert!(self.has_nan() || dw == again, "{method}: a gradient where there is no weight");
         let mut seen = seen.into_inner().unwrap();
         seen.sort_unstable();
         let expected: Vec<usize> = (0..self.images).flat_map(|image| [image, image]).collect();
         assert_eq!(seen, expected, "every image is finished once in each direction");
         [strip(&y, shape.out_channels), strip(&dx, shape.in_channels), convolution.export_weight(&dw)]
     }
+}
+
+fn drop_padded(values: &[f32], channels: usize) -> Vec<f32> {
+    values.chunks_exact(padded(channels)).flat_map(|pixel| pixel[..channels].to_vec()).collect()
 }
 
 /// Drops padded channels, which must be zero.
@@ -135,6 +174,10 @@ fn strip(values: &[f32], channels: usize) -> Vec<f32> {
             pixel[..channels].to_vec()
         })
         .collect()
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
 /// Largest error over the largest exact value, and its place.
@@ -171,31 +214,24 @@ fn check(case: &Case, methods: &[Method], failures: &mut Vec<String>) {
     }
 }
 
-fn shape(map: (usize, usize), channels: (usize, usize), kernel: usize, padding: usize) -> ConvShape {
-    ConvShape {
-        height: map.0,
-        width: map.1,
-        in_channels: channels.0,
-        out_channels: channels.1,
-        kernel,
-        padding,
-    }
-}
-
 #[test]
 fn winograd_and_im2col_are_the_definition() {
-    let methods = [2, 3, 4, 5].map(Method::Winograd).into_iter().chain([Method::Im2col]).collect::<Vec<_>>();
+    let methods = [2, 3, 4, 5]
+        .map(Method::Winograd)
+        .into_iter()
+        .chain([Method::Im2col, Method::Im2colByPixel])
+        .collect::<Vec<_>>();
     let mut failures = Vec::new();
     for (images, map, channels) in [
-        (1, (1, 1), (1, 1)),
-        (2, (4, 4), (16, 16)),
-        (3, (5, 7), (17, 33)),
-        (1, (8, 8), (48, 16)),
-        (5, (9, 9), (3, 50)),
-        (13, (10, 10), (20, 40)),
-        (2, (2, 13), (300, 5)),
+        (1, [1, 1], [1, 1]),
+        (2, [4, 4], [16, 16]),
+        (3, [5, 7], [17, 33]),
+        (1, [8, 8], [48, 16]),
+        (5, [9, 9], [3, 50]),
+        (13, [10, 10], [20, 40]),
+        (2, [2, 13], [300, 5]),
     ] {
-        check(&Case::new(images, shape(map, channels, 3, 1)), &methods, &mut failures);
+        check(&Case::new(images, ConvShape::square(map, channels, 3, 1)), &methods, &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -204,17 +240,17 @@ fn winograd_and_im2col_are_the_definition() {
 fn pointwise_and_im2col_are_the_definition() {
     let mut failures = Vec::new();
     for (images, map, channels, padding) in [
-        (1, (1, 1), (1, 1), 0),
-        (7, (1, 1), (300, 37), 0),
-        (130, (1, 1), (17, 530), 0),
-        (2, (4, 4), (16, 16), 1),
-        (13, (5, 7), (17, 33), 2),
-        (3, (18, 18), (20, 10), 0),
+        (1, [1, 1], [1, 1], 0),
+        (7, [1, 1], [300, 37], 0),
+        (130, [1, 1], [17, 530], 0),
+        (2, [4, 4], [16, 16], 1),
+        (13, [5, 7], [17, 33], 2),
+        (3, [18, 18], [20, 10], 0),
         // More groups of images than have sums of their own at once.
-        (400, (2, 2), (17, 16), 0),
+        (400, [2, 2], [17, 16], 0),
     ] {
-        let case = Case::new(images, shape(map, channels, 1, padding));
-        check(&case, &[Method::Pointwise, Method::Im2col], &mut failures);
+        let case = Case::new(images, ConvShape::square(map, channels, 1, padding));
+        check(&case, &[Method::Pointwise, Method::Im2col, Method::Im2colByPixel], &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -223,18 +259,252 @@ fn pointwise_and_im2col_are_the_definition() {
 fn im2col_takes_any_kernel_and_padding() {
     let mut failures = Vec::new();
     for (map, kernel, padding) in
-        [((6, 5), 5, 2), ((7, 7), 3, 0), ((4, 9), 2, 1), ((3, 3), 3, 4), ((5, 5), 5, 0)]
+        [([6, 5], 5, 2), ([7, 7], 3, 0), ([4, 9], 2, 1), ([3, 3], 3, 4), ([5, 5], 5, 0)]
     {
-        let case = Case::new(8, shape(map, (5, 18), kernel, padding));
-        check(&case, &[Method::Im2col], &mut failures);
+        let case = Case::new(8, ConvShape::square(map, [5, 18], kernel, padding));
+        check(&case, &[Method::Im2col, Method::Im2colByPixel], &mut failures);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Every method that computes a shape, and the one that is chosen.
+fn methods(shape: &ConvShape) -> Vec<Method> {
+    let chosen = Method::choose(shape);
+    let general = [Method::GroupedIm2col, Method::Im2col, Method::Im2colByPixel];
+    let general = &general[..if shape.groups == 1 { 3 } else { 1 }];
+    general.iter().copied().filter(|method| *method != chosen).chain([chosen]).collect()
+}
+
+/// Kernels, strides, paddings: rectangles, more padding than the kernel needs, more stride than it covers, and maps that the stride
+/// does not fit.
+const GEOMETRIES: [([usize; 2], [usize; 2], [usize; 2], [usize; 2]); 17] = [
+    ([8, 8], [3, 3], [2, 2], [1, 1]),
+    ([7, 9], [3, 3], [2, 2], [1, 1]),
+    ([6, 11], [3, 3], [3, 3], [1, 1]),
+    ([9, 6], [3, 3], [1, 2], [1, 1]),
+    ([9, 6], [3, 3], [2, 1], [0, 1]),
+    ([5, 9], [1, 7], [1, 1], [0, 3]),
+    ([9, 5], [7, 1], [1, 1], [3, 0]),
+    ([9, 8], [3, 5], [1, 1], [1, 2]),
+    ([9, 10], [5, 5], [2, 3], [2, 2]),
+    ([11, 12], [7, 7], [2, 2], [3, 3]),
+    ([8, 7], [1, 1], [2, 2], [0, 0]),
+    ([7, 8], [1, 1], [3, 2], [0, 0]),
+    ([5, 7], [1, 1], [2, 2], [1, 1]),
+    ([5, 7], [1, 1], [1, 1], [1, 0]),
+    ([3, 4], [3, 3], [1, 1], [4, 5]),
+    ([2, 3], [3, 2], [3, 3], [2, 3]),
+    ([2, 2], [1, 1], [2, 2], [0, 0]),
+];
+
+#[test]
+fn any_kernel_stride_and_padding_is_the_definition() {
+    let mut failures = Vec::new();
+    let channels = [[1, 16], [3, 24], [15, 17], [16, 40], [17, 3], [24, 15], [40, 1]];
+    for (at, (map, kernel, stride, padding)) in GEOMETRIES.into_iter().enumerate() {
+        for channels in [channels[at % channels.len()], channels[(at + 3) % channels.len()]] {
+            let shape = ConvShape { kernel, stride, padding, ..ConvShape::square(map, channels, 1, 0) };
+            // Two groups of images, the second one not full.
+            check(&Case::new(8, shape), &methods(&shape), &mut failures);
+        }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
+fn depthwise_is_the_definition() {
+    let mut failures = Vec::new();
+    let channels = [16, 17, 96, 2];
+    for (at, (map, kernel, stride, padding)) in GEOMETRIES.into_iter().enumerate() {
+        for channels in [channels[at % channels.len()], channels[(at + 1) % channels.len()]] {
+            let square = ConvShape::square(map, [channels; 2], 1, 0);
+            let shape = ConvShape { kernel, stride, padding, groups: channels, ..square };
+            assert_eq!(Method::choose(&shape), Method::Depthwise(kernel));
+            check(&Case::new(8, shape), &methods(&shape), &mut failures);
+        }
+    }
+    // One channel, a row as long as every block of columns together, and a padded 1x1 kernel, of which the inner map is stored.
+    for (map, channels, kernel, padding) in
+        [([4, 4], 1, 3, 1), ([3, 19], 16, 3, 1), ([2, 33], 20, 5, 2), ([5, 4], 18, 1, 2)]
+    {
+        let shape = ConvShape { groups: channels, ..ConvShape::square(map, [channels; 2], kernel, padding) };
+        check(&Case::new(3, shape), &[Method::Depthwise([kernel; 2])], &mut failures);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn groups_are_the_definition() {
+    let mut failures = Vec::new();
+    for (at, (groups, channels)) in [
+        (2, [32, 32]),
+        (2, [16, 48]),
+        (2, [6, 34]),
+        (3, [3, 9]),
+        (3, [51, 24]),
+        (4, [16, 16]),
+        (4, [64, 128]),
+        (5, [40, 80]),
+        (5, [80, 5]),
+        (32, [64, 128]),
+        // A multiplier of two, and the reverse.
+        (17, [17, 34]),
+        (32, [32, 64]),
+        (16, [32, 16]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for offset in [0, 5, 11] {
+            let (map, kernel, stride, padding) = GEOMETRIES[(at + offset) % GEOMETRIES.len()];
+            let shape =
+                ConvShape { kernel, stride, padding, groups, ..ConvShape::square(map, channels, 1, 0) };
+            assert_eq!(Method::choose(&shape), Method::GroupedIm2col);
+            check(&Case::new(8, shape), &[Method::GroupedIm2col], &mut failures);
+        }
+        let shape = ConvShape { groups, ..ConvShape::square([6, 5], channels, 1, 1) };
+        check(&Case::new(2, shape), &[Method::GroupedIm2col], &mut failures);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Maps that are gathered in pieces of some rows, and weights of several blocks.
+#[test]
+fn large_patches_are_the_definition() {
+    let mut failures = Vec::new();
+    for (images, map, channels, kernel, stride, padding) in [
+        (7, [31, 32], [48, 20], [3, 3], [1, 2], [1, 1]),
+        (2, [21, 30], [64, 17], [5, 5], [1, 1], [2, 2]),
+        (9, [8, 8], [130, 33], [3, 3], [2, 2], [1, 1]),
+    ] {
+        let shape = ConvShape { kernel, stride, padding, ..ConvShape::square(map, channels, 1, 0) };
+        check(&Case::new(images, shape), &[Method::Im2colByPixel], &mut failures);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn each_shape_has_its_method() {
+    let of = |map: [usize; 2], channels: [usize; 2], kernel, stride: usize, padding, groups| {
+        let shape =
+            ConvShape { stride: [stride; 2], groups, ..ConvShape::square(map, channels, kernel, padding) };
+        Method::choose(&shape).to_string()
+    };
+    assert_eq!(of([32, 32], [3, 64], 3, 1, 1, 1), "im2col");
+    assert_eq!(of([32, 32], [3, 64], 7, 2, 3, 1), "im2col");
+    assert_eq!(of([16, 16], [64, 64], 3, 1, 1, 1), "Winograd F(4x4, 3x3)");
+    assert_eq!(of([32, 32], [64, 128], 3, 2, 1, 1), "im2col by pixel");
+    assert_eq!(of([16, 16], [64, 64], 1, 1, 1, 1), "matrix product");
+    assert_eq!(of([32, 32], [64, 128], 1, 2, 0, 1), "matrix product");
+    assert_eq!(of([32, 32], [64, 128], 1, 2, 1, 1), "im2col by pixel");
+    assert_eq!(of([32, 32], [96, 96], 3, 2, 1, 96), "depthwise 3x3");
+    assert_eq!(of([32, 32], [96, 192], 3, 1, 1, 96), "grouped im2col");
+}
+
+#[test]
+fn what_cannot_be_computed_is_refused() {
+    let good = ConvShape::square([8, 8], [32, 32], 3, 1);
+    for (shape, method) in [
+        (ConvShape { groups: 3, ..good }, Method::GroupedIm2col),
+        (ConvShape { kernel: [3, 11], ..good }, Method::Im2col),
+        (ConvShape { stride: [0, 1], ..good }, Method::Im2col),
+        (ConvShape { stride: [2, 2], ..good }, Method::Winograd(4)),
+        (ConvShape { padding: [1, 0], ..good }, Method::Winograd(4)),
+        (good, Method::Winograd(6)),
+        (good, Method::Pointwise),
+        (ConvShape { kernel: [1, 1], stride: [2, 2], ..good }, Method::Pointwise),
+        (ConvShape { groups: 2, ..good }, Method::Im2col),
+        (ConvShape { groups: 2, ..good }, Method::Im2colByPixel),
+        (ConvShape { groups: 16, ..good }, Method::Depthwise([3, 3])),
+        (ConvShape { groups: 32, ..good }, Method::Depthwise([5, 5])),
+    ] {
+        let panic = std::panic::catch_unwind(|| Convolution::with_method(Isa::portable(), shape, method));
+        let message = panic.map(|_| ()).unwrap_err().downcast::<String>().unwrap();
+        let expected = if shape.is_valid() { "does not compute" } else { "no such convolution" };
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+/// Shapes that have a method each, or a way through one.
+fn samples() -> Vec<(ConvShape, Method)> {
+    let square = ConvShape::square;
+    [
+        square([10, 9], [33, 17], 3, 1),
+        square([10, 9], [33, 17], 1, 1),
+        square([1, 1], [33, 50], 1, 0),
+        square([10, 9], [3, 17], 3, 1),
+        ConvShape { stride: [2, 2], ..square([10, 9], [33, 17], 1, 0) },
+        ConvShape { stride: [2, 2], ..square([11, 12], [3, 17], 7, 3) },
+        ConvShape { stride: [2, 2], ..square([10, 9], [33, 17], 3, 1) },
+        ConvShape { kernel: [3, 5], stride: [1, 2], ..square([33, 34], [40, 24], 3, 1) },
+        ConvShape { groups: 40, ..square([10, 9], [40, 40], 3, 1) },
+        ConvShape { groups: 40, stride: [2, 2], ..square([10, 9], [40, 40], 3, 1) },
+        ConvShape { groups: 40, stride: [2, 3], ..square([10, 9], [40, 40], 5, 2) },
+        ConvShape { groups: 2, ..square([10, 9], [32, 64], 3, 1) },
+        ConvShape { groups: 5, stride: [2, 2], ..square([10, 9], [40, 20], 3, 1) },
+    ]
+    .into_iter()
+    .map(|shape| (shape, Method::choose(&shape)))
+    .collect()
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for (shape, method) in samples() {
+        let case = Case::new(26, shape);
+        let mut results = [1, 2, 3, 5].into_iter().map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| case.compute(Isa::detect(), method))
+        });
+        let first = results.next().unwrap();
+        assert!(results.all(|result| result == first), "{shape:?} {method}");
+    }
+}
+
+/// A NaN in one place of the input, or of the output's gradient, reaches what the definition lets it reach, and nothing else.
+#[test]
+fn a_nan_reaches_no_more_than_it_should() {
+    for (shape, method) in samples().into_iter().filter(|(_, method)| !matches!(method, Method::Winograd(_)))
+    {
+        for (in_x, at) in [(true, 7), (true, 1234), (false, 3), (false, 95)] {
+            let mut case = Case::new(7, shape);
+            let values = if in_x { &mut case.x } else { &mut case.dy };
+            let len = values.len();
+            values[at % len] = f32::NAN;
+            // Patches hold the zeros of the padding: a NaN at the edge of the map reaches the taps that are outside there, too.
+            let row = shape.weight_len() / shape.out_channels;
+            let patches = !in_x && !matches!(method, Method::Depthwise(_));
+            let may = |name: &str, weight: usize| {
+                name == "dw" && patches && weight / row == at % len % shape.out_channels
+            };
+            let exact = case.exact();
+            for isa in Isa::available() {
+                let results =
+                    case.compute_with(isa, method, |values, channels| drop_padded(values, channels));
+                for ((name, got), exact) in
+                    ["y", "dx", "dw"].into_iter().zip(&results).zip([&exact.y, &exact.dx, &exact.dw])
+                {
+                    let same = got.iter().zip(exact).enumerate().all(|(at, (got, exact))| {
+                        got.is_nan() == exact.is_nan() || got.is_nan() && may(name, at)
+                    });
+                    assert!(same, "{shape:?} {method} on {isa}: NaN at {at} in x: {in_x}: {name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_workspace_of_a_convolution_is_bounded_for_any_batch() {
-    for (kernel, method) in [(1, Method::Pointwise), (3, Method::Im2col), (3, Method::Winograd(4))] {
-        let shape = shape((8, 8), (64, 64), kernel, kernel / 2);
+    for (kernel, groups, method) in [
+        (1, 1, Method::Pointwise),
+        (3, 1, Method::Im2col),
+        (3, 1, Method::Im2colByPixel),
+        (3, 4, Method::GroupedIm2col),
+        (3, 64, Method::Depthwise([3, 3])),
+        (3, 1, Method::Winograd(4)),
+    ] {
+        let shape = ConvShape { groups, ..ConvShape::square([8, 8], [64, 64], kernel, kernel / 2) };
         let convolution = Convolution::with_method(Isa::portable(), shape, method);
         let bytes = |batch| Workspace::bytes_of([convolution.need(batch)]);
         assert_eq!(bytes(1000), bytes(1 << 20), "{method}");
@@ -251,11 +521,12 @@ fn relative_rms(got: &[f32], exact: &[f64]) -> f64 {
 /// The figures in the documentation of `Method::Winograd`, held from both sides: a bound that nothing comes near says nothing.
 #[test]
 fn the_error_of_each_method_is_as_documented() {
-    let case = Case::new(2, shape((20, 20), (96, 48), 3, 1));
+    let case = Case::new(2, ConvShape::square([20, 20], [96, 48], 3, 1));
     let exact = case.exact();
     let mut failures = Vec::new();
     for (method, documented) in [
         (Method::Im2col, [3e-7, 3e-7, 3e-7]),
+        (Method::Im2colByPixel, [3.3e-7, 3.3e-7, 3.3e-7]),
         (Method::Winograd(2), [4e-7, 4e-7, 4e-7]),
         (Method::Winograd(3), [1.3e-6, 1.3e-6, 1.3e-6]),
         (Method::Winograd(4), [2.5e-6, 2.5e-6, 2.5e-6]),
@@ -287,21 +558,16 @@ fn gradients_are_adjoints() {
     const TOLERANCE: f64 = 1e-6;
     let dot =
         |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
-    for (shape, methods) in [
-        (shape((10, 9), (33, 17), 3, 1), &[2, 3, 4, 5].map(Method::Winograd)[..]),
-        (shape((10, 9), (33, 17), 1, 1), &[Method::Pointwise]),
-        (shape((10, 9), (3, 17), 3, 1), &[Method::Im2col]),
-    ] {
+    let winograd = [2, 3, 4, 5].map(|m| (ConvShape::square([10, 9], [33, 17], 3, 1), Method::Winograd(m)));
+    for (shape, method) in samples().into_iter().chain(winograd) {
         let case = Case::new(8, shape);
         for isa in Isa::available() {
-            for method in methods {
-                let [y, dx, dw] = case.compute(isa, *method);
-                let scale = (dot(&y, &y) * dot(&case.dy, &case.dy)).sqrt();
-                let forward = dot(&y, &case.dy);
-                for (name, backward) in [("dx", dot(&case.x, &dx)), ("dw", dot(&case.w, &dw))] {
-                    let error = (forward - backward).abs() / scale;
-                    assert!(error < TOLERANCE, "{method} on {isa}: {name} {forward} {backward}");
-                }
+            let [y, dx, dw] = case.compute(isa, method);
+            let scale = (dot(&y, &y) * dot(&case.dy, &case.dy)).sqrt();
+            let forward = dot(&y, &case.dy);
+            for (name, backward) in [("dx", dot(&case.x, &dx)), ("dw", dot(&case.w, &dw))] {
+                let error = (forward - backward).abs() / scale;
+                assert!(error < TOLERANCE, "{shape:?} {method} on {isa}: {name} {forward} {backward}");
             }
         }
     }
@@ -311,9 +577,12 @@ fn gradients_are_adjoints() {
 #[test]
 fn wider_vectors_change_no_bit() {
     let fused: Vec<Isa> = Isa::available().into_iter().filter(|isa| *isa != Isa::portable()).collect();
-    let case = Case::new(7, shape((10, 10), (40, 72), 3, 1));
-    let results: Vec<_> = fused.iter().map(|isa| case.compute(*isa, Method::Winograd(4))).collect();
-    for pair in results.windows(2) {
-        assert!(pair[0] == pair[1], "{fused:?}");
+    let winograd = (ConvShape::square([10, 10], [40, 72], 3, 1), Method::Winograd(4));
+    for (shape, method) in samples().into_iter().chain([winograd]) {
+        let case = Case::new(7, shape);
+        let results: Vec<_> = fused.iter().map(|isa| case.compute(*isa, method)).collect();
+        for pair in results.windows(2) {
+            assert!(pair[0] == pair[1], "{fused:?} {shape:?} {method}");
+        }
     }
 }

@@ -1,0 +1,74 @@
+//! What every method of computing a convolution offers, and what it is given.
+
+use crate::memory::OutOfMemory;
+use crate::workspace::{Workspace, WorkspaceNeed};
+use std::borrow::Cow;
+use std::fmt;
+
+/// Writes the image of that number into a slice of `(rows, columns, padded channels)` floats, all of them.
+///
+/// Images are asked for one by one, by the thread that needs them, so that whatever makes one (BatchNorm, ReLU and pooling of the
+/// layer before) happens while it is in that thread's cache, and needs no memory of its own.
+pub type Source<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+
+/// Is told of each image of a result once it is complete and still in cache.
+pub type Sink<'a> = &'a (dyn Fn(usize, &[f32]) + Sync);
+
+/// Where the gradient with respect to the input goes.
+pub struct InputGradient<'a> {
+    /// One image after the other, as the input.
+    pub values: &'a mut [f32],
+    /// Called for each finished image.
+    pub finished: Sink<'a>,
+}
+
+impl fmt::Debug for InputGradient<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InputGradient").field("len", &self.values.len()).finish_non_exhaustive()
+    }
+}
+
+/// What each method implements; all slices are of the sizes that [`Convolution`](crate::Convolution) has checked.
+pub(crate) trait Algorithm: Send + Sync {
+    fn weight_len(&self) -> usize;
+    /// Place of `(out, in, tap)` in the method's layout, with the input's number inside its group.
+    fn weight_index(&self, out: usize, input: usize, tap: usize) -> usize;
+    /// Rows of a panel: the layout is `[...][out / 16][rows][16]`.
+    fn panel_rows(&self) -> usize;
+    /// A value for each output channel as one for each column of the layout's panels.
+    fn spread<'a>(&self, outputs: &'a [f32]) -> Cow<'a, [f32]> {
+        Cow::Borrowed(outputs)
+    }
+    fn need(&self, batch: usize) -> WorkspaceNeed;
+    fn bytes(&self) -> usize;
+    /// Allocates what is kept between calls.
+    fn reserve(&mut self) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
+    /// Prepares what the forward pass takes from the weights.
+    fn load(&mut self, weights: &[f32]);
+    fn forward(
+        &self,
+        weights: &[f32],
+        images: usize,
+        source: Source<'_>,
+        output: Output<'_>,
+        workspace: &mut Workspace,
+    );
+    fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace);
+}
+
+/// Where a forward pass writes.
+pub(crate) struct Output<'a> {
+    pub(crate) values: &'a mut [f32],
+    pub(crate) finished: Sink<'a>,
+}
+
+/// What a backward pass reads and writes.
+pub(crate) struct Backward<'a> {
+    pub(crate) images: usize,
+    pub(crate) input: Source<'a>,
+    pub(crate) output_gradient: Source<'a>,
+    pub(crate) input_gradient: Option<InputGradient<'a>>,
+    pub(crate) weight_gradient: &'a mut [f32],
+}

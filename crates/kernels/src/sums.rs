@@ -1,0 +1,54 @@
+//! Gradients of weights, summed over the images of a batch in an order that depends on nothing but their number.
+
+use crate::memory::Shared;
+use crate::parallel::for_each_task;
+use std::ops::Range;
+
+/// Images whose gradients of the weights are summed before the groups are; it is part of the order of sums.
+pub(crate) const GROUP: usize = 6;
+
+/// Groups whose sums are kept apart at once: as many as keep the threads busy, and no more for larger batches. The sums are added up
+/// in the groups' order either way.
+const GROUPS_AT_ONCE: usize = 64;
+
+/// Floats for the sums of the groups of a batch.
+pub(crate) fn partial_len(batch: usize, weight_len: usize) -> usize {
+    batch.div_ceil(GROUP).min(GROUPS_AT_ONCE) * weight_len
+}
+
+/// Makes `sum` the sum over groups of [`GROUP`] of `images`, in their order. `fill` writes the sums of the groups `first..` one after the
+/// other into a slice, which `partial` has room for: see [`partial_len`].
+pub(crate) fn sum_over_groups(
+    images: usize,
+    partial: &mut [f32],
+    sum: &mut [f32],
+    mut fill: impl FnMut(Range<usize>, &mut [f32]),
+) {
+    let groups = images.div_ceil(GROUP);
+    for first in (0..groups).step_by(GROUPS_AT_ONCE) {
+        let now = first..groups.min(first + GROUPS_AT_ONCE);
+        let partial = &mut partial[..now.len() * sum.len()];
+        fill(now, partial);
+        add_groups(partial, sum, first == 0);
+    }
+}
+
+/// Adds the groups' parts to `sum`, one after the other in their order; the first of all takes its place.
+fn add_groups(partial: &[f32], sum: &mut [f32], from_first: bool) {
+    let len = sum.len();
+    let target = Shared::new(sum);
+    const RUN: usize = 4096;
+    for_each_task(len.div_ceil(RUN), |task| {
+        let range = task * RUN..len.min((task + 1) * RUN);
+        // SAFETY: every run belongs to one task.
+        let target = unsafe { target.part(range.clone()) };
+        if from_first {
+            target.copy_from_slice(&partial[range.clone()]);
+        }
+        for group in partial.chunks_exact(len).skip(usize::from(from_first)) {
+            for (sum, x) in target.iter_mut().zip(&group[range.clone()]) {
+                *sum += x;
+            }
+        }
+    });
+}
