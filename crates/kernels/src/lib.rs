@@ -1,9 +1,12 @@
 //! Numeric kernels for training convolutional networks on a CPU, on plain `f32` slices: no tensor type, no graph.
 //!
 //! * [`Convolution`]: forward and both gradients, by Winograd's minimal filtering, as a matrix product, or by im2col, as
-//!   [`Method::choose`] says; [`Epilogue`]: BatchNorm's scale and shift, ReLU and 2x2 maximum pooling in one pass each way.
+//!   [`Method::choose`] says; [`Epilogue`]: BatchNorm's scale and shift, an [`Activation`] and 2x2 maximum
+//!   pooling in one pass each way.
 //! * [`image_moments`] and [`BatchStatistics`]: BatchNorm's statistics, safe against cancellation.
-//! * [`softmax_cross_entropy`], [`adam`], [`global_average`], and the layouts between.
+//! * [`activation`], [`elementwise`], [`max_pool`], [`avg_pool`], [`global_average`]: what stands between convolutions, on single
+//!   images; [`copy_channels`], [`subsample`] and the layouts between.
+//! * [`softmax_cross_entropy`] and [`adam`].
 //!
 //! Maps are channels-last, `(rows, columns, channels)`, with the channels [`padded`] to a multiple of 16 by zeros. Every result is the
 //! same, bit for bit, for every number of threads; the threads are those of the current rayon pool. Instructions are chosen at
@@ -33,8 +36,10 @@
 //! convolution.backward(&weights, 2, &ones, &ones, Some(input_gradient), &mut dw, &mut workspace);
 //! ```
 
+pub mod activation;
 mod adam;
 mod convolution;
+pub mod elementwise;
 mod epilogue;
 mod gemm;
 mod im2col;
@@ -45,18 +50,25 @@ mod norm;
 mod parallel;
 mod peak;
 mod pointwise;
+mod pool;
 mod simd;
+mod special;
 mod transforms;
 mod winograd;
 
+pub use activation::Activation;
 pub use adam::{AdamStep, adam};
 pub use convolution::{
     ConvShape, Convolution, InputGradient, Method, Sink, Source, Workspace, WorkspaceNeed, padded,
 };
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;
-pub use maps::{global_average, global_average_adjoint, to_channels_last, to_planar};
+pub use maps::{
+    ChannelRun, Subsampling, add_channels, copy_channels, global_average, global_average_adjoint, subsample,
+    subsample_adjoint, to_channels_last, to_planar,
+};
 pub use memory::{Buffer, EndingAllocator, OutOfMemory};
 pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
 pub use peak::peak_gflops;
+pub use pool::{PoolShape, avg_pool, avg_pool_backward, max_pool, max_pool_backward};
 pub use simd::Isa;
