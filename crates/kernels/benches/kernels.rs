@@ -5,8 +5,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pointwise_kernels::{
-    AdamStep, Affine, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, Method, Workspace,
-    adam, peak_gflops,
+    Activation, AdamStep, Affine, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa,
+    Method, Workspace, adam, peak_gflops,
 };
 use std::hint::black_box;
 
@@ -91,7 +91,14 @@ fn convolutions(criterion: &mut Criterion) {
 
 fn rest(criterion: &mut Criterion) {
     let isa = Isa::detect();
-    let shape = EpilogueShape { height: 16, width: 16, channels: 192, border: 0, relu: true, pool: true };
+    let shape = EpilogueShape {
+        height: 16,
+        width: 16,
+        channels: 192,
+        border: 0,
+        activation: Activation::Relu,
+        pool: true,
+    };
     let epilogue = Epilogue::new(isa, shape);
     let (scale, shift) = (vec![1.0; 192], vec![0.1; 192]);
     let y = vec![0.5; shape.input_len()];

@@ -1,24 +1,27 @@
-//! What follows a convolution, in one pass each way: a scale and a shift for each channel (BatchNorm, or a bias), ReLU, and 2x2
-//! maximum pooling.
+//! What follows a convolution, in one pass each way: a scale and a shift for each channel (BatchNorm, or a bias), an activation, and
+//! 2x2 maximum pooling.
 
+use crate::activation::{Activation, Function, clear_padding, with_function};
+use crate::shape::padded;
 use crate::gemm::PANEL;
 use crate::simd::{Isa, Kernel, Simd};
 
 /// The shape of an epilogue, on stored maps of a convolution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EpilogueShape {
     /// Rows of the stored map.
     pub height: usize,
     /// Columns of the stored map.
     pub width: usize,
-    /// Padded channels.
+    /// Channels, stored as [`padded`] ones. Those beyond are zero in the stored map, as are their scale, shift and gradient; they are
+    /// zero in the output, whatever the activation makes of zero.
     pub channels: usize,
     /// Width of the border around the stored map in which every value is zero: see `ConvShape::border`.
     pub border: usize,
-    /// Whether negative values become zero. A NaN stays one, and its gradient passes.
-    pub relu: bool,
-    /// Whether 2x2 windows, stride 2, are reduced to their maximum; an odd last row or column is dropped. The first of equal maxima
-    /// takes the gradient. A NaN is a maximum wherever it lies; of several, the last takes the gradient, as in PyTorch.
+    /// What is applied to `scale * y + shift`.
+    pub activation: Activation,
+    /// Whether 2x2 windows, stride 2, are reduced to their maximum; an odd last row or column is dropped. It is the maximum of what the
+    /// activation gives, which need not be monotone. The first of equal maxima takes the gradient. A NaN is a maximum wherever it lies; of several, the last takes the gradient, as in PyTorch.
     pub pool: bool,
 }
 
@@ -36,17 +39,23 @@ impl EpilogueShape {
         if self.pool { (height / 2, width / 2) } else { (height, width) }
     }
 
+    /// Channels as they are stored.
+    #[must_use]
+    pub const fn padded_channels(&self) -> usize {
+        padded(self.channels)
+    }
+
     /// Floats of a stored image.
     #[must_use]
     pub const fn input_len(&self) -> usize {
-        self.height * self.width * self.channels
+        self.height * self.width * self.padded_channels()
     }
 
     /// Floats of an image of the output.
     #[must_use]
     pub const fn output_len(&self) -> usize {
         let (height, width) = self.output_map();
-        height * width * self.channels
+        height * width * self.padded_channels()
     }
 }
 
@@ -78,11 +87,9 @@ pub struct Epilogue {
 }
 
 impl Epilogue {
-    /// # Panics
-    /// When the channels are no multiple of 16.
+    /// An epilogue of this shape.
     #[must_use]
     pub fn new(isa: Isa, shape: EpilogueShape) -> Self {
-        assert!(shape.channels.is_multiple_of(PANEL), "{} channels are not padded", shape.channels);
         Self { isa, shape }
     }
 
@@ -99,29 +106,30 @@ impl Epilogue {
     pub fn apply(&self, affine: Affine<'_>, y: &[f32], output: &mut [f32]) {
         self.check(affine, y, output.len());
         let Self { isa, shape } = *self;
-        match (shape.relu, shape.pool) {
-            (false, false) => isa.run(Apply::<1, false> { shape, affine, y, output }),
-            (true, false) => isa.run(Apply::<1, true> { shape, affine, y, output }),
-            (false, true) => isa.run(Apply::<4, false> { shape, affine, y, output }),
-            (true, true) => isa.run(Apply::<4, true> { shape, affine, y, output }),
+        with_function!(shape.activation, |function| if shape.pool {
+            isa.run(Apply::<4, _> { shape, function, affine, y, output });
+        } else {
+            isa.run(Apply::<1, _> { shape, function, affine, y, output });
+        });
+        if !shape.activation.keeps_zero() {
+            clear_padding(shape.channels, output);
         }
     }
 
     /// Adds to `sums`, two rows of channels: the sum of `dz`, and of `dz * (y - center)`; `dz` is the gradient of the output led back
-    /// through the pool (to the first maximum) and ReLU (zero at zero).
+    /// through the pool (to the first maximum) and the activation.
     ///
     /// # Panics
     /// As [`Epilogue::apply`].
     pub fn reduce(&self, affine: Affine<'_>, center: &[f32], y: &[f32], gradient: &[f32], sums: &mut [f32]) {
         self.check(affine, y, gradient.len());
-        assert!(center.len() == self.shape.channels && sums.len() == 2 * self.shape.channels);
+        assert!(center.len() == affine.scale.len() && sums.len() == 2 * center.len());
         let Self { isa, shape } = *self;
-        match (shape.relu, shape.pool) {
-            (false, false) => isa.run(Reduce::<1, false> { shape, affine, center, y, gradient, sums }),
-            (true, false) => isa.run(Reduce::<1, true> { shape, affine, center, y, gradient, sums }),
-            (false, true) => isa.run(Reduce::<4, false> { shape, affine, center, y, gradient, sums }),
-            (true, true) => isa.run(Reduce::<4, true> { shape, affine, center, y, gradient, sums }),
-        }
+        with_function!(shape.activation, |function| if shape.pool {
+            isa.run(Reduce::<4, _> { shape, function, affine, center, y, gradient, sums });
+        } else {
+            isa.run(Reduce::<1, _> { shape, function, affine, center, y, gradient, sums });
+        });
     }
 
     /// The gradient with respect to the stored image.
@@ -137,19 +145,18 @@ impl Epilogue {
         dy: &mut [f32],
     ) {
         self.check(affine, y, gradient.len());
-        let channels = self.shape.channels;
+        let channels = self.shape.padded_channels();
         assert!(dy.len() == y.len() && [back.a, back.b, back.c].iter().all(|x| x.len() == channels));
         let Self { isa, shape } = *self;
-        match (shape.relu, shape.pool) {
-            (false, false) => isa.run(Back::<1, false> { shape, affine, back, y, gradient, dy }),
-            (true, false) => isa.run(Back::<1, true> { shape, affine, back, y, gradient, dy }),
-            (false, true) => isa.run(Back::<4, false> { shape, affine, back, y, gradient, dy }),
-            (true, true) => isa.run(Back::<4, true> { shape, affine, back, y, gradient, dy }),
-        }
+        with_function!(shape.activation, |function| if shape.pool {
+            isa.run(Back::<4, _> { shape, function, affine, back, y, gradient, dy });
+        } else {
+            isa.run(Back::<1, _> { shape, function, affine, back, y, gradient, dy });
+        });
     }
 
     fn check(&self, affine: Affine<'_>, y: &[f32], output: usize) {
-        let channels = self.shape.channels;
+        let channels = self.shape.padded_channels();
         assert!(affine.scale.len() == channels && affine.shift.len() == channels);
         assert!(y.len() == self.shape.input_len() && output == self.shape.output_len());
     }
@@ -164,11 +171,12 @@ type Pixel = (*const f32, usize);
 #[inline(always)]
 fn window<const WINDOW: usize>(
     shape: &EpilogueShape,
+    channels: usize,
     y: &[f32],
     row: usize,
     column: usize,
 ) -> [Pixel; WINDOW] {
-    std::array::from_fn(|i| match place::<WINDOW>(shape, row, column, i) {
+    std::array::from_fn(|i| match place::<WINDOW>(shape, channels, row, column, i) {
         Some(at) => (y[at..].as_ptr(), 1),
         None => (BORDER.as_ptr(), 0),
     })
@@ -176,58 +184,81 @@ fn window<const WINDOW: usize>(
 
 /// Offset of a window's pixel; `None` in the border.
 #[inline(always)]
-fn place<const WINDOW: usize>(shape: &EpilogueShape, row: usize, column: usize, i: usize) -> Option<usize> {
+fn place<const WINDOW: usize>(
+    shape: &EpilogueShape,
+    channels: usize,
+    row: usize,
+    column: usize,
+    i: usize,
+) -> Option<usize> {
     let (y, x) = if WINDOW == 4 { (2 * row + i / 2, 2 * column + i % 2) } else { (row, column) };
     let inner = |at: usize, len: usize| at.checked_sub(shape.border).filter(|at| *at < len);
-    Some((inner(y, shape.height)? * shape.width + inner(x, shape.width)?) * shape.channels)
+    Some((inner(y, shape.height)? * shape.width + inner(x, shape.width)?) * channels)
 }
 
-struct Apply<'a, const WINDOW: usize, const RELU: bool> {
+/// The padded channels, as a length that the compiler knows nothing of: where it knows a multiple of 16 it unrolls the portable loops,
+/// and then keeps single numbers in them instead of vectors.
+#[inline(always)]
+fn stored_channels(affine: Affine<'_>) -> usize {
+    affine.scale.len()
+}
+
+/// Of which values a pool looks for the maximum.
+#[inline(always)]
+fn compared<S: Simd, F: Function>(simd: S, function: F, z: S::V) -> S::V {
+    if F::AFTER_MAXIMUM { z } else { function.value(simd, z) }
+}
+
+struct Apply<'a, const WINDOW: usize, F> {
     shape: EpilogueShape,
+    function: F,
     affine: Affine<'a>,
     y: &'a [f32],
     output: &'a mut [f32],
 }
 
-impl<const WINDOW: usize, const RELU: bool> Kernel for Apply<'_, WINDOW, RELU> {
+impl<const WINDOW: usize, F: Function> Kernel for Apply<'_, WINDOW, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
+        let function = self.function;
+        let channels = stored_channels(self.affine);
         let (rows, columns) = self.shape.output_map();
         let (scale, shift) = (self.affine.scale.as_ptr(), self.affine.shift.as_ptr());
         let mut output = self.output.as_mut_ptr();
         for row in 0..rows {
             for column in 0..columns {
-                let pixels = window::<WINDOW>(&self.shape, self.y, row, column);
-                for channel in (0..self.shape.channels).step_by(S::WIDTH) {
+                let pixels = window::<WINDOW>(&self.shape, channels, self.y, row, column);
+                for channel in (0..channels).step_by(S::WIDTH) {
                     // SAFETY: lengths checked in `Epilogue::apply`, channels a multiple of 16.
                     unsafe {
                         let (scale, shift) = (simd.load(scale.add(channel)), simd.load(shift.add(channel)));
                         let value = |(pixel, step): Pixel| {
-                            simd.mul_add(simd.load(pixel.add(step * channel)), scale, shift)
+                            let z = simd.mul_add(simd.load(pixel.add(step * channel)), scale, shift);
+                            compared(simd, function, z)
                         };
                         let mut best = value(pixels[0]);
                         for pixel in &pixels[1..] {
                             let other = value(*pixel);
                             best = simd.if_greater_or_nan(other, best, other, best);
                         }
-                        if RELU {
-                            // NaN stays NaN.
-                            best = simd.if_greater(simd.zero(), best, simd.zero(), best);
+                        if F::AFTER_MAXIMUM {
+                            best = function.value(simd, best);
                         }
                         simd.store(output.add(channel), best);
                     }
                 }
                 // SAFETY: one pixel of the output further, at most its end.
-                output = unsafe { output.add(self.shape.channels) };
+                output = unsafe { output.add(channels) };
             }
         }
     }
 }
 
-struct Reduce<'a, const WINDOW: usize, const RELU: bool> {
+struct Reduce<'a, const WINDOW: usize, F> {
     shape: EpilogueShape,
+    function: F,
     affine: Affine<'a>,
     center: &'a [f32],
     y: &'a [f32],
@@ -235,12 +266,13 @@ struct Reduce<'a, const WINDOW: usize, const RELU: bool> {
     sums: &'a mut [f32],
 }
 
-impl<const WINDOW: usize, const RELU: bool> Kernel for Reduce<'_, WINDOW, RELU> {
+impl<const WINDOW: usize, F: Function> Kernel for Reduce<'_, WINDOW, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let channels = self.shape.channels;
+        let function = self.function;
+        let channels = stored_channels(self.affine);
         let (rows, columns) = self.shape.output_map();
         let (scale, shift) = (self.affine.scale.as_ptr(), self.affine.shift.as_ptr());
         let center = self.center.as_ptr();
@@ -248,23 +280,28 @@ impl<const WINDOW: usize, const RELU: bool> Kernel for Reduce<'_, WINDOW, RELU> 
         let mut gradient = self.gradient.as_ptr();
         for row in 0..rows {
             for column in 0..columns {
-                let pixels = window::<WINDOW>(&self.shape, self.y, row, column);
+                let pixels = window::<WINDOW>(&self.shape, channels, self.y, row, column);
                 for channel in (0..channels).step_by(S::WIDTH) {
                     // SAFETY: lengths checked in `Epilogue::reduce`, channels a multiple of 16.
                     unsafe {
                         let (scale, shift) = (simd.load(scale.add(channel)), simd.load(shift.add(channel)));
                         let mut y = simd.load(pixels[0].0.add(pixels[0].1 * channel));
                         let mut best = simd.mul_add(y, scale, shift);
+                        if WINDOW > 1 {
+                            best = compared(simd, function, best);
+                        }
                         for (pixel, step) in &pixels[1..] {
                             let other_y = simd.load(pixel.add(step * channel));
-                            let other = simd.mul_add(other_y, scale, shift);
+                            let other = compared(simd, function, simd.mul_add(other_y, scale, shift));
                             y = simd.if_greater_or_nan(other, best, other_y, y);
                             best = simd.if_greater_or_nan(other, best, other, best);
                         }
-                        let mut dz = simd.load(gradient.add(channel));
-                        if RELU {
-                            dz = simd.if_greater_or_nan(best, simd.zero(), dz, simd.zero());
+                        if WINDOW > 1 && !F::AFTER_MAXIMUM {
+                            // What the best one was before the function.
+                            best = simd.mul_add(y, scale, shift);
                         }
+                        let dz = simd.load(gradient.add(channel));
+                        let dz = function.backward(simd, best, dz);
                         let (first, second) = (sums.add(channel), sums.add(channels + channel));
                         simd.store(first, simd.add(simd.load(first), dz));
                         let centered = simd.sub(y, simd.load(center.add(channel)));
@@ -278,8 +315,9 @@ impl<const WINDOW: usize, const RELU: bool> Kernel for Reduce<'_, WINDOW, RELU> 
     }
 }
 
-struct Back<'a, const WINDOW: usize, const RELU: bool> {
+struct Back<'a, const WINDOW: usize, F> {
     shape: EpilogueShape,
+    function: F,
     affine: Affine<'a>,
     back: GradientAffine<'a>,
     y: &'a [f32],
@@ -287,13 +325,14 @@ struct Back<'a, const WINDOW: usize, const RELU: bool> {
     dy: &'a mut [f32],
 }
 
-impl<const WINDOW: usize, const RELU: bool> Kernel for Back<'_, WINDOW, RELU> {
+impl<const WINDOW: usize, F: Function> Kernel for Back<'_, WINDOW, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let shape = self.shape;
-        let channels = shape.channels;
+        let function = self.function;
+        let channels = stored_channels(self.affine);
         let (rows, columns) = shape.output_map();
         let (scale, shift) = (self.affine.scale.as_ptr(), self.affine.shift.as_ptr());
         let (a, b, c) = (self.back.a.as_ptr(), self.back.b.as_ptr(), self.back.c.as_ptr());
@@ -301,9 +340,9 @@ impl<const WINDOW: usize, const RELU: bool> Kernel for Back<'_, WINDOW, RELU> {
         let mut gradient = self.gradient.as_ptr();
         for row in 0..rows {
             for column in 0..columns {
-                let pixels = window::<WINDOW>(&shape, self.y, row, column);
+                let pixels = window::<WINDOW>(&shape, channels, self.y, row, column);
                 let targets: [Option<usize>; WINDOW] =
-                    std::array::from_fn(|i| place::<WINDOW>(&shape, row, column, i));
+                    std::array::from_fn(|i| place::<WINDOW>(&shape, channels, row, column, i));
                 for channel in (0..channels).step_by(S::WIDTH) {
                     // SAFETY: lengths checked in `Epilogue::backward`, channels a multiple of 16.
                     unsafe {
@@ -313,15 +352,15 @@ impl<const WINDOW: usize, const RELU: bool> Kernel for Back<'_, WINDOW, RELU> {
                         let y = pixels.map(|(pixel, step)| simd.load(pixel.add(step * channel)));
                         let values = y.map(|y| simd.mul_add(y, scale, shift));
                         // The place of the maximum, which takes the whole gradient.
-                        let (mut best, mut taken) = (values[0], simd.zero());
+                        let (mut z, mut taken) = (values[0], simd.zero());
+                        let mut best = if WINDOW > 1 { compared(simd, function, z) } else { z };
                         for i in 1..WINDOW {
-                            taken = simd.if_greater_or_nan(values[i], best, simd.splat(i as f32), taken);
-                            best = simd.if_greater_or_nan(values[i], best, values[i], best);
+                            let other = compared(simd, function, values[i]);
+                            taken = simd.if_greater_or_nan(other, best, simd.splat(i as f32), taken);
+                            z = simd.if_greater_or_nan(other, best, values[i], z);
+                            best = simd.if_greater_or_nan(other, best, other, best);
                         }
-                        let mut all = simd.load(gradient.add(channel));
-                        if RELU {
-                            all = simd.if_greater_or_nan(best, simd.zero(), all, simd.zero());
-                        }
+                        let all = function.backward(simd, z, simd.load(gradient.add(channel)));
                         for i in 0..WINDOW {
                             let dz = if WINDOW == 1 {
                                 all
@@ -348,7 +387,7 @@ impl<const WINDOW: usize, const RELU: bool> Kernel for Back<'_, WINDOW, RELU> {
                 if row < 2 * rows && column < 2 * columns {
                     continue;
                 }
-                let Some(at) = place::<1>(&shape, row, column, 0) else { continue };
+                let Some(at) = place::<1>(&shape, channels, row, column, 0) else { continue };
                 for channel in (0..channels).step_by(S::WIDTH) {
                     // SAFETY: as above.
                     unsafe {

@@ -2,9 +2,11 @@
 //!
 //! * [`Convolution`]: forward and both gradients, for any kernel, stride, padding and groups, by Winograd's minimal filtering, as a matrix
 //!   product over pixels or gathered patches, or channel by channel, as [`Method::choose`] says; [`Epilogue`]: BatchNorm's scale and
-//!   shift, ReLU and 2x2 maximum pooling in one pass each way.
+//!   shift, an [`Activation`] and 2x2 maximum pooling in one pass each way.
 //! * [`image_moments`] and [`BatchStatistics`]: BatchNorm's statistics, safe against cancellation.
-//! * [`softmax_cross_entropy`], [`adam`], [`global_average`], and the layouts between.
+//! * [`activation`], [`elementwise`], [`max_pool`], [`avg_pool`], [`global_average`]: what stands between convolutions, on single
+//!   images; [`copy_channels`], [`subsample`] and the layouts between.
+//! * [`softmax_cross_entropy`] and [`adam`].
 //!
 //! Maps are channels-last, `(rows, columns, channels)`, with the channels [`padded`] to a multiple of 16 by zeros. Every result is the
 //! same, bit for bit, for every number of threads; the threads are those of the current rayon pool. Instructions are chosen at
@@ -44,10 +46,12 @@
 //! assert_eq!(Method::choose(&shape).to_string(), "depthwise 3x3");
 //! ```
 
+pub mod activation;
 mod adam;
 mod algorithm;
 mod convolution;
 mod depthwise;
+pub mod elementwise;
 mod epilogue;
 mod gemm;
 mod im2col;
@@ -59,22 +63,29 @@ mod parallel;
 mod patches;
 mod peak;
 mod pointwise;
+mod pool;
 mod shape;
 mod simd;
+mod special;
 mod sums;
 mod transforms;
 mod winograd;
 mod workspace;
 
+pub use activation::Activation;
 pub use adam::{AdamStep, adam};
 pub use algorithm::{InputGradient, Sink, Source};
 pub use convolution::{Convolution, Method};
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;
-pub use maps::{global_average, global_average_adjoint, to_channels_last, to_planar};
+pub use maps::{
+    ChannelRun, Subsampling, add_channels, copy_channels, global_average, global_average_adjoint, subsample,
+    subsample_adjoint, to_channels_last, to_planar,
+};
 pub use memory::{Buffer, EndingAllocator, OutOfMemory};
 pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
 pub use peak::peak_gflops;
+pub use pool::{PoolShape, avg_pool, avg_pool_backward, max_pool, max_pool_backward};
 pub use shape::{ConvShape, padded};
 pub use simd::Isa;
 pub use workspace::{Workspace, WorkspaceNeed};

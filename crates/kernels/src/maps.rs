@@ -1,6 +1,6 @@
 //! Layouts and averages of single images.
 
-use crate::convolution::padded;
+use crate::shape::padded;
 
 /// `(C, pixels)` to `(pixels, padded(C))`, zeros beyond the channels.
 ///
@@ -62,6 +62,133 @@ pub fn global_average_adjoint(mean: &[f32], image: &mut [f32]) {
     for pixel in image.chunks_exact_mut(channels) {
         for (x, mean) in pixel.iter_mut().zip(mean) {
             *x = mean * share;
+        }
+    }
+}
+
+/// Every `stride`-th pixel of an image, from the first one on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subsampling {
+    /// Rows of the image.
+    pub height: usize,
+    /// Columns of the image.
+    pub width: usize,
+    /// Padded channels.
+    pub channels: usize,
+    /// Rows and columns from a pixel to the next one.
+    pub stride: [usize; 2],
+}
+
+impl Subsampling {
+    /// Rows and columns of what remains.
+    ///
+    /// # Panics
+    /// When a stride is zero, here as below.
+    #[must_use]
+    pub const fn output_map(&self) -> (usize, usize) {
+        (self.height.div_ceil(self.stride[0]), self.width.div_ceil(self.stride[1]))
+    }
+
+    /// Floats of the image.
+    #[must_use]
+    pub const fn input_len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Floats of what remains.
+    ///
+    /// # Panics
+    /// As [`Subsampling::output_map`].
+    #[must_use]
+    pub const fn output_len(&self) -> usize {
+        let (height, width) = self.output_map();
+        height * width * self.channels
+    }
+
+    /// Where each remaining pixel begins in the image, in order.
+    fn offsets(&self) -> impl Iterator<Item = usize> {
+        let Self { height, width, channels, stride } = *self;
+        let rows = (0..height).step_by(stride[0]);
+        rows.flat_map(move |y| (0..width).step_by(stride[1]).map(move |x| (y * width + x) * channels))
+    }
+}
+
+/// `y[i, j] = x[stride i, stride j]`.
+///
+/// # Panics
+/// When there are no channels, or a slice has another length than the shape says.
+pub fn subsample(shape: Subsampling, x: &[f32], y: &mut [f32]) {
+    assert!(x.len() == shape.input_len() && y.len() == shape.output_len());
+    for (at, pixel) in shape.offsets().zip(y.chunks_exact_mut(shape.channels)) {
+        pixel.copy_from_slice(&x[at..][..shape.channels]);
+    }
+}
+
+/// The adjoint of [`subsample`]: zeros between the pixels.
+///
+/// # Panics
+/// As [`subsample`].
+pub fn subsample_adjoint(shape: Subsampling, y: &[f32], x: &mut [f32]) {
+    assert!(x.len() == shape.input_len() && y.len() == shape.output_len());
+    x.fill(0.0);
+    for (at, pixel) in shape.offsets().zip(y.chunks_exact(shape.channels)) {
+        x[at..][..shape.channels].copy_from_slice(pixel);
+    }
+}
+
+/// Where a run of channels lies in an image `(pixels, padded(channels))`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelRun {
+    /// Channels of the image, without padding.
+    pub channels: usize,
+    /// The first of the run.
+    pub first: usize,
+}
+
+impl ChannelRun {
+    /// The run that is all channels, or begins with the first.
+    #[must_use]
+    pub const fn whole(channels: usize) -> Self {
+        Self { channels, first: 0 }
+    }
+
+    fn check(self, count: usize, image: &[f32]) -> usize {
+        assert!(
+            self.first + count <= self.channels,
+            "{count} channels from {} of {}",
+            self.first,
+            self.channels
+        );
+        assert!(self.channels > 0 && image.len().is_multiple_of(padded(self.channels)));
+        image.len() / padded(self.channels)
+    }
+}
+
+/// Copies `count` channels of every pixel: for a concatenation into a wider image, backward out of one. Other channels of the target
+/// stay as they are; its padded ones become zero.
+///
+/// # Panics
+/// When the images differ in pixels, or a run reaches beyond the channels of its image.
+pub fn copy_channels(count: usize, source: &[f32], from: ChannelRun, target: &mut [f32], to: ChannelRun) {
+    assert_eq!(from.check(count, source), to.check(count, target));
+    let pixels = source.chunks_exact(padded(from.channels));
+    for (source, target) in pixels.zip(target.chunks_exact_mut(padded(to.channels))) {
+        target[to.first..][..count].copy_from_slice(&source[from.first..][..count]);
+        target[to.channels..].fill(0.0);
+    }
+}
+
+/// Adds `count` channels of every pixel to those of the target: [`copy_channels`] where gradients meet, or a narrower image is added to
+/// a wider one. Everything else of the target stays as it is.
+///
+/// # Panics
+/// As [`copy_channels`].
+pub fn add_channels(count: usize, source: &[f32], from: ChannelRun, target: &mut [f32], to: ChannelRun) {
+    assert_eq!(from.check(count, source), to.check(count, target));
+    let pixels = source.chunks_exact(padded(from.channels));
+    for (source, target) in pixels.zip(target.chunks_exact_mut(padded(to.channels))) {
+        for (target, x) in target[to.first..][..count].iter_mut().zip(&source[from.first..][..count]) {
+            *target += x;
         }
     }
 }

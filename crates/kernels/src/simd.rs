@@ -93,6 +93,17 @@ pub(crate) trait Kernel {
     fn run<S: Simd>(self, simd: S) -> Self::Output;
 }
 
+/// `1.5 * 2^23`: a float near it has whole numbers for its last bit, so that adding it rounds to the nearest whole number, halves to
+/// even. It is right for numbers up to `2^22`.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+
+/// What [`Simd::power_of_two`] adds: with it the lowest 8 bits of the sum are `n` with the bias of an exponent. Shifted by
+/// [`EXPONENT`] they are where an exponent stands, and nothing else is left.
+const BIASED: f32 = ROUND + 127.0;
+
+/// Where the exponent of a float begins.
+const EXPONENT: u32 = 23;
+
 /// A vector of [`Simd::WIDTH`] floats and what can be done with it. `WIDTH` divides 16.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type V: Copy;
@@ -120,6 +131,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn if_greater_or_nan(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `a == b ? x : y`; with a NaN `y`.
     fn if_equal(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// `2^n` for whole numbers from -126 to 127, exact; any number for other `n`.
+    fn power_of_two(self, n: Self::V) -> Self::V;
 
     #[inline(always)]
     fn zero(self) -> Self::V {
@@ -202,11 +215,15 @@ impl Simd for Portable {
     fn if_equal(self, a: [f32; 8], b: [f32; 8], x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| if a[i] == b[i] { x[i] } else { y[i] })
     }
+    #[inline(always)]
+    fn power_of_two(self, n: [f32; 8]) -> [f32; 8] {
+        n.map(|n| f32::from_bits((n + BIASED).to_bits() << EXPONENT))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Simd;
+    use super::{BIASED, EXPONENT, Simd};
     use std::arch::x86_64::*;
 
     /// Proof that AVX2 and FMA exist.
@@ -293,6 +310,14 @@ mod x86 {
             // SAFETY: see above.
             unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
         }
+        #[inline(always)]
+        fn power_of_two(self, n: __m256) -> __m256 {
+            // SAFETY: see above.
+            unsafe {
+                let sum = _mm256_castps_si256(_mm256_add_ps(n, _mm256_set1_ps(BIASED)));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<{ EXPONENT as i32 }>(sum))
+            }
+        }
     }
 
     impl Simd for Avx512 {
@@ -368,6 +393,14 @@ mod x86 {
         fn if_equal(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
             // SAFETY: see above.
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), y, x) }
+        }
+        #[inline(always)]
+        fn power_of_two(self, n: __m512) -> __m512 {
+            // SAFETY: see above.
+            unsafe {
+                let sum = _mm512_castps_si512(_mm512_add_ps(n, _mm512_set1_ps(BIASED)));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<EXPONENT>(sum))
+            }
         }
     }
 }

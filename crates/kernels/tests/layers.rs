@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use pointwise_kernels::{
-    AdamStep, Affine, BatchStatistics, Epilogue, EpilogueShape, GradientAffine, Isa, MOMENT_ROWS, adam,
-    global_average, global_average_adjoint, image_moments, padded, softmax_cross_entropy, to_channels_last,
-    to_planar,
+    Activation, AdamStep, Affine, BatchStatistics, Epilogue, EpilogueShape, GradientAffine, Isa, MOMENT_ROWS,
+    adam, global_average, global_average_adjoint, image_moments, padded, softmax_cross_entropy,
+    to_channels_last, to_planar,
 };
 use pointwise_random::{Purpose, Stream};
 
@@ -64,7 +64,7 @@ fn naive_epilogue(shape: &EpilogueShape, scale: &[f32], shift: &[f32], y: &[f32]
                     }
                 }
                 let (value, at) = best.unwrap();
-                let passes = !shape.relu || value > 0.0 || value.is_nan();
+                let passes = shape.activation == Activation::Identity || value > 0.0 || value.is_nan();
                 output.push((if passes { value } else { 0.0 }, at, passes));
             }
         }
@@ -100,8 +100,9 @@ fn epilogues_are_their_definition(damage: impl Fn(&mut [f32])) {
     let [a, b, c] = [11, 12, 13].map(|seed| uniform(seed, channels));
     for isa in Isa::available() {
         for (height, width, border) in [(1, 1, 0), (2, 2, 0), (4, 6, 0), (5, 7, 0), (3, 4, 1), (2, 3, 2)] {
-            for (relu, pool) in [(false, false), (true, false), (false, true), (true, true)] {
-                let shape = EpilogueShape { height, width, channels, border, relu, pool };
+            let (identity, relu) = (Activation::Identity, Activation::Relu);
+            for (activation, pool) in [(identity, false), (relu, false), (identity, true), (relu, true)] {
+                let shape = EpilogueShape { height, width, channels, border, activation, pool };
                 let what = format!("{shape:?} on {isa}");
                 let epilogue = Epilogue::new(isa, shape);
                 let affine = Affine { scale: &scale, shift: &shift };
@@ -158,7 +159,14 @@ fn epilogues_are_their_definition(damage: impl Fn(&mut [f32])) {
 
 #[test]
 fn not_a_number_passes_relu() {
-    let shape = EpilogueShape { height: 1, width: 1, channels: 16, border: 0, relu: true, pool: false };
+    let shape = EpilogueShape {
+        height: 1,
+        width: 1,
+        channels: 16,
+        border: 0,
+        activation: Activation::Relu,
+        pool: false,
+    };
     for isa in Isa::available() {
         let (scale, shift) = ([1.0; 16], [0.0; 16]);
         let mut output = [0.0; 16];
