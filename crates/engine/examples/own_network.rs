@@ -7,30 +7,29 @@
 //! The task is made up: tell which quarter of a small noisy image is the brightest.
 
 use pointwise_engine::{Batch, Engine, Settings, Totals, cpu::Cpu};
-use pointwise_models::{Layer, Network, Section};
+use pointwise_network::Network;
 
 const SIDE: usize = 12;
 const IMAGES: usize = 64;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Any chain of these layers: the engine groups them into fused blocks and picks a method for each convolution.
-    let layers = vec![
-        Layer::Conv2d { in_channels: 1, out_channels: 24, kernel: 3, padding: 1 },
-        Layer::BatchNorm2d { channels: 24 },
-        Layer::Relu,
-        Layer::MaxPool2d,
-        Layer::Conv2d { in_channels: 24, out_channels: 32, kernel: 3, padding: 1 },
-        Layer::BatchNorm2d { channels: 32 },
-        Layer::Relu,
-        Layer::Flatten,
-        Layer::Linear { in_features: 32 * 36, out_features: 4 },
-    ];
-    let section = Section { name: "layers".to_owned(), flatten_input: false, layers };
-    let network =
-        Network { name: "brightest quarter".to_owned(), input: [1, SIDE, SIDE], sections: vec![section] };
+    // Any description: the engine groups its layers into fused blocks and picks a method for each convolution.
+    let network = Network::from_toml(
+        r#"
+        name = "brightest quarter"
+        input = [1, 12, 12]
+        layers = [
+            { Conv2d = { out_channels = 24, kernel_size = 3, padding = 1 } }, "BatchNorm2d", "ReLU",
+            { MaxPool2d = { kernel_size = 2 } },
+            { Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }, "BatchNorm2d", "ReLU",
+            "Flatten",
+            { Linear = { out_features = 4 } },
+        ]
+        "#,
+    )?;
 
     let mut engine = Cpu::new(&network, &Settings::default())?;
-    println!("{} parameters, {} on this machine", network.parameter_count()?, engine.isa());
+    println!("{} parameters, {} on this machine", network.graph()?.parameter_count(), engine.isa());
     for epoch in 0..5 {
         engine.set_totals(Totals::default())?;
         for step in 0..10 {

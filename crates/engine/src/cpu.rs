@@ -1,6 +1,6 @@
 //! The CPU engine: a network compiled into a plan of fused blocks over `pointwise-kernels`.
 //!
-//! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, ReLU, 2x2 maximum
+//! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, an activation, 2x2 maximum
 //! pooling. Only the convolution's raw result is stored. Whatever reads a block's output, the next convolution forward or its
 //! gradients backward, asks for one image at a time, and scale, shift, ReLU and pooling are applied on the way, in the reading
 //! thread's cache. Backward, the sums that BatchNorm's gradient needs are taken from each image as it is finished, and
@@ -10,19 +10,21 @@
 //! weight's gradient over groups of images whose size depends on shapes alone.
 
 mod block;
+mod gradients;
+mod layer;
 mod parameters;
 mod plan;
 
+use crate::batch::{Batch, Totals, check_batch, count_correct};
+use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::memory::lacking;
-use crate::reference::arrays;
-use crate::{
-    Array, Batch, Engine, EngineError, Moments, Settings, State, Totals, check_batch, count_correct,
-};
-use candle_core::Device;
+use crate::settings::Settings;
+use crate::state::{Array, Moments, State};
 use parameters::Parameters;
 use plan::Plan;
 use pointwise_kernels::{AdamStep, Isa, adam, softmax_cross_entropy};
-use pointwise_models::{Network, ParameterStore};
+use pointwise_network::Network;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -86,26 +88,22 @@ impl Cpu {
             });
         }
         let mut parameters = Parameters::default();
-        let plan = Plan::new(network, isa, settings.seed, &mut parameters)?;
+        let graph = network.graph()?;
+        let plan = Plan::new(&graph, isa, settings.seed, &mut parameters);
         require(|batch| plan.memory(batch, parameters.bytes()), &network.name, 0, 1, false)?;
         parameters.allocate()?;
         let mut engine = Self {
             network: network.clone(),
             settings: settings.clone(),
             isa,
-            classes: network.classes()?,
+            classes: graph.classes(),
             parameters,
             plan,
             step: 0,
             totals: Totals::default(),
             optimizer_seconds: 0.0,
         };
-        let store = ParameterStore::initialised(network, settings.seed, &Device::Cpu)?;
-        engine.load_state(&State {
-            parameters: arrays(store.trainable())?,
-            statistics: arrays(store.statistics())?,
-            ..State::default()
-        })?;
+        engine.load_state(&State::initial(&graph, settings.seed))?;
         Ok(engine)
     }
 

@@ -1,6 +1,6 @@
 //! Names of devices, and the devices behind them.
 
-use crate::EngineError;
+use crate::error::EngineError;
 use crate::error::message;
 use candle_core::Device;
 use std::fmt;

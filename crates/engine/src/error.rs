@@ -1,6 +1,6 @@
-use crate::EngineKind;
+use crate::kind::EngineKind;
 use crate::memory::{Available, shown};
-use pointwise_models::NetworkError;
+use pointwise_network::NetworkError;
 
 /// Why an engine could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]

@@ -70,7 +70,7 @@ impl Conv2d {
                 self.padding
             )
         }
-        Ok((n, ConvShape { height, width, in_channels, out_channels, kernel, padding: self.padding }))
+        Ok((n, ConvShape::square([height, width], [in_channels, out_channels], kernel, self.padding)))
     }
 
     /// Runs `work` on the plan for a shape, made anew when the shape has changed.
@@ -368,7 +368,10 @@ mod tests {
         // As the composition of candle operations that the models use, on maps with many ties.
         let x =
             Var::from_tensor(&(var(5.0, &[2, 3, 6, 8]).as_tensor() * 3.0).unwrap().round().unwrap()).unwrap();
-        let (ours, theirs) = (max_pool2d(&x).unwrap(), pointwise_models::ops::max_pool2d(&x).unwrap());
+        let (ours, theirs) = (
+            max_pool2d(&x).unwrap(),
+            pointwise_models::ops::max_pool2d(&x, &pointwise_network::MaxPool2d::new(2)).unwrap(),
+        );
         assert_eq!(host(&ours), host(&theirs));
         let gradient =
             |y: &Tensor| host(y.sqr().unwrap().sum_all().unwrap().backward().unwrap().get(&x).unwrap());

@@ -1,6 +1,6 @@
 //! How precisely products are computed.
 
-use crate::EngineError;
+use crate::error::EngineError;
 use std::fmt;
 use std::str::FromStr;
 

@@ -4,14 +4,17 @@
 //! it is not. It runs on every device that candle has, allocates as it goes and keeps the whole graph of a step: it is there to
 //! be believed, not to be fast.
 
+use crate::batch::{Batch, Totals, check_batch, count_correct};
+use crate::device::DeviceName;
+use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::memory::lacking;
-use crate::{
-    Array, Batch, DeviceName, Engine, EngineError, Moments, Settings, State, Totals, check_batch,
-    count_correct,
-};
+use crate::settings::Settings;
+use crate::state::{Array, Moments, State};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
-use pointwise_models::{Model, Network, ParameterStore};
+use pointwise_models::{Model, ParameterStore};
+use pointwise_network::Network;
 use std::collections::BTreeMap;
 
 /// See the [module](self).
@@ -36,10 +39,10 @@ impl Reference {
     /// # Errors
     /// [`EngineError::Network`], [`EngineError::DeviceUnavailable`], [`EngineError::Device`].
     pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
-        let classes = network.classes()?;
+        let graph = network.graph()?;
         let device = settings.device.open()?;
-        let store = ParameterStore::initialised(network, settings.seed, &device)?;
-        let model = Model::new(network, store.var_builder(&device), settings.seed)?;
+        let store = ParameterStore::initialised(&graph, settings.seed, &device)?;
+        let model = Model::new(&graph, store.var_builder(&device), settings.seed)?;
         let zeros = || zeros_like(store.trainable());
         let batches_tracked = store
             .statistics()
@@ -49,7 +52,7 @@ impl Reference {
             .collect();
         Ok(Self {
             network: network.clone(),
-            classes,
+            classes: graph.classes(),
             device,
             settings: settings.clone(),
             first: zeros()?,
@@ -170,8 +173,8 @@ impl Engine for Reference {
             return Ok(());
         }
         // At the least: the results of all layers lie there at once, and their gradients.
-        let layers = self.network.layers()?;
-        let values: usize = layers.iter().map(|layer| layer.output.iter().product::<usize>()).sum();
+        let graph = self.network.graph()?;
+        let values: usize = graph.nodes[1..].iter().map(|node| node.output.iter().product::<usize>()).sum();
         let floats = if training { 2 * values } else { values };
         let need = batch.saturating_mul(floats).saturating_mul(size_of::<f32>()) as u64;
         match lacking(need) {

@@ -1,7 +1,7 @@
 //! Images that an engine keeps on its device, so that a step needs none from the host.
 
 #[cfg(any(feature = "cuda", test))]
-use crate::EngineError;
+use crate::error::EngineError;
 
 /// A data set for [`Engine::reside`](crate::Engine::reside).
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,14 @@ pub struct ResidentImages<'a> {
 /// Stands for images that an engine keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResidentSet(pub(crate) usize);
+
+/// An epoch of [`Engine::begin_epoch`](crate::Engine::begin_epoch).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BegunEpoch {
+    pub(crate) set: ResidentSet,
+    /// How many epochs have begun on the set, this one included.
+    pub(crate) count: u64,
+}
 
 /// How the images of a training epoch come.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! The state of a network in host memory, by PyTorch's names.
 
-use crate::EngineError;
-use pointwise_models::Network;
+use crate::error::EngineError;
+use pointwise_network::{Graph, Network};
 use std::collections::BTreeMap;
 
 /// A tensor in host memory, row-major.
@@ -38,6 +38,18 @@ pub struct Moments {
 }
 
 impl State {
+    /// The state before the first step: the description's initial values, drawn from `seed`.
+    pub(crate) fn initial(graph: &Graph, seed: u64) -> Self {
+        let parameters = graph.parameters().iter().zip(0..).map(|(own, ordinal)| {
+            let values = own.initial.values(&own.shape, seed, ordinal);
+            (own.name.clone(), Array { shape: own.shape.clone(), values })
+        });
+        let statistics = graph.statistics().into_iter().map(|own| {
+            (own.name, Array { shape: vec![own.channels], values: vec![own.initial; own.channels] })
+        });
+        Self { parameters: parameters.collect(), statistics: statistics.collect(), ..Self::default() }
+    }
+
     /// Checks that this is a whole state of `network`: the same names, each with its shape.
     ///
     /// `num_batches_tracked` decides no number and is not compared: a missing one counts from 0, as in state dictionaries of PyTorch
@@ -46,10 +58,11 @@ impl State {
     /// # Errors
     /// [`EngineError::State`] naming what does not fit, by name: all of it, or how much more there is.
     pub fn check(&self, network: &Network) -> Result<(), EngineError> {
+        let graph = network.graph()?;
         let parameters: BTreeMap<String, Vec<usize>> =
-            network.parameters()?.into_iter().map(|spec| (spec.name, spec.shape)).collect();
+            graph.parameters().iter().map(|own| (own.name.clone(), own.shape.clone())).collect();
         let statistics: BTreeMap<String, Vec<usize>> =
-            network.buffers()?.into_iter().map(|spec| (spec.name, vec![spec.channels])).collect();
+            graph.statistics().into_iter().map(|own| (own.name, vec![own.channels])).collect();
         let mut misfits = Misfits::default();
         misfits.compare(&self.parameters, &parameters, "");
         misfits.compare(&self.statistics, &statistics, "");

@@ -11,7 +11,7 @@ use pointwise_engine::{
     Batch, DeviceChoice, DeviceName, Engine, EngineError, EngineKind, Precision, ResidentEpoch,
     ResidentImages, Settings, State, Totals, create,
 };
-use pointwise_models::Network;
+use pointwise_network::Network;
 use pointwise_random::{Purpose, Stream, below, block, permutation};
 
 /// The settings for a GPU; `None` where there is none, said on stderr.
@@ -166,10 +166,11 @@ fn resident_images_give_the_bits_of_batches_from_the_host() {
             let set = resident.reside(bytes.view()).unwrap().unwrap();
             for epoch in 1..4 {
                 let order = permutation(9, Purpose::Shuffle, epoch, 11);
-                resident.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin }).unwrap();
+                let begun =
+                    resident.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin }).unwrap();
                 // The last batch is short, and is recorded and replayed as the others are.
                 for range in [0..4, 4..8, 8..11] {
-                    resident.train_resident(set, range.clone()).unwrap();
+                    resident.train_resident(begun, range.clone()).unwrap();
                     let samples = &order[range];
                     let images: Vec<f32> = samples
                         .iter()
@@ -208,20 +209,24 @@ fn resident_images_are_checked() {
         let epoch = ResidentEpoch { epoch: 1, order, margin: None };
         assert!(matches!(engine.begin_epoch(set, epoch), Err(EngineError::Batch(_))), "{order:?}");
     }
+    let epoch = ResidentEpoch { epoch: 1, order: &[2, 0, 1], margin: None };
+    let first = engine.begin_epoch(set, epoch).unwrap();
     for range in [0..0, 2..4] {
-        assert!(matches!(engine.train_resident(set, range.clone()), Err(EngineError::Batch(_))), "{range:?}");
+        let error = engine.train_resident(first, range.clone());
+        assert!(matches!(error, Err(EngineError::Batch(_))), "{range:?}");
         assert!(matches!(engine.evaluate_resident(set, range), Err(EngineError::Batch(_))));
     }
-    // An order is needed to train, and none to evaluate.
-    let error = engine.train_resident(set, 0..2).unwrap_err();
-    assert!(error.to_string().contains("no epoch has begun"), "{error}");
+    engine.train_resident(first, 0..2).unwrap();
+    // An epoch that another has followed is over; to evaluate, none is needed.
+    let second = engine.begin_epoch(set, epoch).unwrap();
+    let error = engine.train_resident(first, 0..2).unwrap_err();
+    assert!(error.to_string().contains("another epoch has begun"), "{error}");
     engine.evaluate_resident(set, 0..2).unwrap();
-    engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &[2, 0, 1], margin: None }).unwrap();
-    engine.train_resident(set, 0..2).unwrap();
+    engine.train_resident(second, 0..2).unwrap();
     // The CPU's engines decline.
     let mut cpu = create(EngineKind::Cpu, &network, &Settings::default()).unwrap();
     assert_eq!(cpu.reside(bytes.view()).unwrap(), None);
-    assert!(cpu.train_resident(set, 0..1).is_err());
+    assert!(cpu.train_resident(second, 0..1).is_err());
 }
 
 #[test]
@@ -293,9 +298,10 @@ fn six_steps() {
     let mut engine = cuda(&network, &settings);
     let set = engine.reside(bytes.view()).unwrap().unwrap();
     let order = permutation(9, Purpose::Shuffle, 1, 12);
-    engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &order, margin: Some(1) }).unwrap();
+    let epoch = ResidentEpoch { epoch: 1, order: &order, margin: Some(1) };
+    let begun = engine.begin_epoch(set, epoch).unwrap();
     for step in 0..6 {
-        engine.train_resident(set, 2 * step..2 * step + 2).unwrap();
+        engine.train_resident(begun, 2 * step..2 * step + 2).unwrap();
     }
     assert_eq!(engine.totals().unwrap().samples, 12);
 }

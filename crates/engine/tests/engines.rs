@@ -4,7 +4,9 @@
 
 mod networks;
 
-use networks::{conv, distance, images, labels, moved_state, network, norm, odd_networks, tiny};
+use networks::{
+    conv, distance, graph_networks, images, labels, moved_state, network, norm, odd_networks, pool, tiny,
+};
 use pointwise_engine::cpu::Cpu;
 use pointwise_engine::reference::Reference;
 use pointwise_engine::{
@@ -12,7 +14,7 @@ use pointwise_engine::{
     Totals, count_correct, create,
 };
 use pointwise_kernels::Isa;
-use pointwise_models::{Layer, Network, Pointwise};
+use pointwise_network::{Network, NinVariation};
 use std::collections::BTreeMap;
 
 /// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
@@ -147,10 +149,29 @@ fn the_cpu_engine_agrees_with_the_reference_on_any_network() {
 }
 
 #[test]
+fn the_cpu_engine_agrees_with_the_reference_on_graphs() {
+    const TOLERANCE: f32 = 5e-5;
+    let mut failures = Vec::new();
+    for network in graph_networks() {
+        // As below, where rounding decides what a kink does.
+        let mut last = Vec::new();
+        let agrees = [3, 14, 2].into_iter().filter(|n| {
+            let found = disagreements(&network, *n, TOLERANCE);
+            last.extend(found.iter().cloned());
+            found.is_empty()
+        });
+        if agrees.count() < 2 {
+            failures.extend(last);
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
 fn the_cpu_engine_agrees_with_the_reference_on_variations_of_nin() {
     const TOLERANCE: f32 = 5e-5;
     let mut failures = Vec::new();
-    for member in Pointwise::ALL {
+    for member in NinVariation::ALL {
         if ["nin-r4", "nin-relu", "nin-nopad", "nin-nopad-relu-r2"].contains(&member.name) {
             // Where rounding decides which of two values a pool takes, or the side of a ReLU, gradients move by per cents. That
             // happens to a batch now and then; an engine that is wrong agrees on none.
@@ -343,7 +364,7 @@ fn memory_that_is_not_there_is_refused_before_it_is_taken() {
 
 #[test]
 fn a_nan_passes_a_pool_on_every_engine() {
-    let network = network("pool", [1, 4, 4], vec![Layer::MaxPool2d, Layer::Flatten]);
+    let network = network("pool", [1, 4, 4], vec![pool()]);
     for place in [0, 1, 4, 5] {
         let mut images = vec![1.0; 16];
         images[place] = f32::NAN;
@@ -366,7 +387,7 @@ fn batches_that_cannot_be_computed_are_refused() {
         assert!(error.contains("label 4"), "{kind}: {error}");
     }
     // A variance of one value.
-    let flat = network("flat", [3, 1, 1], vec![conv(3, 16, 1, 0), norm(16), Layer::Flatten]);
+    let flat = network("flat", [3, 1, 1], vec![conv(16, 1, 0), norm()]);
     let mut engine = make(EngineKind::Cpu, &flat);
     let error = engine.train_step(Batch { images: &[0.0; 3], labels: &[1] }).unwrap_err().to_string();
     assert!(error.contains("features.0-1") && error.contains("larger batch"), "{error}");
@@ -380,8 +401,8 @@ fn batches_that_cannot_be_computed_are_refused() {
 fn threads_change_no_bit() {
     // Enough for several groups of images in every layer, the last of them short.
     const IMAGES: usize = 26;
-    for name in Network::NAMES {
-        let network = Network::by_name(name, 0.5).unwrap();
+    for name in Network::STUDY {
+        let network = Network::by_name(name).unwrap();
         let (images, labels) = (images(&network, IMAGES), labels(&network, IMAGES));
         let batch = Batch { images: &images, labels: &labels };
         let train = |threads: usize| {

@@ -8,7 +8,7 @@
 use pointwise_engine::cpu::Cpu;
 use pointwise_engine::{Array, Batch, Engine, Settings, State, Totals};
 use pointwise_kernels::Isa;
-use pointwise_models::Network;
+use pointwise_network::Network;
 use pointwise_random::{Purpose, below, block, unit_f32};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -96,7 +96,7 @@ fn trained(network: &Network, isa: Isa, steps: usize) -> String {
 fn the_bits_of_the_published_networks_stay_what_they_are() {
     let mut moved = Vec::new();
     for Frozen { network, fused, portable } in FROZEN {
-        let description = Network::by_name(network, Network::DROPOUT).unwrap();
+        let description = Network::by_name(network).unwrap();
         for isa in Isa::available() {
             let (steps, expected) = match isa == Isa::portable() {
                 true => (1, portable),

@@ -6,25 +6,25 @@
 use pointwise_engine::{
     DeviceChoice, DeviceName, EngineKind, ResidentEpoch, ResidentImages, Settings, create,
 };
-use pointwise_models::{Layer, Network, Section};
+use pointwise_network::Network;
 use std::env;
 use std::process::Command;
 
 /// A convolution with BatchNorm, ReLU and a pool, a pointwise one with BatchNorm, dropout, two linear layers.
 fn network() -> Network {
-    let conv =
-        |in_channels, out_channels, kernel| Layer::Conv2d { in_channels, out_channels, kernel, padding: 1 };
-    let norm = |channels| Layer::BatchNorm2d { channels };
-    let linear = |in_features, out_features| Layer::Linear { in_features, out_features };
-    let features = vec![conv(2, 4, 3), norm(4), Layer::Relu, Layer::MaxPool2d, conv(4, 3, 1), norm(3)];
-    let classifier = vec![Layer::Dropout { p: 0.5 }, linear(75, 5), Layer::Relu, linear(5, 4)];
-    let section =
-        |name: &str, flatten_input, layers| Section { name: name.to_owned(), flatten_input, layers };
-    Network {
-        name: "small".to_owned(),
-        input: [2, 6, 6],
-        sections: vec![section("features", false, features), section("classifier", true, classifier)],
-    }
+    Network::from_toml(
+        r#"
+        name = "small"
+        input = [2, 6, 6]
+        layers = [
+            { Conv2d = { out_channels = 4, kernel_size = 3, padding = 1 } }, "BatchNorm2d", "ReLU",
+            { MaxPool2d = { kernel_size = 2 } },
+            { Conv2d = { out_channels = 3, kernel_size = 1, padding = 1 } }, "BatchNorm2d",
+            "Flatten", "Dropout", { Linear = { out_features = 5 } }, "ReLU", { Linear = { out_features = 4 } },
+        ]
+        "#,
+    )
+    .unwrap()
 }
 
 /// Set in the process that trains.
@@ -46,9 +46,10 @@ fn a_process_that_trains() {
     let set = engine.reside(images).unwrap().unwrap();
     let order: Vec<u32> = (0..12).rev().collect();
     for epoch in 1..3 {
-        engine.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin: Some(1) }).unwrap();
+        let epoch = ResidentEpoch { epoch, order: &order, margin: Some(1) };
+        let begun = engine.begin_epoch(set, epoch).unwrap();
         for first in [0, 4, 8] {
-            engine.train_resident(set, first..first + 4).unwrap();
+            engine.train_resident(begun, first..first + 4).unwrap();
         }
     }
     println!("STATE {:?}", engine.state().unwrap());

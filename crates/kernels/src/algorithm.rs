@@ -14,12 +14,15 @@ pub type Source<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 /// Is told of each image of a result once it is complete and still in cache.
 pub type Sink<'a> = &'a (dyn Fn(usize, &[f32]) + Sync);
 
+/// Is told of each image of a gradient once it is complete and still in cache, and may then change it: by adding what comes from elsewhere.
+pub type GradientSink<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+
 /// Where the gradient with respect to the input goes.
 pub struct InputGradient<'a> {
     /// One image after the other, as the input.
     pub values: &'a mut [f32],
     /// Called for each finished image.
-    pub finished: Sink<'a>,
+    pub finished: GradientSink<'a>,
 }
 
 impl fmt::Debug for InputGradient<'_> {

@@ -74,7 +74,7 @@ mod workspace;
 
 pub use activation::Activation;
 pub use adam::{AdamStep, adam};
-pub use algorithm::{InputGradient, Sink, Source};
+pub use algorithm::{GradientSink, InputGradient, Sink, Source};
 pub use convolution::{Convolution, Method};
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;

@@ -390,7 +390,7 @@ impl Algorithm for Patches {
                         }
                     }
                     if let (Some(target), Some((_, finished))) = (target, &input_gradient) {
-                        for (i, image) in target.chunks_exact(input_len).enumerate() {
+                        for (i, image) in target.chunks_exact_mut(input_len).enumerate() {
                             finished(first + i, image);
                         }
                     }

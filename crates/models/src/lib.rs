@@ -1,22 +1,21 @@
-//! The three networks of the study, each described once as data, and variations of `nin` ([`Pointwise`]).
+//! Networks of `pointwise-network` in candle-nn.
 //!
-//! A [`Network`] is a list of [`Layer`]s in PyTorch's order and with PyTorch's names. Everything else follows from it: the
-//! candle-nn modules ([`Model`]), the initial values ([`ParameterStore`]), the names and shapes of the parameters
-//! ([`Network::parameters`]) and the table of layers with shapes, parameter counts and multiply-accumulates
-//! ([`Network::table`]).
+//! A description says everything: from it come the modules ([`Model`]) and their variables ([`ParameterStore`]), by PyTorch's names and
+//! with its initial values.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::ModuleT;
-//! use pointwise_models::{Model, Network, ParameterStore};
+//! use pointwise_models::{Model, ParameterStore};
+//! use pointwise_network::Network;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let network = Network::nin();
-//! assert_eq!(network.parameter_count()?, 1_485_386);
+//! let graph = Network::by_name("nin")?.graph()?;
+//! assert_eq!(graph.parameter_count(), 1_485_386);
 //!
 //! let device = Device::Cpu;
-//! let store = ParameterStore::initialised(&network, 42, &device)?;
-//! let model = Model::new(&network, store.var_builder(&device), 42)?;
+//! let store = ParameterStore::initialised(&graph, 42, &device)?;
+//! let model = Model::new(&graph, store.var_builder(&device), 42)?;
 //! let images = Tensor::zeros((1, 3, 32, 32), DType::F32, &device)?;
 //! let logits = model.forward_t(&images, false)?;
 //! assert_eq!(logits.dims(), [1, 10]);
@@ -28,15 +27,8 @@
 //! be seeded: see [`ops`].
 
 mod model;
-mod network;
 pub mod ops;
-mod pointwise;
 mod store;
 
 pub use model::Model;
-pub use network::{
-    BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, BufferSpec, Initial, Layer, Network, NetworkError, ParameterSpec,
-    PlacedLayer, Row, Section,
-};
-pub use pointwise::Pointwise;
 pub use store::ParameterStore;

@@ -1,10 +1,9 @@
-//! Named variables in a fixed order, with PyTorch's initial values.
+//! Named variables in a fixed order, with the description's initial values.
 
-use crate::network::{Initial, Network, ParameterSpec};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
-use pointwise_random::{Purpose, block, unit_f32};
+use pointwise_network::Graph;
 use std::collections::BTreeMap;
 
 /// The variables of a network: what is trained, and BatchNorm's running statistics, each sorted by name.
@@ -17,23 +16,23 @@ pub struct ParameterStore {
 }
 
 impl ParameterStore {
-    /// PyTorch's default initial values, drawn from `seed`: a parameter's values depend on the seed, on its place among the
+    /// The description's initial values, drawn from `seed`: a parameter's values depend on the seed, on its place among the
     /// sorted names and on nothing else.
     ///
     /// # Errors
-    /// When the description does not fit together or the device fails.
-    pub fn initialised(network: &Network, seed: u64, device: &Device) -> Result<Self> {
-        let parameters = network.parameters().map_err(candle_core::Error::wrap)?;
-        let buffers = network.buffers().map_err(candle_core::Error::wrap)?;
-        let trainable = parameters
+    /// When the device fails.
+    pub fn initialised(graph: &Graph, seed: u64, device: &Device) -> Result<Self> {
+        let trainable = graph
+            .parameters()
             .iter()
-            .enumerate()
-            .map(|(ordinal, spec)| {
-                let values = initial_values(spec, seed, ordinal as u32);
+            .zip(0..)
+            .map(|(spec, ordinal)| {
+                let values = spec.initial.values(&spec.shape, seed, ordinal);
                 Ok((spec.name.clone(), Var::from_vec(values, spec.shape.as_slice(), device)?))
             })
             .collect::<Result<_>>()?;
-        let statistics = buffers
+        let statistics = graph
+            .statistics()
             .iter()
             .map(|spec| {
                 let values = vec![spec.initial; spec.channels];
@@ -92,24 +91,14 @@ impl SimpleBackend for ParameterStore {
     }
 }
 
-fn initial_values(spec: &ParameterSpec, seed: u64, ordinal: u32) -> Vec<f32> {
-    let len: usize = spec.shape.iter().product();
-    match spec.initial {
-        Initial::Constant(value) => vec![value; len],
-        Initial::Uniform { bound } => {
-            let mut values: Vec<f32> = (0..len.div_ceil(4) as u64)
-                .flat_map(|index| block(seed, Purpose::Initialisation, ordinal, index))
-                .map(|word| bound * (2.0 * unit_f32(word) - 1.0))
-                .collect();
-            values.truncate(len);
-            values
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointwise_network::{Initial, Network};
+
+    fn graph(name: &str) -> Graph {
+        Network::by_name(name).unwrap().graph().unwrap()
+    }
 
     fn values(store: &ParameterStore, name: &str) -> Vec<f32> {
         store.find(name).unwrap().flatten_all().unwrap().to_vec1().unwrap()
@@ -117,9 +106,9 @@ mod tests {
 
     #[test]
     fn initial_values_are_uniform_within_pytorchs_bounds() {
-        let network = Network::alexnet_plain(0.5);
+        let network = graph("alexnet_plain");
         let store = ParameterStore::initialised(&network, 42, &Device::Cpu).unwrap();
-        for spec in network.parameters().unwrap() {
+        for spec in network.parameters() {
             let values = values(&store, &spec.name);
             match spec.initial {
                 Initial::Constant(value) => assert!(values.iter().all(|v| *v == value), "{}", spec.name),
@@ -134,13 +123,14 @@ mod tests {
                     let error = (square - 1.0 / 3.0).abs();
                     assert!(error < 6.0 * (4.0 / 45.0 / n).sqrt(), "{}: square {square}", spec.name);
                 }
+                other => panic!("{}: {other:?}", spec.name),
             }
         }
     }
 
     #[test]
     fn seeds_and_parameters_have_their_own_values() {
-        let network = Network::nin();
+        let network = graph("nin");
         let first = ParameterStore::initialised(&network, 1, &Device::Cpu).unwrap();
         let again = ParameterStore::initialised(&network, 1, &Device::Cpu).unwrap();
         let second = ParameterStore::initialised(&network, 2, &Device::Cpu).unwrap();
@@ -153,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_builder_shares_and_checks() {
-        let store = ParameterStore::initialised(&Network::nin(), 1, &Device::Cpu).unwrap();
+        let store = ParameterStore::initialised(&graph("nin"), 1, &Device::Cpu).unwrap();
         let builder = store.var_builder(&Device::Cpu);
         let bias = builder.get(64, "features.0.bias").unwrap();
         store.trainable()["features.0.bias"]

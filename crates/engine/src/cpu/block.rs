@@ -1,11 +1,11 @@
 //! A convolution or linear layer with what follows it.
 
 use super::parameters::Parameters;
+use crate::stage::NormLayer;
 use pointwise_kernels::{
     Affine, BatchStatistics, Buffer, Convolution, Epilogue, GradientAffine, InputGradient, Isa, MOMENT_ROWS,
     OutOfMemory, Source, Workspace, image_moments,
 };
-use pointwise_models::{BATCH_NORM_EPS, BATCH_NORM_MOMENTUM};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -44,19 +44,42 @@ enum Loaded {
 pub(super) struct Weighted {
     pub(super) convolution: Convolution,
     pub(super) weight: Range<usize>,
-    pub(super) bias: Range<usize>,
+    /// Missing where there is no bias.
+    pub(super) bias: Option<Range<usize>>,
+}
+
+impl Weighted {
+    /// The bias of a padded channel, 0 where there is none.
+    fn bias(&self, parameters: &Parameters, channel: usize) -> f32 {
+        self.bias.as_ref().map_or(0.0, |bias| parameters.values[bias.start + channel])
+    }
 }
 
 /// BatchNorm's parameters and running statistics.
 #[derive(Debug)]
 pub(super) struct Norm {
-    pub(super) path: String,
-    pub(super) channels: usize,
-    pub(super) weight: Range<usize>,
-    pub(super) bias: Range<usize>,
+    pub(super) layer: NormLayer,
+    pub(super) weight: Option<Range<usize>>,
+    pub(super) bias: Option<Range<usize>>,
     pub(super) running_mean: Vec<f32>,
     pub(super) running_var: Vec<f32>,
     pub(super) batches_tracked: i64,
+}
+
+impl Norm {
+    /// The weight of a padded channel, 1 where there is none.
+    fn weight(&self, parameters: &Parameters, channel: usize) -> f64 {
+        match &self.weight {
+            Some(weight) => f64::from(parameters.values[weight.start + channel]),
+            // Channels beyond the real ones stay zero.
+            None => f64::from(u8::from(channel < self.layer.channels)),
+        }
+    }
+
+    /// The bias of a padded channel, 0 where there is none.
+    fn bias(&self, parameters: &Parameters, channel: usize) -> f64 {
+        self.bias.as_ref().map_or(0.0, |bias| f64::from(parameters.values[bias.start + channel]))
+    }
 }
 
 /// A slot is only ever written whole, so that a panic elsewhere leaves nothing half done in it.
@@ -71,7 +94,7 @@ impl Block {
         norm: Option<Norm>,
         epilogue: Epilogue,
     ) -> Self {
-        let channels = epilogue.shape().channels;
+        let channels = epilogue.shape().padded_channels();
         Self {
             isa,
             convolution,
@@ -99,7 +122,8 @@ impl Block {
             self.folded = Buffer::try_new(self.folded_len())?;
         }
         self.results = Buffer::try_new(batch * shape.input_len())?;
-        let slots = |rows: usize| (0..batch).map(|_| Mutex::new(vec![0.0; rows * shape.channels])).collect();
+        let slots =
+            |rows: usize| (0..batch).map(|_| Mutex::new(vec![0.0; rows * shape.padded_channels()])).collect();
         self.moments = slots(MOMENT_ROWS);
         self.sums = slots(2);
         Ok(())
@@ -122,7 +146,7 @@ impl Block {
     /// Bytes of activations of a batch, and of weights in other forms.
     pub(super) fn bytes(&self, batch: usize) -> (usize, usize) {
         let shape = self.epilogue.shape();
-        let slots = (MOMENT_ROWS + 2) * shape.channels * size_of::<f32>();
+        let slots = (MOMENT_ROWS + 2) * shape.padded_channels() * size_of::<f32>();
         let transformed = self.convolution.as_ref().map_or(0, |weighted| weighted.convolution.bytes());
         let activations = Buffer::bytes_of(batch.saturating_mul(shape.input_len()));
         (
@@ -149,12 +173,6 @@ impl Block {
         self.epilogue.apply(self.affine(), self.result(image), output);
     }
 
-    /// Number of values that BatchNorm has for each channel.
-    pub(super) fn values_per_channel(&self, images: usize) -> usize {
-        let (height, width) = self.epilogue.shape().map();
-        images * height * width
-    }
-
     pub(super) fn forward_train(
         &mut self,
         parameters: &Parameters,
@@ -162,7 +180,7 @@ impl Block {
         source: Source<'_>,
         workspace: &mut Workspace,
     ) {
-        let channels = self.epilogue.shape().channels;
+        let channels = self.epilogue.shape().padded_channels();
         let mut results = std::mem::replace(&mut self.results, Buffer::empty());
         let finished = |image: usize, result: &[f32]| {
             if self.norm.is_some() {
@@ -177,7 +195,10 @@ impl Block {
                 }
                 weighted.convolution.forward(weights, images, source, &mut results, &finished, workspace);
             }
-            None => copy(self.epilogue.shape().input_len(), images, source, &mut results, &finished),
+            None => {
+                let finished = |image: usize, result: &mut [f32]| finished(image, result);
+                copy(self.epilogue.shape().input_len(), images, source, &mut results, &finished);
+            }
         }
         self.results = results;
         self.loaded = Loaded::Training;
@@ -188,7 +209,7 @@ impl Block {
     fn normalise_batch(&mut self, parameters: &Parameters, images: usize) {
         let shape = *self.epilogue.shape();
         let bias = |channel: usize| match &self.convolution {
-            Some(weighted) => parameters.values[weighted.bias.start + channel],
+            Some(weighted) => weighted.bias(parameters, channel),
             None => 0.0,
         };
         let Some(norm) = &mut self.norm else {
@@ -201,23 +222,22 @@ impl Block {
         let border = shape.map().0 * shape.map().1 - shape.height * shape.width;
         let moments: Vec<_> = self.moments[..images].iter().map(lock).collect();
         let statistics = BatchStatistics::merge(
-            shape.channels,
+            shape.padded_channels(),
             shape.height * shape.width,
             border,
             moments.iter().map(|moments| moments.as_slice()),
         );
         let unbiased = statistics.count / (statistics.count - 1.0);
-        for channel in 0..shape.channels {
+        for channel in 0..shape.padded_channels() {
             let (mean, variance) = (statistics.mean[channel], statistics.variance[channel]);
-            let weight = f64::from(parameters.values[norm.weight.start + channel]);
-            let scale = weight / (variance + BATCH_NORM_EPS).sqrt();
+            let scale = norm.weight(parameters, channel) / (variance + norm.layer.eps).sqrt();
             self.scale[channel] = scale as f32;
-            self.shift[channel] =
-                (f64::from(parameters.values[norm.bias.start + channel]) - mean * scale) as f32;
+            self.shift[channel] = (norm.bias(parameters, channel) - mean * scale) as f32;
             self.center[channel] = mean as f32;
+            let momentum = norm.layer.momentum;
             let update = |running: &mut f32, new: f64| {
                 let old = f64::from(*running);
-                *running = (old + BATCH_NORM_MOMENTUM * (new - old)) as f32;
+                *running = (old + momentum * (new - old)) as f32;
             };
             // The stored results lack the bias, which BatchNorm takes out of everything but this.
             update(&mut norm.running_mean[channel], mean + f64::from(bias(channel)));
@@ -255,23 +275,22 @@ impl Block {
                     workspace,
                 );
             }
-            None => copy(self.epilogue.shape().input_len(), images, source, &mut self.results, &finished),
+            None => copy(self.epilogue.shape().input_len(), images, source, &mut self.results, &|_, _| ()),
         }
     }
 
     fn fold(&mut self, parameters: &Parameters) {
         for channel in 0..self.scale.len() {
             let bias = match &self.convolution {
-                Some(weighted) => f64::from(parameters.values[weighted.bias.start + channel]),
+                Some(weighted) => f64::from(weighted.bias(parameters, channel)),
                 None => 0.0,
             };
             let (scale, shift) = match &self.norm {
                 Some(norm) => {
                     let variance = f64::from(norm.running_var[channel]);
-                    let weight = f64::from(parameters.values[norm.weight.start + channel]);
-                    let scale = weight / (variance + BATCH_NORM_EPS).sqrt();
+                    let scale = norm.weight(parameters, channel) / (variance + norm.layer.eps).sqrt();
                     let mean = f64::from(norm.running_mean[channel]);
-                    (scale, f64::from(parameters.values[norm.bias.start + channel]) + (bias - mean) * scale)
+                    (scale, norm.bias(parameters, channel) + (bias - mean) * scale)
                 }
                 None => (1.0, bias),
             };
@@ -349,18 +368,22 @@ impl Block {
             match &self.norm {
                 Some(norm) => {
                     let (n, mean) = (self.statistics.count, self.statistics.mean[channel]);
-                    let root = 1.0 / (self.statistics.variance[channel] + BATCH_NORM_EPS).sqrt();
-                    let scale = f64::from(parameters.values[norm.weight.start + channel]) * root;
+                    let root = 1.0 / (self.statistics.variance[channel] + norm.layer.eps).sqrt();
+                    let scale = norm.weight(parameters, channel) * root;
                     let slope = -scale * root * root * q / n;
                     a[channel] = scale as f32;
                     b[channel] = slope as f32;
                     c[channel] = (-scale * s / n - slope * mean) as f32;
-                    parameters.gradients[norm.weight.start + channel] = (q * root) as f32;
-                    parameters.gradients[norm.bias.start + channel] = s as f32;
+                    if let Some(weight) = &norm.weight {
+                        parameters.gradients[weight.start + channel] = (q * root) as f32;
+                    }
+                    if let Some(bias) = &norm.bias {
+                        parameters.gradients[bias.start + channel] = s as f32;
+                    }
                 }
                 None => {
-                    if let Some(weighted) = &self.convolution {
-                        parameters.gradients[weighted.bias.start + channel] = s as f32;
+                    if let Some(Weighted { bias: Some(bias), .. }) = &self.convolution {
+                        parameters.gradients[bias.start + channel] = s as f32;
                     }
                 }
             }
@@ -375,7 +398,7 @@ fn copy(
     images: usize,
     source: Source<'_>,
     target: &mut [f32],
-    finished: &(dyn Fn(usize, &[f32]) + Sync),
+    finished: &(dyn Fn(usize, &mut [f32]) + Sync),
 ) {
     use rayon::prelude::*;
     target[..images * len].par_chunks_exact_mut(len).enumerate().for_each(|(image, target)| {

@@ -1,25 +1,22 @@
-//! A network as a chain of nodes with their buffers.
+//! A network's stages with their buffers.
 
 use super::Memory;
 use super::block::{Block, Norm, Weighted};
+use super::gradients::{Flow, Schedule};
+use super::layer::{Inputs, Layer, Operation, Scratch, dropout_factors, len};
 use super::parameters::Parameters;
-use crate::chain::{BlockLayers, Link, LinkKind, Map, NormLayer, chain};
+use crate::places::{Places, Role, RunningStatistics, export_statistics, import_statistics};
+use crate::stage::{BlockLayers, Map, Source, Stage, StageKind, check_training, stages};
 use crate::{Array, EngineError};
 use pointwise_kernels::{
-    Buffer, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, OutOfMemory, Workspace,
-    WorkspaceNeed, global_average, global_average_adjoint, padded, to_channels_last, to_planar,
+    Activation, Buffer, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, OutOfMemory,
+    Workspace, WorkspaceNeed, elementwise, padded, to_channels_last,
 };
-use pointwise_models::{Layer, Network};
-use pointwise_random::Dropout;
+use pointwise_network::Graph;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Instant;
-
-/// Floats of an image's map, channels padded.
-fn len(map: Map) -> usize {
-    map.pixels() * padded(map.channels)
-}
 
 /// Seconds spent in a part of the plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,16 +36,18 @@ pub struct LayerTime {
 #[derive(Debug)]
 struct Node {
     kind: Kind,
-    output: Map,
     time: LayerTime,
 }
 
 #[derive(Debug)]
 enum Kind {
     Block(Box<Block>),
-    Dropout { dropout: Dropout, factors: Buffer, values: Buffer },
-    Average { values: Buffer },
-    Flatten { input: Map, values: Buffer },
+    /// `factors` are a dropout's.
+    Layer {
+        layer: Layer,
+        values: Buffer,
+        factors: Buffer,
+    },
 }
 
 impl Node {
@@ -56,7 +55,7 @@ impl Node {
     fn output(&self, image: usize, output: &mut [f32]) {
         match &self.kind {
             Kind::Block(block) => block.output(image, output),
-            Kind::Dropout { values, .. } | Kind::Average { values, .. } | Kind::Flatten { values, .. } => {
+            Kind::Layer { values, .. } => {
                 output.copy_from_slice(&values[image * output.len()..(image + 1) * output.len()]);
             }
         }
@@ -70,154 +69,144 @@ impl Node {
     }
 }
 
-/// Makes `(scratch, image, output)`, scratch with room for the input.
-type Fill<'a> = &'a (dyn Fn(&mut [f32], usize, &mut [f32]) + Sync);
-
-/// Makes `(gradient of the output, image, gradient of the input)`.
-type FillBack<'a> = &'a (dyn Fn(&[f32], usize, &mut [f32]) + Sync);
-
-/// The chain, and the buffers that its nodes share.
-#[derive(Debug)]
-pub(super) struct Plan {
+/// What a node reads: images and nodes before it.
+struct Reading<'a> {
+    nodes: &'a [Node],
+    sources: &'a [Source],
+    images: &'a [f32],
     input: Map,
-    nodes: Vec<Node>,
-    /// Where each parameter lies: PyTorch's name and shape.
-    places: Vec<Place>,
-    batch: usize,
-    workspace: Workspace,
-    logits: Buffer,
-    /// Gradients of the output of one node and of the one before it.
-    gradients: [Buffer; 2],
 }
 
+impl Inputs for Reading<'_> {
+    fn read(&self, which: usize, image: usize, target: &mut [f32]) {
+        match self.sources[which] {
+            Source::Stage(before) => self.nodes[before].output(image, target),
+            Source::Images => {
+                let len = self.input.channels * self.input.pixels();
+                let image = &self.images[image * len..(image + 1) * len];
+                to_channels_last(image, self.input.channels, target);
+            }
+        }
+    }
+}
+
+/// Where a parameter lies in the arena.
 #[derive(Debug)]
-struct Place {
-    name: String,
-    shape: Vec<usize>,
+struct Layout {
     range: Range<usize>,
-    /// The node whose convolution has the layout; `None` for a vector.
+    /// The node whose convolution has the order of a weight.
     node: Option<usize>,
 }
 
+/// The stages, and the buffers that they share.
+#[derive(Debug)]
+pub(super) struct Plan {
+    isa: Isa,
+    input: Map,
+    stages: Vec<Stage>,
+    nodes: Vec<Node>,
+    schedule: Schedule,
+    places: Places<Layout>,
+    batch: usize,
+    workspace: Workspace,
+    logits: Buffer,
+    gradients: Vec<Buffer>,
+}
+
 impl Plan {
-    /// Groups the layers into nodes and gives every parameter its place.
-    pub(super) fn new(
-        network: &Network,
-        isa: Isa,
-        seed: u64,
-        parameters: &mut Parameters,
-    ) -> Result<Self, EngineError> {
-        let input = Map::of(&network.input);
+    /// Groups the layers into stages and gives every parameter its place.
+    pub(super) fn new(graph: &Graph, isa: Isa, seed: u64, parameters: &mut Parameters) -> Self {
+        let stages = stages(graph);
+        let lens: Vec<usize> = stages.iter().map(|stage| len(stage.output)).collect();
         let mut plan = Self {
-            input,
+            isa,
+            input: Map::of(&graph.nodes[0].output),
+            schedule: Schedule::new(&stages, &lens),
+            stages: Vec::new(),
             nodes: Vec::new(),
-            places: Vec::new(),
+            places: Places::default(),
             batch: 0,
             workspace: Workspace::new([]),
             logits: Buffer::empty(),
-            gradients: [Buffer::empty(), Buffer::empty()],
+            gradients: Vec::new(),
         };
-        for link in chain(network)? {
-            let Link { name, kind, input, output, macs } = link;
-            let empty = Buffer::empty;
-            let (kind, method) = match kind {
-                LinkKind::Block(layers) => {
-                    let (block, method) = plan.block(layers, input, isa, parameters);
+        for stage in &stages {
+            let (kind, method) = match &stage.kind {
+                StageKind::Block(layers) => {
+                    let (block, method) = plan.block(layers, stage.inputs[0], parameters);
                     (Kind::Block(Box::new(block)), method)
                 }
-                LinkKind::Dropout { p, layer } => {
-                    let dropout = Dropout { p, seed, step: 0, layer };
-                    let kind = Kind::Dropout { dropout, factors: empty(), values: empty() };
-                    (kind, Layer::Dropout { p }.to_string())
+                kind => {
+                    let layer = Layer::new(isa, kind, &stage.inputs, stage.output, seed);
+                    let kind_name = kind.name().to_owned();
+                    (Kind::Layer { layer, values: Buffer::empty(), factors: Buffer::empty() }, kind_name)
                 }
-                LinkKind::Average => (Kind::Average { values: empty() }, Layer::GlobalAvgPool.to_string()),
-                LinkKind::Flatten => (Kind::Flatten { input, values: empty() }, Layer::Flatten.to_string()),
             };
-            let time = LayerTime { name, method, forward: 0.0, backward: 0.0, macs };
-            plan.nodes.push(Node { kind, output, time });
+            let time =
+                LayerTime { name: stage.name.clone(), method, forward: 0.0, backward: 0.0, macs: stage.macs };
+            plan.nodes.push(Node { kind, time });
         }
-        Ok(plan)
+        plan.stages = stages;
+        plan
     }
 
-    /// The map behind the last node.
+    /// The map behind the last stage.
     fn output_map(&self) -> Map {
-        self.nodes.last().map_or(self.input, |node| node.output)
+        self.stages.last().map_or(self.input, |stage| stage.output)
     }
 
     /// A block with places for its parameters, and how it convolves.
-    fn block(
-        &mut self,
-        layers: BlockLayers,
-        input: Map,
-        isa: Isa,
-        parameters: &mut Parameters,
-    ) -> (Block, String) {
-        let node = self.nodes.len();
-        let mut place = |name: String, shape: Vec<usize>, len: usize, node: Option<usize>| {
-            let range = parameters.place(len);
-            self.places.push(Place { name, shape, range: range.clone(), node });
-            range
-        };
+    fn block(&mut self, layers: &BlockLayers, input: Map, parameters: &mut Parameters) -> (Block, String) {
+        let isa = self.isa;
         let mut method = "in place".to_owned();
         let mut stored = (input.height, input.width, input.channels, 0);
-        let convolution = layers.convolution.map(|layer| {
+        let convolution = layers.convolution.as_ref().map(|layer| {
             let shape = ConvShape {
                 height: input.height,
                 width: input.width,
                 in_channels: layer.in_channels,
                 out_channels: layer.out_channels,
                 kernel: layer.kernel,
+                stride: layer.stride,
                 padding: layer.padding,
+                groups: layer.groups,
             };
             let convolution = Convolution::new(isa, shape);
             method = convolution.method().to_string();
             let (rows, columns) = shape.stored_map();
             stored = (rows, columns, shape.out_channels, shape.border());
-            let mut weight_shape = vec![shape.out_channels, shape.in_channels];
-            if !layer.linear {
-                weight_shape.extend([shape.kernel; 2]);
-            }
-            let path = layer.path;
-            let weight = place(format!("{path}.weight"), weight_shape, convolution.weight_len(), Some(node));
-            let bias =
-                place(format!("{path}.bias"), vec![shape.out_channels], padded(shape.out_channels), None);
-            Weighted { convolution, weight, bias }
+            convolution
         });
-        let norm = layers.norm.map(|NormLayer { path, channels }| Norm {
-            weight: place(format!("{path}.weight"), vec![channels], padded(channels), None),
-            bias: place(format!("{path}.bias"), vec![channels], padded(channels), None),
-            running_mean: vec![0.0; padded(channels)],
-            running_var: vec![1.0; padded(channels)],
+        let mut ranges: [Option<Range<usize>>; 4] = [const { None }; 4];
+        for (role, name, shape) in layers.parameters() {
+            let (len, node) = match (&convolution, role) {
+                (Some(convolution), Role::Weight) => (convolution.weight_len(), Some(self.nodes.len())),
+                _ => (padded(shape[0]), None),
+            };
+            let range = parameters.place(len);
+            ranges[role as usize] = Some(range.clone());
+            self.places.add(name, shape, Layout { range, node });
+        }
+        let [weight, bias, norm_weight, norm_bias] = ranges;
+        let convolution = convolution.zip(weight);
+        let convolution = convolution.map(|(convolution, weight)| Weighted { convolution, weight, bias });
+        let norm = layers.norm.clone().map(|layer| Norm {
+            running_mean: vec![0.0; padded(layer.channels)],
+            running_var: vec![1.0; padded(layer.channels)],
             batches_tracked: 0,
-            channels,
-            path,
+            weight: norm_weight,
+            bias: norm_bias,
+            layer,
         });
         let (height, width, channels, border) = stored;
-        let epilogue = EpilogueShape {
-            height,
-            width,
-            channels: padded(channels),
-            border,
-            relu: layers.relu,
-            pool: layers.pool,
-        };
-        (Block::new(isa, convolution, norm, Epilogue::new(isa, epilogue)), method)
+        let activation = layers.activation.map_or(Activation::Identity, kernel_activation);
+        let shape = EpilogueShape { height, width, channels, border, activation, pool: layers.pool };
+        (Block::new(isa, convolution, norm, Epilogue::new(isa, shape)), method)
     }
 
     /// Refuses a batch on which BatchNorm has no variance.
     pub(super) fn check_training(&self, images: usize) -> Result<(), EngineError> {
-        for node in &self.nodes {
-            if let Kind::Block(block) = &node.kind
-                && block.norm.is_some()
-                && block.values_per_channel(images) < 2
-            {
-                return Err(EngineError::Batch(format!(
-                    "BatchNorm at {} needs more than one value for each channel; give it a larger batch",
-                    node.time.name
-                )));
-            }
-        }
-        Ok(())
+        check_training(&self.stages, images)
     }
 
     /// Images that there is room for.
@@ -231,22 +220,22 @@ impl Plan {
             return Ok(());
         }
         self.release();
-        for node in &mut self.nodes {
-            let len = batch * len(node.output);
+        for (node, stage) in self.nodes.iter_mut().zip(&self.stages) {
+            let len = batch * len(stage.output);
             match &mut node.kind {
                 Kind::Block(block) => block.reserve(batch)?,
-                Kind::Dropout { factors, values, .. } => {
-                    (*factors, *values) = (Buffer::try_new(len)?, Buffer::try_new(len)?);
-                }
-                Kind::Average { values, .. } | Kind::Flatten { values, .. } => {
+                Kind::Layer { layer, values, factors } => {
                     *values = Buffer::try_new(len)?;
+                    if matches!(layer.operation, Operation::Dropout(_)) {
+                        *factors = Buffer::try_new(len)?;
+                    }
                 }
             }
         }
         self.workspace = Workspace::try_new(self.needs(batch))?;
         self.logits = Buffer::try_new(batch * self.logit_stride())?;
-        let gradient = batch * self.largest_map();
-        self.gradients = [Buffer::try_new(gradient)?, Buffer::try_new(gradient)?];
+        let buffers = self.schedule.buffers.iter();
+        self.gradients = buffers.map(|len| Buffer::try_new(batch * len)).collect::<Result<_, _>>()?;
         self.batch = batch;
         Ok(())
     }
@@ -257,27 +246,21 @@ impl Plan {
         for node in &mut self.nodes {
             match &mut node.kind {
                 Kind::Block(block) => block.release(),
-                Kind::Dropout { factors, values, .. } => {
-                    (*factors, *values) = (Buffer::empty(), Buffer::empty());
+                Kind::Layer { values, factors, .. } => {
+                    (*values, *factors) = (Buffer::empty(), Buffer::empty());
                 }
-                Kind::Average { values, .. } | Kind::Flatten { values, .. } => *values = Buffer::empty(),
             }
         }
         self.workspace = Workspace::new([]);
         self.logits = Buffer::empty();
-        self.gradients = [Buffer::empty(), Buffer::empty()];
+        self.gradients = Vec::new();
     }
 
     fn needs(&self, batch: usize) -> impl Iterator<Item = WorkspaceNeed> {
         self.nodes.iter().filter_map(move |node| match &node.kind {
             Kind::Block(block) => block.convolution.as_ref().map(|weighted| weighted.convolution.need(batch)),
-            _ => None,
+            Kind::Layer { .. } => None,
         })
-    }
-
-    /// Floats of the largest map: the gradients of all but the first node's input pass through two buffers.
-    fn largest_map(&self) -> usize {
-        self.nodes.iter().map(|node| len(node.output)).fold(len(self.input), usize::max)
     }
 
     /// What room for a batch takes, without taking it.
@@ -286,20 +269,25 @@ impl Plan {
         let mut memory = Memory {
             parameters,
             weights: 0,
-            activations: bytes(self.logit_stride())
-                .saturating_add(bytes(self.largest_map()).saturating_mul(2)),
+            activations: self
+                .schedule
+                .buffers
+                .iter()
+                .fold(bytes(self.logit_stride()), |sum, len| sum.saturating_add(bytes(*len))),
             workspace: Workspace::bytes_of(self.needs(batch)),
         };
-        for node in &self.nodes {
-            let values = bytes(len(node.output));
+        for (node, stage) in self.nodes.iter().zip(&self.stages) {
+            let values = bytes(len(stage.output));
             let activations = match &node.kind {
                 Kind::Block(block) => {
                     let (activations, weights) = block.bytes(batch);
                     memory.weights += weights;
                     activations
                 }
-                Kind::Dropout { .. } => values.saturating_mul(2),
-                Kind::Average { .. } | Kind::Flatten { .. } => values,
+                Kind::Layer { layer, .. } => match layer.operation {
+                    Operation::Dropout(_) => values.saturating_mul(2),
+                    _ => values,
+                },
             };
             memory.activations = memory.activations.saturating_add(activations);
         }
@@ -314,6 +302,7 @@ impl Plan {
     /// The logits of the last forward pass, and where their gradient goes.
     pub(super) fn logits_and_gradient(&mut self, images: usize) -> (&[f32], &mut [f32]) {
         let len = images * self.logit_stride();
+        // The first buffer that is planned is the one of the last stage.
         (&self.logits[..len], &mut self.gradients[0][..len])
     }
 
@@ -325,7 +314,7 @@ impl Plan {
         }
     }
 
-    /// Forward in training mode of `images` images `(N, C, H, W)`; `step` counts from 0.
+    /// Forward in training mode of `n` images `(N, C, H, W)`; `step` counts from 0.
     pub(super) fn forward_train(&mut self, parameters: &Parameters, images: &[f32], n: usize, step: u64) {
         self.forward(parameters, images, n, Some(step));
     }
@@ -337,110 +326,156 @@ impl Plan {
 
     fn forward(&mut self, parameters: &Parameters, images: &[f32], n: usize, step: Option<u64>) {
         let input = self.input;
-        let Self { nodes, workspace, logits, .. } = self;
-        for at in 0..nodes.len() {
+        let Self { stages, nodes, workspace, logits, .. } = self;
+        for (at, stage) in stages.iter().enumerate() {
             let start = Instant::now();
             let (before, rest) = nodes.split_at_mut(at);
             let node = &mut rest[0];
-            let from = before.last().map_or(input, |node| node.output);
-            let source = |image: usize, target: &mut [f32]| feed(before, input, images, image, target);
-            let (len, from_len) = (len(node.output), len(from));
-            // Runs `fill(scratch, image, target)` for each image of a buffer; scratch has room for the input.
-            let each = |values: &mut [f32], fill: Fill<'_>| {
-                values[..n * len].par_chunks_exact_mut(len).enumerate().for_each_init(
-                    || vec![0.0; from_len],
-                    |scratch, (image, target)| fill(scratch, image, target),
-                );
-            };
+            let inputs = Reading { nodes: before, sources: &stage.sources, images, input };
             match &mut node.kind {
-                Kind::Block(block) => match step {
-                    Some(_) => block.forward_train(parameters, n, &source, workspace),
-                    None => block.forward_evaluate(parameters, n, &source, workspace),
-                },
-                Kind::Dropout { dropout, factors, values } => {
-                    each(values, &|_, image, target| source(image, target));
-                    if let Some(step) = step {
-                        dropout.step = step;
-                        let dropout = *dropout;
-                        each(factors, &|_, image, target| dropout_factors(dropout, from, image, target));
-                        each(values, &|_, image, target| {
-                            let factors = &factors[image * len..(image + 1) * len];
-                            target.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
-                        });
+                Kind::Block(block) => {
+                    let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
+                    match step {
+                        Some(_) => block.forward_train(parameters, n, &source, workspace),
+                        None => block.forward_evaluate(parameters, n, &source, workspace),
                     }
                 }
-                Kind::Average { values, .. } => each(values, &|scratch, image, target| {
-                    source(image, scratch);
-                    global_average(scratch, target);
-                }),
-                Kind::Flatten { input, values } => each(values, &|scratch, image, target| {
-                    source(image, scratch);
-                    let (used, rest) = target.split_at_mut(input.pixels() * input.channels);
-                    to_planar(scratch, input.channels, used);
-                    rest.fill(0.0);
-                }),
+                Kind::Layer { layer, values, factors } => {
+                    let len = len(stage.output);
+                    if let (Operation::Dropout(dropout), Some(step)) = (&mut layer.operation, step) {
+                        dropout.step = step;
+                        let dropout = *dropout;
+                        factors[..n * len].par_chunks_exact_mut(len).enumerate().for_each(
+                            |(image, target)| dropout_factors(dropout, stage.output, image, target),
+                        );
+                    }
+                    let dropped = step.is_some() && matches!(layer.operation, Operation::Dropout(_));
+                    values[..n * len].par_chunks_exact_mut(len).enumerate().for_each_init(
+                        || layer.scratch(),
+                        |scratch, (image, target)| {
+                            let factors = dropped.then(|| &factors[image * len..(image + 1) * len]);
+                            layer.forward(&inputs, image, factors, scratch, target);
+                        },
+                    );
+                }
             }
             node.time.forward += start.elapsed().as_secs_f64();
         }
-        let len = len(nodes.last().map_or(input, |node| node.output));
+        let last = [stages.len().checked_sub(1).map_or(Source::Images, Source::Stage)];
+        let outputs = Reading { nodes, sources: &last, images, input };
+        let len = len(stages.last().map_or(input, |stage| stage.output));
         for (image, target) in logits[..n * len].chunks_exact_mut(len).enumerate() {
-            feed(nodes, input, images, image, target);
+            outputs.read(0, image, target);
         }
     }
 
     /// Gradients of every parameter, from the logits' gradient.
     pub(super) fn backward(&mut self, parameters: &mut Parameters, images: &[f32], n: usize) {
-        let input = self.input;
-        let Self { nodes, workspace, gradients, .. } = self;
-        if let Some(last) = nodes.last() {
-            let len = len(last.output);
+        let (isa, input) = (self.isa, self.input);
+        let Self { stages, nodes, workspace, gradients, schedule, .. } = self;
+        if let (Some(node), Some(stage)) = (nodes.last(), stages.last()) {
+            let len = len(stage.output);
             for (image, gradient) in gradients[0][..n * len].chunks_exact(len).enumerate() {
-                last.gradient_finished(image, gradient);
+                node.gradient_finished(image, gradient);
             }
         }
-        let [mut gradient, mut input_gradient] = gradients.each_mut();
-        for at in (0..nodes.len()).rev() {
+        for (at, stage) in stages.iter().enumerate().rev() {
+            let Some(own) = schedule.stages[at].output else { continue };
             let start = Instant::now();
             let (before, rest) = nodes.split_at_mut(at);
             let node = &mut rest[0];
-            let from = before.last().map_or(input, |node| node.output);
-            let (len, from_len) = (len(node.output), len(from));
-            let source = |image: usize, target: &mut [f32]| feed(before, input, images, image, target);
-            let finished = |image: usize, gradient: &[f32]| {
-                if let Some(node) = before.last() {
-                    node.gradient_finished(image, gradient);
-                }
-            };
-            let output = &gradient[..n * len];
-            // Runs `fill(gradient of the output, image, gradient of the input)` for each image.
-            let mut each = |fill: FillBack<'_>| {
-                input_gradient[..n * from_len]
-                    .par_chunks_exact_mut(from_len)
-                    .zip(output.par_chunks_exact(len))
-                    .enumerate()
-                    .for_each(|(image, (target, output))| {
-                        fill(output, image, target);
-                        finished(image, target);
-                    });
-            };
-            match &mut node.kind {
-                Kind::Block(block) => {
-                    let wanted = (!before.is_empty())
-                        .then_some(InputGradient { values: &mut input_gradient[..], finished: &finished });
-                    block.backward(parameters, n, &source, output, wanted, workspace);
-                }
-                Kind::Dropout { factors, .. } => each(&|output, image, target| {
-                    let factors = &factors[image * len..(image + 1) * len];
-                    for ((x, dy), factor) in target.iter_mut().zip(output).zip(factors) {
-                        *x = dy * factor;
-                    }
-                }),
-                Kind::Average { .. } => each(&|output, _, target| global_average_adjoint(output, target)),
-                Kind::Flatten { input, .. } => each(&|output, _, target| {
-                    to_channels_last(&output[..input.pixels() * input.channels], input.channels, target);
-                }),
+            let output_len = len(stage.output);
+            // Out of the way of the borrows of the others, for as long as the stage takes.
+            let mut gradient = std::mem::replace(&mut gradients[own], Buffer::empty());
+            let inputs = Reading { nodes: before, sources: &stage.sources, images, input };
+            if let Kind::Layer {
+                layer: Layer { operation: Operation::Sum { relu: true }, .. }, values, ..
+            } = &node.kind
+            {
+                gradient[..n * output_len]
+                    .par_chunks_exact_mut(output_len)
+                    .zip(values.par_chunks_exact(output_len))
+                    .for_each(|(gradient, values)| elementwise::relu_mask(isa, values, gradient));
             }
-            std::mem::swap(&mut gradient, &mut input_gradient);
+            let mut flowed = false;
+            for (which, flow) in schedule.stages[at].inputs.iter().enumerate() {
+                let Source::Stage(source) = stage.sources[which] else { continue };
+                let producer = &before[source];
+                let input_len = len(stage.inputs[which]);
+                let (into, from, last) = match *flow {
+                    Flow::None => continue,
+                    Flow::Share { last } => {
+                        if last {
+                            gradient[..n * output_len]
+                                .par_chunks_exact(output_len)
+                                .enumerate()
+                                .for_each(|(image, gradient)| producer.gradient_finished(image, gradient));
+                        }
+                        continue;
+                    }
+                    Flow::Write { into, last } => (into, None, last),
+                    Flow::Add { into, from, last } => (into, Some(from), last),
+                };
+                let mut target = std::mem::replace(&mut gradients[into], Buffer::empty());
+                let others: Option<&[f32]> = match from {
+                    Some(from) if from == own => Some(&gradient),
+                    Some(from) => Some(&gradients[from]),
+                    None => None,
+                };
+                let finished = |image: usize, gradient: &mut [f32]| {
+                    if let Some(others) = others {
+                        let len = gradient.len();
+                        elementwise::add_assign(isa, gradient, &others[image * len..(image + 1) * len]);
+                    }
+                    if last {
+                        producer.gradient_finished(image, gradient);
+                    }
+                };
+                match &mut node.kind {
+                    Kind::Block(block) => {
+                        let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
+                        let wanted = InputGradient { values: &mut target[..], finished: &finished };
+                        block.backward(
+                            parameters,
+                            n,
+                            &source,
+                            &gradient[..n * output_len],
+                            Some(wanted),
+                            workspace,
+                        );
+                        flowed = true;
+                    }
+                    Kind::Layer { layer, factors, .. } => {
+                        let dropped = matches!(layer.operation, Operation::Dropout(_));
+                        target[..n * input_len]
+                            .par_chunks_exact_mut(input_len)
+                            .zip(gradient[..n * output_len].par_chunks_exact(output_len))
+                            .enumerate()
+                            .for_each_init(
+                                || layer.scratch(),
+                                |scratch: &mut Scratch, (image, (target, gradient))| {
+                                    let factors = dropped
+                                        .then(|| &factors[image * output_len..(image + 1) * output_len]);
+                                    layer.backward(
+                                        &inputs,
+                                        (image, which),
+                                        factors,
+                                        gradient,
+                                        scratch,
+                                        target,
+                                    );
+                                    finished(image, target);
+                                },
+                            );
+                    }
+                }
+                gradients[into] = target;
+            }
+            if let (Kind::Block(block), false) = (&mut node.kind, flowed) {
+                let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
+                block.backward(parameters, n, &source, &gradient[..n * output_len], None, workspace);
+            }
+            gradients[own] = gradient;
             node.time.backward += start.elapsed().as_secs_f64();
         }
     }
@@ -456,15 +491,13 @@ impl Plan {
 
     /// Values of the arena by PyTorch's names and in its layouts.
     pub(super) fn export(&self, values: &[f32]) -> BTreeMap<String, Array> {
-        let export = |place: &Place| {
-            let own = &values[place.range.clone()];
-            let values = match self.convolution(place) {
+        self.places.export(|place| {
+            let own = &values[place.at.range.clone()];
+            match self.convolution(&place.at) {
                 Some(convolution) => convolution.export_weight(own),
                 None => own[..place.shape[0]].to_vec(),
-            };
-            (place.name.clone(), Array { shape: place.shape.clone(), values })
-        };
-        self.places.iter().map(export).collect()
+            }
+        })
     }
 
     /// The inverse of [`Plan::export`], for arrays that were checked.
@@ -475,41 +508,34 @@ impl Plan {
         arrays: &BTreeMap<String, Array>,
     ) {
         let target = which(parameters);
-        for place in &self.places {
-            let values = &arrays[&place.name].values;
-            let own = &mut target[place.range.clone()];
-            match self.convolution(place) {
+        self.places.import(arrays, |place, values| {
+            let own = &mut target[place.at.range.clone()];
+            match self.convolution(&place.at) {
                 Some(convolution) => convolution.import_weight(values, own),
                 None => own[..values.len()].copy_from_slice(values),
             }
-        }
+        });
     }
 
-    fn convolution(&self, place: &Place) -> Option<&Convolution> {
-        match &self.nodes[place.node?].kind {
+    fn convolution(&self, at: &Layout) -> Option<&Convolution> {
+        match &self.nodes[at.node?].kind {
             Kind::Block(block) => block.convolution.as_ref().map(|weighted| &weighted.convolution),
-            _ => None,
+            Kind::Layer { .. } => None,
         }
-    }
-
-    fn norms(&self) -> impl Iterator<Item = &Norm> {
-        self.nodes.iter().filter_map(|node| match &node.kind {
-            Kind::Block(block) => block.norm.as_ref(),
-            _ => None,
-        })
     }
 
     /// Running statistics and batches tracked, by PyTorch's names.
     pub(super) fn statistics(&self) -> (BTreeMap<String, Array>, BTreeMap<String, i64>) {
-        let (mut statistics, mut tracked) = (BTreeMap::new(), BTreeMap::new());
-        for norm in self.norms() {
-            for (name, values) in [("running_mean", &norm.running_mean), ("running_var", &norm.running_var)] {
-                let array = Array { shape: vec![norm.channels], values: values[..norm.channels].to_vec() };
-                statistics.insert(format!("{}.{name}", norm.path), array);
-            }
-            tracked.insert(format!("{}.num_batches_tracked", norm.path), norm.batches_tracked);
-        }
-        (statistics, tracked)
+        let norms = self.nodes.iter().filter_map(|node| match &node.kind {
+            Kind::Block(block) => block.norm.as_ref(),
+            Kind::Layer { .. } => None,
+        });
+        export_statistics(norms.map(|norm| RunningStatistics {
+            path: &norm.layer.path,
+            mean: norm.running_mean[..norm.layer.channels].to_vec(),
+            variance: norm.running_var[..norm.layer.channels].to_vec(),
+            batches_tracked: norm.batches_tracked,
+        }))
     }
 
     pub(super) fn set_statistics(
@@ -520,38 +546,26 @@ impl Plan {
         for node in &mut self.nodes {
             let Kind::Block(block) = &mut node.kind else { continue };
             let Some(norm) = &mut block.norm else { continue };
-            for (name, target) in
-                [("running_mean", &mut norm.running_mean), ("running_var", &mut norm.running_var)]
-            {
-                let values = &statistics[&format!("{}.{name}", norm.path)].values;
-                target[..values.len()].copy_from_slice(values);
-            }
-            let name = format!("{}.num_batches_tracked", norm.path);
-            norm.batches_tracked = tracked.get(&name).copied().unwrap_or(0);
+            let (mean, variance, batches) = import_statistics(&norm.layer.path, statistics, tracked);
+            norm.running_mean[..mean.len()].copy_from_slice(mean);
+            norm.running_var[..variance.len()].copy_from_slice(variance);
+            norm.batches_tracked = batches;
         }
     }
 }
 
-/// The output of the last of `nodes` for an image; without nodes, the image itself, channels last.
-fn feed(nodes: &[Node], input: Map, images: &[f32], image: usize, target: &mut [f32]) {
-    match nodes.last() {
-        Some(node) => node.output(image, target),
-        None => {
-            let len = input.channels * input.pixels();
-            to_channels_last(&images[image * len..(image + 1) * len], input.channels, target);
+fn kernel_activation(activation: pointwise_network::Activation) -> Activation {
+    use pointwise_network::Activation as Described;
+    match activation {
+        Described::Relu => Activation::Relu,
+        Described::Relu6 => Activation::Relu6,
+        Described::LeakyRelu { negative_slope } => {
+            Activation::LeakyRelu { negative_slope: negative_slope as f32 }
         }
-    }
-}
-
-/// The factors of an image, which are drawn in `(N, C, H, W)` order.
-fn dropout_factors(dropout: Dropout, map: Map, image: usize, target: &mut [f32]) {
-    let len = map.pixels() * map.channels;
-    if map.pixels() == 1 {
-        dropout.factors(image * len, &mut target[..len]);
-        target[len..].fill(0.0);
-    } else {
-        let mut planar = vec![0.0; len];
-        dropout.factors(image * len, &mut planar);
-        to_channels_last(&planar, map.channels, target);
+        Described::Gelu => Activation::Gelu,
+        Described::GeluTanh => Activation::GeluTanh,
+        Described::Silu => Activation::Silu,
+        Described::Sigmoid => Activation::Sigmoid,
+        Described::Tanh => Activation::Tanh,
     }
 }

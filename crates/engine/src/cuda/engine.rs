@@ -9,15 +9,18 @@ use super::launch::{
     Import, Loss, MapPass, Moments, Normalise, Reduce, Shape, Tiles,
 };
 use super::plan::{Block, Convolution, Floor, Kind, Node, Plan, ROWS, width};
-use crate::chain::Map;
-use crate::reference::arrays;
-use crate::resident::check_images;
-use crate::{
-    Array, Batch, DeviceName, Engine, EngineError, EngineKind, Moments as AdamMoments, Precision,
-    ResidentEpoch, ResidentImages, ResidentSet, Settings, State, Totals, check_batch,
-};
-use candle_core::Device;
-use pointwise_models::{BATCH_NORM_EPS, BATCH_NORM_MOMENTUM, Network, ParameterStore};
+use crate::batch::{Batch, Totals, check_batch};
+use crate::device::DeviceName;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::kind::EngineKind;
+use crate::places::{RunningStatistics, export_statistics, import_statistics};
+use crate::precision::Precision;
+use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet, check_images};
+use crate::settings::Settings;
+use crate::stage::Map;
+use crate::state::{Array, Moments as AdamMoments, State};
+use pointwise_network::{BatchNorm2d, Network};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 use std::ops::Range;
@@ -42,6 +45,7 @@ pub struct Cuda {
     taken: BTreeSet<Step>,
     /// Why steps are not recorded, where they cannot be.
     unrecorded: Option<String>,
+    /// For each BatchNorm's path.
     batches_tracked: BTreeMap<String, i64>,
     /// `offset` as it lies in the GPU's memory.
     offset: Option<u32>,
@@ -144,8 +148,8 @@ struct Set {
     values: Buffer,
     order: Buffer,
     margin: i32,
-    /// Whether `order` holds an epoch's.
-    begun: bool,
+    /// How many epochs have begun; `order` holds the last one's.
+    epochs: u64,
 }
 
 #[derive(Debug)]
@@ -206,8 +210,9 @@ impl Cuda {
                 mend: "use `--device cuda`, or `--engine cpu`".to_owned(),
             });
         };
-        let classes = network.classes()?;
-        let plan = Plan::new(network, settings.precision)?;
+        let graph = network.graph()?;
+        let classes = graph.classes();
+        let plan = Plan::new(&graph, settings.precision)?;
         let unavailable = |error| match error {
             EngineError::Device(reason) => {
                 EngineError::DeviceUnavailable { device: settings.device.to_string(), reason }
@@ -234,12 +239,7 @@ impl Cuda {
             plan,
             gpu,
         };
-        let store = ParameterStore::initialised(network, settings.seed, &Device::Cpu)?;
-        engine.load_state(&State {
-            parameters: arrays(store.trainable())?,
-            statistics: arrays(store.statistics())?,
-            ..State::default()
-        })?;
+        engine.load_state(&State::initial(&graph, settings.seed))?;
         Ok(engine)
     }
 
@@ -364,7 +364,13 @@ impl Cuda {
     }
 
     /// A step on the images in `range` of a set.
-    fn run_resident(&mut self, mode: Mode, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
+    fn run_resident(
+        &mut self,
+        set: ResidentSet,
+        epoch: Option<BegunEpoch>,
+        range: Range<usize>,
+    ) -> Result<(), EngineError> {
+        let mode = if epoch.is_some() { Mode::Train } else { Mode::Evaluate };
         let resident = self.set(set)?;
         if range.is_empty() || range.end > resident.len {
             return Err(EngineError::Batch(format!(
@@ -372,9 +378,9 @@ impl Cuda {
                 range.start, range.end, resident.len
             )));
         }
-        if mode.trains() && !resident.begun {
+        if epoch.is_some_and(|epoch| epoch.count != resident.epochs) {
             return Err(EngineError::Batch(
-                "no epoch has begun on these images: call begin_epoch first".to_owned(),
+                "another epoch has begun on these images: take what its begin_epoch gave".to_owned(),
             ));
         }
         let (ordered, margin) = if mode.trains() { (true, resident.margin) } else { (false, -1) };
@@ -688,7 +694,7 @@ impl Pass<'_> {
                 running_var: arenas.statistics.at(channels, F32),
                 scale: arenas.affine.at(Row::Scale as usize * channels, F32),
                 shift: arenas.affine.at(Row::Shift as usize * channels, F32),
-                eps: BATCH_NORM_EPS,
+                eps: BatchNorm2d::EPS,
                 channels: channels as u32,
             },
         )
@@ -722,8 +728,8 @@ impl Pass<'_> {
                     center: self.affine(Row::Center, block),
                     root: self.affine(Row::Root, block),
                     zeros: (shape.count() - shape.results()) as f64,
-                    eps: BATCH_NORM_EPS,
-                    momentum: BATCH_NORM_MOMENTUM,
+                    eps: BatchNorm2d::EPS,
+                    momentum: BatchNorm2d::MOMENTUM,
                     tiles,
                 },
             )?;
@@ -1050,18 +1056,19 @@ impl Engine for Cuda {
             Ok(self.plan.export(&self.gpu.download(buffer, 0, self.plan.parameters())?))
         };
         let rows: Vec<f32> = self.gpu.download(&self.arenas.statistics, 0, 2 * self.plan.channels)?;
-        let mut statistics = BTreeMap::new();
-        for (path, at, channels) in self.plan.norms() {
-            for (row, name) in ["running_mean", "running_var"].into_iter().enumerate() {
+        let norms = self.plan.norms().map(|(path, at, channels)| {
+            let row = |row: usize| {
                 let start = row * self.plan.channels + at;
-                let values = rows[start..start + channels].to_vec();
-                statistics.insert(format!("{path}.{name}"), Array { shape: vec![channels], values });
-            }
-        }
+                rows[start..start + channels].to_vec()
+            };
+            let batches_tracked = self.batches_tracked.get(path).copied().unwrap_or(0);
+            RunningStatistics { path, mean: row(0), variance: row(1), batches_tracked }
+        });
+        let (statistics, batches_tracked) = export_statistics(norms);
         Ok(State {
             parameters: arena(&self.arenas.values)?,
             statistics,
-            batches_tracked: self.batches_tracked.clone(),
+            batches_tracked,
             moments: match step {
                 0 => None,
                 step => Some(AdamMoments {
@@ -1100,14 +1107,13 @@ impl Engine for Cuda {
         let mut rows = vec![0.0; 2 * plan.channels];
         batches_tracked.clear();
         for (path, at, channels) in plan.norms() {
-            for (row, name) in ["running_mean", "running_var"].into_iter().enumerate() {
+            let (mean, variance, tracked) =
+                import_statistics(path, &state.statistics, &state.batches_tracked);
+            for (row, values) in [mean, variance].into_iter().enumerate() {
                 let start = row * plan.channels + at;
-                let values = &state.statistics[&format!("{path}.{name}")].values;
                 rows[start..start + channels].copy_from_slice(values);
             }
-            let name = format!("{path}.num_batches_tracked");
-            let tracked = state.batches_tracked.get(&name).copied().unwrap_or(0);
-            batches_tracked.insert(name, tracked);
+            batches_tracked.insert(path.to_owned(), tracked);
         }
         gpu.upload(&arenas.statistics, 0, &rows)?;
         gpu.upload(&arenas.control, 0, &[control])?;
@@ -1126,7 +1132,7 @@ impl Engine for Cuda {
             values: gpu.allocate(size_of_val(images.values))?,
             order: gpu.allocate(len * size_of::<u32>())?,
             margin: -1,
-            begun: false,
+            epochs: 0,
         };
         gpu.upload(&set.images, 0, images.images)?;
         gpu.upload(&set.labels, 0, images.labels)?;
@@ -1135,7 +1141,7 @@ impl Engine for Cuda {
         Ok(Some(ResidentSet(self.sets.len() - 1)))
     }
 
-    fn begin_epoch(&mut self, set: ResidentSet, epoch: ResidentEpoch<'_>) -> Result<(), EngineError> {
+    fn begin_epoch(&mut self, set: ResidentSet, epoch: ResidentEpoch<'_>) -> Result<BegunEpoch, EngineError> {
         let len = self.set(set)?.len;
         let mut seen = vec![false; len];
         for &place in epoch.order {
@@ -1161,18 +1167,20 @@ impl Engine for Cuda {
         let resident = &mut self.sets[set.0];
         resident.margin = margin;
         self.gpu.upload(&resident.order, 0, epoch.order)?;
-        resident.begun = true;
-        self.gpu.upload(&self.arenas.control, offset_of!(Control, epoch), &[epoch.epoch])
+        resident.epochs += 1;
+        let begun = BegunEpoch { set, count: resident.epochs };
+        self.gpu.upload(&self.arenas.control, offset_of!(Control, epoch), &[epoch.epoch])?;
+        Ok(begun)
     }
 
-    fn train_resident(&mut self, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
-        self.run_resident(Mode::Train, set, range)?;
+    fn train_resident(&mut self, epoch: BegunEpoch, range: Range<usize>) -> Result<(), EngineError> {
+        self.run_resident(epoch.set, Some(epoch), range)?;
         self.count_batch();
         Ok(())
     }
 
     fn evaluate_resident(&mut self, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
-        self.run_resident(Mode::Evaluate, set, range)
+        self.run_resident(set, None, range)
     }
 }
 

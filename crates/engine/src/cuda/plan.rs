@@ -1,9 +1,13 @@
 //! Where everything lies on the GPU and how large it is: no device is needed to make a plan.
 
 use super::launch::{Shape, Tiles};
-use crate::chain::{BlockLayers, Link, LinkKind, Map, chain};
-use crate::{Array, EngineError, Precision};
-use pointwise_models::Network;
+use crate::error::EngineError;
+use crate::kind::EngineKind;
+use crate::places::{Place, Places, Role};
+use crate::precision::Precision;
+use crate::stage::{BlockLayers, Map, Source, Stage, StageKind, check_training, stages};
+use crate::state::Array;
+use pointwise_network::{Activation, BatchNorm2d, Graph};
 use std::collections::BTreeMap;
 
 /// Numbers in a vector of 16 bytes: channels are padded to a multiple of it.
@@ -30,7 +34,8 @@ pub(super) struct Plan {
     width: usize,
     pub(super) input: Map,
     pub(super) nodes: Vec<Node>,
-    places: Vec<Place>,
+    stages: Vec<Stage>,
+    places: Places<At>,
     /// Numbers of the arena that are weights.
     pub(super) weights: usize,
     /// Numbers in each row behind the weights.
@@ -124,14 +129,7 @@ impl Block {
     }
 }
 
-/// A parameter: PyTorch's name and shape, and where its numbers lie.
-#[derive(Debug)]
-struct Place {
-    name: String,
-    shape: Vec<usize>,
-    at: At,
-}
-
+/// Where the numbers of a parameter lie.
 #[derive(Debug, Clone, Copy)]
 enum At {
     Weight(Convolution),
@@ -155,74 +153,115 @@ pub struct Floor {
 }
 
 impl Plan {
-    pub(super) fn new(network: &Network, precision: Precision) -> Result<Self, EngineError> {
+    /// # Errors
+    /// [`EngineError::Unsupported`] for a layer or composition that this engine does not compute.
+    pub(super) fn new(graph: &Graph, precision: Precision) -> Result<Self, EngineError> {
         let mut plan = Self {
             lane: lane(precision),
             width: width(precision),
-            input: Map::of(&network.input),
+            input: Map::of(&graph.nodes[0].output),
             nodes: Vec::new(),
-            places: Vec::new(),
+            stages: Vec::new(),
+            places: Places::default(),
             weights: 0,
             channels: 0,
         };
-        for link in chain(network)? {
-            plan.push(link);
+        let stages = stages(graph);
+        for (at, stage) in stages.iter().enumerate() {
+            plan.push(at, stage)?;
         }
+        plan.stages = stages;
         // Vectors of eight, whatever the number's type.
         plan.channels = plan.channels.next_multiple_of(8);
         plan.weights = plan.weights.next_multiple_of(8);
         Ok(plan)
     }
 
-    fn push(&mut self, link: Link) {
-        let Link { name, kind, input, output, macs } = link;
-        let kind = match kind {
-            LinkKind::Block(layers) => Kind::Block(self.block(layers, input)),
-            LinkKind::Dropout { p, layer } => Kind::Dropout { p, layer },
-            LinkKind::Average => Kind::Average,
-            LinkKind::Flatten => Kind::Flatten,
+    fn push(&mut self, at: usize, stage: &Stage) -> Result<(), EngineError> {
+        let refused = |what: &str| {
+            Err(EngineError::Unsupported {
+                engine: EngineKind::Cuda,
+                what: format!("{what} ({})", stage.name),
+                mend: "use `--engine cpu`".to_owned(),
+            })
         };
-        self.nodes.push(Node { name, kind, input, output, macs });
+        if stage.sources.len() != 1 {
+            return refused(stage.kind.name());
+        }
+        let previous = at.checked_sub(1).map_or(Source::Images, Source::Stage);
+        if stage.sources != [previous] {
+            return refused("a layer that does not read the one before it");
+        }
+        let kind = match &stage.kind {
+            StageKind::Block(layers) => {
+                if let Some(convolution) = &layers.convolution {
+                    let [kernel, columns] = convolution.kernel;
+                    let plain = convolution.stride == [1, 1]
+                        && convolution.groups == 1
+                        && convolution.padding[0] == convolution.padding[1]
+                        && kernel == columns
+                        && convolution.bias;
+                    if !plain {
+                        return refused("convolutions other than square ones of stride 1 with a bias");
+                    }
+                }
+                if layers.norm.as_ref().is_some_and(|norm| {
+                    !(norm.weight && norm.bias)
+                        || norm.eps != BatchNorm2d::EPS
+                        || norm.momentum != BatchNorm2d::MOMENTUM
+                }) {
+                    return refused("BatchNorm2d with other arguments than PyTorch's defaults");
+                }
+                if layers.activation.is_some_and(|activation| activation != Activation::Relu) {
+                    return refused("activations other than ReLU");
+                }
+                Kind::Block(self.block(layers, stage.inputs[0]))
+            }
+            &StageKind::Dropout { p, layer } => Kind::Dropout { p, layer },
+            StageKind::GlobalAverage => Kind::Average,
+            StageKind::Flatten => Kind::Flatten,
+            other => return refused(other.name()),
+        };
+        let (name, macs) = (stage.name.clone(), stage.macs);
+        self.nodes.push(Node { name, kind, input: stage.inputs[0], output: stage.output, macs });
+        Ok(())
     }
 
-    fn block(&mut self, layers: BlockLayers, input: Map) -> Block {
+    fn block(&mut self, layers: &BlockLayers, input: Map) -> Block {
         let at = self.channels;
         let (mut results, mut border) = (input, 0);
-        let convolution = layers.convolution.map(|layer| {
+        let convolution = layers.convolution.as_ref().map(|layer| {
+            let ([kernel, _], [padding, _]) = (layer.kernel, layer.padding);
             let convolution = Convolution {
                 in_channels: self.padded(layer.in_channels),
                 out_channels: self.padded(layer.out_channels),
-                kernel: layer.kernel,
-                padding: layer.padding,
+                kernel,
+                padding,
                 weight: self.weights,
             };
             self.weights += convolution.len().next_multiple_of(8);
-            let mut shape = vec![layer.out_channels, layer.in_channels];
-            if !layer.linear {
-                shape.extend([layer.kernel; 2]);
-            }
-            self.place(format!("{}.weight", layer.path), shape, At::Weight(convolution));
-            self.place(format!("{}.bias", layer.path), vec![layer.out_channels], At::Row(BIAS, at));
-            let grown = |side: usize| side + 2 * layer.padding + 1 - layer.kernel;
+            let grown = |side: usize| side + 2 * padding + 1 - kernel;
             (results, border) = if convolution.is_product() {
-                (Map { channels: layer.out_channels, ..input }, layer.padding)
+                (Map { channels: layer.out_channels, ..input }, padding)
             } else {
                 let (height, width) = (grown(input.height), grown(input.width));
                 (Map { height, width, channels: layer.out_channels }, 0)
             };
             convolution
         });
-        let norm = layers.norm.map(|norm| {
-            self.place(format!("{}.weight", norm.path), vec![norm.channels], At::Row(NORM_WEIGHT, at));
-            self.place(format!("{}.bias", norm.path), vec![norm.channels], At::Row(NORM_BIAS, at));
-            norm.path
-        });
+        for (role, name, shape) in layers.parameters() {
+            let place = match (role, convolution) {
+                (Role::Weight, Some(convolution)) => At::Weight(convolution),
+                (Role::Weight | Role::Bias, _) => At::Row(BIAS, at),
+                (Role::NormWeight, _) => At::Row(NORM_WEIGHT, at),
+                (Role::NormBias, _) => At::Row(NORM_BIAS, at),
+            };
+            self.places.add(name, shape, place);
+        }
         self.channels += self.padded(results.channels);
-        Block { convolution, norm, relu: layers.relu, pool: layers.pool, results, border, at }
-    }
-
-    fn place(&mut self, name: String, shape: Vec<usize>, at: At) {
-        self.places.push(Place { name, shape, at });
+        let norm = layers.norm.as_ref().map(|norm| norm.path.clone());
+        let relu = layers.activation.is_some();
+        Block { convolution, norm, relu, pool: layers.pool, results, border, at }
     }
 
     pub(super) fn padded(&self, channels: usize) -> usize {
@@ -291,19 +330,7 @@ impl Plan {
                 "{n} images are more than a map can hold; give smaller batches"
             )));
         }
-        for node in &self.nodes {
-            if let Kind::Block(block) = &node.kind
-                && training
-                && block.norm.is_some()
-                && block.shape(n, self.lane).count() < 2
-            {
-                return Err(EngineError::Batch(format!(
-                    "BatchNorm at {} needs more than one value for each channel; give it a larger batch",
-                    node.name
-                )));
-            }
-        }
-        Ok(())
+        if training { check_training(&self.stages, n) } else { Ok(()) }
     }
 
     /// What a step of `n` images takes at least.
@@ -347,27 +374,25 @@ impl Plan {
 
     /// Numbers of the arena by PyTorch's names and in its layouts.
     pub(super) fn export(&self, arena: &[f32]) -> BTreeMap<String, Array> {
-        let export = |place: &Place| {
+        self.places.export(|place| {
             let len = place.shape.iter().product();
-            let values = (0..len).map(|i| arena[self.position(place, i)]).collect();
-            (place.name.clone(), Array { shape: place.shape.clone(), values })
-        };
-        self.places.iter().map(export).collect()
+            (0..len).map(|i| arena[self.position(place, i)]).collect()
+        })
     }
 
     /// The inverse of [`Plan::export`], for arrays that were checked; what is padding is zero.
     pub(super) fn import(&self, arrays: &BTreeMap<String, Array>) -> Vec<f32> {
         let mut arena = vec![0.0; self.parameters()];
-        for place in &self.places {
-            for (i, value) in arrays[&place.name].values.iter().enumerate() {
+        self.places.import(arrays, |place, values| {
+            for (i, value) in values.iter().enumerate() {
                 arena[self.position(place, i)] = *value;
             }
-        }
+        });
         arena
     }
 
     /// Where in the arena element `i` of PyTorch's array lies.
-    fn position(&self, place: &Place, i: usize) -> usize {
+    fn position(&self, place: &Place<At>, i: usize) -> usize {
         match place.at {
             At::Row(row, at) => self.weights + row * self.channels + at + i,
             At::Weight(convolution) => {
@@ -391,26 +416,32 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointwise_models::ParameterStore;
+    use crate::state::State;
+    use pointwise_network::Network;
 
-    fn plans() -> Vec<(Network, Precision, Plan)> {
-        let networks = Network::NAMES.map(|name| Network::by_name(name, 0.5).unwrap());
+    fn nin() -> Graph {
+        Network::by_name("nin").unwrap().graph().unwrap()
+    }
+
+    fn plans() -> Vec<(&'static str, Graph, Precision, Plan)> {
+        let networks = Network::STUDY.map(|name| (name, Network::by_name(name).unwrap().graph().unwrap()));
         networks
             .into_iter()
-            .flat_map(|network| {
-                [Precision::F32, Precision::Bf16]
-                    .map(|precision| (network.clone(), precision, Plan::new(&network, precision).unwrap()))
+            .flat_map(|(name, graph)| {
+                [Precision::F32, Precision::Bf16].map(|precision| {
+                    let plan = Plan::new(&graph, precision).unwrap();
+                    (name, graph.clone(), precision, plan)
+                })
             })
             .collect()
     }
 
     #[test]
     fn parameters_go_in_and_out_unchanged() {
-        for (network, precision, plan) in plans() {
-            let store = ParameterStore::initialised(&network, 1, &candle_core::Device::Cpu).unwrap();
-            let arrays = crate::reference::arrays(store.trainable()).unwrap();
+        for (name, graph, precision, plan) in plans() {
+            let arrays = State::initial(&graph, 1).parameters;
             let arena = plan.import(&arrays);
-            assert_eq!(plan.export(&arena), arrays, "{} {precision}", network.name);
+            assert_eq!(plan.export(&arena), arrays, "{} {precision}", name);
             // Nothing lies on anything else.
             let numbers: usize = arrays.values().map(|array| array.values.len()).sum();
             let ones = arrays.into_iter().map(|(name, mut array)| {
@@ -423,15 +454,9 @@ mod tests {
 
     #[test]
     fn a_weight_lies_by_pixels_then_channels() {
-        let (network, plan) = (Network::nin(), Plan::new(&Network::nin(), Precision::F32).unwrap());
-        let mut arrays: BTreeMap<String, Array> = network
-            .parameters()
-            .unwrap()
-            .into_iter()
-            .map(|spec| {
-                (spec.name, Array { values: vec![0.0; spec.shape.iter().product()], shape: spec.shape })
-            })
-            .collect();
+        let (graph, plan) = (nin(), Plan::new(&nin(), Precision::F32).unwrap());
+        let mut arrays = State::initial(&graph, 1).parameters;
+        arrays.values_mut().for_each(|array| array.values.fill(0.0));
         // Output 2, input 1, row 1, column 2 of (64, 3, 3, 3).
         arrays.get_mut("features.0.weight").unwrap().values[((2 * 3 + 1) * 3 + 1) * 3 + 2] = 1.0;
         let arena = plan.import(&arrays);
@@ -441,10 +466,10 @@ mod tests {
 
     #[test]
     fn maps_follow_from_each_other() {
-        for (network, precision, plan) in plans() {
+        for (name, graph, precision, plan) in plans() {
             let mut map = plan.input;
             for node in &plan.nodes {
-                assert_eq!(node.input, map, "{} {precision} {}", network.name, node.name);
+                assert_eq!(node.input, map, "{} {precision} {}", name, node.name);
                 map = node.output;
                 if let Kind::Block(block) = &node.kind {
                     let shape = block.shape(5, plan.lane);
@@ -458,14 +483,14 @@ mod tests {
                     assert!(shape.windows() >= shape.outputs());
                 }
             }
-            assert_eq!((map.pixels(), map.channels), (1, network.classes().unwrap()));
+            assert_eq!((map.pixels(), map.channels), (1, graph.classes()));
             assert!(plan.weights.is_multiple_of(8) && plan.channels.is_multiple_of(8));
         }
     }
 
     #[test]
     fn blocks_hold_what_follows_a_convolution() {
-        let plan = Plan::new(&Network::nin(), Precision::F32).unwrap();
+        let plan = Plan::new(&nin(), Precision::F32).unwrap();
         let kinds: Vec<(&str, usize, bool)> = plan
             .nodes
             .iter()
@@ -482,15 +507,15 @@ mod tests {
 
     #[test]
     fn the_floor_counts_every_product() {
-        for name in Network::NAMES {
-            let network = Network::by_name(name, 0.5).unwrap();
-            let plan = Plan::new(&network, Precision::F32).unwrap();
-            let macs = network.macs().unwrap() as f64;
+        for name in Network::STUDY {
+            let graph = Network::by_name(name).unwrap().graph().unwrap();
+            let plan = Plan::new(&graph, Precision::F32).unwrap();
+            let macs = graph.macs() as f64;
             assert_eq!(plan.floor(10, false).operations, 20.0 * macs, "{name}");
             // The first layer's input needs no gradient.
             let first = plan.nodes[0].macs as f64;
             assert_eq!(plan.floor(10, true).operations, 20.0 * (3.0 * macs - first), "{name}");
-            let half = Plan::new(&network, Precision::Bf16).unwrap();
+            let half = Plan::new(&graph, Precision::Bf16).unwrap();
             let (f32, bf16) = (plan.floor(126, false).bytes, half.floor(126, false).bytes);
             assert!(bf16 < 0.6 * f32 && bf16 > 0.45 * f32, "{name}: {bf16} of {f32}");
         }
@@ -498,7 +523,7 @@ mod tests {
 
     #[test]
     fn batches_that_kernels_cannot_count_are_refused() {
-        let plan = Plan::new(&Network::nin(), Precision::F32).unwrap();
+        let plan = Plan::new(&nin(), Precision::F32).unwrap();
         assert!(plan.check(126, true).is_ok());
         let error = plan.check(1 << 20, true).unwrap_err().to_string();
         assert!(error.contains("smaller batches"), "{error}");

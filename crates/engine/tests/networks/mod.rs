@@ -1,110 +1,193 @@
 //! Descriptions and inputs that several tests share.
 
 use pointwise_engine::{EngineKind, Settings, State, create};
-use pointwise_models::{Layer, Network, Section};
+use pointwise_network::{
+    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Entry, Flatten, Layer, Linear, MaxPool2d, Network, Relu,
+};
 use pointwise_random::{Purpose, Stream};
 
+/// A network of one sequence, `features`, which need not end in a vector.
 pub(crate) fn network(name: &str, input: [usize; 3], layers: Vec<Layer>) -> Network {
-    let section = Section { name: "features".to_owned(), flatten_input: false, layers };
-    Network { name: name.to_owned(), input, sections: vec![section] }
+    let features = Entry::sequential(layers.into_iter().map(Entry::from)).named("features");
+    let flatten = Entry::from(Flatten {}).named("flatten");
+    Network::new(name, input, [features, flatten])
 }
 
-pub(crate) fn conv(in_channels: usize, out_channels: usize, kernel: usize, padding: usize) -> Layer {
-    Layer::Conv2d { in_channels, out_channels, kernel, padding }
+pub(crate) fn conv(out_channels: usize, kernel: usize, padding: usize) -> Layer {
+    Conv2d::new(out_channels, kernel).padding(padding).into()
 }
 
-pub(crate) fn norm(channels: usize) -> Layer {
-    Layer::BatchNorm2d { channels }
+pub(crate) fn norm() -> Layer {
+    BatchNorm2d::default().into()
 }
 
-pub(crate) fn linear(in_features: usize, out_features: usize) -> Layer {
-    Layer::Linear { in_features, out_features }
+pub(crate) fn linear(out_features: usize) -> Layer {
+    Linear::new(out_features).into()
 }
 
-/// Small enough for finite differences: every kind of layer once.
-pub(crate) fn tiny(dropout: f64) -> Network {
-    let mut network = network(
-        "tiny",
-        [2, 6, 6],
-        vec![conv(2, 4, 3, 1), norm(4), Layer::Relu, Layer::MaxPool2d, conv(4, 3, 1, 1), norm(3)],
-    );
-    network.sections.push(Section {
-        name: "classifier".to_owned(),
-        flatten_input: true,
-        layers: vec![Layer::Dropout { p: dropout }, linear(3 * 25, 5), Layer::Relu, linear(5, 4)],
-    });
+pub(crate) fn relu() -> Layer {
+    Relu {}.into()
+}
+
+pub(crate) fn pool() -> Layer {
+    MaxPool2d::new(2).into()
+}
+
+pub(crate) fn dropout(p: f64) -> Layer {
+    Dropout { p }.into()
+}
+
+pub(crate) fn average() -> Layer {
+    AdaptiveAvgPool2d::default().into()
+}
+
+pub(crate) fn flatten() -> Layer {
+    Flatten {}.into()
+}
+
+/// Small enough for finite differences: every kind of layer of the published networks once.
+pub(crate) fn tiny(p: f64) -> Network {
+    let mut network =
+        network("tiny", [2, 6, 6], vec![conv(4, 3, 1), norm(), relu(), pool(), conv(3, 1, 1), norm()]);
+    let classifier = [dropout(p), linear(5), relu(), linear(4)];
+    network.layers.push(Entry::sequential(classifier.map(Entry::from)).named("classifier"));
     network
 }
 
 /// Descriptions that no published network has: ragged channels, other orders of layers, blocks without a convolution, without a norm.
 pub(crate) fn odd_networks() -> Vec<Network> {
-    use Layer::{Dropout, Flatten, GlobalAvgPool, MaxPool2d, Relu};
     vec![
         tiny(0.25),
         network(
             "ragged channels",
             [17, 10, 9],
-            vec![
-                conv(17, 20, 3, 1),
-                norm(20),
-                Relu,
-                conv(20, 33, 3, 1),
-                norm(33),
-                Flatten,
-                linear(33 * 90, 3),
-            ],
+            vec![conv(20, 3, 1), norm(), relu(), conv(33, 3, 1), norm(), flatten(), linear(3)],
         ),
         network(
             "without norms",
             [3, 8, 8],
-            vec![
-                conv(3, 18, 5, 2),
-                Relu,
-                MaxPool2d,
-                conv(18, 17, 3, 1),
-                Relu,
-                conv(17, 5, 1, 1),
-                GlobalAvgPool,
-                Flatten,
-            ],
+            vec![conv(18, 5, 2), relu(), pool(), conv(17, 3, 1), relu(), conv(5, 1, 1), average()],
         ),
         network(
             "norm first, odd pool, padded pointwise pairs",
             [16, 7, 7],
             vec![
-                norm(16),
-                conv(16, 24, 1, 1),
-                norm(24),
-                conv(24, 16, 1, 1),
-                norm(16),
-                Relu,
-                MaxPool2d,
-                MaxPool2d,
-                Flatten,
-                linear(64, 5),
+                norm(),
+                conv(24, 1, 1),
+                norm(),
+                conv(16, 1, 1),
+                norm(),
+                relu(),
+                pool(),
+                pool(),
+                flatten(),
+                linear(5),
             ],
         ),
         network(
             "pool before ReLU, dropout of maps, im2col inside",
             [3, 12, 12],
             vec![
-                conv(3, 16, 3, 1),
-                MaxPool2d,
-                Relu,
-                norm(16),
-                Dropout { p: 0.2 },
-                conv(16, 20, 2, 0),
-                Relu,
-                Dropout { p: 0.1 },
-                GlobalAvgPool,
-                conv(20, 6, 1, 0),
-                Flatten,
-                Relu,
-                linear(6, 6),
+                conv(16, 3, 1),
+                pool(),
+                relu(),
+                norm(),
+                dropout(0.2),
+                conv(20, 2, 0),
+                relu(),
+                dropout(0.1),
+                average(),
+                conv(6, 1, 0),
+                flatten(),
+                relu(),
+                linear(6),
             ],
         ),
-        network("one linear layer", [1, 1, 40], vec![Flatten, linear(40, 7)]),
+        network("one linear layer", [1, 1, 40], vec![flatten(), linear(7)]),
     ]
+}
+
+/// Compositions and kinds of layers beyond those of the published networks, each network of several.
+pub(crate) fn graph_networks() -> Vec<Network> {
+    let texts = [
+        // Residual blocks with and without a projection; a network whose first stage has two readers.
+        r#"
+        name = "residual"
+        input = [3, 9, 7]
+        layers = [
+            { name = "conv1", Conv2d = { out_channels = 20, kernel_size = 3, padding = 1, bias = false } },
+            { name = "bn1", BatchNorm2d = {} }, "ReLU",
+            { name = "layer1", Sequential = [{ repeat = 2, Sequential = [
+                { Sum = [[
+                    { name = "conv1", Conv2d = { out_channels = 20, kernel_size = 3, padding = 1, bias = false } },
+                    { name = "bn1", BatchNorm2d = {} }, "ReLU",
+                    { name = "conv2", Conv2d = { out_channels = 20, kernel_size = 3, padding = 1, bias = false } },
+                    { name = "bn2", BatchNorm2d = {} },
+                ], []] }, "ReLU",
+            ] }] },
+            { name = "layer2", Sequential = [
+                { Sum = [[
+                    { name = "conv1", Conv2d = { out_channels = 36, kernel_size = 3, padding = 1, stride = 2 } },
+                    { name = "bn1", BatchNorm2d = {} },
+                ], [
+                    { name = "shortcut", Sequential = [
+                        { Conv2d = { out_channels = 36, kernel_size = 1, stride = 2, bias = false } }, "BatchNorm2d",
+                    ] },
+                ]] }, "ReLU",
+            ] },
+            { name = "optionA", Sum = [[
+                { name = "conv", Conv2d = { out_channels = 40, kernel_size = 3, padding = 1, stride = 2 } },
+            ], [{ Subsample = { stride = 2 } }, { PadChannels = { before = 1, after = 3 } }]] },
+            "AdaptiveAvgPool2d", "Flatten", { name = "fc", Linear = { out_features = 5 } },
+        ]"#,
+        // Dense blocks, sums of the input itself, a sum twice of the same, pools of other sizes.
+        r#"
+        name = "dense"
+        input = [5, 8, 8]
+        layers = [
+            { name = "twice", Sum = [[], [], [{ Conv2d = { out_channels = 5, kernel_size = [3, 1], padding = [1, 0] } }]] },
+            { name = "dense", Sequential = [{ repeat = 3, Sequential = [{ Concat = [[], [
+                { name = "bn1", BatchNorm2d = { eps = 1e-3, momentum = 0.3 } }, "ReLU",
+                { name = "conv1", Conv2d = { out_channels = 12, kernel_size = 1, bias = false } },
+                { name = "bn2", BatchNorm2d = { weight = false } }, "SiLU",
+                { name = "conv2", Conv2d = { out_channels = 7, kernel_size = 3, padding = 1, bias = false } },
+            ]] }] }] },
+            { AvgPool2d = { kernel_size = 2 } },
+            { name = "same", Sum = [[], []] },
+            { name = "b", Concat = [
+                [{ MaxPool2d = { kernel_size = 3, stride = 1, padding = 1 } }, { name = "a", Conv2d = { out_channels = 4, kernel_size = 1 } }],
+                [{ AvgPool2d = { kernel_size = 3, stride = 1, padding = 1, count_include_pad = false } }],
+                { name = "c", Conv2d = { out_channels = 6, kernel_size = 5, padding = 2 } },
+            ] },
+            "GELU", { MaxPool2d = { kernel_size = 2 } }, { Scale = { factor = 0.5 } },
+            "Flatten", { Dropout = { p = 0.3 } }, { Linear = { out_features = 6, bias = false } },
+        ]"#,
+        // Depthwise and grouped convolutions, squeeze and excitation, every other activation, norms without parameters.
+        r#"
+        name = "squeeze"
+        input = [3, 10, 11]
+        layers = [
+            { Conv2d = { out_channels = 24, kernel_size = 3, stride = 2, padding = 1, bias = false } },
+            "BatchNorm2d", "ReLU6",
+            { Conv2d = { out_channels = 24, kernel_size = 3, padding = 1, groups = 24, bias = false } },
+            { BatchNorm2d = { weight = false, bias = false } }, "SiLU",
+            { name = "se", Multiply = [[], [
+                "AdaptiveAvgPool2d", { name = "fc1", Conv2d = { out_channels = 6, kernel_size = 1 } }, "Tanh",
+                { name = "fc2", Conv2d = { out_channels = 24, kernel_size = 1 } }, "Sigmoid",
+            ]] },
+            { Conv2d = { out_channels = 30, kernel_size = 3, padding = 1, groups = 3, stride = [2, 1] } },
+            { LeakyReLU = { negative_slope = 0.2 } },
+            { Conv2d = { out_channels = 60, kernel_size = 2, groups = 30 } }, { GELU = { approximate = "tanh" } },
+            { name = "gate", Multiply = [
+                { name = "a", Conv2d = { out_channels = 8, kernel_size = 1 } },
+                [{ name = "b", Conv2d = { out_channels = 8, kernel_size = 1 } }, "Sigmoid"],
+            ] },
+            { BatchNorm2d = { bias = false } },
+            "Flatten", { Linear = { out_features = 4 } }, "Sigmoid",
+            { name = "out", Concat = [[{ name = "x", Linear = { out_features = 3 } }], []] },
+        ]"#,
+    ];
+    texts.map(|text| Network::from_toml(text).unwrap()).into()
 }
 
 pub(crate) fn uniform(seed: u64, len: usize) -> Vec<f32> {
@@ -117,7 +200,7 @@ pub(crate) fn images(network: &Network, n: usize) -> Vec<f32> {
 }
 
 pub(crate) fn labels(network: &Network, n: usize) -> Vec<u8> {
-    (0..n).map(|i| (i * 5 % network.classes().unwrap()) as u8).collect()
+    (0..n).map(|i| (i * 5 % network.graph().unwrap().classes()) as u8).collect()
 }
 
 /// Initial values, moved: with biases of zero, BatchNorm gives the border of a padded pointwise convolution and the map inside the

@@ -1,56 +1,39 @@
 //! Operations that candle 0.11.1 lacks or computes differently from PyTorch, on any candle device.
 //!
-//! * [`max_pool2d`]: candle passes a quarter of the gradient through a 2x2 window with one maximum.
+//! * [`max_pool2d`]: candle passes a quarter of the gradient through a 2x2 window with one maximum, and knows no overlapping windows.
 //! * [`relu`]: candle's gradient at zero is one, PyTorch's is zero.
 //! * [`dropout`]: candle's masks come from a generator that cannot be seeded on the CPU.
+//! * [`conv2d`]: candle has square strides and paddings alone, and its gradients of strided convolutions fail on some shapes.
 //!
 //! Each is composed of candle operations whose gradients are right, so that autograd works through them.
+
+mod activation;
+mod convolution;
+mod pool;
+
+pub use activation::{activation, relu};
+pub use convolution::conv2d;
+pub use pool::{avg_pool2d, max_pool2d};
 
 use candle_core::{Result, Tensor};
 use pointwise_random::Dropout;
 
-/// `max(x, 0)`, any shape; the gradient where `x <= 0` is zero. NaN stays NaN.
-///
-/// # Errors
-/// candle's, when the device fails.
-pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.le(0f32)?.where_cond(&x.zeros_like()?, x)
+/// Every `stride`-th of `len` rows (dimension 2) or columns (3) from `start` on.
+fn strided(x: &Tensor, dimension: usize, start: usize, stride: usize, len: usize) -> Result<Tensor> {
+    if stride == 1 {
+        return x.narrow(dimension, start, len);
+    }
+    let places: Vec<u32> = (0..len).map(|i| (start + i * stride) as u32).collect();
+    x.contiguous()?.index_select(&Tensor::from_vec(places, len, x.device())?, dimension)
 }
 
-/// Maximum over 2x2 windows with stride 2: `(N, C, H, W)` to `(N, C, H / 2, W / 2)`; an odd last row or column is dropped.
-///
-/// The gradient goes to the first maximum of a window in row-major order, as in PyTorch; a NaN is a maximum wherever it lies, and of
-/// several the last one takes the gradient.
+/// Every `stride`-th pixel of `(N, C, H, W)`, from the first.
 ///
 /// # Errors
-/// When `x` does not have four dimensions or is smaller than a window.
-pub fn max_pool2d(x: &Tensor) -> Result<Tensor> {
-    let (n, c, h, w) = x.dims4()?;
-    if h < 2 || w < 2 {
-        candle_core::bail!("max_pool2d needs maps of at least 2x2, not {h}x{w}")
-    }
-    let windows = x.narrow(2, 0, h / 2 * 2)?.narrow(3, 0, w / 2 * 2)?.contiguous()?.reshape((
-        n * c * (h / 2),
-        2,
-        w / 2,
-        2,
-    ))?;
-    let mut best: Option<Tensor> = None;
-    for (row, column) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-        let candidate = windows.narrow(1, row, 1)?.narrow(3, column, 1)?.contiguous()?;
-        best = Some(match best {
-            None => candidate,
-            // Strictly greater, so that of equal values the first one stays; a NaN alone differs from itself.
-            Some(best) => {
-                let replaces = (candidate.gt(&best)? + candidate.ne(&candidate)?)?;
-                replaces.where_cond(&candidate, &best)?
-            }
-        });
-    }
-    match best {
-        Some(best) => best.reshape((n, c, h / 2, w / 2)),
-        None => unreachable!("a window has four places"),
-    }
+/// When `x` does not have four dimensions, or the device fails.
+pub fn subsample(x: &Tensor, [rows, columns]: [usize; 2]) -> Result<Tensor> {
+    let (_, _, h, w) = x.dims4()?;
+    strided(&strided(x, 2, 0, rows, h.div_ceil(rows))?, 3, 0, columns, w.div_ceil(columns))
 }
 
 /// Zeroes elements with probability `dropout.p` and scales the others by `1 / (1 - p)`; any shape.
@@ -70,6 +53,7 @@ pub fn dropout(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
 mod tests {
     use super::*;
     use candle_core::{Device, Var};
+    use pointwise_network::{AvgPool2d, MaxPool2d, Pair};
     use pointwise_random::{Purpose, block};
 
     fn var(values: &[f32], shape: &[usize]) -> Var {
@@ -111,7 +95,7 @@ mod tests {
             let values: Vec<f32> =
                 (0..len).map(|i| (block(1, Purpose::Augment, 0, i as u64)[0] % 5) as f32 - 2.0).collect();
             let x = var(&values, &[n, c, h, w]);
-            let y = max_pool2d(&x).unwrap();
+            let y = max_pool2d(&x, &MaxPool2d::new(2)).unwrap();
             assert_eq!(y.dims(), [n, c, h / 2, w / 2]);
             let naive = naive_pool(&values, n * c, h, w);
             let expected: Vec<f32> = naive.iter().map(|(value, _)| *value).collect();
@@ -138,7 +122,7 @@ mod tests {
             ([f32::INFINITY, nan, 0.0, 0.0], 1),
         ] {
             let x = var(&window, &[1, 1, 2, 2]);
-            let y = max_pool2d(&x).unwrap();
+            let y = max_pool2d(&x, &MaxPool2d::new(2)).unwrap();
             assert!(y.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0].is_nan(), "{window:?}");
             let mut expected = [0.0; 4];
             expected[taken] = 2.0;
@@ -148,7 +132,28 @@ mod tests {
 
     #[test]
     fn max_pool_refuses_less_than_a_window() {
-        assert!(max_pool2d(&var(&[1.0, 2.0], &[1, 1, 1, 2])).is_err());
+        assert!(max_pool2d(&var(&[1.0, 2.0], &[1, 1, 1, 2]), &MaxPool2d::new(2)).is_err());
+    }
+
+    /// `F.max_pool2d(x, 3, stride=2, padding=1)` and `F.avg_pool2d` likewise, of `arange(25)` as a 5x5 map.
+    #[test]
+    fn windows_overlap_and_hang_over_the_edge() {
+        let values: Vec<f32> = (0u8..25).map(f32::from).collect();
+        let x = var(&values, &[1, 1, 5, 5]);
+        let stride = Some(Pair([2, 2]));
+        let max = MaxPool2d { stride, padding: Pair([1, 1]), ..MaxPool2d::new(3) };
+        let y = max_pool2d(&x, &max).unwrap();
+        assert_eq!(
+            y.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            [6.0, 8.0, 9.0, 16.0, 18.0, 19.0, 21.0, 23.0, 24.0]
+        );
+        let average = AvgPool2d { stride, padding: Pair([1, 1]), ..AvgPool2d::new(3) };
+        let corner = |layer: &AvgPool2d| {
+            let y = avg_pool2d(&x, layer).unwrap().flatten_all().unwrap();
+            y.to_vec1::<f32>().unwrap()[0]
+        };
+        assert!((corner(&average) - 12.0 / 9.0).abs() < 1e-6);
+        assert!((corner(&AvgPool2d { count_include_pad: false, ..average }) - 3.0).abs() < 1e-6);
     }
 
     #[test]

@@ -1,0 +1,39 @@
+//! The engine of a kind.
+
+#[cfg(feature = "cuda")]
+use crate::cuda;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::kind::EngineKind;
+use crate::precision::Precision;
+use crate::settings::Settings;
+use crate::{cpu, reference};
+use pointwise_network::Network;
+
+/// Makes an engine with the network's initial values.
+///
+/// # Errors
+/// [`EngineError::Network`] when the description does not fit together, [`EngineError::Unavailable`] when this build has no such
+/// engine, [`EngineError::Unsupported`] when it does not compute as the settings ask, [`EngineError::Device`] when the device
+/// fails.
+pub fn create(
+    kind: EngineKind,
+    network: &Network,
+    settings: &Settings,
+) -> Result<Box<dyn Engine>, EngineError> {
+    if kind != EngineKind::Cuda && settings.precision != Precision::F32 {
+        return Err(EngineError::Unsupported {
+            engine: kind,
+            what: format!("in {}", settings.precision),
+            mend: "leave --precision out, or use `--engine cuda`".to_owned(),
+        });
+    }
+    match kind {
+        EngineKind::Reference => Ok(Box::new(reference::Reference::new(network, settings)?)),
+        EngineKind::Cpu => Ok(Box::new(cpu::Cpu::new(network, settings)?)),
+        #[cfg(feature = "cuda")]
+        EngineKind::Cuda => Ok(Box::new(cuda::Cuda::new(network, settings)?)),
+        #[cfg(not(feature = "cuda"))]
+        EngineKind::Cuda => Err(EngineError::Unavailable(kind)),
+    }
+}

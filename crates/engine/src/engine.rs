@@ -1,0 +1,103 @@
+//! What every engine offers.
+
+use crate::batch::{Batch, Totals};
+use crate::error::EngineError;
+use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet};
+use crate::state::State;
+use std::ops::Range;
+
+/// Trains and evaluates one network on one device.
+pub trait Engine {
+    /// One step: forward in training mode, cross-entropy, gradients, Adam. Adds to the totals.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for a batch that does not fit; [`EngineError::NotFinite`] when the loss is NaN or infinite (an engine
+    /// that works ahead may say so at the next [`Engine::totals`]); [`EngineError::MissingGradient`]; [`EngineError::Device`].
+    fn train_step(&mut self, batch: Batch<'_>) -> Result<(), EngineError>;
+
+    /// Forward in evaluation mode. Adds to the totals and changes nothing else.
+    ///
+    /// # Errors
+    /// As [`Engine::train_step`].
+    fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError>;
+
+    /// Logits in evaluation mode, `(N, classes)` row by row, of `(N, C, H, W)` normalised images. Changes nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`], [`EngineError::Device`].
+    fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>, EngineError>;
+
+    /// The sums so far; waits for the device.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFinite`], [`EngineError::Device`].
+    fn totals(&mut self) -> Result<Totals, EngineError>;
+
+    /// Sets the sums: to zero before an epoch or an evaluation, to a checkpoint's when one goes on.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn set_totals(&mut self, totals: Totals) -> Result<(), EngineError>;
+
+    /// Everything that the next step depends on, by PyTorch's names.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn state(&self) -> Result<State, EngineError>;
+
+    /// Replaces everything that the next step depends on. A state without moments starts the optimizer anew.
+    ///
+    /// # Errors
+    /// [`EngineError::State`] when a name or a shape is not the network's; then nothing was changed.
+    fn load_state(&mut self, state: &State) -> Result<(), EngineError>;
+
+    /// Makes room for batches of up to `batch` images, for training or evaluation alone, which otherwise the first of them does.
+    ///
+    /// # Errors
+    /// [`EngineError::Memory`] when there is not as much memory as that takes; then nothing was changed.
+    fn prepare(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
+        let _ = (batch, training);
+        Ok(())
+    }
+
+    /// Keeps images on the device, if the engine does that; then whole epochs need none from the host. `None` if it does not: then the
+    /// other methods for resident images are errors.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for images that do not fit; [`EngineError::Device`].
+    fn reside(&mut self, images: ResidentImages<'_>) -> Result<Option<ResidentSet>, EngineError> {
+        let _ = images;
+        Ok(None)
+    }
+
+    /// Says how the images of a training epoch come, and gives what [`Engine::train_resident`] takes until the next epoch of the set begins.
+    ///
+    /// # Errors
+    /// [`EngineError::Batch`] for an order that is none; [`EngineError::Device`].
+    fn begin_epoch(&mut self, set: ResidentSet, epoch: ResidentEpoch<'_>) -> Result<BegunEpoch, EngineError> {
+        let _ = (set, epoch);
+        Err(not_resident())
+    }
+
+    /// [`Engine::train_step`] on the images in `range` of the epoch's order.
+    ///
+    /// # Errors
+    /// As [`Engine::train_step`]; [`EngineError::Batch`] when another epoch has begun since.
+    fn train_resident(&mut self, epoch: BegunEpoch, range: Range<usize>) -> Result<(), EngineError> {
+        let _ = (epoch, range);
+        Err(not_resident())
+    }
+
+    /// [`Engine::evaluate`] on the images in `range` as they lie, normalised and otherwise as they are.
+    ///
+    /// # Errors
+    /// As [`Engine::evaluate`].
+    fn evaluate_resident(&mut self, set: ResidentSet, range: Range<usize>) -> Result<(), EngineError> {
+        let _ = (set, range);
+        Err(not_resident())
+    }
+}
+
+fn not_resident() -> EngineError {
+    EngineError::Batch("this engine keeps no images".to_owned())
+}

@@ -1,0 +1,113 @@
+//! Where a compiled plan keeps the state of its network: in and out by PyTorch's names.
+
+use crate::stage::BlockLayers;
+use crate::state::Array;
+use std::collections::BTreeMap;
+
+/// Which parameter of a block one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The weight of a convolution or linear layer.
+    Weight,
+    /// Its bias.
+    Bias,
+    NormWeight,
+    NormBias,
+}
+
+impl BlockLayers {
+    /// The parameters: role, PyTorch's name and shape.
+    pub(crate) fn parameters(&self) -> Vec<(Role, String, Vec<usize>)> {
+        let mut parameters = Vec::new();
+        if let Some(layer) = &self.convolution {
+            parameters.push((Role::Weight, format!("{}.weight", layer.path), layer.weight_shape()));
+            if layer.bias {
+                parameters.push((Role::Bias, format!("{}.bias", layer.path), vec![layer.out_channels]));
+            }
+        }
+        if let Some(norm) = &self.norm {
+            for (role, name, has) in
+                [(Role::NormWeight, "weight", norm.weight), (Role::NormBias, "bias", norm.bias)]
+            {
+                if has {
+                    parameters.push((role, format!("{}.{name}", norm.path), vec![norm.channels]));
+                }
+            }
+        }
+        parameters
+    }
+}
+
+/// A parameter: PyTorch's name and shape, and where its values lie, in the plan's terms.
+#[derive(Debug)]
+pub(crate) struct Place<L> {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) at: L,
+}
+
+/// Where each parameter lies.
+#[derive(Debug)]
+pub(crate) struct Places<L>(Vec<Place<L>>);
+
+impl<L> Default for Places<L> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<L> Places<L> {
+    pub(crate) fn add(&mut self, name: String, shape: Vec<usize>, at: L) {
+        self.0.push(Place { name, shape, at });
+    }
+
+    /// All parameters by name; `read` gives the values of one in PyTorch's order.
+    pub(crate) fn export(&self, read: impl Fn(&Place<L>) -> Vec<f32>) -> BTreeMap<String, Array> {
+        let export = |place: &Place<L>| {
+            (place.name.clone(), Array { shape: place.shape.clone(), values: read(place) })
+        };
+        self.0.iter().map(export).collect()
+    }
+
+    /// The inverse of [`Places::export`], for arrays that were checked; `write` takes the values of one.
+    pub(crate) fn import(&self, arrays: &BTreeMap<String, Array>, mut write: impl FnMut(&Place<L>, &[f32])) {
+        for place in &self.0 {
+            write(place, &arrays[&place.name].values);
+        }
+    }
+}
+
+/// The running statistics of a BatchNorm, without padding.
+#[derive(Debug)]
+pub(crate) struct RunningStatistics<'a> {
+    /// The layer's path.
+    pub(crate) path: &'a str,
+    pub(crate) mean: Vec<f32>,
+    pub(crate) variance: Vec<f32>,
+    pub(crate) batches_tracked: i64,
+}
+
+/// Running statistics and batches tracked, by PyTorch's names.
+pub(crate) fn export_statistics<'a>(
+    all: impl Iterator<Item = RunningStatistics<'a>>,
+) -> (BTreeMap<String, Array>, BTreeMap<String, i64>) {
+    let (mut statistics, mut tracked) = (BTreeMap::new(), BTreeMap::new());
+    for RunningStatistics { path, mean, variance, batches_tracked } in all {
+        for (name, values) in [("running_mean", mean), ("running_var", variance)] {
+            statistics.insert(format!("{path}.{name}"), Array { shape: vec![values.len()], values });
+        }
+        tracked.insert(format!("{path}.num_batches_tracked"), batches_tracked);
+    }
+    (statistics, tracked)
+}
+
+/// The running mean, the running variance and the batches tracked of the BatchNorm at a path, from arrays that were checked.
+pub(crate) fn import_statistics<'a>(
+    path: &str,
+    statistics: &'a BTreeMap<String, Array>,
+    tracked: &BTreeMap<String, i64>,
+) -> (&'a [f32], &'a [f32], i64) {
+    let values = |name: &str| statistics[&format!("{path}.{name}")].values.as_slice();
+    let batches = tracked.get(&format!("{path}.num_batches_tracked")).copied().unwrap_or(0);
+    (values("running_mean"), values("running_var"), batches)
+}
