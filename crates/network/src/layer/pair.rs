@@ -34,12 +34,10 @@ impl Pair {
         Self::ZERO
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
     pub(super) fn is_one(&self) -> bool {
         *self == Self::ONE
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
     pub(super) fn is_zero(&self) -> bool {
         *self == Self::ZERO
     }
@@ -62,7 +60,7 @@ impl<'de> Deserialize<'de> for Pair {
             type Value = Pair;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number that is not negative, or two of them as [rows, columns]")
+                f.write_str("a whole number from 0, or two as [rows, columns]")
             }
 
             fn visit_u64<E: Error>(self, both: u64) -> Result<Pair, E> {

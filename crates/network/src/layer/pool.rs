@@ -84,7 +84,7 @@ fn pooled(
 ) -> Result<Vec<usize>, String> {
     let [channels, height, width] = map(input)?;
     if padding[0] > kernel[0] / 2 || padding[1] > kernel[1] / 2 {
-        return Err("its padding is more than half its kernel_size".to_owned());
+        return Err("padding is more than half of kernel_size; give less".to_owned());
     }
     Ok(vec![
         channels,
@@ -124,12 +124,12 @@ impl LayerKind for AdaptiveAvgPool2d {
     fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
         let [channels, ..] = map(input)?;
         if self.output_size != Pair::ONE {
-            return Err("its output_size can only be 1; use AvgPool2d for other sizes".to_owned());
+            return Err("output_size can only be 1; use AvgPool2d for other sizes".to_owned());
         }
         Ok(vec![channels, 1, 1])
     }
 
     fn describe(&self, _: &[usize]) -> String {
-        "AdaptiveAvgPool2d 1".to_owned()
+        format!("AdaptiveAvgPool2d{}", pair_text("", self.output_size, 0))
     }
 }
