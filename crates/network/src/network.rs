@@ -43,8 +43,10 @@ fn three<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[usize; 3], D::Er
 pub struct InitialRule {
     /// The class of the layer, such as `Conv2d`; any without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = Layer::CLASSES))]
     pub layer: Option<String>,
     /// `weight` or `bias`.
+    #[schemars(extend("enum" = ["weight", "bias"]))]
     pub parameter: String,
     /// The layer's path, in which `*` stands for anything, such as `layer*.bn2`; any without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

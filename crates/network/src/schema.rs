@@ -56,7 +56,8 @@ impl JsonSchema for Entry {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let entries = generator.subschema_for::<Vec<Entry>>().to_value();
-        let branches = generator.subschema_for::<Vec<Branch>>().to_value();
+        let branch = generator.subschema_for::<Branch>().to_value();
+        let branches = json!({ "type": "array", "items": branch, "minItems": 2 });
         let layers = Layer::schemas(generator);
         // Whatever has a required argument cannot stand by its name alone.
         let bare: Vec<&str> = layers

@@ -38,6 +38,8 @@ fn the_schema_has_every_kind() {
             assert_eq!(Network::from_toml(&text).is_ok(), alone, "{kind}");
         } else {
             assert_eq!(arguments["type"], json!("array"), "{kind}");
+            let branches = if *kind == "Sequential" { Value::Null } else { json!(2) };
+            assert_eq!(arguments.get("minItems").unwrap_or(&Value::Null), &branches, "{kind}");
         }
     }
     for rule in ["zeros", "constant", "kaiming_normal", "xavier_uniform"] {

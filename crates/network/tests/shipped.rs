@@ -314,7 +314,7 @@ fn state(graph: &Graph) -> Vec<(String, Vec<usize>)> {
 fn digest(state: &[(String, Vec<usize>)]) -> u64 {
     let mut lines = String::new();
     for (name, shape) in state {
-        writeln!(lines, "{name} {shape:?}").unwrap();
+        let _ = writeln!(lines, "{name} {shape:?}");
     }
     lines
         .bytes()
@@ -322,8 +322,8 @@ fn digest(state: &[(String, Vec<usize>)]) -> u64 {
 }
 
 fn by_name(name: &str) -> (Network, Graph) {
-    let network = Network::by_name(name).unwrap();
-    let graph = network.graph().unwrap();
+    let network = Network::by_name(name).expect(name);
+    let graph = network.graph().expect(name);
     (network, graph)
 }
 

@@ -15,6 +15,7 @@ pub struct Scale {
 #[serde(deny_unknown_fields)]
 pub struct Subsample {
     /// Distance of the pixels that stay.
+    #[schemars(schema_with = "Pair::positive")]
     pub stride: Pair,
 }
 

@@ -11,9 +11,11 @@ pub struct Conv2d {
     #[schemars(range(min = 1, max = MAX_SIZE))]
     pub out_channels: usize,
     /// Rows and columns of the kernel.
+    #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
     /// Distance of neighbouring outputs, in pixels of the input.
     #[serde(default = "Pair::one", skip_serializing_if = "Pair::is_one")]
+    #[schemars(schema_with = "Pair::positive")]
     pub stride: Pair,
     /// Rows and columns of zeros on each side.
     #[serde(default = "Pair::zero", skip_serializing_if = "Pair::is_zero")]

@@ -26,6 +26,11 @@ impl Pair {
     /// 0 and 0.
     pub const ZERO: Self = Self([0, 0]);
 
+    /// The schema of a pair of sizes that cannot be 0.
+    pub(super) fn positive(_: &mut SchemaGenerator) -> Schema {
+        schema(1)
+    }
+
     pub(super) fn one() -> Self {
         Self::ONE
     }
@@ -95,10 +100,14 @@ impl JsonSchema for Pair {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let number = json_schema!({ "type": "integer", "minimum": 0, "maximum": super::MAX_SIZE });
-        json_schema!({
-            "description": "One number for rows and columns, or [rows, columns]",
-            "anyOf": [number, { "type": "array", "items": number, "minItems": 2, "maxItems": 2 }],
-        })
+        schema(0)
     }
+}
+
+fn schema(minimum: usize) -> Schema {
+    let number = json_schema!({ "type": "integer", "minimum": minimum, "maximum": super::MAX_SIZE });
+    json_schema!({
+        "description": "One number for rows and columns, or [rows, columns]",
+        "anyOf": [number, { "type": "array", "items": number, "minItems": 2, "maxItems": 2 }],
+    })
 }

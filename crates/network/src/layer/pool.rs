@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct MaxPool2d {
     /// Rows and columns of a window.
+    #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
     /// Distance of neighbouring windows; as large as they are unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "Pair::positive")]
     pub stride: Option<Pair>,
     /// Rows and columns around the map, at most half a window.
     #[serde(default = "Pair::zero", skip_serializing_if = "Pair::is_zero")]
@@ -21,9 +23,11 @@ pub struct MaxPool2d {
 #[serde(deny_unknown_fields)]
 pub struct AvgPool2d {
     /// Rows and columns of a window.
+    #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
     /// Distance of neighbouring windows; as large as they are unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "Pair::positive")]
     pub stride: Option<Pair>,
     /// Rows and columns of zeros around the map, at most half a window.
     #[serde(default = "Pair::zero", skip_serializing_if = "Pair::is_zero")]
@@ -39,6 +43,7 @@ pub struct AvgPool2d {
 pub struct AdaptiveAvgPool2d {
     /// 1: other sizes are not supported.
     #[serde(skip_serializing_if = "Pair::is_one")]
+    #[schemars(extend("enum" = [1, [1, 1]]))]
     pub output_size: Pair,
 }
 
