@@ -733,3 +733,60 @@ fn a_description_is_read_back_as_it_was_written() {
     let text = network.to_toml();
     assert_eq!(Network::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}")), network);
 }
+
+/// Files that come with the program, damaged: numbers at and beyond every limit, words exchanged, text cut off or out. Whatever is
+/// read stays a network with all that follows from it; whatever is not is told on one line.
+#[test]
+fn damaged_files() {
+    let look = |text: &str| match Network::from_toml(text) {
+        Ok(network) => {
+            let graph = network.graph().unwrap();
+            assert_eq!(graph.table().len() + 1, graph.nodes.len());
+            assert!(graph.macs() >= graph.table().iter().map(|row| row.macs).max().unwrap_or(0));
+            assert_eq!(Network::from_toml(&network.to_toml()), Ok(network), "{text}");
+        }
+        Err(error) => {
+            let message = error.to_string();
+            assert!(message.len() < 1000 && !message.contains('\n'), "{message}");
+        }
+    };
+    for name in ["lenet", "resnet20", "densenet_bc_100_12", "senet18"] {
+        let text = Network::shipped_toml(name).unwrap();
+        let is_number = |at: &usize| {
+            let bytes = text.as_bytes();
+            bytes[*at].is_ascii_digit() && matches!(bytes[at - 1], b' ' | b'[')
+        };
+        for start in (1..text.len()).filter(is_number) {
+            let end = start + text[start..].find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
+            for value in [
+                "0",
+                "1",
+                "-1",
+                "2.5",
+                "nan",
+                "65536",
+                "65537",
+                "9223372036854775807",
+                "18446744073709551615",
+                "[]",
+                "{}",
+            ] {
+                look(&format!("{}{value}{}", &text[..start], &text[end..]));
+            }
+        }
+        for at in (0..text.len()).step_by(29) {
+            look(&text[..at]);
+            look(&format!("{}{}", &text[..at], &text[(at + 5).min(text.len())..]));
+            look(&format!("{}\"ReLU\", {}", &text[..at], &text[at..]));
+        }
+        for (word, other) in [
+            ("Sum", "Concat"),
+            ("Concat", "Multiply"),
+            ("Multiply", "Sum"),
+            ("Conv2d", "Linear"),
+            ("[]", "[[]]"),
+        ] {
+            look(&text.replace(word, other));
+        }
+    }
+}
