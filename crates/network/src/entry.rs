@@ -1,10 +1,14 @@
 //! Sequences of layers and branches, as they stand in a file.
 
-use crate::layer::{KINDS, Layer};
+use crate::error::shown;
+use crate::layer::Layer;
 use serde::de::value::{MapAccessDeserializer, MapDeserializer};
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
+
+/// The names of what is not a layer.
+pub(crate) const COMPOSITIONS: &[&str] = &["Sequential", "Sum", "Concat", "Multiply"];
 
 /// One step of a sequence: a layer, a sequence of its own, or branches that run side by side.
 ///
@@ -12,7 +16,8 @@ use std::fmt;
 /// its arguments have defaults: `"ReLU"`, `{ name = "conv1", Conv2d = { out_channels = 64, kernel_size = 3 } }`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its name in the paths of parameters; without one, its place in the sequence, from 0.
+    /// Its name in the paths of parameters; without one, its place in the sequence, from 0. A [`Part::Sum`], [`Part::Concat`] or
+    /// [`Part::Multiply`] without a name takes no place and stands in no path: what is in it is called as if it stood around it.
     pub name: Option<String>,
     /// How often it stands here, at least once, each time with parameters of its own.
     pub repeat: usize,
@@ -95,25 +100,38 @@ impl<'de> Visitor<'de> for EntryVisitor {
     }
 
     fn visit_str<E: Error>(self, class: &str) -> Result<Entry, E> {
+        if COMPOSITIONS.contains(&class) {
+            return Err(E::custom(format!("{class} cannot stand alone; write {{ {class} = [...] }}")));
+        }
+        let Some(class) = Layer::CLASSES.iter().find(|known| **known == class) else {
+            return Err(E::custom(unknown(class)));
+        };
         let none = MapDeserializer::<_, E>::new(std::iter::empty::<(&str, &str)>());
-        Layer::read(class, none).map(Entry::from)
+        // Nothing but a missing argument can be wrong.
+        Layer::read(class, none).map(Entry::from).map_err(|missing| {
+            let missing = missing.to_string();
+            let argument = missing.split('`').nth(1).unwrap_or("...");
+            E::custom(format!("{class} cannot stand alone; write {{ {class} = {{ {argument} = ... }} }}"))
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
         let (mut name, mut repeat, mut part) = (None, None, None);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "name" => name = Some(map.next_value()?),
-                "repeat" => repeat = Some(map.next_value()?),
-                _ if part.is_some() => {
-                    let what = format!("a second kind `{key}` in one table; give it a table of its own");
-                    return Err(A::Error::custom(what));
+        let mut kind = None;
+        while let Some(key) = map.next_key_seed(KeySeed(kind))? {
+            match key {
+                Key::Name => name = Some(map.next_value()?),
+                Key::Repeat => repeat = Some(map.next_value()?),
+                Key::Kind(new) => {
+                    kind = Some(new);
+                    part = Some(match new {
+                        "Sequential" => Part::Sequential(map.next_value()?),
+                        "Sum" => Part::Sum(map.next_value()?),
+                        "Concat" => Part::Concat(map.next_value()?),
+                        "Multiply" => Part::Multiply(map.next_value()?),
+                        class => Part::Layer(map.next_value_seed(Arguments(class))?),
+                    });
                 }
-                "Sequential" => part = Some(Part::Sequential(map.next_value()?)),
-                "Sum" => part = Some(Part::Sum(map.next_value()?)),
-                "Concat" => part = Some(Part::Concat(map.next_value()?)),
-                "Multiply" => part = Some(Part::Multiply(map.next_value()?)),
-                class => part = Some(Part::Layer(map.next_value_seed(Arguments(class))?)),
             }
         }
         let part =
@@ -122,18 +140,85 @@ impl<'de> Visitor<'de> for EntryVisitor {
     }
 }
 
-/// The arguments of a class whose name is known.
-struct Arguments<'a>(&'a str);
+/// A key of an entry's table.
+enum Key {
+    Name,
+    Repeat,
+    Kind(&'static str),
+}
 
-impl<'de> DeserializeSeed<'de> for Arguments<'_> {
+/// Reads a key of an entry's table, in which that kind has been met.
+struct KeySeed(Option<&'static str>);
+
+impl<'de> DeserializeSeed<'de> for KeySeed {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`name`, `repeat` or a layer")
+    }
+
+    fn visit_str<E: Error>(self, key: &str) -> Result<Key, E> {
+        let mut kinds = Layer::CLASSES.iter().chain(COMPOSITIONS);
+        match (key, kinds.find(|kind| **kind == key), self.0) {
+            ("name", ..) => Ok(Key::Name),
+            ("repeat", ..) => Ok(Key::Repeat),
+            (_, Some(kind), None) => Ok(Key::Kind(kind)),
+            (_, Some(kind), Some(first)) => {
+                Err(E::custom(format!("{first} and {kind} in one table; give each a table of its own")))
+            }
+            (_, None, Some(first)) => Err(E::custom(format!(
+                "unknown key `{key}` next to {first}; arguments go into its table, {{ {first} = {{ {key} = ... }} }}"
+            ))),
+            (_, None, None) => Err(E::custom(unknown(key))),
+        }
+    }
+}
+
+/// Says that there is no such kind, and which was meant, or which there are.
+fn unknown(kind: &str) -> String {
+    let kinds: Vec<&str> = Layer::CLASSES.iter().chain(COMPOSITIONS).copied().collect();
+    let shown = shown(kind);
+    let nearest = kinds.iter().map(|known| (distance(known, &shown), known)).min();
+    match nearest {
+        Some((distance, nearest)) if distance <= shown.len() / 3 => {
+            format!("there is no layer `{shown}`; did you mean {nearest}?")
+        }
+        _ => format!("there is no layer `{shown}`; there are {}", kinds.join(", ")),
+    }
+}
+
+/// How many letters have to be put in, taken out or changed to make one text of the other (Levenshtein), in whichever case.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.to_lowercase(), b.to_lowercase());
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+/// The arguments of a class.
+struct Arguments(&'static str);
+
+impl<'de> DeserializeSeed<'de> for Arguments {
     type Value = Layer;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Layer, D::Error> {
-        if KINDS.contains(&self.0) {
-            Layer::read(self.0, deserializer)
-        } else {
-            Err(D::Error::unknown_field(self.0, KINDS))
-        }
+        Layer::read(self.0, deserializer)
     }
 }
 

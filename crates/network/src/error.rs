@@ -1,12 +1,17 @@
-use crate::layer::MAX_SIZE;
+use crate::graph::{MAX_NAME, MAX_PARTS};
+use crate::layer::{MAX_SIZE, MAX_VALUES};
+
+/// The longest name of a network.
+pub(crate) const MAX_NETWORK_NAME: usize = 64;
 
 /// Why a description is not a network.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NetworkError {
     /// No network has this name.
     #[error(
-        "there is no model `{name}`; the models are {known} and the variations of nin, from nin-r2 to nin-nopad-relu-r4, or \
-         a file that describes one, such as ./my_network.toml"
+        "there is no model `{}`; the models are {known} and the variations of nin, from nin-r2 to nin-nopad-relu-r4, or a \
+         file that describes one, such as ./my_network.toml",
+        shown(name)
     )]
     UnknownName {
         /// The name.
@@ -24,10 +29,19 @@ pub enum NetworkError {
         /// What is wrong there.
         message: String,
     },
+    /// A name that would not do on a line.
+    #[error(
+        "`{}` cannot be a network's name; give 1 to {MAX_NETWORK_NAME} characters, all on one line",
+        shown(name)
+    )]
+    NetworkName {
+        /// The name.
+        name: String,
+    },
     /// An input that is not an image.
     #[error(
-        "the input of `{network}` is {input:?}; give [channels, rows, columns], each from 1 to {max}",
-        max = MAX_SIZE
+        "the input of `{network}` is {input:?}; give [channels, rows, columns], each from 1 to {MAX_SIZE}, of at most \
+         {MAX_VALUES} values"
     )]
     Input {
         /// The network.
@@ -45,8 +59,8 @@ pub enum NetworkError {
         /// The shape of its output.
         output: Vec<usize>,
     },
-    /// A layer cannot take what the layer before it gives.
-    #[error("layer {path} ({layer}) of `{network}` cannot take an input of shape {input:?}: {reason}")]
+    /// A layer whose arguments are no use, or that cannot take what the layer before it gives.
+    #[error("layer {path} of `{network}` ({layer}, input {input:?}): {reason}")]
     Layer {
         /// The network.
         network: String,
@@ -60,7 +74,7 @@ pub enum NetworkError {
         reason: String,
     },
     /// Branches that do not fit together.
-    #[error("{path} of `{network}` cannot take branches of shapes {shapes:?}: {reason}")]
+    #[error("the branches of {path} in `{network}` have shapes {}: {reason}", listed(shapes))]
     Composition {
         /// The network.
         network: String,
@@ -72,7 +86,7 @@ pub enum NetworkError {
         reason: String,
     },
     /// Two layers with parameters have one path.
-    #[error("two layers of `{network}` are called {path}; give one of them a name")]
+    #[error("two layers of `{network}` are called {path}; give one of them another name")]
     SamePath {
         /// The network.
         network: String,
@@ -80,7 +94,10 @@ pub enum NetworkError {
         path: String,
     },
     /// A name that cannot be part of a path.
-    #[error("`{name}` in `{network}` cannot be a layer's name; use letters, digits, _ and -")]
+    #[error(
+        "`{}` in `{network}` cannot be a layer's name; give 1 to {MAX_NAME} letters, digits, _ and -",
+        shown(name)
+    )]
     Name {
         /// The network.
         network: String,
@@ -89,7 +106,7 @@ pub enum NetworkError {
     },
     /// A name for something repeated.
     #[error(
-        "{path} of `{network}` has a name and is repeated; leave the name out, or put it around as a Sequential"
+        "entry {path} of `{network}` has a name and is repeated; give the name to a Sequential around it"
     )]
     RepeatedName {
         /// The network.
@@ -98,7 +115,7 @@ pub enum NetworkError {
         path: String,
     },
     /// A repetition that is none.
-    #[error("{path} of `{network}` is repeated {repeat} times; give a number from 1 to 10000")]
+    #[error("entry {path} of `{network}` is repeated {repeat} times; give a number from 1 to {MAX_PARTS}")]
     Repeat {
         /// The network.
         network: String,
@@ -108,12 +125,24 @@ pub enum NetworkError {
         repeat: usize,
     },
     /// More layers than any small network has.
-    #[error("`{network}` has more than {nodes} layers")]
+    #[error("`{network}` has more than {limit} layers, sequences and branches; repeat less")]
     TooLarge {
         /// The network.
         network: String,
         /// The limit.
-        nodes: usize,
+        limit: usize,
+    },
+    /// Sequences in sequences in sequences.
+    #[error(
+        "entry {path} of `{network}` lies in more than {limit} sequences and compositions; nest them less"
+    )]
+    TooDeep {
+        /// The network.
+        network: String,
+        /// The path.
+        path: String,
+        /// The limit.
+        limit: usize,
     },
     /// A rule for initial values that does not suit a parameter.
     #[error("the rule for the initial values of {parameter} in `{network}` does not suit it: {reason}")]
@@ -135,4 +164,20 @@ pub enum NetworkError {
         /// Its place, from 1.
         rule: usize,
     },
+}
+
+/// A name of somebody else's choice, on one line and not too long.
+pub(crate) fn shown(name: &str) -> String {
+    let start: String = name.chars().take(MAX_NETWORK_NAME).collect();
+    let dots = if start.len() < name.len() { "..." } else { "" };
+    format!("{}{dots}", start.escape_debug())
+}
+
+/// The first few shapes.
+fn listed(shapes: &[Vec<usize>]) -> String {
+    const FEW: usize = 8;
+    match shapes.len().checked_sub(FEW) {
+        None | Some(0) => format!("{shapes:?}"),
+        Some(more) => format!("{:?} and {more} more", &shapes[..FEW]),
+    }
 }

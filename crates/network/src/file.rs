@@ -1,7 +1,7 @@
 //! Descriptions as TOML files, read and written.
 
 use crate::entry::{Branch, Entry, Part};
-use crate::error::NetworkError;
+use crate::error::{MAX_NETWORK_NAME, NetworkError};
 use crate::layer::Layer;
 use crate::network::Network;
 use serde::Serialize;
@@ -11,7 +11,7 @@ impl Network {
     /// Reads a description, and checks that it fits together.
     ///
     /// # Errors
-    /// [`NetworkError`]: a syntax error or an unknown name with its line, or what does not fit.
+    /// [`NetworkError`]: what cannot be read, with its line, or what does not fit, with its path.
     pub fn from_toml(text: &str) -> Result<Self, NetworkError> {
         let network: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
@@ -21,9 +21,13 @@ impl Network {
             NetworkError::Syntax {
                 line: before.matches('\n').count() + 1,
                 column: before[line_start..].chars().count() + 1,
-                message: error.message().lines().collect::<Vec<_>>().join(" "),
+                message: plain(error.message()),
             }
         })?;
+        let length = network.name.chars().count();
+        if !(1..=MAX_NETWORK_NAME).contains(&length) || network.name.chars().any(char::is_control) {
+            return Err(NetworkError::NetworkName { name: network.name });
+        }
         network.graph()?;
         Ok(network)
     }
@@ -47,6 +51,59 @@ impl Network {
         }
         text
     }
+}
+
+/// What the reader's error says, on one line, for somebody who knows TOML and not Rust.
+fn plain(message: &str) -> String {
+    /// The longest message: ours are shorter, but not the names that they may quote.
+    const LONGEST: usize = 500;
+    /// How errors of the reader begin that are better said altogether differently.
+    const SENTENCES: [(&str, &str); 6] = [
+        ("duplicate key", "a key stands here for the second time; leave one out"),
+        ("integer number overflowed", "the number is too large"),
+        ("cannot recurse further", "arrays and tables are nested too deeply; nest them less"),
+        (
+            "invalid type: unit variant",
+            "the rule has arguments; write it as a table, such as { kaiming_normal = {} } or { constant = 0.1 }",
+        ),
+        ("wanted string or table", "expected a string or a table"),
+        ("wanted exactly 1 element", "expected a table with exactly one key"),
+    ];
+    const BEGINNINGS: [(&str, &str); 5] = [
+        ("invalid type: map", "invalid type: table"),
+        ("invalid type: sequence", "invalid type: array"),
+        ("missing field ", "missing key "),
+        ("unknown field ", "unknown key "),
+        ("unknown variant ", "unknown value "),
+    ];
+    const ENDS: [(&str, &str); 5] = [
+        ("expected usize", "expected a whole number from 0"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected an array"),
+        ("expected a boolean", "expected true or false"),
+        (", there are no fields", "; this table takes none"),
+    ];
+    if let Some((_, sentence)) = SENTENCES.iter().find(|(theirs, _)| message.starts_with(theirs)) {
+        return (*sentence).to_owned();
+    }
+    let mut text = message.trim_end().replace(char::is_control, " ");
+    for (theirs, ours) in BEGINNINGS {
+        if let Some(rest) = text.strip_prefix(theirs) {
+            text = format!("{ours}{rest}");
+        }
+    }
+    for (theirs, ours) in ENDS {
+        if let Some(start) = text.strip_suffix(theirs) {
+            text = format!("{start}{ours}");
+        }
+    }
+    if let Some((start, _)) = text.rsplit_once("expected struct ") {
+        text = format!("{start}expected a table");
+    }
+    if text.chars().count() > LONGEST {
+        text = text.chars().take(LONGEST).chain("...".chars()).collect();
+    }
+    text
 }
 
 /// A value on one line.

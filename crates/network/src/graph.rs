@@ -7,8 +7,15 @@ use crate::layer::{Layer, MAX_SIZE, MAX_VALUES};
 use crate::network::Network;
 use std::collections::BTreeSet;
 
-/// The largest number of nodes: a repetition of repetitions asks for more than memory in a few bytes.
-const MAX_NODES: usize = 10_000;
+/// The largest number of layers, sequences, compositions and branches, repetitions included: a repetition of repetitions asks for more
+/// than memory in a few bytes.
+pub(crate) const MAX_PARTS: usize = 10_000;
+
+/// How deep sequences and compositions may lie in each other: as deep as TOML's reader goes with three arrays and tables for each.
+const MAX_DEPTH: usize = 24;
+
+/// The longest name of a layer. It stands in the path of everything in it.
+pub(crate) const MAX_NAME: usize = 64;
 
 /// What a [`Node`] does.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,7 +103,7 @@ impl Network {
 
 impl Graph {
     fn new(network: &Network) -> Result<Self, NetworkError> {
-        let mut builder = Builder { network, nodes: Vec::new(), paths: BTreeSet::new() };
+        let mut builder = Builder { network, nodes: Vec::new(), paths: BTreeSet::new(), parts: 0, depth: 0 };
         let input = network.input.to_vec();
         if input.iter().any(|side| !(1..=MAX_SIZE).contains(side))
             || input.iter().product::<usize>() > MAX_VALUES
@@ -235,6 +242,10 @@ struct Builder<'a> {
     nodes: Vec<Node>,
     /// Paths of layers that have parameters.
     paths: BTreeSet<String>,
+    /// Layers, sequences, compositions and branches so far.
+    parts: usize,
+    /// Sequences and compositions around the place where it is.
+    depth: usize,
 }
 
 impl Builder<'_> {
@@ -243,72 +254,81 @@ impl Builder<'_> {
         let mut at = input;
         let mut index = 0;
         for entry in entries {
-            let place = match &entry.name {
-                Some(name) => join(scope, name),
-                None => join(scope, &index.to_string()),
-            };
-            self.check_entry(entry, &place)?;
+            self.check_entry(entry, scope, index)?;
             for _ in 0..entry.repeat {
+                self.count()?;
+                let composition = matches!(entry.part, Part::Sum(_) | Part::Concat(_) | Part::Multiply(_));
                 // A composition without a name is no module: it takes no number, and what is in it lies where it stands.
-                let (path, inner) = match (&entry.name, &entry.part) {
-                    (None, Part::Sum(_) | Part::Concat(_) | Part::Multiply(_)) => {
-                        (scope.to_owned(), scope.to_owned())
-                    }
-                    (None, _) => {
-                        let path = join(scope, &index.to_string());
-                        index += 1;
-                        (path.clone(), path)
-                    }
-                    (Some(name), _) => {
-                        index += 1;
-                        (join(scope, name), join(scope, name))
-                    }
+                let path = if composition && entry.name.is_none() {
+                    scope.to_owned()
+                } else {
+                    index += 1;
+                    place(entry, scope, index - 1)
                 };
+                self.enter(&path)?;
                 at = match &entry.part {
                     Part::Layer(layer) => self.layer(layer, path, at)?,
-                    Part::Sequential(entries) => self.sequence(entries, &inner, at)?,
-                    Part::Sum(branches) => self.compose(Operation::Sum, "sum", branches, &inner, at)?,
+                    Part::Sequential(entries) => self.sequence(entries, &path, at)?,
+                    Part::Sum(branches) => self.compose(Operation::Sum, "sum", branches, &path, at)?,
                     Part::Concat(branches) => {
-                        self.compose(Operation::Concat, "concat", branches, &inner, at)?
+                        self.compose(Operation::Concat, "concat", branches, &path, at)?
                     }
                     Part::Multiply(branches) => {
-                        self.compose(Operation::Multiply, "multiply", branches, &inner, at)?
+                        self.compose(Operation::Multiply, "multiply", branches, &path, at)?
                     }
                 };
+                self.depth -= 1;
             }
         }
         Ok(at)
     }
 
-    fn check_entry(&self, entry: &Entry, path: &str) -> Result<(), NetworkError> {
+    fn check_entry(&self, entry: &Entry, scope: &str, index: usize) -> Result<(), NetworkError> {
         let network = || self.network.name.clone();
         if let Some(name) = &entry.name {
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-            if name.is_empty() || !name.chars().all(plain) {
+            if !(1..=MAX_NAME).contains(&name.len()) || !name.chars().all(plain) {
                 return Err(NetworkError::Name { network: network(), name: name.clone() });
             }
             if entry.repeat > 1 {
-                return Err(NetworkError::RepeatedName { network: network(), path: path.to_owned() });
+                return Err(NetworkError::RepeatedName { network: network(), path: join(scope, name) });
             }
         }
-        if entry.repeat == 0 || entry.repeat > MAX_NODES {
-            let (path, repeat) = (path.to_owned(), entry.repeat);
+        if !(1..=MAX_PARTS).contains(&entry.repeat) {
+            let (path, repeat) = (place(entry, scope, index), entry.repeat);
             return Err(NetworkError::Repeat { network: network(), path, repeat });
         }
         Ok(())
     }
 
-    fn push(&mut self, node: Node) -> Result<usize, NetworkError> {
-        if self.nodes.len() >= MAX_NODES {
-            return Err(NetworkError::TooLarge { network: self.network.name.clone(), nodes: MAX_NODES });
+    /// Counts one more part.
+    fn count(&mut self) -> Result<(), NetworkError> {
+        self.parts += 1;
+        if self.parts > MAX_PARTS {
+            return Err(NetworkError::TooLarge { network: self.network.name.clone(), limit: MAX_PARTS });
         }
+        Ok(())
+    }
+
+    /// Goes one step deeper.
+    fn enter(&mut self, path: &str) -> Result<(), NetworkError> {
+        self.depth += 1;
+        // A layer lies one step deeper than the innermost sequence.
+        if self.depth > MAX_DEPTH + 1 {
+            let (network, path) = (self.network.name.clone(), path.to_owned());
+            return Err(NetworkError::TooDeep { network, path, limit: MAX_DEPTH });
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, node: Node) -> usize {
         self.nodes.push(node);
-        Ok(self.nodes.len() - 1)
+        self.nodes.len() - 1
     }
 
     fn layer(&mut self, layer: &Layer, path: String, input: usize) -> Result<usize, NetworkError> {
         let shape = &self.nodes[input].output;
-        let output = layer.kind().output(shape).and_then(within).map_err(|reason| NetworkError::Layer {
+        let output = checked(layer, shape).map_err(|reason| NetworkError::Layer {
             network: self.network.name.clone(),
             path: path.clone(),
             layer: layer.kind().describe(&[]),
@@ -318,7 +338,8 @@ impl Builder<'_> {
         if !layer.kind().parameters(shape).is_empty() && !self.paths.insert(path.clone()) {
             return Err(NetworkError::SamePath { network: self.network.name.clone(), path });
         }
-        self.push(Node { path, operation: Operation::Layer(layer.clone()), inputs: vec![input], output })
+        let operation = Operation::Layer(layer.clone());
+        Ok(self.push(Node { path, operation, inputs: vec![input], output }))
     }
 
     fn compose(
@@ -329,20 +350,20 @@ impl Builder<'_> {
         scope: &str,
         input: usize,
     ) -> Result<usize, NetworkError> {
-        let inputs = branches
-            .iter()
-            .map(|branch| self.sequence(&branch.0, scope, input))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut inputs = Vec::new();
+        for Branch(entries) in branches {
+            self.count()?;
+            inputs.push(self.sequence(entries, scope, input)?);
+        }
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| self.nodes[*input].output.clone()).collect();
         let path = join(scope, kind);
-        let output =
-            composed(&operation, &shapes).and_then(within).map_err(|reason| NetworkError::Composition {
-                network: self.network.name.clone(),
-                path: path.clone(),
-                shapes,
-                reason,
-            })?;
-        self.push(Node { path, operation, inputs, output })
+        let output = composed(&operation, &shapes).map_err(|reason| NetworkError::Composition {
+            network: self.network.name.clone(),
+            path: path.clone(),
+            shapes,
+            reason,
+        })?;
+        Ok(self.push(Node { path, operation, inputs, output }))
     }
 }
 
@@ -350,36 +371,59 @@ fn join(scope: &str, step: &str) -> String {
     if scope.is_empty() { step.to_owned() } else { format!("{scope}.{step}") }
 }
 
-fn within(output: Vec<usize>) -> Result<Vec<usize>, String> {
-    match output.iter().try_fold(1usize, |product, side| product.checked_mul(*side)) {
-        Some(values) if values <= MAX_VALUES => Ok(output),
-        _ => Err(format!("its output of shape {output:?} has more than {MAX_VALUES} values")),
+/// The path of an entry: by its name, or its number without one.
+fn place(entry: &Entry, scope: &str, index: usize) -> String {
+    match &entry.name {
+        Some(name) => join(scope, name),
+        None => join(scope, &index.to_string()),
+    }
+}
+
+/// The shape behind a layer whose output and parameters are not too large to count.
+fn checked(layer: &Layer, input: &[usize]) -> Result<Vec<usize>, String> {
+    let output = layer.kind().output(input)?;
+    within("output", &output)?;
+    for parameter in layer.kind().parameters(input) {
+        within(parameter.name, &parameter.shape)?;
+    }
+    Ok(output)
+}
+
+fn within(what: &str, shape: &[usize]) -> Result<(), String> {
+    match shape.iter().try_fold(1usize, |product, side| product.checked_mul(*side)) {
+        Some(values) if values <= MAX_VALUES => Ok(()),
+        _ => Err(format!("its {what} of shape {shape:?} has more than {MAX_VALUES} values; make it smaller")),
     }
 }
 
 /// The shape of a composition of inputs of these shapes.
 fn composed(operation: &Operation, shapes: &[Vec<usize>]) -> Result<Vec<usize>, String> {
-    let [first, others @ ..] = shapes else { return Err("it has no branches".to_owned()) };
+    let [first, others @ ..] = shapes else {
+        return Err("give two or more, [] for the identity".to_owned());
+    };
     if others.is_empty() {
-        return Err("it has a single branch; give it another, [] for the identity".to_owned());
+        return Err("give it another branch, [] for the identity".to_owned());
     }
-    match operation {
-        Operation::Sum if others.iter().all(|shape| shape == first) => Ok(first.clone()),
-        Operation::Sum => Err("branches of a Sum have one shape".to_owned()),
+    let output = match operation {
+        Operation::Sum if others.iter().all(|shape| shape == first) => first.clone(),
+        Operation::Sum => return Err("a Sum takes branches of one shape".to_owned()),
         Operation::Concat if others.iter().all(|shape| shape[1..] == first[1..]) => {
             let channels = shapes.iter().map(|shape| shape[0]).sum();
-            Ok([&[channels], &first[1..]].concat())
+            [&[channels], &first[1..]].concat()
         }
-        Operation::Concat => Err("branches of a Concat differ in their channels alone".to_owned()),
+        Operation::Concat => return Err("a Concat takes maps of one size, or vectors".to_owned()),
         Operation::Multiply => {
             let largest = shapes.iter().max_by_key(|shape| shape.iter().product::<usize>()).unwrap_or(first);
             let gate = [&largest[..1], &[1, 1][..largest.len() - 1]].concat();
-            if shapes.iter().all(|shape| *shape == *largest || *shape == gate) {
-                Ok(largest.clone())
-            } else {
-                Err("branches of a Multiply have one shape, or one pixel of as many channels".to_owned())
+            if !shapes.iter().all(|shape| *shape == *largest || *shape == gate) {
+                let expected =
+                    "a Multiply takes branches of one shape, and single pixels of as many channels";
+                return Err(expected.to_owned());
             }
+            largest.clone()
         }
         Operation::Input | Operation::Layer(_) => unreachable!("compositions alone are composed"),
-    }
+    };
+    within("output", &output)?;
+    Ok(output)
 }

@@ -110,7 +110,7 @@ pub enum Rule {
     XavierNormal,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct Fans {
     fan_in: usize,
     fan_out: usize,
@@ -130,16 +130,19 @@ impl Initial {
     pub(crate) fn by_rule(rule: Rule, shape: &[usize], groups: usize) -> Result<Self, String> {
         // `torch.nn.init._calculate_fan_in_and_fan_out`.
         let fans = match shape {
-            [_, _, ..] => {
-                let taps: usize = shape[2..].iter().product();
-                Some(Fans { fan_in: shape[1] * taps, fan_out: shape[0] * taps })
+            [out_channels, in_channels, taps @ ..] => {
+                let taps: usize = taps.iter().product();
+                Ok(Fans { fan_in: in_channels * taps, fan_out: out_channels * taps })
             }
-            _ => None,
+            _ => Err("it is for weights of convolutions and linear layers".to_owned()),
         };
-        let fans = fans.ok_or("it needs a weight of two dimensions or more".to_owned());
         let finite = |value: f64| match value as f32 {
-            value if value.is_finite() => Ok(value),
-            _ => Err(format!("{value} is not a finite number")),
+            finite if finite.is_finite() => Ok(finite),
+            _ => Err(format!("{value:?} is not a finite number")),
+        };
+        let kaiming_std = |kaiming: Kaiming| match kaiming.std(fans.clone()?) {
+            std if std > 0.0 => Ok(std),
+            _ => Err(format!("its a is {:?}; give a finite number", kaiming.a)),
         };
         let xavier = |fans: Fans| (2.0 / (fans.fan_in + fans.fan_out) as f64).sqrt();
         Ok(match rule {
@@ -147,12 +150,12 @@ impl Initial {
             Rule::Ones => Self::Constant(1.0),
             Rule::Constant(value) => Self::Constant(finite(value)?),
             Rule::Normal(std) if std >= 0.0 => Self::Normal { std: finite(std)? },
-            Rule::Normal(std) => return Err(format!("{std} is not a standard deviation")),
+            Rule::Normal(std) => return Err(format!("{std:?} is not a standard deviation; give 0 or more")),
             Rule::Dirac if shape.len() == 4 => Self::Dirac { groups },
-            Rule::Dirac => return Err("it needs the weight of a convolution".to_owned()),
-            Rule::KaimingNormal(kaiming) => Self::Normal { std: finite(kaiming.std(fans?))? },
+            Rule::Dirac => return Err("it is for weights of convolutions".to_owned()),
+            Rule::KaimingNormal(kaiming) => Self::Normal { std: finite(kaiming_std(kaiming)?)? },
             Rule::KaimingUniform(kaiming) => {
-                Self::Uniform { bound: finite(3f64.sqrt() * kaiming.std(fans?))? }
+                Self::Uniform { bound: finite(3f64.sqrt() * kaiming_std(kaiming)?)? }
             }
             Rule::XavierUniform => Self::Uniform { bound: finite(3f64.sqrt() * xavier(fans?))? },
             Rule::XavierNormal => Self::Normal { std: finite(xavier(fans?))? },

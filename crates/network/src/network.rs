@@ -4,7 +4,8 @@ use crate::entry::{Branch, Entry, Part};
 use crate::initial::Rule;
 use crate::layer::{Dropout, Layer};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A network: the shape of its input, and its layers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -16,6 +17,7 @@ pub struct Network {
     #[serde(default)]
     pub about: String,
     /// Shape of one input, `[channels, rows, columns]`.
+    #[serde(deserialize_with = "three")]
     pub input: [usize; 3],
     /// The layers, in order.
     pub layers: Vec<Entry>,
@@ -24,14 +26,27 @@ pub struct Network {
     pub initial: Vec<InitialRule>,
 }
 
+/// Three numbers, no more and no fewer: serde's own array leaves the rest of a longer one unread.
+fn three<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[usize; 3], D::Error> {
+    let numbers = Vec::<usize>::deserialize(deserializer)?;
+    <[usize; 3]>::try_from(numbers).map_err(|numbers| {
+        D::Error::custom(format!(
+            "the input has {} numbers; give three, [channels, rows, columns]",
+            numbers.len()
+        ))
+    })
+}
+
 /// Which parameters begin by which rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InitialRule {
     /// The class of the layer, such as `Conv2d`; any without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = Layer::CLASSES))]
     pub layer: Option<String>,
     /// `weight` or `bias`.
+    #[schemars(extend("enum" = ["weight", "bias"]))]
     pub parameter: String,
     /// The layer's path, in which `*` stands for anything, such as `layer*.bn2`; any without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

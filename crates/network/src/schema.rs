@@ -1,6 +1,8 @@
 //! The JSON Schema of a description, by which editors check and complete a file.
 
 use crate::entry::{Branch, Entry};
+use crate::error::MAX_NETWORK_NAME;
+use crate::graph::{MAX_NAME, MAX_PARTS};
 use crate::layer::{Layer, MAX_SIZE};
 use crate::network::{InitialRule, Network};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -29,7 +31,10 @@ impl JsonSchema for Network {
             "description": "The shape of a network's input, and its layers by PyTorch's names",
             "type": "object",
             "properties": {
-                "name": { "type": "string", "description": "Its name on command lines and in files" },
+                "name": {
+                    "type": "string", "minLength": 1, "maxLength": MAX_NETWORK_NAME,
+                    "description": "Its name on command lines and in files",
+                },
                 "about": { "type": "string", "description": "What it is and where it comes from" },
                 "input": {
                     "description": "Shape of one image: [channels, rows, columns]",
@@ -51,7 +56,8 @@ impl JsonSchema for Entry {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let entries = generator.subschema_for::<Vec<Entry>>().to_value();
-        let branches = generator.subschema_for::<Vec<Branch>>().to_value();
+        let branch = generator.subschema_for::<Branch>().to_value();
+        let branches = json!({ "type": "array", "items": branch, "minItems": 2 });
         let layers = Layer::schemas(generator);
         // Whatever has a required argument cannot stand by its name alone.
         let bare: Vec<&str> = layers
@@ -64,8 +70,10 @@ impl JsonSchema for Entry {
         let kinds = layers.chain([("Sequential", entries)]).chain(composed);
         let tables = kinds.map(|(kind, value)| {
             let mut properties = Map::new();
-            properties.insert("name".to_owned(), json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]+$" }));
-            properties.insert("repeat".to_owned(), json!({ "type": "integer", "minimum": 1 }));
+            let pattern = format!("^[A-Za-z0-9_-]{{1,{MAX_NAME}}}$");
+            properties.insert("name".to_owned(), json!({ "type": "string", "pattern": pattern }));
+            let repeat = json!({ "type": "integer", "minimum": 1, "maximum": MAX_PARTS });
+            properties.insert("repeat".to_owned(), repeat);
             properties.insert(kind.to_owned(), value);
             json!({ "type": "object", "properties": properties, "required": [kind], "additionalProperties": false })
         });

@@ -9,6 +9,14 @@ const FILES: &[(&str, &str)] = &[
     ("alexnet_plain", include_str!("../../../data/networks/alexnet_plain.toml")),
     ("alexnet", include_str!("../../../data/networks/alexnet.toml")),
     ("nin", include_str!("../../../data/networks/nin.toml")),
+    ("lenet", include_str!("../../../data/networks/lenet.toml")),
+    ("vgg16", include_str!("../../../data/networks/vgg16.toml")),
+    ("resnet20", include_str!("../../../data/networks/resnet20.toml")),
+    ("resnet18", include_str!("../../../data/networks/resnet18.toml")),
+    ("mobilenetv2", include_str!("../../../data/networks/mobilenetv2.toml")),
+    ("densenet_bc_100_12", include_str!("../../../data/networks/densenet_bc_100_12.toml")),
+    ("senet18", include_str!("../../../data/networks/senet18.toml")),
+    ("googlenet", include_str!("../../../data/networks/googlenet.toml")),
 ];
 
 impl Network {

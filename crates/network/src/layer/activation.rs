@@ -98,15 +98,15 @@ impl Default for LeakyRelu {
 
 impl LayerKind for LeakyRelu {
     fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
-        if self.negative_slope.is_finite() {
+        if (self.negative_slope as f32).is_finite() {
             Ok(input.to_vec())
         } else {
-            Err(format!("negative_slope is {}; give a finite number", self.negative_slope))
+            Err(format!("negative_slope is {:?}; give a finite number", self.negative_slope))
         }
     }
 
     fn describe(&self, _: &[usize]) -> String {
-        format!("LeakyReLU {}", self.negative_slope)
+        format!("LeakyReLU {:?}", self.negative_slope)
     }
 }
 

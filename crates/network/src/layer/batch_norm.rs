@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 pub struct BatchNorm2d {
     /// Added to the variance before the square root.
     #[serde(default = "eps", skip_serializing_if = "is_default_eps")]
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub eps: f64,
     /// Weight of the newest batch in the running statistics, 0 to 1.
     #[serde(default = "momentum", skip_serializing_if = "is_default_momentum")]
+    #[schemars(range(min = 0, max = 1))]
     pub momentum: f64,
     /// Whether each channel is scaled by a trained weight.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
@@ -55,11 +57,12 @@ impl Default for BatchNorm2d {
 
 impl LayerKind for BatchNorm2d {
     fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
-        if !(self.eps > 0.0 && self.eps.is_finite()) {
-            return Err(format!("eps is {}; give a number above 0", self.eps));
+        let eps = self.eps as f32;
+        if !(eps > 0.0 && eps.is_finite()) {
+            return Err(format!("eps is {:?}; give a small number above 0, such as 1e-5", self.eps));
         }
         if !(0.0..=1.0).contains(&self.momentum) {
-            return Err(format!("momentum is {}; give a number from 0 to 1", self.momentum));
+            return Err(format!("momentum is {:?}; give a number from 0 to 1", self.momentum));
         }
         Ok(map(input)?.to_vec())
     }

@@ -1,4 +1,4 @@
-use super::{LayerKind, Pair, check, map, pair_text};
+use super::{LayerKind, MAX_SIZE, Pair, check, map, pair_text};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ pub struct Scale {
 #[serde(deny_unknown_fields)]
 pub struct Subsample {
     /// Distance of the pixels that stay.
+    #[schemars(schema_with = "Pair::positive")]
     pub stride: Pair,
 }
 
@@ -25,9 +26,11 @@ pub struct Subsample {
 pub struct PadChannels {
     /// Channels in front.
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = MAX_SIZE))]
     pub before: usize,
     /// Channels behind.
     #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(max = MAX_SIZE))]
     pub after: usize,
 }
 
@@ -41,12 +44,12 @@ impl LayerKind for Scale {
         if (self.factor as f32).is_finite() {
             Ok(input.to_vec())
         } else {
-            Err(format!("factor is {}; give a finite number", self.factor))
+            Err(format!("factor is {:?}; give a finite number", self.factor))
         }
     }
 
     fn describe(&self, _: &[usize]) -> String {
-        format!("Scale {}", self.factor)
+        format!("Scale {:?}", self.factor)
     }
 }
 

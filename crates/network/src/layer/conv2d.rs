@@ -1,4 +1,4 @@
-use super::{LayerKind, LayerParameter, Pair, check, is_true, map, pair_text, windows, yes};
+use super::{LayerKind, LayerParameter, MAX_SIZE, Pair, check, is_true, map, pair_text, windows, yes};
 use crate::initial::Initial;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,17 +8,21 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Conv2d {
     /// Channels of the output.
+    #[schemars(range(min = 1, max = MAX_SIZE))]
     pub out_channels: usize,
     /// Rows and columns of the kernel.
+    #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
     /// Distance of neighbouring outputs, in pixels of the input.
     #[serde(default = "Pair::one", skip_serializing_if = "Pair::is_one")]
+    #[schemars(schema_with = "Pair::positive")]
     pub stride: Pair,
     /// Rows and columns of zeros on each side.
     #[serde(default = "Pair::zero", skip_serializing_if = "Pair::is_zero")]
     pub padding: Pair,
     /// Groups of channels that do not see each other; as many as channels make a depthwise convolution.
     #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = MAX_SIZE))]
     pub groups: usize,
     /// Whether a bias is added.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
@@ -78,10 +82,11 @@ impl LayerKind for Conv2d {
         let [channels, height, width] = map(input)?;
         check("out_channels", self.out_channels, 1)?;
         check("groups", self.groups, 1)?;
-        for (what, count) in [("its input's channels", channels), ("out_channels", self.out_channels)] {
-            if count % self.groups != 0 {
-                return Err(format!("{what}, {count}, cannot be divided into {} groups", self.groups));
-            }
+        let (out, groups) = (self.out_channels, self.groups);
+        if channels % groups != 0 || out % groups != 0 {
+            return Err(format!(
+                "{channels} channels to {out} cannot be divided into {groups} groups; give a divisor of both numbers"
+            ));
         }
         let (Pair(kernel), Pair(stride), Pair(padding)) = (self.kernel_size, self.stride, self.padding);
         Ok(vec![

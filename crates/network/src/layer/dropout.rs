@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Dropout {
     /// Probability of zero, in `[0, 1)`.
+    #[schemars(extend("minimum" = 0, "exclusiveMaximum" = 1))]
     pub p: f64,
 }
 
@@ -19,14 +20,15 @@ impl Default for Dropout {
 
 impl LayerKind for Dropout {
     fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
-        if (0.0..1.0).contains(&self.p) {
+        // As it is computed: what rounds to 1 would leave nothing.
+        if (0.0..1.0).contains(&(self.p as f32)) {
             Ok(input.to_vec())
         } else {
-            Err(format!("p is {}, not a probability below 1; give a number from 0 to 0.99", self.p))
+            Err(format!("p is {:?}; give a probability below 1, such as 0.5", self.p))
         }
     }
 
     fn describe(&self, _: &[usize]) -> String {
-        format!("Dropout {}", self.p)
+        format!("Dropout {:?}", self.p)
     }
 }

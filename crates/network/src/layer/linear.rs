@@ -1,4 +1,4 @@
-use super::{LayerKind, LayerParameter, check, is_true, yes};
+use super::{LayerKind, LayerParameter, MAX_SIZE, check, is_true, yes};
 use crate::initial::Initial;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Linear {
     /// Length of the output.
+    #[schemars(range(min = 1, max = MAX_SIZE))]
     pub out_features: usize,
     /// Whether a bias is added.
     #[serde(default = "yes", skip_serializing_if = "is_true")]

@@ -102,7 +102,7 @@ macro_rules! layers {
             pub(crate) fn read<'de, D: Deserializer<'de>>(class: &str, arguments: D) -> Result<Self, D::Error> {
                 match class {
                     $($class => $variant::deserialize(arguments).map(Self::$variant),)*
-                    _ => Err(D::Error::unknown_variant(class, KINDS)),
+                    _ => Err(D::Error::unknown_variant(class, Self::CLASSES)),
                 }
             }
 
@@ -126,9 +126,6 @@ macro_rules! layers {
                 }
             }
         )*
-
-        /// Every name that an entry of a sequence may have: the layers', then the compositions'.
-        pub(crate) const KINDS: &[&str] = &[$($class,)* "Sequential", "Sum", "Concat", "Multiply"];
     };
 }
 
@@ -157,7 +154,7 @@ layers! {
 fn map(input: &[usize]) -> Result<[usize; 3], String> {
     match *input {
         [channels, height, width] => Ok([channels, height, width]),
-        _ => Err("it takes a map of [channels, rows, columns]".to_owned()),
+        _ => Err("it takes a map of [channels, rows, columns]; put it before the Flatten".to_owned()),
     }
 }
 
@@ -178,7 +175,10 @@ fn windows(size: usize, kernel: usize, stride: usize, padding: usize) -> Result<
     check("padding", padding, 0)?;
     match (size + 2 * padding).checked_sub(kernel) {
         Some(rest) => Ok(rest / stride + 1),
-        None => Err(format!("a kernel of {kernel} is larger than the {} padded pixels", size + 2 * padding)),
+        None => Err(format!(
+            "a kernel of {kernel} is larger than the {} pixels with padding; give a smaller kernel_size or more padding",
+            size + 2 * padding
+        )),
     }
 }
 

@@ -26,6 +26,11 @@ impl Pair {
     /// 0 and 0.
     pub const ZERO: Self = Self([0, 0]);
 
+    /// The schema of a pair of sizes that cannot be 0.
+    pub(super) fn positive(_: &mut SchemaGenerator) -> Schema {
+        schema(1)
+    }
+
     pub(super) fn one() -> Self {
         Self::ONE
     }
@@ -34,12 +39,10 @@ impl Pair {
         Self::ZERO
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
     pub(super) fn is_one(&self) -> bool {
         *self == Self::ONE
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
     pub(super) fn is_zero(&self) -> bool {
         *self == Self::ZERO
     }
@@ -62,7 +65,7 @@ impl<'de> Deserialize<'de> for Pair {
             type Value = Pair;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number that is not negative, or two of them as [rows, columns]")
+                f.write_str("a whole number from 0, or two as [rows, columns]")
             }
 
             fn visit_u64<E: Error>(self, both: u64) -> Result<Pair, E> {
@@ -97,10 +100,14 @@ impl JsonSchema for Pair {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let number = json_schema!({ "type": "integer", "minimum": 0, "maximum": super::MAX_SIZE });
-        json_schema!({
-            "description": "One number for rows and columns, or [rows, columns]",
-            "anyOf": [number, { "type": "array", "items": number, "minItems": 2, "maxItems": 2 }],
-        })
+        schema(0)
     }
+}
+
+fn schema(minimum: usize) -> Schema {
+    let number = json_schema!({ "type": "integer", "minimum": minimum, "maximum": super::MAX_SIZE });
+    json_schema!({
+        "description": "One number for rows and columns, or [rows, columns]",
+        "anyOf": [number, { "type": "array", "items": number, "minItems": 2, "maxItems": 2 }],
+    })
 }

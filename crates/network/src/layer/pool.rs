@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct MaxPool2d {
     /// Rows and columns of a window.
+    #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
     /// Distance of neighbouring windows; as large as they are unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "Pair::positive")]
     pub stride: Option<Pair>,
     /// Rows and columns around the map, at most half a window.
     #[serde(default = "Pair::zero", skip_serializing_if = "Pair::is_zero")]
@@ -21,9 +23,11 @@ pub struct MaxPool2d {
 #[serde(deny_unknown_fields)]
 pub struct AvgPool2d {
     /// Rows and columns of a window.
+    #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
     /// Distance of neighbouring windows; as large as they are unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "Pair::positive")]
     pub stride: Option<Pair>,
     /// Rows and columns of zeros around the map, at most half a window.
     #[serde(default = "Pair::zero", skip_serializing_if = "Pair::is_zero")]
@@ -39,6 +43,7 @@ pub struct AvgPool2d {
 pub struct AdaptiveAvgPool2d {
     /// 1: other sizes are not supported.
     #[serde(skip_serializing_if = "Pair::is_one")]
+    #[schemars(extend("enum" = [1, [1, 1]]))]
     pub output_size: Pair,
 }
 
@@ -84,7 +89,7 @@ fn pooled(
 ) -> Result<Vec<usize>, String> {
     let [channels, height, width] = map(input)?;
     if padding[0] > kernel[0] / 2 || padding[1] > kernel[1] / 2 {
-        return Err("its padding is more than half its kernel_size".to_owned());
+        return Err("padding is more than half of kernel_size; give less".to_owned());
     }
     Ok(vec![
         channels,
@@ -124,12 +129,12 @@ impl LayerKind for AdaptiveAvgPool2d {
     fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
         let [channels, ..] = map(input)?;
         if self.output_size != Pair::ONE {
-            return Err("its output_size can only be 1; use AvgPool2d for other sizes".to_owned());
+            return Err("output_size can only be 1; use AvgPool2d for other sizes".to_owned());
         }
         Ok(vec![channels, 1, 1])
     }
 
     fn describe(&self, _: &[usize]) -> String {
-        "AdaptiveAvgPool2d 1".to_owned()
+        format!("AdaptiveAvgPool2d{}", pair_text("", self.output_size, 0))
     }
 }
