@@ -230,7 +230,7 @@ impl Convolution {
     pub fn scale_outputs(&self, weights: &[f32], scale: &[f32], scaled: &mut [f32]) {
         assert_eq!((weights.len(), scaled.len()), (self.weight_len(), self.weight_len()));
         assert_eq!(scale.len(), padded(self.shape.out_channels));
-        let scale = self.algorithm.spread(&scale[..]);
+        let scale = self.algorithm.spread(scale);
         let rows = self.algorithm.panel_rows();
         let panels = weights.chunks_exact(rows * PANEL).zip(scaled.chunks_exact_mut(rows * PANEL));
         for ((weights, scaled), scale) in panels.zip(scale.chunks_exact(PANEL).cycle()) {

@@ -49,7 +49,7 @@ impl Patches {
     pub(crate) fn new(isa: Isa, shape: ConvShape) -> Self {
         let patch = shape.taps() * shape.group_inputs();
         let patch_rows = padded(patch);
-        let patch_stride = (patch_rows / PANEL | 1) * PANEL;
+        let patch_stride = ((patch_rows / PANEL) | 1) * PANEL;
         let (rows, columns) = shape.stored_map();
         let image = rows * columns * patch_stride;
         let least = PIECE_PIXELS.div_ceil(rows * columns);

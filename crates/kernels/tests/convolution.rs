@@ -276,35 +276,41 @@ fn methods(shape: &ConvShape) -> Vec<Method> {
     general.iter().copied().filter(|method| *method != chosen).chain([chosen]).collect()
 }
 
-/// Kernels, strides, paddings: rectangles, more padding than the kernel needs, more stride than it covers, and maps that the stride
-/// does not fit.
-const GEOMETRIES: [([usize; 2], [usize; 2], [usize; 2], [usize; 2]); 17] = [
-    ([8, 8], [3, 3], [2, 2], [1, 1]),
-    ([7, 9], [3, 3], [2, 2], [1, 1]),
-    ([6, 11], [3, 3], [3, 3], [1, 1]),
-    ([9, 6], [3, 3], [1, 2], [1, 1]),
-    ([9, 6], [3, 3], [2, 1], [0, 1]),
-    ([5, 9], [1, 7], [1, 1], [0, 3]),
-    ([9, 5], [7, 1], [1, 1], [3, 0]),
-    ([9, 8], [3, 5], [1, 1], [1, 2]),
-    ([9, 10], [5, 5], [2, 3], [2, 2]),
-    ([11, 12], [7, 7], [2, 2], [3, 3]),
-    ([8, 7], [1, 1], [2, 2], [0, 0]),
-    ([7, 8], [1, 1], [3, 2], [0, 0]),
-    ([5, 7], [1, 1], [2, 2], [1, 1]),
-    ([5, 7], [1, 1], [1, 1], [1, 0]),
-    ([3, 4], [3, 3], [1, 1], [4, 5]),
-    ([2, 3], [3, 2], [3, 3], [2, 3]),
-    ([2, 2], [1, 1], [2, 2], [0, 0]),
+const fn geometry(map: [usize; 2], kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> ConvShape {
+    ConvShape { kernel, stride, padding, ..ConvShape::square(map, [1, 1], 1, 0) }
+}
+
+/// Maps, kernels, strides, paddings: rectangles, more padding than the kernel needs, more stride than it covers, and maps that the
+/// stride does not fit.
+const GEOMETRIES: [ConvShape; 17] = [
+    geometry([8, 8], [3, 3], [2, 2], [1, 1]),
+    geometry([7, 9], [3, 3], [2, 2], [1, 1]),
+    geometry([6, 11], [3, 3], [3, 3], [1, 1]),
+    geometry([9, 6], [3, 3], [1, 2], [1, 1]),
+    geometry([9, 6], [3, 3], [2, 1], [0, 1]),
+    geometry([5, 9], [1, 7], [1, 1], [0, 3]),
+    geometry([9, 5], [7, 1], [1, 1], [3, 0]),
+    geometry([9, 8], [3, 5], [1, 1], [1, 2]),
+    geometry([9, 10], [5, 5], [2, 3], [2, 2]),
+    geometry([11, 12], [7, 7], [2, 2], [3, 3]),
+    geometry([8, 7], [1, 1], [2, 2], [0, 0]),
+    geometry([7, 8], [1, 1], [3, 2], [0, 0]),
+    geometry([5, 7], [1, 1], [2, 2], [1, 1]),
+    geometry([5, 7], [1, 1], [1, 1], [1, 0]),
+    geometry([3, 4], [3, 3], [1, 1], [4, 5]),
+    geometry([2, 3], [3, 2], [3, 3], [2, 3]),
+    geometry([2, 2], [1, 1], [2, 2], [0, 0]),
 ];
 
 #[test]
 fn any_kernel_stride_and_padding_is_the_definition() {
     let mut failures = Vec::new();
     let channels = [[1, 16], [3, 24], [15, 17], [16, 40], [17, 3], [24, 15], [40, 1]];
-    for (at, (map, kernel, stride, padding)) in GEOMETRIES.into_iter().enumerate() {
-        for channels in [channels[at % channels.len()], channels[(at + 3) % channels.len()]] {
-            let shape = ConvShape { kernel, stride, padding, ..ConvShape::square(map, channels, 1, 0) };
+    for (at, geometry) in GEOMETRIES.into_iter().enumerate() {
+        for [in_channels, out_channels] in
+            [channels[at % channels.len()], channels[(at + 3) % channels.len()]]
+        {
+            let shape = ConvShape { in_channels, out_channels, ..geometry };
             // Two groups of images, the second one not full.
             check(&Case::new(8, shape), &methods(&shape), &mut failures);
         }
@@ -316,11 +322,10 @@ fn any_kernel_stride_and_padding_is_the_definition() {
 fn depthwise_is_the_definition() {
     let mut failures = Vec::new();
     let channels = [16, 17, 96, 2];
-    for (at, (map, kernel, stride, padding)) in GEOMETRIES.into_iter().enumerate() {
-        for channels in [channels[at % channels.len()], channels[(at + 1) % channels.len()]] {
-            let square = ConvShape::square(map, [channels; 2], 1, 0);
-            let shape = ConvShape { kernel, stride, padding, groups: channels, ..square };
-            assert_eq!(Method::choose(&shape), Method::Depthwise(kernel));
+    for (at, geometry) in GEOMETRIES.into_iter().enumerate() {
+        for groups in [channels[at % channels.len()], channels[(at + 1) % channels.len()]] {
+            let shape = ConvShape { in_channels: groups, out_channels: groups, groups, ..geometry };
+            assert_eq!(Method::choose(&shape), Method::Depthwise(shape.kernel));
             check(&Case::new(8, shape), &methods(&shape), &mut failures);
         }
     }
@@ -337,7 +342,7 @@ fn depthwise_is_the_definition() {
 #[test]
 fn groups_are_the_definition() {
     let mut failures = Vec::new();
-    for (at, (groups, channels)) in [
+    for (at, (groups, [in_channels, out_channels])) in [
         (2, [32, 32]),
         (2, [16, 48]),
         (2, [6, 34]),
@@ -357,13 +362,12 @@ fn groups_are_the_definition() {
     .enumerate()
     {
         for offset in [0, 5, 11] {
-            let (map, kernel, stride, padding) = GEOMETRIES[(at + offset) % GEOMETRIES.len()];
-            let shape =
-                ConvShape { kernel, stride, padding, groups, ..ConvShape::square(map, channels, 1, 0) };
+            let geometry = GEOMETRIES[(at + offset) % GEOMETRIES.len()];
+            let shape = ConvShape { in_channels, out_channels, groups, ..geometry };
             assert_eq!(Method::choose(&shape), Method::GroupedIm2col);
             check(&Case::new(8, shape), &[Method::GroupedIm2col], &mut failures);
         }
-        let shape = ConvShape { groups, ..ConvShape::square([6, 5], channels, 1, 1) };
+        let shape = ConvShape { groups, ..ConvShape::square([6, 5], [in_channels, out_channels], 1, 1) };
         check(&Case::new(2, shape), &[Method::GroupedIm2col], &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -373,12 +377,12 @@ fn groups_are_the_definition() {
 #[test]
 fn large_patches_are_the_definition() {
     let mut failures = Vec::new();
-    for (images, map, channels, kernel, stride, padding) in [
-        (7, [31, 32], [48, 20], [3, 3], [1, 2], [1, 1]),
-        (2, [21, 30], [64, 17], [5, 5], [1, 1], [2, 2]),
-        (9, [8, 8], [130, 33], [3, 3], [2, 2], [1, 1]),
+    for (images, in_channels, out_channels, geometry) in [
+        (7, 48, 20, geometry([31, 32], [3, 3], [1, 2], [1, 1])),
+        (2, 64, 17, geometry([21, 30], [5, 5], [1, 1], [2, 2])),
+        (9, 130, 33, geometry([8, 8], [3, 3], [2, 2], [1, 1])),
     ] {
-        let shape = ConvShape { kernel, stride, padding, ..ConvShape::square(map, channels, 1, 0) };
+        let shape = ConvShape { in_channels, out_channels, ..geometry };
         check(&Case::new(images, shape), &[Method::Im2colByPixel], &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -480,8 +484,7 @@ fn a_nan_reaches_no_more_than_it_should() {
             };
             let exact = case.exact();
             for isa in Isa::available() {
-                let results =
-                    case.compute_with(isa, method, |values, channels| drop_padded(values, channels));
+                let results = case.compute_with(isa, method, drop_padded);
                 for ((name, got), exact) in
                     ["y", "dx", "dw"].into_iter().zip(&results).zip([&exact.y, &exact.dx, &exact.dw])
                 {
