@@ -124,3 +124,60 @@ pub(crate) fn normal<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
     let below = simd.if_greater(x, simd.zero(), simd.sub(one, tail), tail);
     (below, simd.mul(e, simd.splat(DENSITY_AT_ZERO)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{Isa, Kernel};
+
+    struct Exponentials<'a>(&'a mut [f32]);
+
+    impl Kernel for Exponentials<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            for x in self.0.chunks_exact_mut(S::WIDTH) {
+                // SAFETY: `WIDTH` floats.
+                unsafe { simd.store(x.as_mut_ptr(), exp(simd, simd.load(x.as_ptr()))) };
+            }
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        // Floats of every size and sign, then the range in which the result is neither zero nor infinite.
+        let mut x: Vec<f32> = (0..1 << 16).map(|i| f32::from_bits(i << 16)).collect();
+        x.extend((0..1 << 17).map(|i| -104.0 + i as f32 * (193.0 / (1 << 17) as f32)));
+        x.extend([
+            -0.0,
+            1e-45,
+            -1e-45,
+            88.722_83,
+            88.722_84,
+            -87.336_54,
+            -103.972_07,
+            -103.972_09,
+            90.0,
+            -110.0,
+        ]);
+        x.resize(x.len().next_multiple_of(16), 0.0);
+        for isa in Isa::available() {
+            let mut got = x.clone();
+            isa.run(Exponentials(&mut got));
+            for (x, got) in x.iter().zip(got) {
+                let expected = f64::from(*x).exp();
+                let rounded = expected as f32;
+                if x.is_nan() {
+                    assert!(got.is_nan(), "{isa}: exp({x}) = {got}");
+                } else if rounded.is_infinite() {
+                    assert_eq!(got, rounded, "{isa}: exp({x})");
+                } else {
+                    let unit = f64::from(rounded.next_up()) - f64::from(rounded);
+                    let error = (f64::from(got) - expected).abs() / unit.min(f64::from(f32::MAX));
+                    assert!(error <= 2.0, "{isa}: exp({x}) = {got}, {error} units from {expected}");
+                }
+            }
+        }
+    }
+}
