@@ -39,7 +39,7 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
 /// is exact. The polynomial is that of `expf` in Cephes (Moshier 1992).
 #[inline(always)]
 fn exp_of_sum<S: Simd>(simd: S, high: S::V, low: S::V) -> S::V {
-    const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+    const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     const P: [f32; 6] = [0.5, 1.666_666_5e-1, 4.166_579_6e-2, 8.333_452e-3, 1.398_199_9e-3, 1.987_569_2e-4];
     // Beyond these the result is zero or infinite. A NaN is kept.
     let x = simd.if_greater(simd.splat(-110.0), high, simd.splat(-110.0), high);
@@ -71,7 +71,7 @@ pub(crate) fn logistic<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
     const P: [f32; 6] =
-        [1.0, -3.333_328_2e-1, 1.333_144_2e-1, -5.373_971_6e-2, 2.063_908_8e-2, -5.704_988_7e-3];
+        [1.0, -3.333_328e-1, 1.333_144_2e-1, -5.373_971_6e-2, 2.063_908_8e-2, -5.704_988_7e-3];
     const NEAR: f32 = 0.625;
     let one = simd.splat(1.0);
     let distance = absolute(simd, x);
@@ -95,10 +95,10 @@ pub(crate) fn normal<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
     /// From here on a probability or density is zero in `f32`.
     const END: f32 = 14.5;
     const Q: [f32; 11] = [
-        6.284_778_8e-1,
-        -6.617_830_5e-2,
+        6.284_779e-1,
+        -6.617_831e-2,
         -3.172_110_5e-2,
-        7.014_860_5e-2,
+        7.014_86e-2,
         -5.831_916_8e-2,
         2.888_907e-2,
         -7.283_734_5e-3,
@@ -107,7 +107,7 @@ pub(crate) fn normal<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
         -6.962_282e-5,
         -1.074_953_9e-4,
     ];
-    const DENSITY_AT_ZERO: f32 = 0.398_942_28;
+    const DENSITY_AT_ZERO: f32 = 0.398_942_3;
     /// Rounds to multiples of 1/128 what is added to it and taken away again: so few digits that the square is exact.
     const COARSE: f32 = ROUND / 128.0;
     let one = simd.splat(1.0);
