@@ -26,7 +26,7 @@ pub enum Activation {
     /// `x (1 + erf(x / sqrt(2))) / 2`: PyTorch's `GELU(approximate='none')`. A NaN at minus infinity, as there.
     Gelu,
     /// `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2`: PyTorch's `GELU(approximate='tanh')`. A NaN at minus infinity, as there.
-    /// The tail below -3 has the rounding of the function's argument in it: an error of 1e-6 of the value, and of 1e-5 where it
+    /// Below -3 the exponential has the rounding of its argument in it: an error of 2e-6 of the value at first, of 2e-5 where the value
     /// vanishes.
     GeluTanh,
     /// `x / (1 + exp(-x))`. A NaN at minus infinity, as in PyTorch.

@@ -39,7 +39,7 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
 /// is exact. The polynomial is that of `expf` in Cephes (Moshier 1992).
 #[inline(always)]
 fn exp_of_sum<S: Simd>(simd: S, high: S::V, low: S::V) -> S::V {
-    const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+    const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     const P: [f32; 6] = [0.5, 1.666_666_5e-1, 4.166_579_6e-2, 8.333_452e-3, 1.398_199_9e-3, 1.987_569_2e-4];
     // Beyond these the result is zero or infinite. A NaN is kept.
     let x = simd.if_greater(simd.splat(-110.0), high, simd.splat(-110.0), high);
@@ -71,7 +71,7 @@ pub(crate) fn logistic<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
     const P: [f32; 6] =
-        [1.0, -3.333_328_2e-1, 1.333_144_2e-1, -5.373_971_6e-2, 2.063_908_8e-2, -5.704_988_7e-3];
+        [1.0, -3.333_328e-1, 1.333_144_2e-1, -5.373_971_6e-2, 2.063_908_8e-2, -5.704_988_7e-3];
     const NEAR: f32 = 0.625;
     let one = simd.splat(1.0);
     let distance = absolute(simd, x);
@@ -95,10 +95,10 @@ pub(crate) fn normal<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
     /// From here on a probability or density is zero in `f32`.
     const END: f32 = 14.5;
     const Q: [f32; 11] = [
-        6.284_778_8e-1,
-        -6.617_830_5e-2,
+        6.284_779e-1,
+        -6.617_831e-2,
         -3.172_110_5e-2,
-        7.014_860_5e-2,
+        7.014_86e-2,
         -5.831_916_8e-2,
         2.888_907e-2,
         -7.283_734_5e-3,
@@ -107,7 +107,7 @@ pub(crate) fn normal<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
         -6.962_282e-5,
         -1.074_953_9e-4,
     ];
-    const DENSITY_AT_ZERO: f32 = 0.398_942_28;
+    const DENSITY_AT_ZERO: f32 = 0.398_942_3;
     /// Rounds to multiples of 1/128 what is added to it and taken away again: so few digits that the square is exact.
     const COARSE: f32 = ROUND / 128.0;
     let one = simd.splat(1.0);
@@ -123,4 +123,61 @@ pub(crate) fn normal<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
     let tail = simd.div(simd.mul(e, q), simd.mul_add(simd.splat(std::f32::consts::SQRT_2), a, one));
     let below = simd.if_greater(x, simd.zero(), simd.sub(one, tail), tail);
     (below, simd.mul(e, simd.splat(DENSITY_AT_ZERO)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::{Isa, Kernel};
+
+    struct Exponentials<'a>(&'a mut [f32]);
+
+    impl Kernel for Exponentials<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) {
+            for x in self.0.chunks_exact_mut(S::WIDTH) {
+                // SAFETY: `WIDTH` floats.
+                unsafe { simd.store(x.as_mut_ptr(), exp(simd, simd.load(x.as_ptr()))) };
+            }
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        // Floats of every size and sign, then the range in which the result is neither zero nor infinite.
+        let mut x: Vec<f32> = (0..1 << 16).map(|i| f32::from_bits(i << 16)).collect();
+        x.extend((0..1 << 17).map(|i| -104.0 + i as f32 * (193.0 / (1 << 17) as f32)));
+        x.extend([
+            -0.0,
+            1e-45,
+            -1e-45,
+            88.722_83,
+            88.722_84,
+            -87.336_54,
+            -103.972_07,
+            -103.972_09,
+            90.0,
+            -110.0,
+        ]);
+        x.resize(x.len().next_multiple_of(16), 0.0);
+        for isa in Isa::available() {
+            let mut got = x.clone();
+            isa.run(Exponentials(&mut got));
+            for (x, got) in x.iter().zip(got) {
+                let expected = f64::from(*x).exp();
+                let rounded = expected as f32;
+                if x.is_nan() {
+                    assert!(got.is_nan(), "{isa}: exp({x}) = {got}");
+                } else if rounded.is_infinite() {
+                    assert_eq!(got, rounded, "{isa}: exp({x})");
+                } else {
+                    let unit = f64::from(rounded.next_up()) - f64::from(rounded);
+                    let error = (f64::from(got) - expected).abs() / unit.min(f64::from(f32::MAX));
+                    assert!(error <= 2.0, "{isa}: exp({x}) = {got}, {error} units from {expected}");
+                }
+            }
+        }
+    }
 }

@@ -2,37 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
+mod common;
+
+use common::{FEW_ROUNDINGS, close, coarse, dot, uniform};
 use pointwise_kernels::{
     Activation, AdamStep, Affine, BatchStatistics, Epilogue, EpilogueShape, GradientAffine, Isa, MOMENT_ROWS,
     adam, global_average, global_average_adjoint, image_moments, padded, softmax_cross_entropy,
     to_channels_last, to_planar,
 };
-use pointwise_random::{Purpose, Stream};
-
-/// A handful of roundings of `f32`.
-const FEW_ROUNDINGS: f64 = 1e-6;
-
-fn uniform(seed: u64, len: usize) -> Vec<f32> {
-    let mut stream = Stream::new(seed, Purpose::Synthetic, 0);
-    (0..len).map(|_| stream.word() as f32 / (1u64 << 31) as f32 - 1.0).collect()
-}
-
-/// Values with many ties and zeros.
-fn coarse(seed: u64, len: usize) -> Vec<f32> {
-    uniform(seed, len).into_iter().map(|x| (2.0 * x).round()).collect()
-}
-
-fn close(what: &str, got: &[f32], expected: &[f64], tolerance: f64) {
-    assert_eq!(got.len(), expected.len(), "{what}");
-    for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let allowed = tolerance * expected.abs().max(1.0);
-        if got.is_nan() && expected.is_nan() {
-            continue;
-        }
-        assert!((f64::from(*got) - expected).abs() <= allowed, "{what}: {got} at {at}, not {expected}");
-    }
-}
-
 /// The definition of an epilogue on the whole map with its border: output, and for each output the pixel that it came from, if any
 /// gradient goes back there.
 fn naive_epilogue(shape: &EpilogueShape, scale: &[f32], shift: &[f32], y: &[f32]) -> Vec<(f64, usize, bool)> {
@@ -322,9 +299,6 @@ fn layouts_and_averages_with_their_adjoints() {
         let y = uniform(2, padded(channels));
         let mut adjoint = vec![f32::NAN; image.len()];
         global_average_adjoint(&y, &mut adjoint);
-        let dot = |a: &[f32], b: &[f32]| -> f64 {
-            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-        };
         assert!((dot(&mean, &y) - dot(&image, &adjoint)).abs() < FEW_ROUNDINGS * channels as f64);
     }
 }
