@@ -9,9 +9,9 @@
 use pointwise_engine::{
     Adam, Array, Batch, DeviceChoice, DeviceName, Engine, EngineKind, Settings, State, Totals, create,
 };
-use pointwise_models::{Layer, Network};
+use pointwise_network::{Layer, Network};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -93,39 +93,43 @@ fn labels(images: usize) -> Vec<u8> {
     words("labels").take(images).map(|z| (z % 10) as u8).collect()
 }
 
+/// The description, which drops nothing: golden values of networks are made without dropout.
+fn network(name: &str) -> Network {
+    Network::by_name(name).unwrap().with_dropout(0.0)
+}
+
 /// Parameters and statistics by the formula.
 fn formula_state(network: &Network) -> State {
+    let graph = network.graph().unwrap();
+    let norms: BTreeSet<&str> = graph
+        .layers()
+        .filter(|(_, layer, _)| matches!(layer, Layer::BatchNorm2d(_)))
+        .map(|(node, _, _)| node.path.as_str())
+        .collect();
     let mut state = State::default();
-    for placed in network.layers().unwrap() {
-        let (is_norm, bound) = match placed.layer {
-            Layer::Conv2d { in_channels, kernel, .. } => (false, bound(in_channels * kernel * kernel)),
-            Layer::Linear { in_features, .. } => (false, bound(in_features)),
-            _ => (true, 0.0),
-        };
-        let values = |name: &str, len: usize| -> Vec<f32> {
-            let field = name.rsplit('.').next().unwrap();
-            uniform(name)
-                .take(len)
-                .map(|u| match (is_norm, field) {
-                    (false, _) => u * bound,
-                    (true, "weight" | "running_var") => 1.0 + 0.25 * u,
-                    (true, _) => 0.1 * u,
-                })
-                .collect()
-        };
-        let prefix = format!("{}.", placed.path);
-        for spec in network.parameters().unwrap() {
-            if spec.name.starts_with(&prefix) {
-                let values = values(&spec.name, spec.shape.iter().product());
-                state.parameters.insert(spec.name, Array { shape: spec.shape, values });
+    for own in graph.parameters() {
+        let (path, field) = own.name.rsplit_once('.').unwrap();
+        let weight = format!("{path}.weight");
+        // A bias has the bound of its weight.
+        let fan_in = graph.parameters().iter().find(|other| other.name == weight);
+        let values = uniform(&own.name).take(own.shape.iter().product());
+        let values = match (norms.contains(path), field) {
+            (true, "weight") => values.map(|u| 1.0 + 0.25 * u).collect(),
+            (true, _) => values.map(|u| 0.1 * u).collect(),
+            (false, _) => {
+                let bound = bound(fan_in.unwrap().shape[1..].iter().product());
+                values.map(|u| u * bound).collect()
             }
-        }
-        for spec in network.buffers().unwrap() {
-            if spec.name.starts_with(&prefix) {
-                let values = values(&spec.name, spec.channels);
-                state.statistics.insert(spec.name, Array { shape: vec![spec.channels], values });
-            }
-        }
+        };
+        state.parameters.insert(own.name.clone(), Array { shape: own.shape.clone(), values });
+    }
+    for own in graph.statistics() {
+        let values = uniform(&own.name).take(own.channels);
+        let values = match own.name.ends_with("running_var") {
+            true => values.map(|u| 1.0 + 0.25 * u).collect(),
+            false => values.map(|u| 0.1 * u).collect(),
+        };
+        state.statistics.insert(own.name, Array { shape: vec![own.channels], values });
     }
     state
 }
@@ -247,8 +251,8 @@ fn gradients(state: State) -> BTreeMap<String, Array> {
 
 #[test]
 fn the_formula_is_the_scripts() {
-    for name in Network::NAMES {
-        let state = formula_state(&Network::by_name(name, 0.0).unwrap());
+    for name in Network::STUDY {
+        let state = formula_state(&network(name));
         for (tensor, expected) in golden(name)["first"].as_object().unwrap() {
             let expected = floats(expected);
             let got = match tensor.as_str() {
@@ -266,7 +270,7 @@ fn the_formula_is_the_scripts() {
 
 fn whole_network(name: &str) {
     let golden = golden(name);
-    let network = Network::by_name(name, 0.0).unwrap();
+    let network = network(name);
     let (images, labels) = (input("input", 8), labels(8));
     let batch = Batch { images: &images, labels: &labels };
     for kind in engines() {
@@ -355,8 +359,8 @@ fn nin() {
 #[test]
 fn training_mode_logits() {
     // Only the reference engine shows them.
-    for name in Network::NAMES {
-        let network = Network::by_name(name, 0.0).unwrap();
+    for name in Network::STUDY {
+        let network = network(name);
         let mut engine = pointwise_engine::reference::Reference::new(&network, &Settings::default()).unwrap();
         engine.load_state(&formula_state(&network)).unwrap();
         let logits = engine.training_logits(&input("input", 8)).unwrap();
@@ -368,12 +372,13 @@ fn training_mode_logits() {
 
 #[test]
 fn names_shapes_and_initial_bounds() {
-    use pointwise_models::Initial;
+    use pointwise_network::Initial;
     let golden = golden("init");
-    for name in Network::NAMES {
-        let network = Network::by_name(name, 0.5).unwrap();
+    for name in Network::STUDY {
+        let network = Network::by_name(name).unwrap();
+        let graph = network.graph().unwrap();
         let expected = &golden["nets"][name];
-        assert_eq!(network.parameter_count().unwrap() as u64, expected["parameter_count"].as_u64().unwrap());
+        assert_eq!(graph.parameter_count() as u64, expected["parameter_count"].as_u64().unwrap());
         let mut engine = create(EngineKind::Reference, &network, &Settings::default()).unwrap();
         let state = engine.state().unwrap();
         // The whole state dictionary, types included.
@@ -396,7 +401,7 @@ fn names_shapes_and_initial_bounds() {
         assert_eq!(ours, theirs, "{name}");
         engine.load_state(&state).unwrap();
 
-        let specs = network.parameters().unwrap();
+        let specs = graph.parameters();
         let records = expected["parameters"].as_array().unwrap();
         assert_eq!(specs.len(), records.len());
         for record in records {
@@ -418,6 +423,7 @@ fn names_shapes_and_initial_bounds() {
                     assert!((variance.sqrt() / theirs - 1.0).abs() < tolerance, "{}", spec.name);
                     assert!(values.iter().all(|value| value.abs() <= bound), "{}", spec.name);
                 }
+                other => panic!("{} begins by {other:?}", spec.name),
             }
         }
     }
@@ -495,6 +501,7 @@ mod operations {
     use candle_core::{Device, Module, Tensor, Var};
     use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, ModuleT};
     use pointwise_models::ops;
+    use pointwise_network::MaxPool2d;
     use serde_json::Value;
     use std::collections::BTreeMap;
 
@@ -551,7 +558,7 @@ mod operations {
 
     #[test]
     fn max_pool2d() {
-        cases("max_pool2d", |_, vars| plain(ops::max_pool2d(&get(vars, "x")).unwrap()));
+        cases("max_pool2d", |_, vars| plain(ops::max_pool2d(&get(vars, "x"), &MaxPool2d::new(2)).unwrap()));
     }
 
     #[test]

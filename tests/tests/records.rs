@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-use pointwise_models::Network;
+use pointwise_network::Network;
 use pointwise_report::{NetworkFacts, Study};
 use pointwise_runs::Run;
 use std::fs;
@@ -25,20 +25,20 @@ fn runs() -> Vec<Run> {
 
 #[test]
 fn the_studys_tables_are_made_from_its_runs() {
-    let facts: Vec<NetworkFacts> = Network::NAMES
+    let facts: Vec<NetworkFacts> = Network::STUDY
         .iter()
         .map(|name| {
-            let network = Network::by_name(name, Network::DROPOUT).unwrap();
+            let graph = Network::by_name(name).unwrap().graph().unwrap();
             NetworkFacts {
                 model: (*name).to_owned(),
-                parameters: network.parameter_count().unwrap() as u64,
-                macs: network.macs().unwrap() as u64,
+                parameters: graph.parameter_count() as u64,
+                macs: graph.macs() as u64,
                 layers: Vec::new(),
             }
         })
         .collect();
     let runs = runs();
-    assert_eq!(runs.len(), Network::NAMES.len());
+    assert_eq!(runs.len(), Network::STUDY.len());
     let study = Study::new(&runs, &facts).unwrap();
     assert_eq!(fs::read_to_string(committed().join("report.md")).unwrap(), study.to_markdown());
 }

@@ -12,15 +12,16 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
     ("pointwise-random", &[]),
     ("pointwise-runs", &[]),
     ("pointwise-tensorboard", &[]),
     ("pointwise-data", &["pointwise-random"]),
-    ("pointwise-models", &["pointwise-random"]),
-    ("pointwise-engine", &["pointwise-kernels", "pointwise-models", "pointwise-random"]),
+    ("pointwise-network", &["pointwise-random"]),
+    ("pointwise-models", &["pointwise-network", "pointwise-random"]),
+    ("pointwise-engine", &["pointwise-kernels", "pointwise-models", "pointwise-network", "pointwise-random"]),
     ("pointwise-report", &["pointwise-runs"]),
     ("pointwise-training", &["pointwise-data", "pointwise-engine", "pointwise-runs"]),
     (
@@ -28,7 +29,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
         &[
             "pointwise-data",
             "pointwise-engine",
-            "pointwise-models",
+            "pointwise-network",
             "pointwise-process",
             "pointwise-random",
             "pointwise-report",
@@ -43,9 +44,10 @@ const ALLOWED: [(&str, &[&str]); 13] = [
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 8] = [
+const WITHOUT_TENSORS: [&str; 9] = [
     "pointwise-data",
     "pointwise-kernels",
+    "pointwise-network",
     "pointwise-process",
     "pointwise-random",
     "pointwise-report",

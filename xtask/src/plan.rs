@@ -171,6 +171,7 @@ impl Plan {
             init_sha256: None,
             limit_train: self.quick.then_some(QUICK.train_images),
             limit_test: self.quick.then_some(QUICK.test_images),
+            network: None,
             ..stored.clone()
         }
     }

@@ -152,7 +152,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         return Ok(interrupted());
     }
     let trainer = trainer?;
-    let mut facts = summary(&trainer, args.ablation.map(Ablation::name))?;
+    let mut facts = summary(&trainer, args.ablation.map_or("study", Ablation::name))?;
     if plan.models.is_empty() {
         plan.models = facts.iter().map(|facts| facts.model.clone()).collect();
     }

@@ -55,6 +55,7 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
             threads: None,
             log_every: 10,
             checkpoint_every: None,
+            network: None,
         },
         environment: Environment {
             pointwise: "0.1.0".into(),

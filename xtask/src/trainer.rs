@@ -74,11 +74,10 @@ fn executable(messages: impl io::Read, name: &str) -> anyhow::Result<Option<Path
     Ok(program)
 }
 
-/// What `trainer summary --json` says of the study's networks, or of a family.
-pub(crate) fn summary(trainer: &Path, family: Option<&str>) -> anyhow::Result<Vec<NetworkFacts>> {
+/// What `trainer summary --json` says of a family of networks.
+pub(crate) fn summary(trainer: &Path, family: &str) -> anyhow::Result<Vec<NetworkFacts>> {
     let output = Command::new(trainer)
-        .args(["summary", "--json"])
-        .args(family.map(|family| format!("--family={family}")))
+        .args(["summary", "--json", "--family", family])
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("{} cannot be started", trainer.display()))?;

@@ -66,6 +66,16 @@ impl Memory {
     }
 }
 
+/// What training a network on batches of `batch` images takes on this machine, with the current rayon pool; takes none of it.
+///
+/// # Errors
+/// [`EngineError::Network`].
+pub fn training_memory(network: &Network, batch: usize) -> Result<Memory, EngineError> {
+    let mut parameters = Parameters::default();
+    let plan = Plan::new(&network.graph()?, Isa::detect(), 0, &mut parameters);
+    Ok(plan.memory(batch, parameters.bytes()))
+}
+
 impl Cpu {
     /// Makes an engine with the network's initial values, for this machine's best instruction set and the current rayon pool.
     ///

@@ -3,8 +3,8 @@
 //! A NaN gives a NaN. The smooth ones are accurate to a few units in the last place of their own value, their gradients to a few units
 //! of the largest summand; AVX2 and AVX-512 give the same bits.
 
-use crate::shape::padded;
 use crate::elementwise::{Formula, each};
+use crate::shape::padded;
 use crate::simd::{Isa, Simd};
 use crate::special::{logistic, normal, tanh};
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};

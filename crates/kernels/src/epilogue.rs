@@ -2,8 +2,8 @@
 //! 2x2 maximum pooling.
 
 use crate::activation::{Activation, Function, clear_padding, with_function};
-use crate::shape::padded;
 use crate::gemm::PANEL;
+use crate::shape::padded;
 use crate::simd::{Isa, Kernel, Simd};
 
 /// The shape of an epilogue, on stored maps of a convolution.

@@ -87,12 +87,29 @@ impl Network {
         Self { name: name.to_owned(), about: String::new(), input, layers, initial: Vec::new() }
     }
 
+    /// The probability of the first dropout; `None` without one.
+    #[must_use]
+    pub fn dropout(&self) -> Option<f64> {
+        first_dropout(&self.layers)
+    }
+
     /// The network with that probability in every dropout.
     #[must_use]
     pub fn with_dropout(mut self, p: f64) -> Self {
         set_dropout(&mut self.layers, p);
         self
     }
+}
+
+fn first_dropout(entries: &[Entry]) -> Option<f64> {
+    entries.iter().find_map(|entry| match &entry.part {
+        Part::Layer(Layer::Dropout(Dropout { p })) => Some(*p),
+        Part::Layer(_) => None,
+        Part::Sequential(entries) => first_dropout(entries),
+        Part::Sum(branches) | Part::Concat(branches) | Part::Multiply(branches) => {
+            branches.iter().find_map(|Branch(entries)| first_dropout(entries))
+        }
+    })
 }
 
 fn set_dropout(entries: &mut [Entry], p: f64) {

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RunConfig {
-    /// The network: `alexnet_plain`, `alexnet` or `nin`.
+    /// The network's name.
     pub model: String,
     /// What computes the steps: `reference`, `cpu` or `cuda`.
     pub engine: String,
@@ -70,6 +70,9 @@ pub struct RunConfig {
     /// Seconds between checkpoints within an epoch; absent means at the end of an epoch only. Does not decide numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<u64>,
+    /// The description of the network as TOML, where it is not the one that the program ships under the name `model`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
 }
 
 /// What runs computed in before they could choose.
@@ -116,7 +119,7 @@ impl RunConfig {
     ///
     /// What does not decide it is left out: `threads`, `checkpoint-every`, `data-dir`, and the path `init` (`init-sha256` counts).
     #[must_use]
-    pub fn deciding(&self) -> [(&'static str, Option<String>); 21] {
+    pub fn deciding(&self) -> [(&'static str, Option<String>); 22] {
         // Taken apart by name, so that a new field does not compile until it is listed or ignored here.
         let Self {
             model,
@@ -144,6 +147,7 @@ impl RunConfig {
             threads: _,
             log_every,
             checkpoint_every: _,
+            network,
         } = self;
         fn text(value: &impl fmt::Display) -> Option<String> {
             Some(value.to_string())
@@ -170,6 +174,7 @@ impl RunConfig {
             ("limit-test", limit_test.as_ref().and_then(text)),
             ("max-steps", max_steps.as_ref().and_then(text)),
             ("log-every", text(log_every)),
+            ("network", network.clone()),
         ]
     }
 
@@ -236,7 +241,7 @@ impl RunConfig {
     /// As [`RunConfig::check`]: what is written is read back.
     pub fn to_toml(&self) -> Result<String> {
         self.check()?;
-        toml::to_string(self).map_err(|error| Error::Config { cause: error.to_string() })
+        toml::to_string_pretty(self).map_err(|error| Error::Config { cause: error.to_string() })
     }
 
     /// Reads the text of a `config.toml`.
@@ -295,6 +300,7 @@ pub(crate) mod tests {
             threads: None,
             log_every: 50,
             checkpoint_every: None,
+            network: None,
         }
     }
 
@@ -309,6 +315,7 @@ pub(crate) mod tests {
             max_steps: Some(7),
             threads: Some(2),
             checkpoint_every: Some(60),
+            network: Some("name = \"mine\"\nlayers = [\n    'ReLU',\n]\n".to_owned()),
             lr: 0.1 + 0.2,
             seed: i64::MAX as u64,
             ..config()
@@ -427,6 +434,7 @@ pub(crate) mod tests {
             limit_train: Some(504),
             limit_test: Some(252),
             max_steps: Some(7),
+            network: Some("name = \"mine\"".to_owned()),
             ..config()
         };
         let table = toml::Table::try_from(&full).unwrap();
@@ -442,6 +450,6 @@ pub(crate) mod tests {
             let other: RunConfig = changed.try_into().unwrap();
             assert_eq!(full.difference(&other).map(|d| d.name), Some(key.as_str()));
         }
-        assert_eq!(table.len(), 21);
+        assert_eq!(table.len(), 22);
     }
 }

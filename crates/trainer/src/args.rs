@@ -1,9 +1,8 @@
 //! The command line, as it is typed. What it means is decided in the commands' own modules.
 
-use clap::builder::PossibleValue;
+use crate::model::{Family, Model, parse_model};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pointwise_engine::{DeviceChoice, EngineKind, Precision};
-use pointwise_models::Pointwise;
 use pointwise_runs::RunConfig;
 use std::path::PathBuf;
 
@@ -61,8 +60,8 @@ pub(crate) struct TrainArgs {
     /// Take options from this TOML file, such as a run's config.toml: a key for each option; what is typed wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The network, also one that `summary --family pointwise` lists [required, but with --resume].
-    #[arg(long, value_enum)]
+    /// The network: one that `summary` lists, or a TOML file that describes one [required, but with --resume].
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Option<Model>,
     /// Folder for the run [default: runs/MODEL-seedSEED].
     #[arg(long, value_name = "DIR")]
@@ -132,8 +131,8 @@ pub(crate) struct EvalArgs {
     /// The weights file, or a run folder, for the weights of its best epoch.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: PathBuf,
-    /// The network, when the file does not say.
-    #[arg(long, value_enum)]
+    /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Option<Model>,
     /// Which images.
     #[arg(long, value_enum, default_value = "test")]
@@ -159,8 +158,8 @@ pub(crate) struct PredictArgs {
     /// The weights file, or a run folder, for the weights of its best epoch.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: PathBuf,
-    /// The network, when the file does not say.
-    #[arg(long, value_enum)]
+    /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Option<Model>,
     /// The images; each is resized to 32 x 32 pixels, and transparency is left out.
     #[arg(value_name = "IMAGE", required = true)]
@@ -217,12 +216,18 @@ pub(crate) struct WatchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SummaryArgs {
-    /// One network only.
-    #[arg(long, value_enum)]
+    /// The layers of one network: one that the list has, or a TOML file that describes one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Option<Model>,
-    /// List the networks of a family instead, a line each.
+    /// Print the network as a TOML file, to start one's own from.
+    #[arg(long, requires = "model", conflicts_with = "json")]
+    pub(crate) toml: bool,
+    /// List the networks of a family only.
     #[arg(long, value_enum, conflicts_with = "model")]
     pub(crate) family: Option<Family>,
+    /// Print the JSON Schema of a file that describes a network, for editors.
+    #[arg(long, exclusive = true)]
+    pub(crate) schema: bool,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -230,8 +235,8 @@ pub(crate) struct SummaryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// The network.
-    #[arg(long, value_enum)]
+    /// The network: one that `summary` lists, or a TOML file that describes one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Model,
     /// What a step is.
     #[arg(long, value_enum, default_value = "train")]
@@ -309,64 +314,6 @@ pub(crate) struct Compute {
     /// Computing threads [default: RAYON_NUM_THREADS, or the number of processors].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u32>,
-}
-
-/// A network by its name: one of the study, or a variation of `nin`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Model(&'static str);
-
-impl Model {
-    /// The networks of the study.
-    pub(crate) const STUDY: [Self; 3] = [Self("alexnet_plain"), Self("alexnet"), Self("nin")];
-
-    const ALL: [Self; Self::STUDY.len() + Pointwise::ALL.len() - 1] = {
-        let mut all = [Self::STUDY[0]; Self::STUDY.len() + Pointwise::ALL.len() - 1];
-        let mut index = 0;
-        while index < all.len() {
-            // The first variation is `nin` itself, the last of the study.
-            all[index] = if index < 3 { Self::STUDY[index] } else { Self(Pointwise::ALL[index - 2].name) };
-            index += 1;
-        }
-        all
-    };
-
-    pub(crate) fn name(self) -> &'static str {
-        self.0
-    }
-}
-
-impl ValueEnum for Model {
-    fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self.0 {
-            "alexnet_plain" => "Plain features, three linear layers: 6,979,146 parameters",
-            "alexnet" => {
-                "The same features, a pointwise convolution and a global average: 2,256,458 parameters"
-            }
-            "nin" => "Pointwise convolutions between the 3x3 ones: 1,485,386 parameters",
-            // `summary --family pointwise` lists them.
-            variation => return Some(PossibleValue::new(variation).hide(true)),
-        };
-        Some(PossibleValue::new(self.0).help(help))
-    }
-}
-
-/// Networks that belong together beside the study's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Family {
-    /// `alexnet`, `nin`, and variations of `nin`'s pointwise layers: padding, ReLU, reduction.
-    Pointwise,
-}
-
-impl Family {
-    pub(crate) fn models(self) -> Vec<Model> {
-        match self {
-            Self::Pointwise => Pointwise::family().map(Model).collect(),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -451,7 +398,6 @@ fn number(text: &str, what: &str, is_good: impl Fn(f64) -> bool) -> Result<f64, 
 mod tests {
     use super::*;
     use clap::CommandFactory;
-    use pointwise_models::Network;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -459,19 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn models_have_the_networks_names() {
-        for model in Model::value_variants() {
-            let value = model.to_possible_value().unwrap();
-            assert_eq!(value.get_name(), model.name());
-            assert!(Network::by_name(model.name(), 0.5).is_ok());
-        }
-        assert_eq!(Model::STUDY.map(Model::name), Network::NAMES);
-        let mut names: Vec<&str> = Model::ALL.iter().map(|model| model.name()).collect();
-        assert_eq!(names[2..5], ["nin", "nin-r2", "nin-r4"]);
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), 14);
-        // A run's configuration knows the same names.
+    fn a_runs_configuration_knows_the_same_names() {
         assert_eq!(DataKind::ALL.map(DataKind::name), RunConfig::DATA);
         assert_eq!([Augment::CropFlip, Augment::None].map(Augment::name), RunConfig::AUGMENT);
         assert_eq!(EngineKind::ALL.map(EngineKind::name), RunConfig::ENGINES);

@@ -9,9 +9,10 @@ use pointwise_engine::cpu::{Cpu, LayerTime, peak_gflops};
 #[cfg(feature = "cuda")]
 use pointwise_engine::cuda::{self, Cuda};
 use pointwise_engine::{
-    Batch, Engine, EngineError, EngineKind, ResidentEpoch, ResidentImages, ResidentSet, Settings, create,
+    Batch, BegunEpoch, Engine, EngineError, EngineKind, ResidentEpoch, ResidentImages, ResidentSet, Settings,
+    create,
 };
-use pointwise_models::Network;
+use pointwise_network::Network;
 use pointwise_random::{Purpose, Stream, below, unit_f32};
 use pointwise_runs::peak_memory;
 use serde::Serialize;
@@ -173,7 +174,7 @@ struct Limits {
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
-    let network = Network::by_name(args.model.name(), Network::DROPOUT)?;
+    let network = args.model.network().clone();
     let mut subject = Subject::new(kind, &network, &settings)?;
     subject.engine().prepare(args.batch as usize, args.phase == Phase::Train)?;
     let Timed { seconds, losses, group } = match ResidentBatches::new(subject.engine(), args, &network)? {
@@ -198,7 +199,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         group,
         peak_memory_bytes,
         detail,
-        macs_per_image: network.macs()?,
+        macs_per_image: network.graph()?.macs(),
         peak_gflops,
         bandwidth_gb,
         floor,
@@ -237,6 +238,7 @@ fn time(subject: &mut Subject, args: &BenchArgs, network: &Network) -> Result<Ti
 /// Images that an engine keeps on its device: enough for a group of steps, which it takes without anybody waiting between them.
 struct ResidentBatches {
     set: ResidentSet,
+    epoch: BegunEpoch,
     group: u32,
 }
 
@@ -261,8 +263,8 @@ impl ResidentBatches {
         let images = ResidentImages { images: &images, labels: &labels, values: &values };
         let Some(set) = engine.reside(images)? else { return Ok(None) };
         let order: Vec<u32> = (0..n).collect();
-        engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &order, margin: Some(4) })?;
-        Ok(Some(Self { set, group }))
+        let epoch = engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &order, margin: Some(4) })?;
+        Ok(Some(Self { set, epoch, group }))
     }
 
     fn time(&self, engine: &mut dyn Engine, args: &BenchArgs) -> Result<Timed, EngineError> {
@@ -275,7 +277,7 @@ impl ResidentBatches {
                 let batch = args.batch as usize;
                 let range = step * batch..(step + 1) * batch;
                 match args.phase {
-                    Phase::Train => engine.train_resident(self.set, range)?,
+                    Phase::Train => engine.train_resident(self.epoch, range)?,
                     Phase::Eval => engine.evaluate_resident(self.set, range)?,
                 }
             }
@@ -340,7 +342,7 @@ mod tests {
 
     #[test]
     fn batches_are_normalised_repeatable_and_different() {
-        let network = Network::nin();
+        let network = Network::by_name("nin").unwrap();
         let batch = RandomBatch::new(32, &network, 0);
         assert_eq!((batch.images.len(), batch.labels.len()), (32 * 3 * 32 * 32, 32));
         assert!(batch.labels.iter().all(|label| *label < 10));

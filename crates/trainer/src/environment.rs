@@ -2,7 +2,7 @@
 
 use pointwise_data::Dataset;
 use pointwise_engine::DeviceName;
-use pointwise_models::Network;
+use pointwise_network::Network;
 use pointwise_runs::{Environment, operating_system, processor_name, timestamp};
 use pointwise_training::Splits;
 
@@ -13,6 +13,7 @@ pub(crate) fn describe(
     dataset: &DataDescription,
     splits: &Splits,
 ) -> anyhow::Result<Environment> {
+    let graph = network.graph()?;
     Ok(Environment {
         pointwise: env!("CARGO_PKG_VERSION").to_owned(),
         candle: option_env!("POINTWISE_CANDLE").map(str::to_owned),
@@ -30,8 +31,8 @@ pub(crate) fn describe(
         train_images: splits.train.len() as u32,
         validation_images: splits.validation.as_ref().map_or(0, |images| images.len()) as u32,
         test_images: splits.test.len() as u32,
-        parameters: network.parameter_count()? as u64,
-        macs_per_image: network.macs()? as u64,
+        parameters: graph.parameter_count() as u64,
+        macs_per_image: graph.macs() as u64,
     })
 }
 

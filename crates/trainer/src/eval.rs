@@ -1,13 +1,13 @@
 //! `trainer eval`.
 
-use crate::args::{Compute, EvalArgs, Model, Split};
+use crate::args::{Compute, EvalArgs, Split};
 use crate::data::{Images, check_classes_of, load_dataset};
+use crate::model::Model;
 use crate::{End, print, stop_flag, threads};
-use anyhow::{anyhow, bail};
-use clap::ValueEnum;
+use anyhow::{Context, anyhow, bail};
 use pointwise_data::statistics;
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
-use pointwise_models::Network;
+use pointwise_network::Network;
 use pointwise_runs::EpochRecord;
 use pointwise_training::checkpoint;
 use pointwise_training::{Observer, StepProgress, TrainingError, evaluate};
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
-    let (network, state) = weights(&args.checkpoint, args.model)?;
+    let (network, state) = weights(&args.checkpoint, args.model.as_ref())?;
     threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let mut engine = create(kind, &network, &settings)?;
@@ -75,15 +75,18 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
 }
 
 /// A network with its weights, from a file or a run folder. What the file does not say of the network, `model` says.
-pub(crate) fn weights(file: &Path, model: Option<Model>) -> anyhow::Result<(Network, State)> {
+pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<(Network, State)> {
     let (state, meta) = checkpoint::read(file)?;
     let path = file.display();
-    let name = match (model.map(Model::name), meta) {
-        (Some(model), Some(meta)) if model != meta.model => {
-            bail!("{path} holds weights of `{}`, not of `{model}`; leave --model out", meta.model)
+    let model = match (model, meta) {
+        (Some(model), Some(meta)) if model.name() != meta.model => {
+            bail!("{path} holds weights of `{}`, not of `{}`; leave --model out", meta.model, model.name())
         }
-        (Some(model), _) => model.to_owned(),
-        (None, Some(meta)) => meta.model,
+        (Some(model), _) => model.clone(),
+        (None, Some(meta)) => match meta.network() {
+            Some(text) => Model::from_toml(text).with_context(|| format!("{path} cannot be used"))?,
+            None => Model::shipped(&meta.model)?,
+        },
         (None, None) => match whose(&state) {
             Some(model) => bail!(
                 "{path} does not say which network it is of, and fits `{model}`; say so with --model {model}"
@@ -91,9 +94,9 @@ pub(crate) fn weights(file: &Path, model: Option<Model>) -> anyhow::Result<(Netw
             None => bail!("{path} does not say which network it is of; say so with --model"),
         },
     };
-    let network = Network::by_name(&name, Network::DROPOUT)?;
-    check_weights(file, &state, &network)?;
-    Ok((network, state))
+    model.check_fits_data()?;
+    check_weights(file, &state, model.network())?;
+    Ok((model.network().clone(), state))
 }
 
 /// An error when weights are not the network's, which says whose they are where that is known.
@@ -109,10 +112,8 @@ pub(crate) fn check_weights(file: &Path, state: &State, network: &Network) -> an
 
 /// The first network that a state fits.
 fn whose(state: &State) -> Option<&'static str> {
-    let fits = |name: &str| {
-        Network::by_name(name, Network::DROPOUT).is_ok_and(|network| state.check(&network).is_ok())
-    };
-    Model::value_variants().iter().map(|model| model.name()).find(|name| fits(name))
+    let fits = |name: &str| Network::by_name(name).is_ok_and(|network| state.check(&network).is_ok());
+    Network::shipped().find(|name| fits(name))
 }
 
 /// The engine asked for and how it is to compute, or the defaults.

@@ -13,6 +13,7 @@ mod data;
 mod display;
 mod environment;
 mod eval;
+mod model;
 mod options;
 mod predict;
 mod report;

@@ -4,6 +4,7 @@
 //! `config.toml` is such a file.
 
 use crate::args::{Cli, Command, TrainArgs};
+use crate::model::Model;
 use anyhow::{Context, anyhow, bail};
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
@@ -17,6 +18,9 @@ use toml::{Table, Value};
 
 /// In a run's `config.toml`, what the file `init` held: no option, but checked.
 const INIT_SHA256: &str = "init-sha256";
+
+/// In a run's `config.toml`, the description of a network that the program does not know by its name: no option, but used.
+const NETWORK: &str = "network";
 
 /// What was typed, over what the file says.
 ///
@@ -42,6 +46,14 @@ fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
     })?;
     let expected_sha256 = table.remove(INIT_SHA256);
     let init = table.get("init").cloned();
+    let described = match table.remove(NETWORK) {
+        Some(Value::String(text)) => {
+            table.remove("model");
+            Some(Model::from_toml(&text).with_context(|| format!("{shown}: the network cannot be used"))?)
+        }
+        Some(_) => bail!("{shown}: {NETWORK} is not valid: give the description as a text"),
+        None => None,
+    };
 
     let top = Cli::command();
     let train = top.find_subcommand("train").context("there is no command `train`")?.clone();
@@ -64,10 +76,11 @@ fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
             whole.push(word.into());
         }
     }
-    let args = match Cli::try_parse_from(whole)?.command {
+    let mut args = match Cli::try_parse_from(whole)?.command {
         Command::Train(args) => *args,
         _ => bail!("the command is not `train`"),
     };
+    args.model = args.model.or(described);
     if let (Some(expected), Some(_)) = (expected_sha256, init)
         && typed.value_source("init") != Some(ValueSource::CommandLine)
         && let Some(path) = &args.init
@@ -164,7 +177,7 @@ mod tests {
         let text =
             "model = \"nin\"\nlr = 1\nepochs = 3\nshuffle = false\nresume = true\ncheckpoint-every = 7\n";
         let args = parse(&["--epochs", "5", "--checkpoint-every", "300"], text).unwrap();
-        assert_eq!(args.model.map(crate::args::Model::name), Some("nin"));
+        assert_eq!(args.model.as_ref().map(Model::name), Some("nin"));
         assert_eq!((args.lr, args.epochs, args.shuffle), (Some(1.0), Some(5), Some(false)));
         assert!(args.resume);
         // Typed as it is by default, but typed.
@@ -186,7 +199,7 @@ mod tests {
             ("shuffle = \"yes\"", "give true or false"),
             ("resume = 1", "give true or false"),
             ("data-dir = 3", "give a text in quotation marks"),
-            ("model = \"vgg\"", "give one of alexnet_plain, alexnet, nin"),
+            ("model = \"vgg\"", "there is no model `vgg`"),
             ("engine = \"torch\"", "engine = \"torch\" is not valid: "),
             ("[lr]\nx = 1", "give a number"),
             ("epochs = ", "line 1, is not TOML"),

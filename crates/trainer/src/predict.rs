@@ -26,7 +26,7 @@ struct Prediction {
 /// # Errors
 /// If the weights cannot be used; at the end, if an image could not be read.
 pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
-    let (network, state) = weights(&args.checkpoint, args.model)?;
+    let (network, state) = weights(&args.checkpoint, args.model.as_ref())?;
     threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let mut engine = create(kind, &network, &settings)?;

@@ -1,24 +1,25 @@
 //! `trainer report`.
 
 use crate::args::ReportArgs;
-use pointwise_models::{Network, Row};
+use crate::model::Model;
+use pointwise_network::{LayerSummary, Network};
 use pointwise_process::note;
 use pointwise_report::{LayerFacts, NetworkFacts, Page, Study};
 use pointwise_runs::{Run, replace_file};
 
 pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let runs = args.runs.iter().map(Run::read).collect::<Result<Vec<_>, _>>()?;
-    let mut names: Vec<&str> = Vec::new();
+    let mut models: Vec<Model> = Vec::new();
     for run in &runs {
-        if !names.contains(&run.config.model.as_str()) {
-            names.push(&run.config.model);
+        if !models.iter().any(|model| model.name() == run.config.model) {
+            models.push(Model::of_run(&run.config)?);
         }
     }
     // The counts of the study need no training: those of its other networks are known, too.
-    if names.iter().all(|name| Network::NAMES.contains(name)) {
-        names = Network::NAMES.into();
+    if models.iter().all(|model| Network::STUDY.contains(&model.name())) {
+        models = Network::STUDY.into_iter().map(Model::shipped).collect::<anyhow::Result<_>>()?;
     }
-    let facts = names.into_iter().map(facts).collect::<anyhow::Result<Vec<_>>>()?;
+    let facts = models.iter().map(facts).collect::<anyhow::Result<Vec<_>>>()?;
     let study = Study::of(&runs, &facts)?;
     let page = Page::read(&study, &runs, &facts)?.html();
     replace_file(&args.out, page.as_bytes())?;
@@ -26,10 +27,10 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     Ok(crate::print(&args.out.display().to_string())?)
 }
 
-fn facts(name: &str) -> anyhow::Result<NetworkFacts> {
-    let network = Network::by_name(name, Network::DROPOUT)?;
+fn facts(model: &Model) -> anyhow::Result<NetworkFacts> {
+    let graph = model.network().graph()?;
     let layers =
-        network.table()?.into_iter().map(|Row { path, layer, output, parameters, macs }| LayerFacts {
+        graph.table().into_iter().map(|LayerSummary { path, layer, output, parameters, macs }| LayerFacts {
             path,
             layer,
             output: output.into_iter().map(|side| side as u64).collect(),
@@ -37,9 +38,9 @@ fn facts(name: &str) -> anyhow::Result<NetworkFacts> {
             macs: macs as u64,
         });
     Ok(NetworkFacts {
-        model: name.to_owned(),
-        parameters: network.parameter_count()? as u64,
-        macs: network.macs()? as u64,
+        model: model.name().to_owned(),
+        parameters: graph.parameter_count() as u64,
+        macs: graph.macs() as u64,
         layers: layers.collect(),
     })
 }

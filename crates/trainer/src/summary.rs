@@ -1,17 +1,18 @@
 //! `trainer summary`.
 
-use crate::args::{Model, SummaryArgs};
+use crate::args::SummaryArgs;
+use crate::model::{Family, Model};
 use crate::print;
-use pointwise_engine::cpu::Cpu;
-use pointwise_engine::{EngineError, Settings};
-use pointwise_models::{Network, Row};
+use pointwise_engine::EngineError;
+use pointwise_engine::cpu::training_memory;
+use pointwise_network::Network;
 use pointwise_report::{Align, Table};
 use serde::Serialize;
 use std::fmt::Write;
 
 #[derive(Serialize)]
 struct ModelSummary {
-    model: &'static str,
+    model: String,
     parameters: usize,
     /// For one image.
     macs: usize,
@@ -43,36 +44,53 @@ struct LayerSummary {
 }
 
 pub(crate) fn run(args: &SummaryArgs) -> anyhow::Result<()> {
-    let models = match (args.family, args.model) {
-        (Some(family), _) => family.models(),
-        (None, Some(model)) => vec![model],
-        (None, None) => Model::STUDY.to_vec(),
+    if args.schema {
+        return Ok(print(&serde_json::to_string_pretty(&Network::json_schema())?)?);
+    }
+    let models = match &args.model {
+        Some(model) if args.toml => return Ok(print(toml(model).trim_end())?),
+        Some(model) => vec![model.clone()],
+        None => {
+            let names = args.family.unwrap_or(Family::All).names();
+            names.into_iter().map(Model::shipped).collect::<anyhow::Result<_>>()?
+        }
     };
-    let summaries = models.into_iter().map(summarise).collect::<Result<Vec<_>, _>>()?;
+    let summaries = models.iter().map(summarise).collect::<Result<Vec<_>, _>>()?;
     if args.json {
         return Ok(print(&serde_json::to_string_pretty(&summaries)?)?);
     }
-    if args.family.is_some() {
-        return Ok(print(list(&summaries).trim_end())?);
+    match &summaries[..] {
+        [one] => Ok(print(&table(one))?),
+        all => Ok(print(list(all).trim_end())?),
     }
-    let tables: Vec<String> = summaries.iter().map(table).collect();
-    Ok(print(&tables.join("\n\n"))?)
+}
+
+/// The description of a network; of one that comes with the program, with the comments of its file.
+fn toml(model: &Model) -> String {
+    let shipped = Network::by_name(model.name()).is_ok_and(|shipped| shipped == *model.network());
+    let file = if shipped { Network::shipped_toml(model.name()).ok() } else { None };
+    file.unwrap_or_else(|| model.network().to_toml())
 }
 
 /// The study's batch.
 const BATCH: usize = 126;
 
-fn summarise(model: Model) -> Result<ModelSummary, EngineError> {
-    let network = Network::by_name(model.name(), Network::DROPOUT)?;
-    let layers = network.table()?.into_iter().map(|Row { path, layer, output, parameters, macs }| {
-        LayerSummary { path, layer, output, parameters, macs }
-    });
-    // Memory is taken from the system when it is first written: planning costs none.
-    let memory = Cpu::new(&network, &Settings::default())?.memory(BATCH);
+fn summarise(model: &Model) -> Result<ModelSummary, EngineError> {
+    let graph = model.network().graph()?;
+    let layers = graph.table().into_iter().map(
+        |pointwise_network::LayerSummary { path, layer, output, parameters, macs }| LayerSummary {
+            path,
+            layer,
+            output,
+            parameters,
+            macs,
+        },
+    );
+    let memory = training_memory(model.network(), BATCH)?;
     Ok(ModelSummary {
-        model: model.name(),
-        parameters: network.parameter_count()?,
-        macs: network.macs()?,
+        model: model.name().to_owned(),
+        parameters: graph.parameter_count(),
+        macs: graph.macs(),
         layers: layers.collect(),
         memory: MemorySummary {
             batch: BATCH,
@@ -92,20 +110,24 @@ fn list(summaries: &[ModelSummary]) -> String {
     let mut table = Table::new([("network", Align::Left)].into_iter().chain(right));
     for ModelSummary { model, parameters, macs, memory, .. } in summaries {
         let memory = memory.total.div_ceil(1 << 20);
-        table.row([(*model).to_owned(), grouped(*parameters), grouped(*macs), grouped(memory)]);
+        table.row([model.clone(), grouped(*parameters), grouped(*macs), grouped(memory)]);
     }
     table.plain()
 }
 
 fn table(summary: &ModelSummary) -> String {
+    let width = |least: usize, of: fn(&LayerSummary) -> &str| {
+        summary.layers.iter().map(|layer| of(layer).chars().count()).fold(least, usize::max)
+    };
+    let (name, kind) = (width(14, |layer| &layer.path), width(22, |layer| &layer.layer));
     let mut text = format!(
-        "{}\n{:<14} {:<22} {:>14} {:>11} {:>13}",
+        "{}\n{:<name$} {:<kind$} {:>14} {:>11} {:>13}",
         summary.model, "name", "layer", "output", "parameters", "MACs"
     );
     let mut row = |path: &str, layer: &str, output: &str, parameters: usize, macs: usize| {
         let (parameters, macs) = (grouped(parameters), grouped(macs));
         // Writing to a string cannot fail.
-        let _ = write!(text, "\n{path:<14} {layer:<22} {output:>14} {parameters:>11} {macs:>13}");
+        let _ = write!(text, "\n{path:<name$} {layer:<kind$} {output:>14} {parameters:>11} {macs:>13}");
     };
     for LayerSummary { path, layer, output, parameters, macs } in &summary.layers {
         let output: Vec<String> = output.iter().map(usize::to_string).collect();
@@ -141,7 +163,6 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Family;
 
     #[test]
     fn digits_are_grouped() {
@@ -152,8 +173,8 @@ mod tests {
 
     #[test]
     fn the_tables_show_the_published_totals() {
-        for (model, total) in Model::STUDY.into_iter().zip(["6,979,146", "2,256,458", "1,485,386"]) {
-            let text = table(&summarise(model).unwrap());
+        for (name, total) in Network::STUDY.into_iter().zip(["6,979,146", "2,256,458", "1,485,386"]) {
+            let text = table(&summarise(&Model::shipped(name).unwrap()).unwrap());
             let mut last = text.lines().rev();
             let memory = last.next().unwrap();
             assert!(memory.contains("batches of 126") && memory.contains(" MiB ("), "{memory}");
@@ -161,10 +182,11 @@ mod tests {
             assert!(last.starts_with("total") && last.contains(total), "{last}");
         }
     }
+
     #[test]
     fn a_family_is_a_line_for_each_network() {
-        let summaries: Vec<_> =
-            Family::Pointwise.models().into_iter().map(|model| summarise(model).unwrap()).collect();
+        let models = Family::Pointwise.names().into_iter().map(|name| Model::shipped(name).unwrap());
+        let summaries: Vec<_> = models.map(|model| summarise(&model).unwrap()).collect();
         let text = list(&summaries);
         assert_eq!(text.lines().count(), 14, "{text}");
         assert!(text.contains("\nnin-nopad-relu-r4     814,250   58,009,600"), "{text}");

@@ -1,17 +1,18 @@
 //! `trainer train`: from the command line and the run folder to one resolved configuration, and from there to the training.
 
 use crate::analysis::Analyst;
-use crate::args::{Augment, DataKind, Model, TrainArgs};
+use crate::args::{Augment, DataKind, TrainArgs};
 use crate::data::{DATA_SEED, Images, check_classes, load_dataset, named_folder};
 use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::eval::check_weights;
+use crate::model::Model;
 use crate::options::{self, sha256};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, stop_flag, threads};
 use anyhow::{Context, anyhow, bail};
 use pointwise_engine::{Adam, DeviceChoice, EngineError, EngineKind, Precision, Settings, State, create};
-use pointwise_models::Network;
+use pointwise_network::Network;
 use pointwise_process::note;
 use pointwise_runs::{Checkpoint, Difference, Record, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{
@@ -67,7 +68,9 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         }
         check_last(run, &past)?;
     }
-    let network = Network::by_name(&config.model, config.dropout)?;
+    let model = Model::of_run(&config)?;
+    model.check_fits_data()?;
+    let network = model.network().clone();
     // A checkpoint of the run takes the place of what it was started from.
     let has_checkpoint = run.as_ref().is_some_and(|run| run.checkpoint_path(Checkpoint::Last).exists());
     let init = match &config.init {
@@ -178,7 +181,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
 /// The folder named, or one after the model and the seed; `None` when neither is known.
 fn run_folder(args: &TrainArgs) -> Option<PathBuf> {
     args.run_dir.clone().or_else(|| {
-        let model = args.model?.name();
+        let model = args.model.as_ref()?.name();
         Some(Path::new("runs").join(format!("{model}-seed{}", args.seed.unwrap_or(SEED))))
     })
 }
@@ -187,17 +190,22 @@ const SEED: u64 = 42;
 
 /// What was typed, over what the run was started with, over the study's values.
 fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunConfig> {
-    let mut config = match (stored, args.model) {
-        (Some(stored), _) => stored.clone(),
-        (None, Some(model)) => study(model),
+    let (mut config, mut model) = match (stored, &args.model) {
+        (Some(stored), None) => (stored.clone(), Model::of_run(stored)?),
+        (Some(stored), Some(model)) => (stored.clone(), model.clone()),
+        (None, Some(model)) => (study(), model.clone()),
         (None, None) => bail!("no network was named; say with --model which one to train"),
     };
+    if let Some(p) = args.dropout {
+        model = model.with_dropout(p);
+    }
+    model.name().clone_into(&mut config.model);
+    (config.dropout, config.network) = model.recorded();
     let set = |field: &mut String, value: Option<&str>| {
         if let Some(value) = value {
             value.clone_into(field);
         }
     };
-    set(&mut config.model, args.model.map(Model::name));
     set(&mut config.engine, args.compute.engine.map(EngineKind::name));
     set(&mut config.precision, args.compute.precision.map(Precision::name));
     config.deterministic |= args.compute.deterministic;
@@ -207,7 +215,6 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
     config.batch_size = args.batch_size.unwrap_or(config.batch_size);
     config.lr = args.lr.unwrap_or(config.lr);
     config.weight_decay = args.weight_decay.unwrap_or(config.weight_decay);
-    config.dropout = args.dropout.unwrap_or(config.dropout);
     config.seed = args.seed.unwrap_or(config.seed);
     config.val_split = args.val_split.unwrap_or(config.val_split);
     config.shuffle = args.shuffle.unwrap_or(config.shuffle);
@@ -240,11 +247,11 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
     Ok(config)
 }
 
-/// The study's configuration.
-fn study(model: Model) -> RunConfig {
+/// The study's configuration, with the last of its networks.
+fn study() -> RunConfig {
     let adam = Adam::default();
     RunConfig {
-        model: model.name().to_owned(),
+        model: "nin".to_owned(),
         engine: EngineKind::Cpu.name().to_owned(),
         device: "cpu".to_owned(),
         precision: Precision::default().name().to_owned(),
@@ -269,6 +276,7 @@ fn study(model: Model) -> RunConfig {
         threads: None,
         log_every: 10,
         checkpoint_every: None,
+        network: None,
     }
 }
 
@@ -283,6 +291,13 @@ fn check_same_run(folder: &Path, stored: &RunConfig, config: &RunConfig) -> anyh
         }
         _ => "leave the option out, or give another --run-dir".to_owned(),
     };
+    if name == "network" {
+        bail!(
+            "the run in {} was started with another description of `{}`; {way}",
+            folder.display(),
+            stored.model
+        );
+    }
     bail!("the run in {} was started with {name} {ours}, not {theirs}; {way}", folder.display())
 }
 

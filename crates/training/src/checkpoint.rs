@@ -60,6 +60,12 @@ impl Meta {
         deciding.filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
 
+    /// The description of the network, where the program does not know it by the name of the model.
+    #[must_use]
+    pub fn network(&self) -> Option<&str> {
+        self.config.as_ref()?.get("network").map(String::as_str)
+    }
+
     /// The first key in which `config` is not what this was trained with.
     #[must_use]
     pub fn difference(&self, config: &RunConfig) -> Option<Difference> {

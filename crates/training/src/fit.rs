@@ -6,7 +6,9 @@ use pointwise_data::{
     Augmentation, BatchSettings, Batches, Crop, Images, evaluation_batches, normalised_values,
     training_batches, training_order,
 };
-use pointwise_engine::{Batch, Engine, EngineError, ResidentEpoch, ResidentImages, ResidentSet, Totals};
+use pointwise_engine::{
+    Batch, BegunEpoch, Engine, EngineError, ResidentEpoch, ResidentImages, ResidentSet, Totals,
+};
 use pointwise_runs::{
     Analysis, Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State,
     StepRecord, peak_memory, timestamp,
@@ -183,7 +185,7 @@ fn evaluate_on(
 ) -> Result<Option<Totals>, TrainingError> {
     engine.set_totals(Totals::default())?;
     let mut feed = match resident {
-        Some(set) => Feed::Resident { set, batch_size, len: images.len() },
+        Some(source) => Feed::Resident { source, batch_size, len: images.len() },
         None => Feed::Prepared(evaluation_batches(images, batch_size)),
     };
     let (mut done, mut batch) = (0, 0);
@@ -208,25 +210,27 @@ fn reside(engine: &mut dyn Engine, images: &Images) -> Result<Option<ResidentSet
 }
 
 /// Where the batches of an epoch come from.
-enum Feed {
+enum Feed<S> {
     /// The engine has the images.
-    Resident { set: ResidentSet, batch_size: usize, len: usize },
+    Resident { source: S, batch_size: usize, len: usize },
     /// A thread prepares them.
     Prepared(Batches),
 }
 
-impl Feed {
+impl Feed<BegunEpoch> {
     /// Trains on a batch of the epoch; gives its number of images.
     fn train(&mut self, engine: &mut dyn Engine, batch: usize) -> Result<usize, EngineError> {
         self.step(
             engine,
             batch,
-            |engine, set, range| engine.train_resident(set, range),
+            |engine, epoch, range| engine.train_resident(epoch, range),
             |engine, batch| engine.train_step(batch),
         )
     }
+}
 
-    /// As [`Feed::train`], evaluating.
+impl Feed<ResidentSet> {
+    /// Evaluates a batch; gives its number of images.
     fn evaluate(&mut self, engine: &mut dyn Engine, batch: usize) -> Result<usize, EngineError> {
         self.step(
             engine,
@@ -235,19 +239,21 @@ impl Feed {
             |engine, batch| engine.evaluate(batch),
         )
     }
+}
 
+impl<S: Copy> Feed<S> {
     fn step(
         &mut self,
         engine: &mut dyn Engine,
         batch: usize,
-        resident: impl FnOnce(&mut dyn Engine, ResidentSet, Range<usize>) -> Result<(), EngineError>,
+        resident: impl FnOnce(&mut dyn Engine, S, Range<usize>) -> Result<(), EngineError>,
         prepared: impl FnOnce(&mut dyn Engine, Batch<'_>) -> Result<(), EngineError>,
     ) -> Result<usize, EngineError> {
         match self {
-            Self::Resident { set, batch_size, len } => {
+            Self::Resident { source, batch_size, len } => {
                 let range = batch * *batch_size..((batch + 1) * *batch_size).min(*len);
                 let images = range.len();
-                resident(engine, *set, range)?;
+                resident(engine, *source, range)?;
                 Ok(images)
             }
             Self::Prepared(batches) => {
@@ -376,7 +382,7 @@ impl<'a> Session<'a> {
     }
 
     /// The epoch's batches from the one in hand on.
-    fn feed(&mut self) -> Result<Feed, TrainingError> {
+    fn feed(&mut self) -> Result<Feed<BegunEpoch>, TrainingError> {
         let (images, settings, Cursor { epoch, batch, .. }) =
             (&self.job.splits.train, self.settings, self.at);
         let Some(set) = self.resident.train else {
@@ -387,8 +393,8 @@ impl<'a> Session<'a> {
             Augmentation::None => None,
         };
         let order = training_order(images.len(), settings, epoch);
-        self.engine.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin })?;
-        Ok(Feed::Resident { set, batch_size: settings.batch_size, len: images.len() })
+        let source = self.engine.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin })?;
+        Ok(Feed::Resident { source, batch_size: settings.batch_size, len: images.len() })
     }
 
     /// Records, shows and saves what is due.

@@ -68,6 +68,7 @@ pub(crate) fn run(model: &str, seed: u64, offset: f64) -> Run {
             threads: None,
             log_every: 50,
             checkpoint_every: None,
+            network: None,
         },
         environment: Environment {
             pointwise: "0.1.0".into(),
