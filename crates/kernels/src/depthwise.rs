@@ -44,7 +44,7 @@ impl Depthwise {
             source_step: shape.stride[1],
             tap_step: [1, 1],
             rows: forward(down),
-            runs: runs(&forward(across), 1, shape.stride[1]),
+            runs: runs(&forward(across), 1),
         };
         let input_gradient = Pass {
             channels,
@@ -55,7 +55,7 @@ impl Depthwise {
             source_step: 1,
             tap_step: [-(shape.stride[0] as isize), -(shape.stride[1] as isize)],
             rows: adjoint(down),
-            runs: runs(&adjoint(across), shape.stride[1], 1),
+            runs: runs(&adjoint(across), shape.stride[1]),
         };
         Self { isa, shape, channels, output, input_gradient }
     }
@@ -114,7 +114,7 @@ fn adjoint(Axis { kernel, stride, padding, size, outputs }: Axis) -> Vec<Reach> 
         .collect()
 }
 
-/// `count` columns of the target, `step` apart, that take the same taps from sources `source_step` apart.
+/// `count` columns of the target that take the same taps; the first one's reach. Targets and sources are the pass's steps apart.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     first: usize,
@@ -123,15 +123,15 @@ struct Run {
 }
 
 /// Joins columns to runs, so that all but the ends of a row are one for each phase of the step.
-fn runs(columns: &[Reach], step: usize, source_step: usize) -> Vec<Run> {
+fn runs(columns: &[Reach], step: usize) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for phase in 0..step.min(columns.len()) {
         let mut last: Option<Run> = None;
         for first in (phase..columns.len()).step_by(step) {
             let reach = columns[first];
             if let Some(run) = &mut last {
-                let next = Reach { source: run.reach.source + run.count * source_step, ..run.reach };
-                if reach == next || reach.taps == 0 && run.reach.taps == 0 {
+                // The same taps of the next column are those of the next sources.
+                if (reach.tap, reach.taps) == (run.reach.tap, run.reach.taps) {
                     run.count += 1;
                     continue;
                 }
@@ -514,7 +514,7 @@ mod tests {
             }
             let pairs = |columns: &[Reach], step, source_step, tap_step: isize| {
                 let mut pairs = Vec::new();
-                for run in runs(columns, step, source_step) {
+                for run in runs(columns, step) {
                     for (place, t) in (0..run.count).flat_map(|p| (0..run.reach.taps).map(move |t| (p, t))) {
                         let tap = run.reach.tap as isize + t as isize * tap_step;
                         let source = run.reach.source + place * source_step + t;

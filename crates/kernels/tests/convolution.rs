@@ -135,7 +135,7 @@ impl Case {
         assert_eq!(convolution.export_weight(&weights), self.w);
         self.check_scale(&convolution, &weights);
         convolution.load(&weights);
-        let mut workspace = Workspace::new([convolution.need(self.images)]);
+        let mut workspace = dirty_workspace(&convolution, self.images);
         let (x, dy) = (self.source(&self.x, shape.in_channels), self.source(&self.dy, shape.out_channels));
         // Whatever was in the outputs before does not matter.
         let mut y = vec![f32::NAN; self.images * shape.output_len()];
@@ -153,7 +153,9 @@ impl Case {
         // An optimizer works on the whole layout: what stands for no weight must stay zero.
         let mut again = vec![f32::NAN; convolution.weight_len()];
         convolution.import_weight(&convolution.export_weight(&dw), &mut again);
-        assert!(self.has_nan() || dw == again, "{method}: a gradient where there is no weight");
+        let older = matches!(method, Method::Winograd(_) | Method::Pointwise | Method::Im2col);
+        let same = dw.iter().zip(&again).all(|(a, b)| a == b || a.is_nan() && b.is_nan());
+        assert!(same || older && self.has_nan(), "{method}: a gradient where there is no weight");
         let mut seen = seen.into_inner().unwrap();
         seen.sort_unstable();
         let expected: Vec<usize> = (0..self.images).flat_map(|image| [image, image]).collect();
@@ -175,6 +177,20 @@ fn strip(values: &[f32], channels: usize) -> Vec<f32> {
             pixel[..channels].to_vec()
         })
         .collect()
+}
+
+/// A workspace full of NaN, as another convolution may leave it.
+fn dirty_workspace(convolution: &Convolution, images: usize) -> Workspace {
+    let need = convolution.need(images);
+    let floats = Workspace::bytes_of([need]) / size_of::<f32>();
+    // Its sums fill the part that is shared, its image the part of a worker.
+    let shape = ConvShape { groups: floats, ..ConvShape::square([1, 1], [floats; 2], 1, 0) };
+    let other = Convolution::with_method(Isa::portable(), shape, Method::Depthwise([1, 1]));
+    let mut workspace = Workspace::new([need, other.need(1)]);
+    let nan = |_: usize, image: &mut [f32]| image.fill(f32::NAN);
+    let mut gradient = vec![0.0; other.weight_len()];
+    other.backward(&vec![0.0; other.weight_len()], 1, &nan, &nan, None, &mut gradient, &mut workspace);
+    workspace
 }
 
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
@@ -441,7 +457,7 @@ fn samples() -> Vec<(ConvShape, Method)> {
         ConvShape { stride: [2, 2], ..square([10, 9], [33, 17], 1, 0) },
         ConvShape { stride: [2, 2], ..square([11, 12], [3, 17], 7, 3) },
         ConvShape { stride: [2, 2], ..square([10, 9], [33, 17], 3, 1) },
-        ConvShape { kernel: [3, 5], stride: [1, 2], ..square([33, 34], [40, 24], 3, 1) },
+        ConvShape { kernel: [3, 5], stride: [1, 2], ..square([17, 18], [40, 24], 3, 1) },
         ConvShape { groups: 40, ..square([10, 9], [40, 40], 3, 1) },
         ConvShape { groups: 40, stride: [2, 2], ..square([10, 9], [40, 40], 3, 1) },
         ConvShape { groups: 40, stride: [2, 3], ..square([10, 9], [40, 40], 5, 2) },
@@ -456,7 +472,7 @@ fn samples() -> Vec<(ConvShape, Method)> {
 #[test]
 fn threads_change_no_bit() {
     for (shape, method) in samples() {
-        let case = Case::new(26, shape);
+        let case = Case::new(13, shape);
         let mut results = [1, 2, 3, 5].into_iter().map(|threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| case.compute(Isa::detect(), method))
@@ -471,8 +487,8 @@ fn threads_change_no_bit() {
 fn a_nan_reaches_no_more_than_it_should() {
     for (shape, method) in samples().into_iter().filter(|(_, method)| !matches!(method, Method::Winograd(_)))
     {
-        for (in_x, at) in [(true, 7), (true, 1234), (false, 3), (false, 95)] {
-            let mut case = Case::new(7, shape);
+        for (in_x, at) in [(true, 7), (true, 123), (false, 95)] {
+            let mut case = Case::new(2, shape);
             let values = if in_x { &mut case.x } else { &mut case.dy };
             let len = values.len();
             values[at % len] = f32::NAN;
