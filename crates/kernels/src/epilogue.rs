@@ -357,8 +357,13 @@ impl<const WINDOW: usize, F: Function> Kernel for Back<'_, WINDOW, F> {
                         for i in 1..WINDOW {
                             let other = compared(simd, function, values[i]);
                             taken = simd.if_greater_or_nan(other, best, simd.splat(i as f32), taken);
-                            z = simd.if_greater_or_nan(other, best, values[i], z);
+                            if !F::AFTER_MAXIMUM {
+                                z = simd.if_greater_or_nan(other, best, values[i], z);
+                            }
                             best = simd.if_greater_or_nan(other, best, other, best);
+                        }
+                        if F::AFTER_MAXIMUM {
+                            z = best;
                         }
                         let all = function.backward(simd, z, simd.load(gradient.add(channel)));
                         for i in 0..WINDOW {
