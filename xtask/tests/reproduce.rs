@@ -132,7 +132,7 @@ fn a_study_is_trained_once_and_judged() {
     assert!(fake.path("study/report.md").exists());
     assert!(stdout.contains("nin             1,485,386  1,485,386      3     74.27 ± 0.50"), "{stdout}");
     let calls = fake.calls();
-    assert_eq!((calls.len(), calls[0].as_str(), calls[1].as_str()), (11, "summary --json", "data stats"));
+    assert_eq!((calls.len(), calls[0].as_str(), calls[1].as_str()), (11, "summary --json --family study", "data stats"));
     assert_eq!(
         calls[10], "train --resume --model nin --seed 44 --run-dir study/runs/nin-seed44 --epochs 10 --quiet",
         "one process a run"
@@ -161,7 +161,7 @@ fn a_study_is_trained_once_and_judged() {
 
     // Again: nothing is trained, and the report is the same.
     let (code, _, stderr) = seen(fake.run(&[]));
-    assert_eq!((code, fake.calls()), (0, vec!["summary --json".to_owned()]));
+    assert_eq!((code, fake.calls()), (0, vec!["summary --json --family study".to_owned()]));
     assert!(stderr.contains("9 of 9 runs are finished already"), "{stderr}");
     assert_eq!(fs::read(fake.path("study/study.json")).unwrap(), first);
 

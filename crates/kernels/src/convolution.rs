@@ -14,7 +14,7 @@ use crate::winograd::Winograd;
 use crate::workspace::{Workspace, WorkspaceNeed};
 use std::fmt;
 
-pub(crate) use crate::shape::padded;
+use crate::shape::padded;
 
 /// How a convolution is computed.
 ///

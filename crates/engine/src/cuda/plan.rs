@@ -441,7 +441,7 @@ mod tests {
         for (name, graph, precision, plan) in plans() {
             let arrays = State::initial(&graph, 1).parameters;
             let arena = plan.import(&arrays);
-            assert_eq!(plan.export(&arena), arrays, "{} {precision}", name);
+            assert_eq!(plan.export(&arena), arrays, "{name} {precision}");
             // Nothing lies on anything else.
             let numbers: usize = arrays.values().map(|array| array.values.len()).sum();
             let ones = arrays.into_iter().map(|(name, mut array)| {
