@@ -132,7 +132,10 @@ fn a_study_is_trained_once_and_judged() {
     assert!(fake.path("study/report.md").exists());
     assert!(stdout.contains("nin             1,485,386  1,485,386      3     74.27 ± 0.50"), "{stdout}");
     let calls = fake.calls();
-    assert_eq!((calls.len(), calls[0].as_str(), calls[1].as_str()), (11, "summary --json --family study", "data stats"));
+    assert_eq!(
+        (calls.len(), calls[0].as_str(), calls[1].as_str()),
+        (11, "summary --json --family study", "data stats")
+    );
     assert_eq!(
         calls[10], "train --resume --model nin --seed 44 --run-dir study/runs/nin-seed44 --epochs 10 --quiet",
         "one process a run"

@@ -10,7 +10,7 @@
 //! weight's gradient over groups of images whose size depends on shapes alone.
 
 mod block;
-mod gradients;
+
 mod layer;
 mod parameters;
 mod plan;

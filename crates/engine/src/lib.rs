@@ -28,7 +28,9 @@ mod create;
 pub mod cuda;
 mod device;
 mod engine;
+
 mod error;
+mod gradients;
 mod kind;
 pub mod memory;
 pub mod ops;

@@ -55,9 +55,7 @@ impl Method {
     /// channels, patches are cheaper.
     ///
     /// Every other convolution of one group gathers patches. From 16 channels on, a pixel's channels are worth a copy of their own;
-    /// below, most of it would be padding, and whole rows of one channel are copied. The latter also goes for larger
-    /// square kernels with stride 1 and the same padding on all sides, whatever their channels: their order of sums is older than the
-    /// choice, and the numbers of a training run are not to change.
+    /// below, most of it would be padding, and whole rows of one channel are copied.
     ///
     /// A depthwise convolution has too little arithmetic for a matrix product: it is summed tap by tap. All other groups are gathered
     /// and multiplied one after the other.
@@ -83,7 +81,7 @@ impl Method {
             }
             return Self::Winograd(best);
         }
-        if shape.is_plain() || shape.in_channels < PANEL { Self::Im2col } else { Self::Im2colByPixel }
+        if shape.in_channels < PANEL { Self::Im2col } else { Self::Im2colByPixel }
     }
 
     /// Whether the method computes a shape that is valid.

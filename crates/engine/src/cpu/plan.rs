@@ -2,9 +2,9 @@
 
 use super::Memory;
 use super::block::{Block, Norm, Weighted};
-use super::gradients::{Flow, Schedule};
 use super::layer::{Inputs, Layer, Operation, Scratch, dropout_factors, len};
 use super::parameters::Parameters;
+use crate::gradients::{Flow, Schedule};
 use crate::places::{Places, Role, RunningStatistics, export_statistics, import_statistics};
 use crate::stage::{BlockLayers, Map, Source, Stage, StageKind, check_training, stages};
 use crate::{Array, EngineError};

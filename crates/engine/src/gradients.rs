@@ -4,7 +4,7 @@ use crate::stage::{Source, Stage, StageKind};
 
 /// How the gradient of a stage's output reaches one of its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flow {
+pub(crate) enum Flow {
     /// Nothing before it is trained.
     None,
     /// Written into a buffer. Here as below, `last` says whether the input's gradient is then complete.
@@ -17,24 +17,24 @@ pub(super) enum Flow {
 
 /// The gradients around a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct StageGradients {
+pub(crate) struct StageGradients {
     /// The buffer with the gradient of the output; `None` where nobody needs it.
-    pub(super) output: Option<usize>,
+    pub(crate) output: Option<usize>,
     /// For each input.
-    pub(super) inputs: Vec<Flow>,
+    pub(crate) inputs: Vec<Flow>,
 }
 
 /// The gradients of a network's stages.
 #[derive(Debug, Default)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     /// Floats for each image of each buffer.
-    pub(super) buffers: Vec<usize>,
-    pub(super) stages: Vec<StageGradients>,
+    pub(crate) buffers: Vec<usize>,
+    pub(crate) stages: Vec<StageGradients>,
 }
 
 impl Schedule {
     /// Plans the backward pass; `lens` are the floats of an image of each stage's output.
-    pub(super) fn new(stages: &[Stage], lens: &[usize]) -> Self {
+    pub(crate) fn new(stages: &[Stage], lens: &[usize]) -> Self {
         let mut trained: Vec<bool> = Vec::new();
         for stage in stages {
             let own = matches!(&stage.kind, StageKind::Block(layers) if !layers.parameters().is_empty());
