@@ -65,7 +65,9 @@ impl Schedule {
                     return Flow::None;
                 }
                 match gradients[before] {
-                    None if matches!(stage.kind, StageKind::Sum { .. }) => {
+                    None if matches!(stage.kind, StageKind::Sum { .. })
+                        && !(last && masks(&stages[before])) =>
+                    {
                         pool.share(own);
                         gradients[before] = Some(own);
                         Flow::Share { last }
@@ -92,6 +94,11 @@ impl Schedule {
         planned.reverse();
         Self { buffers: pool.lens, stages: planned }
     }
+}
+
+/// Whether a stage changes the gradient of its output in place, which then must lie where no other gradient does.
+fn masks(stage: &Stage) -> bool {
+    matches!(stage.kind, StageKind::Sum { relu: true })
 }
 
 fn is_trained(source: Source, trained: &[bool]) -> bool {

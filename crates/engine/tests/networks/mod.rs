@@ -186,6 +186,34 @@ pub(crate) fn graph_networks() -> Vec<Network> {
             "Flatten", { Linear = { out_features = 4 } }, "Sigmoid",
             { name = "out", Concat = [[{ name = "x", Linear = { out_features = 3 } }], []] },
         ]"#,
+        // Sums of sums in either order, groups of whole vectors, products of three, windows that overlap and that leave gaps.
+        r#"
+        name = "nested"
+        input = [4, 9, 12]
+        layers = [
+            { name = "stem", Conv2d = { out_channels = 16, kernel_size = [2, 3], stride = [1, 2], padding = [0, 1] } },
+            { MaxPool2d = { kernel_size = [3, 2], stride = [2, 1], padding = [1, 0] } },
+            { name = "outer", Sum = [
+                [{ name = "a", Conv2d = { out_channels = 16, kernel_size = 1, padding = [0, 0] } }],
+                { name = "in", Sequential = [
+                    { Sum = [[{ name = "b", Conv2d = { out_channels = 16, kernel_size = 1 } }], [{ Scale = { factor = -0.5 } }]] },
+                    "ReLU",
+                ] },
+                { name = "group", Sequential = [
+                    { Conv2d = { out_channels = 32, kernel_size = 3, padding = 1, groups = 2 } }, "ReLU6",
+                    { Conv2d = { out_channels = 16, kernel_size = 1, groups = 2, bias = false } },
+                ] },
+            ] },
+            { name = "gates", Multiply = [
+                ["AdaptiveAvgPool2d", { name = "g", Conv2d = { out_channels = 16, kernel_size = 1 } }, "Sigmoid"],
+                [{ name = "m", Conv2d = { out_channels = 16, kernel_size = 3, padding = 1, groups = 16, stride = 1 } }, "Tanh"],
+                [],
+            ] },
+            { Conv2d = { out_channels = 10, kernel_size = 1, stride = 2, padding = [1, 0] } }, "BatchNorm2d", "ReLU",
+            { MaxPool2d = { kernel_size = 2 } },
+            { AvgPool2d = { kernel_size = [1, 2], stride = [2, 1], padding = [0, 1] } },
+            "Flatten", { Linear = { out_features = 5 } },
+        ]"#,
     ];
     texts.map(|text| Network::from_toml(text).unwrap()).into()
 }
