@@ -1,26 +1,28 @@
 //! The engine: a plan's buffers, and the steps that run over them.
 
 use super::gpu::{
-    Buffer, Choice, Convolution2d, ConvolutionShape, DNN_WORKSPACE, Gpu, Graph, Kernel, Operands, Product,
-    Read, dnn_version,
+    Buffer, Choice, Convolution2d, ConvolutionShape, DATA, DNN_WORKSPACE, FILTER, FORWARD, Gpu, Graph,
+    Kernel, Operands, Product, Read, dnn_version,
 };
 use super::launch::{
-    AdamPass, Address, Apply, Assemble, Coefficients, Control, DropoutPass, Evaluation, Gradient, Grid,
-    Import, Loss, MapPass, Moments, Normalise, Reduce, Shape, Tiles,
+    AdamPass, Address, Apply, Assemble, ChannelsPass, Chunks, Coefficients, Control, DropoutPass,
+    ElementsPass, Evaluation, Gradient, Grid, Grouped, GroupedFilter, Import, Loss, MapPass, Merge, Moments,
+    MultiplyPass, Normalise, PoolPass, Reduce, Tiles,
 };
-use super::plan::{Block, Convolution, Floor, Kind, Node, Plan, ROWS, width};
+use super::plan::{Block, Convolution, Floor, Kind, Method, Node, Plan, ROWS, width, windows};
 use crate::batch::{Batch, Totals, check_batch};
 use crate::device::DeviceName;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::gradients::Flow;
 use crate::kind::EngineKind;
 use crate::places::{RunningStatistics, export_statistics, import_statistics};
 use crate::precision::Precision;
 use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet, check_images};
 use crate::settings::Settings;
-use crate::stage::Map;
+use crate::stage::{Map, Source, Window};
 use crate::state::{Array, Moments as AdamMoments, State};
-use pointwise_network::{BatchNorm2d, Network};
+use pointwise_network::Network;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 use std::ops::Range;
@@ -104,6 +106,9 @@ struct Arenas {
     statistics: Buffer,
     /// Rows of what BatchNorm is made with: see [`Row`].
     affine: Buffer,
+    /// For each channel, its BatchNorm's eps in `f64`; and 1 where that BatchNorm has no weight, else 0.
+    eps: Buffer,
+    units: Buffer,
     control: Buffer,
     /// Of the convolutions: as large as the algorithm that wants most.
     workspace: Buffer,
@@ -134,8 +139,9 @@ struct Room {
     /// For each node: the convolution's results, and the output.
     results: Vec<Option<Buffer>>,
     outputs: Vec<Buffer>,
-    /// Gradients of two maps, one made from the other.
-    gradients: [Buffer; 2],
+    /// Gradients of outputs, as the plan's schedule has them, and one on the way from one to another.
+    gradients: Vec<Buffer>,
+    scratch: Buffer,
     partials: Buffer,
 }
 
@@ -170,6 +176,24 @@ struct Kernels {
     dropout: Kernel<DropoutPass>,
     loss: Kernel<Loss>,
     adam: Kernel<AdamPass>,
+    /// For activations other than ReLU.
+    apply_other: Kernel<Apply>,
+    reduce_other: Kernel<Reduce>,
+    gradient_other: Kernel<Gradient>,
+    sum: Kernel<ElementsPass>,
+    mask: Kernel<ElementsPass>,
+    scale: Kernel<ElementsPass>,
+    multiply: Kernel<MultiplyPass>,
+    gate: Kernel<MultiplyPass>,
+    channels: Kernel<ChannelsPass>,
+    max_pool: Kernel<PoolPass>,
+    max_pool_back: Kernel<PoolPass>,
+    average_pool: Kernel<PoolPass>,
+    average_pool_back: Kernel<PoolPass>,
+    grouped: Kernel<Grouped>,
+    grouped_data: Kernel<Grouped>,
+    grouped_filter: Kernel<GroupedFilter>,
+    merge: Kernel<Merge>,
 }
 
 impl Kernels {
@@ -192,6 +216,23 @@ impl Kernels {
             dropout: gpu.kernel(of("dropout_f32", "dropout_bf16"))?,
             loss: gpu.kernel(of("loss_f32", "loss_bf16"))?,
             adam: gpu.kernel(of("adam_f32", "adam_bf16"))?,
+            apply_other: gpu.kernel(of("apply_other_f32", "apply_other_bf16"))?,
+            reduce_other: gpu.kernel(of("reduce_other_f32", "reduce_other_bf16"))?,
+            gradient_other: gpu.kernel(of("gradient_other_f32", "gradient_other_bf16"))?,
+            sum: gpu.kernel(of("sum_f32", "sum_bf16"))?,
+            mask: gpu.kernel(of("mask_f32", "mask_bf16"))?,
+            scale: gpu.kernel(of("scale_f32", "scale_bf16"))?,
+            multiply: gpu.kernel(of("multiply_f32", "multiply_bf16"))?,
+            gate: gpu.kernel(of("gate_f32", "gate_bf16"))?,
+            channels: gpu.kernel(of("channels_f32", "channels_bf16"))?,
+            max_pool: gpu.kernel(of("max_pool_f32", "max_pool_bf16"))?,
+            max_pool_back: gpu.kernel(of("max_pool_back_f32", "max_pool_back_bf16"))?,
+            average_pool: gpu.kernel(of("average_pool_f32", "average_pool_bf16"))?,
+            average_pool_back: gpu.kernel(of("average_pool_back_f32", "average_pool_back_bf16"))?,
+            grouped: gpu.kernel(of("grouped_f32", "grouped_bf16"))?,
+            grouped_data: gpu.kernel(of("grouped_data_f32", "grouped_data_bf16"))?,
+            grouped_filter: gpu.kernel(of("grouped_filter_f32", "grouped_filter_bf16"))?,
+            merge: gpu.kernel(of("merge_f32", "merge_bf16"))?,
         })
     }
 }
@@ -212,7 +253,7 @@ impl Cuda {
         };
         let graph = network.graph()?;
         let classes = graph.classes();
-        let plan = Plan::new(&graph, settings.precision)?;
+        let plan = Plan::new(&graph, settings.precision);
         let unavailable = |error| match error {
             EngineError::Device(reason) => {
                 EngineError::DeviceUnavailable { device: settings.device.to_string(), reason }
@@ -409,16 +450,14 @@ impl Cuda {
         let mut scratch = None;
         let mut needed = 0;
         for (at, (node, chosen)) in plan.nodes.iter().zip(convolutions).enumerate() {
-            let Kind::Block(Block { convolution: Some(convolution), results, .. }) = &node.kind else {
+            let Kind::Block(block) = &node.kind else { continue };
+            let Some(convolution) = block.convolution.filter(|own| own.method == Method::Library) else {
                 continue;
             };
-            if convolution.is_product() {
-                continue;
-            }
             let mut own = match chosen.remove(&step.n) {
                 Some(own) => own,
                 None => {
-                    let mut own = Convolution2d::new(gpu, shape(node, *convolution, *results, step.n))?;
+                    let mut own = Convolution2d::new(gpu, shape(node, convolution, block.results, step.n))?;
                     if choice == Choice::Measured
                         && let Some((_, larger)) = chosen.range(step.n..).next()
                     {
@@ -428,25 +467,32 @@ impl Cuda {
                     own
                 }
             };
-            let [forward, data, filter] = own.chosen();
-            let (data, filter) = (!data && step.mode.trains() && at > 0, !filter && step.mode.trains());
+            let [forward, data, filter] = own.asked();
+            let gradients = room.gradients_around(plan, at, block).filter(|_| step.mode.trains());
+            let [data, filter] = match gradients {
+                Some((_, into)) => [!data && into.is_some(), !filter],
+                None => [false, false],
+            };
             if choice == Choice::Measured && scratch.is_none() && (!forward || data || filter) {
                 scratch = Some(gpu.allocate(DNN_WORKSPACE)?);
             }
             let workspace = scratch.as_ref().unwrap_or(&arenas.workspace);
-            let x = room.input_of(at);
+            let x = room.source(node.sources[0]);
             let w = arenas.weight(convolution.weight);
-            let [from, to] = room.gradients.each_ref().map(Buffer::address);
             if !forward {
-                let at = Operands { x, w, y: room.results_of(at) };
+                let at = Operands { x, w, y: room.results_of(plan, at) };
                 own.choose_forward(gpu, choice, at, workspace)?;
             }
-            if data {
-                own.choose_data(gpu, choice, Operands { x: to, w, y: from }, workspace)?;
+            if let Some((y, Some(x))) = gradients
+                && data
+            {
+                own.choose_data(gpu, choice, Operands { x, w, y }, workspace)?;
             }
-            if filter {
+            if let Some((y, _)) = gradients
+                && filter
+            {
                 let w = arenas.weight_gradient(convolution.weight);
-                own.choose_filter(gpu, choice, Operands { x, w, y: from }, workspace)?;
+                own.choose_filter(gpu, choice, Operands { x, w, y }, workspace)?;
             }
             needed = own.workspace().max(needed);
             chosen.insert(step.n, own);
@@ -484,23 +530,40 @@ impl Cuda {
 
 /// The sides of a convolution for a batch.
 fn shape(node: &Node, convolution: Convolution, results: Map, n: usize) -> ConvolutionShape {
+    let (input, window) = (node.inputs[0], convolution.window);
     ConvolutionShape {
         n,
-        height: node.input.height,
-        width: node.input.width,
+        height: input.height,
+        width: input.width,
         in_channels: convolution.in_channels,
         out_height: results.height,
         out_width: results.width,
         out_channels: convolution.out_channels,
-        kernel: convolution.kernel,
-        padding: convolution.padding,
+        kernel: window.kernel,
+        stride: window.stride,
+        padding: window.padding,
+        groups: convolution.groups,
     }
+}
+
+/// What is added to the zeros that lie in the place of weights that a BatchNorm may lack.
+fn unit(has_weight: bool) -> f32 {
+    if has_weight { 0.0 } else { 1.0 }
 }
 
 impl Arenas {
     fn new(gpu: &Gpu, plan: &Plan, precision: Precision) -> Result<Self, EngineError> {
         let floats = |len: usize| gpu.allocate(len * F32);
         let own_copies = width(precision) != F32;
+        let (mut eps, mut units) = (vec![1.0f64; plan.channels], vec![0.0f32; plan.channels]);
+        for (norm, at) in plan.norms() {
+            let own = at..at + norm.channels;
+            eps[own.clone()].fill(norm.eps);
+            units[own].fill(unit(norm.weight));
+        }
+        let kept = (gpu.allocate(size_of_val(&*eps))?, gpu.allocate(size_of_val(&*units))?);
+        gpu.upload(&kept.0, 0, &eps)?;
+        gpu.upload(&kept.1, 0, &units)?;
         Ok(Self {
             values: floats(plan.parameters())?,
             first: floats(plan.parameters())?,
@@ -510,6 +573,8 @@ impl Arenas {
             vector_gradients: floats(ROWS * plan.channels)?,
             statistics: floats(2 * plan.channels)?,
             affine: floats(AFFINE_ROWS * plan.channels)?,
+            eps: kept.0,
+            units: kept.1,
             control: gpu.allocate(size_of::<Control>())?,
             workspace: gpu.allocate(0)?,
         })
@@ -547,24 +612,46 @@ impl Room {
                 .iter()
                 .map(|node| numbers(plan.len(node.output)))
                 .collect::<Result<_, _>>()?,
-            gradients: [numbers(plan.largest())?, numbers(plan.largest())?],
+            gradients: plan.schedule.buffers.iter().map(|len| numbers(*len)).collect::<Result<_, _>>()?,
+            scratch: numbers(plan.scratch())?,
             // A smaller batch can need more: it is shared out in smaller pieces.
             partials: gpu.allocate((1..=batch).map(|n| plan.partials(n)).max().unwrap_or(0) * F32)?,
         })
     }
 
-    fn input_of(&self, node: usize) -> Address {
-        match node.checked_sub(1) {
-            Some(before) => self.outputs[before].address(),
-            None => self.input.address(),
+    fn source(&self, source: Source) -> Address {
+        match source {
+            Source::Stage(before) => self.outputs[before].address(),
+            Source::Images => self.input.address(),
         }
     }
 
     /// What a block's output is made of: the convolution's results, or the input.
-    fn results_of(&self, node: usize) -> Address {
+    fn results_of(&self, plan: &Plan, node: usize) -> Address {
         match &self.results[node] {
             Some(results) => results.address(),
-            None => self.input_of(node),
+            None => self.source(plan.nodes[node].sources[0]),
+        }
+    }
+
+    /// Where the gradients of a convolution's results and, if it is wanted, of its input lie; `None` where there are none.
+    fn gradients_around(
+        &self,
+        plan: &Plan,
+        node: usize,
+        block: &Block,
+    ) -> Option<(Address, Option<Address>)> {
+        let gradients = &plan.schedule.stages[node];
+        let own = &self.gradients[gradients.output?];
+        let results = if block.changes_gradient() { &self.scratch } else { own };
+        Some((results.address(), self.target(gradients.inputs[0])))
+    }
+
+    /// Where a gradient flows to; `None` where it need not be computed.
+    fn target(&self, flow: Flow) -> Option<Address> {
+        match flow {
+            Flow::None | Flow::Share { .. } => None,
+            Flow::Write { into, .. } | Flow::Add { into, .. } => Some(self.gradients[into].address()),
         }
     }
 
@@ -659,11 +746,11 @@ impl Pass<'_> {
             self.evaluation()?;
         }
         for (at, node) in plan.nodes.iter().enumerate() {
-            let (from, to) = (self.room.input_of(at), self.room.outputs[at].address());
-            match &node.kind {
-                Kind::Block(block) => self.block(at, node, block, training)?,
+            let (from, to) = (self.room.source(node.sources[0]), self.room.outputs[at].address());
+            match node.kind {
+                Kind::Block(ref block) => self.block(at, node, block, training)?,
                 Kind::Average => {
-                    let vectors = self.n * plan.padded(node.input.channels) / self.lane();
+                    let vectors = self.n * plan.padded(node.output.channels) / self.lane();
                     self.start(&kernels.average, Grid::linear(vectors), self.map_pass(from, to, node))?;
                 }
                 Kind::Flatten => {
@@ -671,12 +758,171 @@ impl Pass<'_> {
                     self.start(&kernels.flatten, grid, self.map_pass(from, to, node))?;
                 }
                 Kind::Dropout { p, layer } => {
-                    let p = if training { *p } else { 0.0 };
-                    self.dropout(from, to, node, p, *layer)?;
+                    self.dropout(from, to, node, if training { p } else { 0.0 }, layer)?;
+                }
+                Kind::MaxPool(window) => {
+                    self.pool(&kernels.max_pool, node, window, true, [from, 0, to])?;
+                }
+                Kind::AveragePool { window, include_padding } => {
+                    self.pool(&kernels.average_pool, node, window, include_padding, [from, 0, to])?;
+                }
+                Kind::Scale(factor) => self.scale(from, to, node, factor)?,
+                Kind::PadChannels { before } => {
+                    let (map, to_map) = (node.inputs[0], node.output);
+                    let span = plan.padded(to_map.channels);
+                    self.channels((from, map, 0), (to, to_map, 0), [before, map.channels, span])?;
+                }
+                Kind::Sum { relu } => self.sum(node, to, relu)?,
+                Kind::Concat => self.concat(node, to)?,
+                Kind::Multiply => {
+                    let factors = self.factors(node, None);
+                    self.product(node, &factors, to)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A pool or its gradient, for each vector of what it makes; the addresses are those of the input, the gradient, and what is made.
+    fn pool(
+        &self,
+        kernel: &Kernel<PoolPass>,
+        node: &Node,
+        window: Window,
+        include_padding: bool,
+        [x, gradient, out]: [Address; 3],
+    ) -> Result<(), EngineError> {
+        let windows = windows(window, self.n, node.inputs[0], node.output);
+        let padded = self.engine.plan.padded(node.output.channels);
+        let pixels = if gradient == 0 { windows.outputs() } else { windows.inputs() };
+        let grid = Grid::linear(pixels * padded / self.lane());
+        let include_padding = u32::from(include_padding);
+        self.start(
+            kernel,
+            grid,
+            PoolPass { x, gradient, out, windows, padded: padded as u32, include_padding },
+        )
+    }
+
+    fn scale(&self, a: Address, out: Address, node: &Node, factor: f32) -> Result<(), EngineError> {
+        let vectors = self.vectors(node.output);
+        let pass = ElementsPass { a, b: 0, out, factor, vectors: vectors as u32, relu: 0 };
+        self.start(&self.engine.kernels.scale, Grid::linear(vectors), pass)
+    }
+
+    /// Vectors of a map of the batch.
+    fn vectors(&self, map: Map) -> usize {
+        self.n * self.engine.plan.len(map) / self.lane()
+    }
+
+    /// `out = a + b` for maps of that shape, or `out = a` without a `b`.
+    fn add(&self, map: Map, [a, b]: [Address; 2], out: Address, relu: bool) -> Result<(), EngineError> {
+        let vectors = self.vectors(map);
+        let pass = ElementsPass { a, b, out, factor: 1.0, vectors: vectors as u32, relu: u32::from(relu) };
+        self.start(&self.engine.kernels.sum, Grid::linear(vectors), pass)
+    }
+
+    /// The sum of a node's inputs, two at a time.
+    fn sum(&self, node: &Node, out: Address, relu: bool) -> Result<(), EngineError> {
+        let inputs: Vec<Address> = node.sources.iter().map(|source| self.room.source(*source)).collect();
+        let [first, others @ ..] = &inputs[..] else { return Ok(()) };
+        let mut so_far = *first;
+        for (which, other) in others.iter().enumerate() {
+            let last = which + 1 == others.len();
+            self.add(node.output, [so_far, *other], out, relu && last)?;
+            so_far = out;
+        }
+        Ok(())
+    }
+
+    /// Copies channels between maps of the same pixels, each from its channel on; `[before, channels, span]` as in the kernel.
+    fn channels(
+        &self,
+        (from, from_map, from_first): (Address, Map, usize),
+        (to, to_map, to_first): (Address, Map, usize),
+        [before, channels, span]: [usize; 3],
+    ) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, .. } = self.engine;
+        let pixels = self.n * to_map.pixels();
+        self.start(
+            &kernels.channels,
+            Grid::linear(pixels * span.div_ceil(self.lane())),
+            ChannelsPass {
+                from,
+                to,
+                pixels: pixels as u32,
+                from_padded: plan.padded(from_map.channels) as u32,
+                from_first: from_first as u32,
+                to_padded: plan.padded(to_map.channels) as u32,
+                to_first: to_first as u32,
+                before: before as u32,
+                channels: channels as u32,
+                span: span as u32,
+            },
+        )
+    }
+
+    fn concat(&self, node: &Node, to: Address) -> Result<(), EngineError> {
+        let padded = self.engine.plan.padded(node.output.channels);
+        let mut first = 0;
+        for (which, (source, map)) in node.sources.iter().zip(&node.inputs).enumerate() {
+            // The last one makes the padding, too.
+            let last = which + 1 == node.inputs.len();
+            let span = if last { padded - first } else { map.channels };
+            let from = (self.room.source(*source), *map, 0);
+            self.channels(from, (to, node.output, first), [0, map.channels, span])?;
+            first += map.channels;
+        }
+        Ok(())
+    }
+
+    /// Inputs of a product, all but one if one is left out, and whether each is one pixel that stands for all.
+    fn factors(&self, node: &Node, left_out: Option<usize>) -> Vec<(Address, bool)> {
+        let all = node.sources.iter().zip(&node.inputs).enumerate();
+        all.filter(|(which, _)| Some(*which) != left_out)
+            .map(|(_, (source, map))| (self.room.source(*source), *map != node.output))
+            .collect()
+    }
+
+    /// The product of factors, two at a time.
+    fn product(&self, node: &Node, factors: &[(Address, bool)], out: Address) -> Result<(), EngineError> {
+        let [first, others @ ..] = factors else { return Ok(()) };
+        let mut so_far = *first;
+        for other in others {
+            self.multiply(node.output, so_far, *other, out)?;
+            so_far = (out, false);
+        }
+        Ok(())
+    }
+
+    fn multiply(
+        &self,
+        map: Map,
+        a: (Address, bool),
+        b: (Address, bool),
+        out: Address,
+    ) -> Result<(), EngineError> {
+        let grid = Grid::linear(self.vectors(map));
+        self.start(&self.engine.kernels.multiply, grid, self.multiply_pass(map, a, b, out))
+    }
+
+    fn multiply_pass(
+        &self,
+        map: Map,
+        (a, a_is_gate): (Address, bool),
+        (b, b_is_gate): (Address, bool),
+        out: Address,
+    ) -> MultiplyPass {
+        MultiplyPass {
+            a,
+            b,
+            out,
+            n: self.n as u32,
+            pixels: map.pixels() as u32,
+            padded: self.engine.plan.padded(map.channels) as u32,
+            a_is_gate: u32::from(a_is_gate),
+            b_is_gate: u32::from(b_is_gate),
+        }
     }
 
     /// Scale and shift of every block from the running statistics.
@@ -694,7 +940,8 @@ impl Pass<'_> {
                 running_var: arenas.statistics.at(channels, F32),
                 scale: arenas.affine.at(Row::Scale as usize * channels, F32),
                 shift: arenas.affine.at(Row::Shift as usize * channels, F32),
-                eps: BatchNorm2d::EPS,
+                eps: arenas.eps.address(),
+                units: arenas.units.address(),
                 channels: channels as u32,
             },
         )
@@ -703,16 +950,15 @@ impl Pass<'_> {
     fn block(&self, at: usize, node: &Node, block: &Block, training: bool) -> Result<(), EngineError> {
         let Cuda { plan, kernels, .. } = self.engine;
         let shape = block.shape(self.n, self.lane());
-        let y = self.room.results_of(at);
+        let y = self.room.results_of(plan, at);
         if let Some(convolution) = block.convolution {
-            self.convolve(at, convolution, shape)?;
+            self.convolve(at, node, convolution, block.results)?;
         }
-        if training && block.norm.is_some() {
+        if let Some(norm) = block.norm.as_ref().filter(|_| training) {
             let (tiles, grid) = Tiles::new(shape.results(), shape.channels as usize, self.lane());
             let partials = self.room.partials.address();
             self.start(&kernels.moments, grid, Moments { y, partials, tiles })?;
-            let convolution_bias =
-                if block.convolution.is_some() { self.vector(plan.biases(), block) } else { 0 };
+            let convolution_bias = if block.has_bias() { self.vector(plan.biases(), block) } else { 0 };
             self.start(
                 &kernels.normalise,
                 Grid::merging(shape.channels),
@@ -728,8 +974,9 @@ impl Pass<'_> {
                     center: self.affine(Row::Center, block),
                     root: self.affine(Row::Root, block),
                     zeros: (shape.count() - shape.results()) as f64,
-                    eps: BatchNorm2d::EPS,
-                    momentum: BatchNorm2d::MOMENTUM,
+                    eps: norm.eps,
+                    momentum: norm.momentum,
+                    unit: unit(norm.weight),
                     tiles,
                 },
             )?;
@@ -738,34 +985,72 @@ impl Pass<'_> {
         let out = self.room.outputs[at].address();
         debug_assert_eq!(shape.outputs() * shape.channels as usize, self.n * plan.len(node.output));
         let grid = Grid::linear(shape.outputs() * shape.channels as usize / self.lane());
-        self.start(&kernels.apply, grid, Apply { y, out, scale, shift, shape })
+        let kernel = if shape.other() { &kernels.apply_other } else { &kernels.apply };
+        self.start(kernel, grid, Apply { y, out, scale, shift, shape })
     }
 
     /// What a block's results are multiplied by and what is added; nothing at address 0.
     fn scale_and_shift(&self, block: &Block) -> (Address, Address) {
         if block.norm.is_some() {
             (self.affine(Row::Scale, block), self.affine(Row::Shift, block))
-        } else if block.convolution.is_some() {
+        } else if block.has_bias() {
             (0, self.vector(self.engine.plan.biases(), block))
         } else {
             (0, 0)
         }
     }
 
-    fn convolve(&self, at: usize, convolution: Convolution, shape: Shape) -> Result<(), EngineError> {
-        let Cuda { gpu, arenas, .. } = self.engine;
-        let (x, w, y) = (self.room.input_of(at), arenas.weight(convolution.weight), self.room.results_of(at));
-        if convolution.is_product() {
-            return gpu.product(&Product {
+    fn convolve(
+        &self,
+        at: usize,
+        node: &Node,
+        convolution: Convolution,
+        results: Map,
+    ) -> Result<(), EngineError> {
+        let Cuda { gpu, arenas, plan, kernels, .. } = self.engine;
+        let (x, w) = (self.room.source(node.sources[0]), arenas.weight(convolution.weight));
+        let y = self.room.results_of(plan, at);
+        match convolution.method {
+            Method::Product => gpu.product(&Product {
                 a: (x, Read::AsIs),
                 b: (w, Read::Transposed),
                 c: y,
-                rows: shape.results(),
+                rows: self.n * results.pixels(),
                 columns: convolution.out_channels,
                 depth: convolution.in_channels,
-            });
+            }),
+            Method::Library if self.convolution(at)?.has(FORWARD) => {
+                self.convolution(at)?.forward(gpu, Operands { x, w, y }, &arenas.workspace)
+            }
+            _ => {
+                let grid = Grid::linear(self.vectors(results));
+                self.start(&kernels.grouped, grid, self.grouped(node, convolution, results, [x, w, 0, y]))
+            }
         }
-        self.convolution(at)?.forward(gpu, Operands { x, w, y }, &arenas.workspace)
+    }
+
+    /// A convolution by kernels of our own; the addresses are those of the input, the weights, the gradient of the results, and what is
+    /// made of two of them.
+    fn grouped(
+        &self,
+        node: &Node,
+        convolution: Convolution,
+        results: Map,
+        [x, w, y, out]: [Address; 4],
+    ) -> Grouped {
+        Grouped {
+            x,
+            w,
+            y,
+            out,
+            windows: windows(convolution.window, self.n, node.inputs[0], results),
+            in_padded: convolution.in_channels as u32,
+            out_padded: convolution.out_channels as u32,
+            in_group: convolution.in_group as u32,
+            out_group: convolution.out_group as u32,
+            outputs: convolution.outputs as u32,
+            depthwise: u32::from(convolution.method == Method::Depthwise),
+        }
     }
 
     fn convolution(&self, at: usize) -> Result<&Convolution2d, EngineError> {
@@ -775,13 +1060,14 @@ impl Pass<'_> {
 
     fn map_pass(&self, from: Address, to: Address, node: &Node) -> MapPass {
         let plan = &self.engine.plan;
+        let input = node.inputs[0];
         MapPass {
             from,
             to,
             n: self.n as u32,
-            pixels: node.input.pixels() as u32,
-            channels: node.input.channels as u32,
-            padded: plan.padded(node.input.channels) as u32,
+            pixels: input.pixels() as u32,
+            channels: input.channels as u32,
+            padded: plan.padded(input.channels) as u32,
             vector: plan.len(node.output) as u32,
         }
     }
@@ -795,7 +1081,7 @@ impl Pass<'_> {
         layer: u32,
     ) -> Result<(), EngineError> {
         let Cuda { plan, kernels, arenas, settings, .. } = self.engine;
-        let map = node.input;
+        let map = node.output;
         let grid = Grid::linear(self.n * plan.len(map) / self.lane());
         self.start(
             &kernels.dropout,
@@ -839,65 +1125,141 @@ impl Pass<'_> {
 
     /// Gradients of every parameter, from the logits' gradient.
     fn backward(&self) -> Result<(), EngineError> {
-        let Cuda { plan, kernels, .. } = self.engine;
-        let [mut gradient, mut other] = self.room.gradients.each_ref().map(Buffer::address);
+        let plan = &self.engine.plan;
         for (at, node) in plan.nodes.iter().enumerate().rev() {
-            let wanted = at > 0;
-            if let Kind::Block(block) = &node.kind {
-                if self.block_backward(at, block, gradient, other, wanted)? {
-                    std::mem::swap(&mut gradient, &mut other);
-                }
-                continue;
-            }
-            if !wanted {
-                break;
-            }
+            let gradients = &plan.schedule.stages[at];
+            let Some(own) = gradients.output else { continue };
+            let gradient = self.room.gradients[own].address();
             match &node.kind {
-                Kind::Average => {
-                    let grid = Grid::linear(self.n * plan.len(node.input) / self.lane());
-                    self.start(&kernels.spread, grid, self.map_pass(gradient, other, node))?;
+                Kind::Block(block) => self.block_backward(at, node, block, gradient)?,
+                Kind::Sum { relu: true } => {
+                    // In place: no other gradient lies there.
+                    let vectors = self.vectors(node.output);
+                    let pass = ElementsPass {
+                        a: gradient,
+                        b: self.room.outputs[at].address(),
+                        out: gradient,
+                        factor: 1.0,
+                        vectors: vectors as u32,
+                        relu: 0,
+                    };
+                    self.start(&self.engine.kernels.mask, Grid::linear(vectors), pass)?;
                 }
-                Kind::Flatten => {
-                    let grid = Grid::linear(self.n * plan.len(node.input));
-                    self.start(&kernels.unflatten, grid, self.map_pass(gradient, other, node))?;
-                }
-                Kind::Dropout { p, layer } => self.dropout(gradient, other, node, *p, *layer)?,
-                Kind::Block(_) => {}
+                _ => {}
             }
-            std::mem::swap(&mut gradient, &mut other);
+            for (which, flow) in gradients.inputs.iter().enumerate() {
+                let map = node.inputs[which];
+                let (into, from) = match *flow {
+                    Flow::None | Flow::Share { .. } => continue,
+                    Flow::Write { into, .. } => (into, None),
+                    Flow::Add { into, from, .. } => (into, Some(self.room.gradients[from].address())),
+                };
+                let into = self.room.gradients[into].address();
+                match (&node.kind, from) {
+                    // Its share of each input is the gradient itself.
+                    (Kind::Sum { .. }, from) => {
+                        self.add(map, [gradient, from.unwrap_or(0)], into, false)?;
+                        continue;
+                    }
+                    // Its share has been written above.
+                    (Kind::Block(_), _) => {}
+                    _ => self.layer_backward(at, node, which, gradient, into)?,
+                }
+                if let Some(from) = from {
+                    self.add(map, [into, from], into, false)?;
+                }
+            }
         }
         Ok(())
     }
 
-    /// Of the output's gradient in `gradient` makes the input's; true when that lies in `other` then.
+    /// Writes the share of a layer's gradient in the gradient of one of its inputs.
+    fn layer_backward(
+        &self,
+        at: usize,
+        node: &Node,
+        which: usize,
+        gradient: Address,
+        into: Address,
+    ) -> Result<(), EngineError> {
+        let Cuda { plan, kernels, .. } = self.engine;
+        let map = node.inputs[which];
+        let x = self.room.source(node.sources[which]);
+        match node.kind {
+            Kind::Average => {
+                let grid = Grid::linear(self.vectors(map));
+                self.start(&kernels.spread, grid, self.map_pass(gradient, into, node))
+            }
+            Kind::Flatten => {
+                let grid = Grid::linear(self.n * plan.len(map));
+                self.start(&kernels.unflatten, grid, self.map_pass(gradient, into, node))
+            }
+            Kind::Dropout { p, layer } => self.dropout(gradient, into, node, p, layer),
+            Kind::MaxPool(window) => {
+                self.pool(&kernels.max_pool_back, node, window, true, [x, gradient, into])
+            }
+            Kind::AveragePool { window, include_padding } => {
+                let addresses = [x, gradient, into];
+                self.pool(&kernels.average_pool_back, node, window, include_padding, addresses)
+            }
+            Kind::Scale(factor) => self.scale(gradient, into, node, factor),
+            Kind::PadChannels { before } => {
+                let span = plan.padded(map.channels);
+                self.channels((gradient, node.output, before), (into, map, 0), [0, map.channels, span])
+            }
+            Kind::Concat => {
+                let first = node.inputs[..which].iter().map(|map| map.channels).sum();
+                let span = plan.padded(map.channels);
+                self.channels((gradient, node.output, first), (into, map, 0), [0, map.channels, span])
+            }
+            Kind::Multiply => {
+                let mut others = self.factors(node, Some(which));
+                if others.len() > 1 {
+                    let product = self.room.scratch.address();
+                    self.product(node, &others, product)?;
+                    others = vec![(product, false)];
+                }
+                let whole = (gradient, false);
+                if map == node.output {
+                    return self.multiply(map, whole, others[0], into);
+                }
+                let pass = self.multiply_pass(node.output, whole, others[0], into);
+                self.start(&kernels.gate, Grid::linear(self.vectors(map)), pass)
+            }
+            Kind::Block(_) | Kind::Sum { .. } => {
+                Err(EngineError::Device(format!("{} has a gradient of its own at {at}", node.name)))
+            }
+        }
+    }
+
+    /// Gradients of a block's parameters and, where it is wanted, of its input, from that of its output.
     fn block_backward(
         &self,
         at: usize,
+        node: &Node,
         block: &Block,
-        mut gradient: Address,
-        mut other: Address,
-        wanted: bool,
-    ) -> Result<bool, EngineError> {
+        gradient: Address,
+    ) -> Result<(), EngineError> {
         let Cuda { plan, kernels, gpu, arenas, .. } = self.engine;
         let shape = block.shape(self.n, self.lane());
-        let y = self.room.results_of(at);
+        let y = self.room.results_of(plan, at);
         let (scale, shift) = self.scale_and_shift(block);
         let normed = |row| if block.norm.is_some() { self.affine(row, block) } else { 0 };
         let center = normed(Row::Center);
         if block.sums_gradient() {
             let (tiles, grid) = Tiles::new(shape.outputs(), shape.channels as usize, self.lane());
             let partials = self.room.partials.address();
-            self.start(
-                &kernels.reduce,
-                grid,
-                Reduce { y, gradient, scale, shift, center, partials, tiles, shape },
-            )?;
-            let norm = block.norm.is_some();
-            let (row, weight, weight_gradient) = if norm {
-                let row = plan.norm_weights();
-                (plan.norm_biases(), self.vector(row, block), self.vector_gradient(row, block))
-            } else {
-                (plan.biases(), 0, 0)
+            let kernel = if shape.other() { &kernels.reduce_other } else { &kernels.reduce };
+            self.start(kernel, grid, Reduce { y, gradient, scale, shift, center, partials, tiles, shape })?;
+            let to = |has: bool, start: usize| if has { self.vector_gradient(start, block) } else { 0 };
+            let (weight, unit, weight_gradient, bias_gradient) = match &block.norm {
+                Some(norm) => (
+                    self.vector(plan.norm_weights(), block),
+                    unit(norm.weight),
+                    to(norm.weight, plan.norm_weights()),
+                    to(norm.bias, plan.norm_biases()),
+                ),
+                None => (0, 0.0, 0, to(true, plan.biases())),
             };
             self.start(
                 &kernels.coefficients,
@@ -910,58 +1272,90 @@ impl Pass<'_> {
                     b: normed(Row::B),
                     c: normed(Row::C),
                     weight_gradient,
-                    bias_gradient: self.vector_gradient(row, block),
+                    bias_gradient,
                     count: shape.count() as f64,
+                    unit,
                     tiles,
                 },
             )?;
         }
-        let mut swapped = false;
-        let mut swap = |gradient: &mut Address, other: &mut Address| {
-            std::mem::swap(gradient, other);
-            swapped = !swapped;
-        };
-        if block.changes_gradient() && (wanted || block.convolution.is_some()) {
+        let wanted = self.room.target(plan.schedule.stages[at].inputs[0]);
+        let pass = |out| {
             let [a, b, c] = [Row::A, Row::B, Row::C].map(normed);
             let grid = Grid::linear(shape.windows() * shape.channels as usize / self.lane());
-            let pass = Gradient { y, gradient, out: other, scale, shift, center, a, b, c, shape };
-            self.start(&kernels.gradient, grid, pass)?;
-            swap(&mut gradient, &mut other);
+            let kernel = if shape.other() { &kernels.gradient_other } else { &kernels.gradient };
+            self.start(kernel, grid, Gradient { y, gradient, out, scale, shift, center, a, b, c, shape })
+        };
+        let Some(convolution) = block.convolution else {
+            return wanted.map_or(Ok(()), pass);
+        };
+        let mut dy = gradient;
+        if block.changes_gradient() {
+            dy = self.room.scratch.address();
+            pass(dy)?;
         }
-        let Some(convolution) = block.convolution else { return Ok(swapped) };
-        let x = self.room.input_of(at);
-        let (w, w_gradient) = (arenas.weight(convolution.weight), arenas.weight_gradient(convolution.weight));
+        let x = self.room.source(node.sources[0]);
+        let (w, dw) = (arenas.weight(convolution.weight), arenas.weight_gradient(convolution.weight));
         let Convolution { in_channels, out_channels, .. } = convolution;
-        if convolution.is_product() {
+        if convolution.method == Method::Product {
             gpu.product(&Product {
-                a: (gradient, Read::Transposed),
+                a: (dy, Read::Transposed),
                 b: (x, Read::AsIs),
-                c: w_gradient,
+                c: dw,
                 rows: out_channels,
                 columns: in_channels,
                 depth: shape.results(),
             })?;
-            if wanted {
+            return wanted.map_or(Ok(()), |dx| {
                 gpu.product(&Product {
-                    a: (gradient, Read::AsIs),
+                    a: (dy, Read::AsIs),
                     b: (w, Read::AsIs),
-                    c: other,
+                    c: dx,
                     rows: shape.results(),
                     columns: in_channels,
                     depth: out_channels,
-                })?;
+                })
+            });
+        }
+        let by_library = |direction| match convolution.method {
+            Method::Library => self.convolution(at).map(|own| own.has(direction).then_some(own)),
+            _ => Ok(None),
+        };
+        let own = |operands| self.grouped(node, convolution, block.results, operands);
+        match by_library(FILTER)? {
+            Some(operation) => {
+                operation.filter(gpu, Operands { x, w: dw, y: dy }, &arenas.workspace)?;
             }
-        } else {
-            let operation = self.convolution(at)?;
-            operation.filter(gpu, Operands { x, w: w_gradient, y: gradient }, &arenas.workspace)?;
-            if wanted {
-                operation.data(gpu, Operands { x: other, w, y: gradient }, &arenas.workspace)?;
+            None => self.grouped_filter(convolution, own([x, 0, dy, 0]), dw)?,
+        }
+        let Some(dx) = wanted else { return Ok(()) };
+        match by_library(DATA)? {
+            Some(operation) => operation.data(gpu, Operands { x: dx, w, y: dy }, &arenas.workspace),
+            None => {
+                let grid = Grid::linear(self.vectors(node.inputs[0]));
+                self.start(&kernels.grouped_data, grid, own([0, w, dy, dx]))
             }
         }
-        if wanted {
-            swap(&mut gradient, &mut other);
-        }
-        Ok(swapped)
+    }
+
+    /// The gradient of a convolution's weights by kernels of our own.
+    fn grouped_filter(
+        &self,
+        convolution: Convolution,
+        pass: Grouped,
+        out: Address,
+    ) -> Result<(), EngineError> {
+        let kernels = &self.engine.kernels;
+        let (weights, partials) = (convolution.len(), self.room.partials.address());
+        let (Chunks { chunk, chunks }, grid) = Chunks::new(weights, pass.windows.outputs());
+        let weights = weights as u32;
+        self.start(
+            &kernels.grouped_filter,
+            grid,
+            GroupedFilter { convolution: pass, partials, weights, chunk },
+        )?;
+        let grid = Grid::linear(weights as usize);
+        self.start(&kernels.merge, grid, Merge { partials, out, weights, chunks })
     }
 
     /// The optimizer's step, and on to the next.
@@ -1056,13 +1450,13 @@ impl Engine for Cuda {
             Ok(self.plan.export(&self.gpu.download(buffer, 0, self.plan.parameters())?))
         };
         let rows: Vec<f32> = self.gpu.download(&self.arenas.statistics, 0, 2 * self.plan.channels)?;
-        let norms = self.plan.norms().map(|(path, at, channels)| {
+        let norms = self.plan.norms().map(|(norm, at)| {
             let row = |row: usize| {
                 let start = row * self.plan.channels + at;
-                rows[start..start + channels].to_vec()
+                rows[start..start + norm.channels].to_vec()
             };
-            let batches_tracked = self.batches_tracked.get(path).copied().unwrap_or(0);
-            RunningStatistics { path, mean: row(0), variance: row(1), batches_tracked }
+            let batches_tracked = self.batches_tracked.get(&norm.path).copied().unwrap_or(0);
+            RunningStatistics { path: &norm.path, mean: row(0), variance: row(1), batches_tracked }
         });
         let (statistics, batches_tracked) = export_statistics(norms);
         Ok(State {
@@ -1106,14 +1500,14 @@ impl Engine for Cuda {
         }
         let mut rows = vec![0.0; 2 * plan.channels];
         batches_tracked.clear();
-        for (path, at, channels) in plan.norms() {
+        for (norm, at) in plan.norms() {
             let (mean, variance, tracked) =
-                import_statistics(path, &state.statistics, &state.batches_tracked);
+                import_statistics(&norm.path, &state.statistics, &state.batches_tracked);
             for (row, values) in [mean, variance].into_iter().enumerate() {
                 let start = row * plan.channels + at;
-                rows[start..start + channels].copy_from_slice(values);
+                rows[start..start + norm.channels].copy_from_slice(values);
             }
-            batches_tracked.insert(path.to_owned(), tracked);
+            batches_tracked.insert(norm.path.clone(), tracked);
         }
         gpu.upload(&arenas.statistics, 0, &rows)?;
         gpu.upload(&arenas.control, 0, &[control])?;
@@ -1223,6 +1617,13 @@ mod tests {
             size_of::<DropoutPass>(),
             size_of::<Loss>(),
             size_of::<AdamPass>(),
+            size_of::<ElementsPass>(),
+            size_of::<MultiplyPass>(),
+            size_of::<ChannelsPass>(),
+            size_of::<PoolPass>(),
+            size_of::<Grouped>(),
+            size_of::<GroupedFilter>(),
+            size_of::<Merge>(),
         ];
         let buffer = gpu.allocate(expected.len() * size_of::<u32>()).unwrap();
         let kernel = gpu.kernel("sizes").unwrap();

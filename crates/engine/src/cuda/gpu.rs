@@ -17,8 +17,12 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::rc::Rc;
 
+/// Bytes where the driver reads whole words of them.
+#[repr(C, align(64))]
+struct Aligned<T: ?Sized>(T);
+
 /// Machine code for the cards of compute capability 8.0 and 9.0, and PTX for later ones.
-static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
+static KERNELS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
 
 /// Bytes that cuBLAS may use beside its operands; NVIDIA's recommendation for Hopper.
 const BLAS_WORKSPACE: usize = 32 << 20;
@@ -205,7 +209,7 @@ impl Gpu {
         };
         // SAFETY: a fatbin that nvcc made, which says itself how long it is.
         gpu.module = driver("loading the kernels", unsafe {
-            result::module::load_data(KERNELS.as_ptr().cast::<c_void>())
+            result::module::load_data(KERNELS.0.as_ptr().cast::<c_void>())
         })?;
         // SAFETY: the handles' places are ours and outlive the calls; the stream lives as long as the handles.
         unsafe {
@@ -467,8 +471,11 @@ pub(super) struct ConvolutionShape {
     pub(super) out_height: usize,
     pub(super) out_width: usize,
     pub(super) out_channels: usize,
-    pub(super) kernel: usize,
-    pub(super) padding: usize,
+    /// Rows, then columns.
+    pub(super) kernel: [usize; 2],
+    pub(super) stride: [usize; 2],
+    pub(super) padding: [usize; 2],
+    pub(super) groups: usize,
 }
 
 /// Addresses of input, weights and results, or of their gradients.
@@ -488,7 +495,8 @@ pub(super) enum Choice {
     Deterministic,
 }
 
-/// A 2-D convolution of one shape by cuDNN, channels last, weights `(out, rows, columns, in)`, with an algorithm for each direction.
+/// A 2-D convolution of one shape by cuDNN, channels last, weights `(out, rows, columns, in)`, with an algorithm for each direction,
+/// where cuDNN has one.
 #[derive(Debug)]
 pub(super) struct Convolution2d {
     context: Rc<Context>,
@@ -500,16 +508,19 @@ pub(super) struct Convolution2d {
     forward: Option<(dnn::cudnnConvolutionFwdAlgo_t, usize)>,
     data: Option<(dnn::cudnnConvolutionBwdDataAlgo_t, usize)>,
     filter: Option<(dnn::cudnnConvolutionBwdFilterAlgo_t, usize)>,
+    /// Directions of which it is known whether there is an algorithm.
+    asked: [bool; 3],
 }
 
-const FORWARD: usize = 0;
-const DATA: usize = 1;
-const FILTER: usize = 2;
+/// Directions of a convolution.
+pub(super) const FORWARD: usize = 0;
+pub(super) const DATA: usize = 1;
+pub(super) const FILTER: usize = 2;
 
-/// The first algorithm of a list, best first, that may be used: its number, the bytes it wants, and its arithmetic.
+/// The first algorithm of a list, best first, that may be used, if there is one: its number, the bytes it wants, and its arithmetic.
 macro_rules! choose {
-    ($what:expr, $results:expr, $precision:expr, $choice:expr, $bytes:expr) => {{
-        let usable = $results.iter().find_map(|result| {
+    ($results:expr, $precision:expr, $choice:expr, $bytes:expr) => {{
+        $results.iter().find_map(|result| {
             use dnn::cudnnMathType_t::{CUDNN_TENSOR_OP_MATH, CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION};
             let tensor_cores = [CUDNN_TENSOR_OP_MATH, CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION];
             let bytes = $bytes(result.algo)?;
@@ -519,9 +530,16 @@ macro_rules! choose {
                     || result.determinism == dnn::cudnnDeterminism_t::CUDNN_DETERMINISTIC)
                 && ($precision != Precision::F32 || !tensor_cores.contains(&result.mathType));
             good.then_some((result.algo, bytes, result.mathType))
-        });
-        usable.ok_or_else(|| failed($what, "cuDNN has no algorithm for this shape"))
+        })
     }};
+}
+
+/// Whether cuDNN lists algorithms: it may say that there are none for a shape.
+fn listed(what: &str, status: dnn::cudnnStatus_t) -> Result<bool, EngineError> {
+    match status {
+        dnn::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED => Ok(false),
+        status => convolutions(what, status).map(|()| true),
+    }
 }
 
 /// More than there are.
@@ -539,6 +557,7 @@ impl Convolution2d {
             forward: None,
             data: None,
             filter: None,
+            asked: [false; 3],
         };
         let what = "describing a convolution";
         // FMA: no TF32 anywhere. By default cuDNN takes TF32 where it helps.
@@ -548,19 +567,19 @@ impl Convolution2d {
             Precision::Bf16 => (dnn::cudnnDataType_t::CUDNN_DATA_BFLOAT16, CUDNN_TENSOR_OP_MATH),
         };
         let format = dnn::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
-        let ConvolutionShape { n, kernel, padding, in_channels, out_channels, .. } = shape;
-        let [n, kernel, pad, inputs, outputs, height, width, out_height, out_width] = [
-            n,
-            kernel,
-            padding,
-            in_channels,
-            out_channels,
+        let [n, inputs, outputs, height, width, out_height, out_width, groups] = [
+            shape.n,
+            shape.in_channels,
+            shape.out_channels,
             shape.height,
             shape.width,
             shape.out_height,
             shape.out_width,
+            shape.groups,
         ]
         .map(|side| side as c_int);
+        let [[rows, columns], [down, right], [above, left]] =
+            [shape.kernel, shape.stride, shape.padding].map(|pair| pair.map(|side| side as c_int));
         // SAFETY: the descriptors' places are ours; each is made before it is set.
         unsafe {
             convolutions(what, dnn::cudnnCreateTensorDescriptor(&mut made.x))?;
@@ -573,23 +592,32 @@ impl Convolution2d {
                 dnn::cudnnSetTensor4dDescriptor(made.y, format, kind, n, outputs, out_height, out_width);
             convolutions(what, set)?;
             convolutions(what, dnn::cudnnCreateFilterDescriptor(&mut made.w))?;
-            let set = dnn::cudnnSetFilter4dDescriptor(made.w, kind, format, outputs, inputs, kernel, kernel);
+            let of_group = inputs / groups;
+            let set = dnn::cudnnSetFilter4dDescriptor(made.w, kind, format, outputs, of_group, rows, columns);
             convolutions(what, set)?;
             for operation in &mut made.operations {
                 convolutions(what, dnn::cudnnCreateConvolutionDescriptor(operation))?;
                 let mode = dnn::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
                 let sums = dnn::cudnnDataType_t::CUDNN_DATA_FLOAT;
-                let set = dnn::cudnnSetConvolution2dDescriptor(*operation, pad, pad, 1, 1, 1, 1, mode, sums);
+                let set = dnn::cudnnSetConvolution2dDescriptor(
+                    *operation, above, left, down, right, 1, 1, mode, sums,
+                );
                 convolutions(what, set)?;
+                convolutions(what, dnn::cudnnSetConvolutionGroupCount(*operation, groups))?;
                 convolutions(what, dnn::cudnnSetConvolutionMathType(*operation, math))?;
             }
         }
         Ok(made)
     }
 
-    /// Whether a direction has its algorithm: forward, and the two backward.
-    pub(super) fn chosen(&self) -> [bool; 3] {
-        [self.forward.is_some(), self.data.is_some(), self.filter.is_some()]
+    /// Whether cuDNN was asked for an algorithm: forward, and in the two directions backward.
+    pub(super) fn asked(&self) -> [bool; 3] {
+        self.asked
+    }
+
+    /// Whether a direction has an algorithm.
+    pub(super) fn has(&self, direction: usize) -> bool {
+        [self.forward.is_some(), self.data.is_some(), self.filter.is_some()][direction]
     }
 
     /// Bytes that the algorithm wants which wants most.
@@ -599,25 +627,23 @@ impl Convolution2d {
         forward.max(data).max(filter).unwrap_or(0)
     }
 
-    /// Takes over the algorithms of another batch size; false where cuDNN cannot use one here.
-    pub(super) fn adopt(&mut self, gpu: &Gpu, other: &Self) -> bool {
-        let mut all = true;
+    /// Takes over the algorithms of another batch size, as far as cuDNN can use them here.
+    pub(super) fn adopt(&mut self, gpu: &Gpu, other: &Self) {
         if let Some((algorithm, _)) = other.forward {
             self.take_math(other, FORWARD);
             self.forward = self.forward_bytes(gpu, algorithm).map(|bytes| (algorithm, bytes));
-            all &= self.forward.is_some();
+            self.asked[FORWARD] = self.forward.is_some();
         }
         if let Some((algorithm, _)) = other.data {
             self.take_math(other, DATA);
             self.data = self.data_bytes(gpu, algorithm).map(|bytes| (algorithm, bytes));
-            all &= self.data.is_some();
+            self.asked[DATA] = self.data.is_some();
         }
         if let Some((algorithm, _)) = other.filter {
             self.take_math(other, FILTER);
             self.filter = self.filter_bytes(gpu, algorithm).map(|bytes| (algorithm, bytes));
-            all &= self.filter.is_some();
+            self.asked[FILTER] = self.filter.is_some();
         }
-        all
     }
 
     fn take_math(&self, other: &Self, direction: usize) {
@@ -694,7 +720,7 @@ impl Convolution2d {
         (status == dnn::cudnnStatus_t::CUDNN_STATUS_SUCCESS && bytes <= DNN_WORKSPACE).then_some(bytes)
     }
 
-    /// Chooses the algorithm forward. Measuring overwrites the results.
+    /// Chooses the algorithm forward, if there is one. Measuring overwrites the results.
     pub(super) fn choose_forward(
         &mut self,
         gpu: &Gpu,
@@ -737,11 +763,16 @@ impl Convolution2d {
                 ),
             }
         };
-        convolutions(what, status)?;
+        self.asked[FORWARD] = true;
+        if !listed(what, status)? {
+            return Ok(());
+        }
         let bytes = |algorithm| self.forward_bytes(gpu, algorithm);
-        let (algorithm, bytes, math) = choose!(what, list[..found as usize], gpu.precision, choice, bytes)?;
-        self.set_math(gpu, FORWARD, math)?;
-        self.forward = Some((algorithm, self.forward_bytes(gpu, algorithm).unwrap_or(bytes)));
+        if let Some((algorithm, bytes, math)) = choose!(list[..found as usize], gpu.precision, choice, bytes)
+        {
+            self.set_math(gpu, FORWARD, math)?;
+            self.forward = Some((algorithm, self.forward_bytes(gpu, algorithm).unwrap_or(bytes)));
+        }
         Ok(())
     }
 
@@ -788,11 +819,16 @@ impl Convolution2d {
                 ),
             }
         };
-        convolutions(what, status)?;
+        self.asked[DATA] = true;
+        if !listed(what, status)? {
+            return Ok(());
+        }
         let bytes = |algorithm| self.data_bytes(gpu, algorithm);
-        let (algorithm, bytes, math) = choose!(what, list[..found as usize], gpu.precision, choice, bytes)?;
-        self.set_math(gpu, DATA, math)?;
-        self.data = Some((algorithm, self.data_bytes(gpu, algorithm).unwrap_or(bytes)));
+        if let Some((algorithm, bytes, math)) = choose!(list[..found as usize], gpu.precision, choice, bytes)
+        {
+            self.set_math(gpu, DATA, math)?;
+            self.data = Some((algorithm, self.data_bytes(gpu, algorithm).unwrap_or(bytes)));
+        }
         Ok(())
     }
 
@@ -839,11 +875,16 @@ impl Convolution2d {
                 ),
             }
         };
-        convolutions(what, status)?;
+        self.asked[FILTER] = true;
+        if !listed(what, status)? {
+            return Ok(());
+        }
         let bytes = |algorithm| self.filter_bytes(gpu, algorithm);
-        let (algorithm, bytes, math) = choose!(what, list[..found as usize], gpu.precision, choice, bytes)?;
-        self.set_math(gpu, FILTER, math)?;
-        self.filter = Some((algorithm, self.filter_bytes(gpu, algorithm).unwrap_or(bytes)));
+        if let Some((algorithm, bytes, math)) = choose!(list[..found as usize], gpu.precision, choice, bytes)
+        {
+            self.set_math(gpu, FILTER, math)?;
+            self.filter = Some((algorithm, self.filter_bytes(gpu, algorithm).unwrap_or(bytes)));
+        }
         Ok(())
     }
 

@@ -308,6 +308,8 @@ struct NormaliseParams {
     // Values of a channel that are zero without being stored: the border of a padded pointwise convolution.
     double zeros;
     double eps, momentum;
+    // Added to the weights: 1 where there are none, whose places hold zeros.
+    float unit;
     Tiles tiles;
 };
 
@@ -350,7 +352,7 @@ extern "C" __global__ void __launch_bounds__(256) normalise(NormaliseParams p) {
     // Rounding can leave a trace below zero; a NaN stays one.
     const double variance = square < 0.0 ? 0.0 : square / count;
     const double root = 1.0 / sqrt(variance + p.eps);
-    const double scale = (double)p.weight[channel] * root;
+    const double scale = ((double)p.weight[channel] + (double)p.unit) * root;
     p.scale[channel] = (float)scale;
     p.shift[channel] = (float)((double)p.bias[channel] - mean * scale);
     p.center[channel] = (float)mean;
@@ -365,7 +367,8 @@ extern "C" __global__ void __launch_bounds__(256) normalise(NormaliseParams p) {
 struct EvaluationParams {
     const float *weight, *bias, *convolution_bias, *running_mean, *running_var;
     float *scale, *shift;
-    double eps;
+    const double *eps;
+    const float *units;  // 1 for each channel whose BatchNorm has no weight
     u32 channels;
 };
 
@@ -373,21 +376,93 @@ struct EvaluationParams {
 extern "C" __global__ void __launch_bounds__(256) evaluation(EvaluationParams p) {
     const u32 channel = blockIdx.x * THREADS + threadIdx.x;
     if (channel >= p.channels) return;
-    const double scale = (double)p.weight[channel] / sqrt((double)p.running_var[channel] + p.eps);
+    const double weight = (double)p.weight[channel] + (double)p.units[channel];
+    const double scale = weight / sqrt((double)p.running_var[channel] + p.eps[channel]);
     const double off = (double)p.convolution_bias[channel] - (double)p.running_mean[channel];
     p.scale[channel] = (float)scale;
     p.shift[channel] = (float)((double)p.bias[channel] + off * scale);
 }
 
-// ------------------------------------------------------------------------------------------ BatchNorm or bias, ReLU, pool
+// ------------------------------------------------------------------------------------------------------------ activations
+
+// A NaN is no smaller than anything, as in PyTorch.
+__device__ inline float relu(float x) { return x <= 0.0f ? 0.0f : x; }
+
+// Of Shape::activation, whose 0 is no activation and 1 is ReLU.
+#define RELU 1
+#define RELU6 2
+#define LEAKY_RELU 3
+#define GELU 4
+#define GELU_TANH 5
+#define SILU 6
+#define SIGMOID 7
+#define TANH 8
+
+// 1 / (1 + exp(-x)), and its derivative.
+__device__ inline float logistic(float x, float *slope) {
+    const float e = expf(-fabsf(x)), whole = 1.0f / (1.0f + e), part = e * whole;
+    *slope = part * whole;
+    return x < 0.0f ? part : whole;
+}
+
+// sqrt(8 / pi), and the factor of the cube in GELU's approximation.
+#define GELU_LINEAR 1.5957691216057308f
+#define GELU_CUBIC 0.07135481282642225f
+
+// Those other than ReLU.
+__device__ inline float activated(u32 kind, float slope, float x) {
+    float unused;
+    switch (kind) {
+    case RELU6: return relu(x) > 6.0f ? 6.0f : relu(x);
+    case LEAKY_RELU: return x > 0.0f ? x : x * slope;
+    case GELU: return x * (0.5f * erfcf(x * -0.70710678f));
+    case GELU_TANH: return x * logistic(x * fmaf(GELU_CUBIC, x * x, GELU_LINEAR), &unused);
+    case SILU: return x * logistic(x, &unused);
+    case SIGMOID: return logistic(x, &unused);
+    case TANH: return tanhf(x);
+    }
+    return x;
+}
+
+// The gradient before one of them, from that behind it; gradients at kinks are PyTorch's.
+__device__ inline float unactivated(u32 kind, float slope, float x, float gradient) {
+    float steep;
+    switch (kind) {
+    case RELU6: return x <= 0.0f || x >= 6.0f ? 0.0f : gradient;
+    case LEAKY_RELU: return x > 0.0f ? gradient : gradient * slope;
+    case GELU: return gradient * fmaf(x, 0.39894228f * expf(-0.5f * x * x), 0.5f * erfcf(x * -0.70710678f));
+    case GELU_TANH: {
+        // Beyond, the derivative is 0 or 1 in f32, and its parts would overflow.
+        const float inner = x > 16.0f ? 16.0f : x < -16.0f ? -16.0f : x, square = inner * inner;
+        const float value = logistic(inner * fmaf(GELU_CUBIC, square, GELU_LINEAR), &steep);
+        return gradient * fmaf(steep, inner * fmaf(3.0f * GELU_CUBIC, square, GELU_LINEAR), value);
+    }
+    case SILU: {
+        const float value = logistic(x, &steep);
+        return gradient * fmaf(x, steep, value);
+    }
+    case SIGMOID: return logistic(x, &steep), gradient * steep;
+    case TANH: {
+        const float value = tanhf(x);
+        return gradient * (1.0f - value * value);
+    }
+    }
+    return gradient;
+}
+
+// ------------------------------------------------------------------------------------ BatchNorm or bias, activation, pool
 
 // The convolution's results are a map of h x w inside a border of zeros; together height x width.
 struct Shape {
     u32 n, h, w, border;
     u32 height, width, out_height, out_width;
     u32 channels;
-    u32 relu, pool;
+    u32 activation, pool;
+    u32 real;     // channels without padding
+    float slope;  // LeakyReLU's
 };
+
+// The kernels below are compiled twice: OTHER is for activations other than ReLU, behind which there is no pool.
 
 // The results at a pixel of the map with its border; false in the border, where they are zero.
 template <typename T>
@@ -403,8 +478,6 @@ __device__ inline bool results(const Shape &s, const T *y, u32 image, u32 row, u
     return false;
 }
 
-// A NaN is no smaller than anything, as in PyTorch.
-__device__ inline float relu(float x) { return x <= 0.0f ? 0.0f : x; }
 // Of equal values a pool takes the first, of several NaNs the last.
 __device__ inline bool replaces(float x, float best) { return x > best || x != x; }
 
@@ -415,7 +488,7 @@ struct ApplyParams {
     Shape shape;
 };
 
-template <typename T> __device__ void apply(const ApplyParams &p) {
+template <typename T, bool OTHER> __device__ void apply(const ApplyParams &p) {
     const int N = Lanes<T>::N;
     const Shape &s = p.shape;
     const u32 vectors = s.channels / N;
@@ -428,7 +501,7 @@ template <typename T> __device__ void apply(const ApplyParams &p) {
     float scale[N], shift[N], best[N];
     load_floats<N>(p.scale ? p.scale + channel : 0, 1.0f, scale);
     load_floats<N>(p.shift ? p.shift + channel : 0, 0.0f, shift);
-    const u32 side = s.pool ? 2 : 1;
+    const u32 side = !OTHER && s.pool ? 2 : 1;
     for (u32 r = 0; r < side; r++) {
         for (u32 c = 0; c < side; c++) {
             float v[N];
@@ -440,30 +513,35 @@ template <typename T> __device__ void apply(const ApplyParams &p) {
             }
         }
     }
-    if (s.relu) {
+    if (OTHER) {
+        // What makes something of zero must not do so of padded channels.
+#pragma unroll
+        for (int k = 0; k < N; k++) best[k] = channel + k < s.real ? activated(s.activation, s.slope, best[k]) : 0.0f;
+    } else if (s.activation) {
 #pragma unroll
         for (int k = 0; k < N; k++) best[k] = relu(best[k]);
     }
     Lanes<T>::store((T *)p.out + (u64)pixel * s.channels + channel, best);
 }
 
-extern "C" __global__ void __launch_bounds__(256) apply_f32(ApplyParams p) { apply<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) apply_bf16(ApplyParams p) { apply<bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) apply_f32(ApplyParams p) { apply<float, false>(p); }
+extern "C" __global__ void __launch_bounds__(256) apply_bf16(ApplyParams p) { apply<bf16, false>(p); }
+extern "C" __global__ void __launch_bounds__(256) apply_other_f32(ApplyParams p) { apply<float, true>(p); }
+extern "C" __global__ void __launch_bounds__(256) apply_other_bf16(ApplyParams p) { apply<bf16, true>(p); }
 
-// Which of a window's results its output came from (the first of equals, or the last NaN), and whether ReLU let it through.
-template <typename T> struct Window {
+// Which of a window's results its output came from (the first of equals, or the last NaN), and what the activation makes of its gradient.
+template <typename T, bool OTHER> struct Window {
     float y[4][Lanes<T>::N];
     bool inner[4];
     int taken[Lanes<T>::N];
-    bool passed[Lanes<T>::N];
+    float best[Lanes<T>::N];
 
     __device__ inline void read(const Shape &s, const T *results_, u32 image, u32 row, u32 column, u32 channel,
                                 const float *scale, const float *shift) {
-        const u32 side = s.pool ? 2 : 1;
-        float best[Lanes<T>::N];
+        const u32 side = !OTHER && s.pool ? 2 : 1;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            if (i > 0 && !s.pool) break;
+            if (i > 0 && (OTHER || !s.pool)) break;
             inner[i] = results<T>(s, results_, image, row * side + i / 2, column * side + i % 2, channel, y[i]);
 #pragma unroll
             for (int k = 0; k < Lanes<T>::N; k++) {
@@ -471,8 +549,11 @@ template <typename T> struct Window {
                 if (i == 0 || replaces(z, best[k])) best[k] = z, taken[k] = i;
             }
         }
-#pragma unroll
-        for (int k = 0; k < Lanes<T>::N; k++) passed[k] = !s.relu || !(best[k] <= 0.0f);
+    }
+
+    __device__ inline float before(const Shape &s, int k, float gradient) const {
+        if (OTHER) return unactivated(s.activation, s.slope, best[k], gradient);
+        return s.activation && best[k] <= 0.0f ? 0.0f : gradient;
     }
 };
 
@@ -484,7 +565,7 @@ struct ReduceParams {
     Shape shape;
 };
 
-template <typename T> __device__ void reduce(const ReduceParams &p) {
+template <typename T, bool OTHER> __device__ void reduce(const ReduceParams &p) {
     const int N = Lanes<T>::N;
     __shared__ float sums[THREADS * Lanes<T>::N];
     __shared__ float products[THREADS * Lanes<T>::N];
@@ -508,16 +589,16 @@ template <typename T> __device__ void reduce(const ReduceParams &p) {
             const u32 image = pixel / (s.out_width * s.out_height);
             float gradient[N];
             Lanes<T>::load((const T *)p.gradient + (u64)pixel * s.channels + channel, gradient);
-            Window<T> window;
+            Window<T, OTHER> window;
             window.read(s, (const T *)p.y, image, row, column, channel, scale, shift);
 #pragma unroll
             for (int k = 0; k < N; k++) {
                 float y = window.y[0][k];
 #pragma unroll
                 for (int i = 1; i < 4; i++) {
-                    if (s.pool && window.taken[k] == i) y = window.y[i][k];
+                    if (!OTHER && s.pool && window.taken[k] == i) y = window.y[i][k];
                 }
-                const float dz = window.passed[k] ? gradient[k] : 0.0f;
+                const float dz = window.before(s, k, gradient[k]);
                 sum[k] += dz;
                 product[k] = fmaf(dz, y - center[k], product[k]);
             }
@@ -547,15 +628,18 @@ template <typename T> __device__ void reduce(const ReduceParams &p) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) reduce_f32(ReduceParams p) { reduce<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) reduce_bf16(ReduceParams p) { reduce<bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) reduce_f32(ReduceParams p) { reduce<float, false>(p); }
+extern "C" __global__ void __launch_bounds__(256) reduce_bf16(ReduceParams p) { reduce<bf16, false>(p); }
+extern "C" __global__ void __launch_bounds__(256) reduce_other_f32(ReduceParams p) { reduce<float, true>(p); }
+extern "C" __global__ void __launch_bounds__(256) reduce_other_bf16(ReduceParams p) { reduce<bf16, true>(p); }
 
 struct CoefficientsParams {
     const float *partials;
     const float *weight, *root;                // null: no BatchNorm
     float *a, *b, *c;                          // dy = a * dz + b * (y - center) + c
-    float *weight_gradient, *bias_gradient;    // BatchNorm's; without it, null and the convolution's bias
+    float *weight_gradient, *bias_gradient;    // BatchNorm's; without it, null and the convolution's bias; null for what is not there
     double count;                              // values of a channel
+    float unit;                                // as in NormaliseParams
     Tiles tiles;
 };
 
@@ -577,14 +661,14 @@ extern "C" __global__ void __launch_bounds__(256) coefficients(CoefficientsParam
     __syncthreads();
     if (threadIdx.y > 0 || channel >= channels) return;
     for (u32 other = threadIdx.x + 32; other < THREADS; other += 32) s += sums[other], q += products[other];
-    p.bias_gradient[channel] = (float)s;
-    if (!p.weight) return;
+    if (p.bias_gradient) p.bias_gradient[channel] = (float)s;
+    if (!p.root) return;
     const double root = p.root[channel];
-    const double scale = (double)p.weight[channel] * root;
+    const double scale = ((double)p.weight[channel] + (double)p.unit) * root;
     p.a[channel] = (float)scale;
     p.b[channel] = (float)(-scale * root * root * q / p.count);
     p.c[channel] = (float)(-scale * s / p.count);
-    p.weight_gradient[channel] = (float)(q * root);
+    if (p.weight_gradient) p.weight_gradient[channel] = (float)(q * root);
 }
 
 struct GradientParams {
@@ -595,10 +679,10 @@ struct GradientParams {
     Shape shape;
 };
 
-template <typename T> __device__ void gradient(const GradientParams &p) {
+template <typename T, bool OTHER> __device__ void gradient(const GradientParams &p) {
     const int N = Lanes<T>::N;
     const Shape &s = p.shape;
-    const u32 side = s.pool ? 2 : 1;
+    const u32 side = !OTHER && s.pool ? 2 : 1;
     // A last odd row or column has windows of its own, whose outputs were dropped.
     const u32 rows = (s.height + side - 1) / side, columns = (s.width + side - 1) / side;
     const u32 vectors = s.channels / N;
@@ -621,16 +705,16 @@ template <typename T> __device__ void gradient(const GradientParams &p) {
 #pragma unroll
         for (int k = 0; k < N; k++) gradient[k] = 0.0f;
     }
-    Window<T> window;
+    Window<T, OTHER> window;
     window.read(s, (const T *)p.y, image, row, column, channel, scale, shift);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (i > 0 && !s.pool) break;
+        if (i > 0 && (OTHER || !s.pool)) break;
         if (!window.inner[i]) continue;
         float dy[N];
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            const float dz = window.passed[k] && window.taken[k] == i ? gradient[k] : 0.0f;
+            const float dz = window.taken[k] == i ? window.before(s, k, gradient[k]) : 0.0f;
             dy[k] = fmaf(a[k], dz, fmaf(b[k], window.y[i][k] - center[k], c[k]));
         }
         const u32 r = row * side + i / 2 - s.border, k = column * side + i % 2 - s.border;
@@ -638,8 +722,10 @@ template <typename T> __device__ void gradient(const GradientParams &p) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) gradient_f32(GradientParams p) { gradient<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) gradient_bf16(GradientParams p) { gradient<bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) gradient_f32(GradientParams p) { gradient<float, false>(p); }
+extern "C" __global__ void __launch_bounds__(256) gradient_bf16(GradientParams p) { gradient<bf16, false>(p); }
+extern "C" __global__ void __launch_bounds__(256) gradient_other_f32(GradientParams p) { gradient<float, true>(p); }
+extern "C" __global__ void __launch_bounds__(256) gradient_other_bf16(GradientParams p) { gradient<bf16, true>(p); }
 
 // -------------------------------------------------------------------------------------------- averages, flattening, dropout
 
@@ -759,6 +845,495 @@ template <typename T> __device__ void dropout(const DropoutParams &p) {
 
 extern "C" __global__ void __launch_bounds__(256) dropout_f32(DropoutParams p) { dropout<float>(p); }
 extern "C" __global__ void __launch_bounds__(256) dropout_bf16(DropoutParams p) { dropout<bf16>(p); }
+
+// ---------------------------------------------------------------------------------------------------- sums, products, copies
+
+struct ElementsParams {
+    const void *a, *b;
+    void *out;
+    float factor;
+    u32 vectors;
+    u32 relu;
+};
+
+// The sum of two maps, or of one where `b` is null, with ReLU where it is asked for. `out` may be one of them.
+template <typename T> __device__ void sum(const ElementsParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.vectors) return;
+    float a[N], b[N];
+    Lanes<T>::load((const T *)p.a + (u64)at * N, a);
+    if (p.b) {
+        Lanes<T>::load((const T *)p.b + (u64)at * N, b);
+#pragma unroll
+        for (int k = 0; k < N; k++) a[k] += b[k];
+    }
+    if (p.relu) {
+#pragma unroll
+        for (int k = 0; k < N; k++) a[k] = relu(a[k]);
+    }
+    Lanes<T>::store((T *)p.out + (u64)at * N, a);
+}
+
+extern "C" __global__ void __launch_bounds__(256) sum_f32(ElementsParams p) { sum<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) sum_bf16(ElementsParams p) { sum<bf16>(p); }
+
+// The gradient `a` where ReLU's output `b` is not zero.
+template <typename T> __device__ void mask(const ElementsParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.vectors) return;
+    float a[N], b[N];
+    Lanes<T>::load((const T *)p.a + (u64)at * N, a);
+    Lanes<T>::load((const T *)p.b + (u64)at * N, b);
+#pragma unroll
+    for (int k = 0; k < N; k++) a[k] = b[k] <= 0.0f ? 0.0f : a[k];
+    Lanes<T>::store((T *)p.out + (u64)at * N, a);
+}
+
+extern "C" __global__ void __launch_bounds__(256) mask_f32(ElementsParams p) { mask<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) mask_bf16(ElementsParams p) { mask<bf16>(p); }
+
+template <typename T> __device__ void scale(const ElementsParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.vectors) return;
+    float a[N];
+    Lanes<T>::load((const T *)p.a + (u64)at * N, a);
+#pragma unroll
+    for (int k = 0; k < N; k++) a[k] *= p.factor;
+    Lanes<T>::store((T *)p.out + (u64)at * N, a);
+}
+
+extern "C" __global__ void __launch_bounds__(256) scale_f32(ElementsParams p) { scale<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) scale_bf16(ElementsParams p) { scale<bf16>(p); }
+
+struct MultiplyParams {
+    const void *a, *b;
+    void *out;
+    u32 n, pixels, padded;
+    // Which factor has one pixel, that stands for every pixel.
+    u32 a_is_gate, b_is_gate;
+};
+
+template <typename T> __device__ inline void factor(const void *from, u32 gate, const MultiplyParams &p, u32 image, u32 place, float *v) {
+    const u64 start = (u64)image * (gate ? p.padded : p.pixels * p.padded);
+    Lanes<T>::load((const T *)from + start + (gate ? place % p.padded : place), v);
+}
+
+// The product of two maps; `out` may be the first.
+template <typename T> __device__ void multiply(const MultiplyParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 vectors = p.pixels * p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * vectors) return;
+    const u32 image = at / vectors, place = at % vectors * N;
+    float a[N], b[N];
+    factor<T>(p.a, p.a_is_gate, p, image, place, a);
+    factor<T>(p.b, p.b_is_gate, p, image, place, b);
+#pragma unroll
+    for (int k = 0; k < N; k++) a[k] *= b[k];
+    Lanes<T>::store((T *)p.out + (u64)at * N, a);
+}
+
+extern "C" __global__ void __launch_bounds__(256) multiply_f32(MultiplyParams p) { multiply<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) multiply_bf16(MultiplyParams p) { multiply<bf16>(p); }
+
+// The gradient of a factor of one pixel: the sum over all pixels of the gradient `a` times the other factors `b`.
+template <typename T> __device__ void gate(const MultiplyParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 vectors = p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.n * vectors) return;
+    const u32 image = at / vectors, channel = at % vectors * N;
+    float sum[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] = 0.0f;
+    for (u32 pixel = 0; pixel < p.pixels; pixel++) {
+        float a[N], b[N];
+        factor<T>(p.a, 0, p, image, pixel * p.padded + channel, a);
+        factor<T>(p.b, p.b_is_gate, p, image, pixel * p.padded + channel, b);
+#pragma unroll
+        for (int k = 0; k < N; k++) sum[k] = fmaf(a[k], b[k], sum[k]);
+    }
+    Lanes<T>::store((T *)p.out + (u64)at * N, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) gate_f32(MultiplyParams p) { gate<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) gate_bf16(MultiplyParams p) { gate<bf16>(p); }
+
+struct ChannelsParams {
+    const void *from;
+    void *to;
+    u32 pixels;                  // of all images
+    u32 from_padded, from_first; // channels of a pixel there, and the first that is copied
+    u32 to_padded, to_first;
+    u32 before, channels, span;  // `before` zeros, `channels` copies, and zeros up to `span` channels
+};
+
+// Copies a run of channels with zeros around it. A thread has as many channels as a vector, one by one where runs begin within vectors.
+template <typename T> __device__ void channels(const ChannelsParams &p) {
+    const int N = Lanes<T>::N;
+    const u32 groups = (p.span + N - 1) / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= p.pixels * groups) return;
+    const u32 pixel = at / groups, place = at % groups * N;
+    const T *from = (const T *)p.from + (u64)pixel * p.from_padded + p.from_first;
+    T *to = (T *)p.to + (u64)pixel * p.to_padded + p.to_first;
+    if (!((p.from_first | p.to_first | p.before | p.channels | p.span) % N)) {
+        float v[N];
+#pragma unroll
+        for (int k = 0; k < N; k++) v[k] = 0.0f;
+        if (place - p.before < p.channels) Lanes<T>::load(from + (place - p.before), v);
+        Lanes<T>::store(to + place, v);
+        return;
+    }
+    for (u32 c = place; c < place + N && c < p.span; c++) {
+        // In front of the run the difference wraps around.
+        const float value = c - p.before < p.channels ? widen(from[c - p.before]) : 0.0f;
+        narrow(value, to + c);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) channels_f32(ChannelsParams p) { channels<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) channels_bf16(ChannelsParams p) { channels<bf16>(p); }
+
+// ------------------------------------------------------------------------------------------------------------------ pools
+
+// Windows over a map, rows first.
+struct Windows {
+    u32 n, height, width, out_height, out_width;
+    u32 kernel[2], stride[2], padding[2];
+};
+
+struct Range {
+    u32 first, end;
+};
+
+// The places of one side that window `at` covers; at least one.
+__device__ inline Range covered(u32 at, u32 kernel, u32 stride, u32 padding, u32 side) {
+    const u32 start = at * stride, end = start + kernel - padding;
+    Range range;
+    range.first = start > padding ? start - padding : 0;
+    range.end = end < side ? end : side;
+    return range;
+}
+
+// The windows of one side that cover place `at`; there may be none.
+__device__ inline Range covering(u32 at, u32 kernel, u32 stride, u32 padding, u32 windows) {
+    const u32 place = at + padding, end = place / stride + 1;
+    Range range;
+    range.first = place >= kernel ? (place - kernel) / stride + 1 : 0;
+    range.end = end < windows ? end : windows;
+    return range;
+}
+
+struct PoolParams {
+    const void *x, *gradient;
+    void *out;
+    Windows windows;
+    u32 padded;
+    u32 include_padding;  // an average's divisor is the whole window
+};
+
+template <typename T> __device__ void max_pool(const PoolParams &p) {
+    const int N = Lanes<T>::N;
+    const Windows &w = p.windows;
+    const u32 vectors = p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= w.n * w.out_height * w.out_width * vectors) return;
+    const u32 channel = at % vectors * N, place = at / vectors;
+    const u32 column = place % w.out_width, row = place / w.out_width % w.out_height;
+    const u32 image = place / (w.out_width * w.out_height);
+    const Range rows = covered(row, w.kernel[0], w.stride[0], w.padding[0], w.height);
+    const Range columns = covered(column, w.kernel[1], w.stride[1], w.padding[1], w.width);
+    float best[N];
+    bool begun = false;
+    for (u32 r = rows.first; r < rows.end; r++) {
+        for (u32 c = columns.first; c < columns.end; c++) {
+            float v[N];
+            Lanes<T>::load((const T *)p.x + (((u64)image * w.height + r) * w.width + c) * p.padded + channel, v);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                if (!begun || replaces(v[k], best[k])) best[k] = v[k];
+            }
+            begun = true;
+        }
+    }
+    Lanes<T>::store((T *)p.out + (u64)at * N, best);
+}
+
+extern "C" __global__ void __launch_bounds__(256) max_pool_f32(PoolParams p) { max_pool<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) max_pool_bf16(PoolParams p) { max_pool<bf16>(p); }
+
+// A thread has a vector of the input, and finds again which of the windows over it took it.
+template <typename T> __device__ void max_pool_back(const PoolParams &p) {
+    const int N = Lanes<T>::N;
+    const Windows &w = p.windows;
+    const u32 vectors = p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= w.n * w.height * w.width * vectors) return;
+    const u32 channel = at % vectors * N, place = at / vectors;
+    const u32 own_column = place % w.width, own_row = place / w.width % w.height;
+    const u32 image = place / (w.width * w.height);
+    const u32 own = own_row * w.width + own_column;
+    const Range outer = covering(own_row, w.kernel[0], w.stride[0], w.padding[0], w.out_height);
+    const Range inner = covering(own_column, w.kernel[1], w.stride[1], w.padding[1], w.out_width);
+    float sum[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] = 0.0f;
+    for (u32 row = outer.first; row < outer.end; row++) {
+        for (u32 column = inner.first; column < inner.end; column++) {
+            const Range rows = covered(row, w.kernel[0], w.stride[0], w.padding[0], w.height);
+            const Range columns = covered(column, w.kernel[1], w.stride[1], w.padding[1], w.width);
+            float best[N];
+            u32 taken[N];
+            bool begun = false;
+            for (u32 r = rows.first; r < rows.end; r++) {
+                for (u32 c = columns.first; c < columns.end; c++) {
+                    float v[N];
+                    Lanes<T>::load((const T *)p.x + (((u64)image * w.height + r) * w.width + c) * p.padded + channel, v);
+#pragma unroll
+                    for (int k = 0; k < N; k++) {
+                        if (!begun || replaces(v[k], best[k])) best[k] = v[k], taken[k] = r * w.width + c;
+                    }
+                    begun = true;
+                }
+            }
+            float gradient[N];
+            const u64 pixel = ((u64)image * w.out_height + row) * w.out_width + column;
+            Lanes<T>::load((const T *)p.gradient + pixel * p.padded + channel, gradient);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                if (taken[k] == own) sum[k] += gradient[k];
+            }
+        }
+    }
+    Lanes<T>::store((T *)p.out + (u64)at * N, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) max_pool_back_f32(PoolParams p) { max_pool_back<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) max_pool_back_bf16(PoolParams p) { max_pool_back<bf16>(p); }
+
+__device__ inline float divisor(const PoolParams &p, Range rows, Range columns) {
+    const Windows &w = p.windows;
+    return (float)(p.include_padding ? w.kernel[0] * w.kernel[1] : (rows.end - rows.first) * (columns.end - columns.first));
+}
+
+template <typename T> __device__ void average_pool(const PoolParams &p) {
+    const int N = Lanes<T>::N;
+    const Windows &w = p.windows;
+    const u32 vectors = p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= w.n * w.out_height * w.out_width * vectors) return;
+    const u32 channel = at % vectors * N, place = at / vectors;
+    const u32 column = place % w.out_width, row = place / w.out_width % w.out_height;
+    const u32 image = place / (w.out_width * w.out_height);
+    const Range rows = covered(row, w.kernel[0], w.stride[0], w.padding[0], w.height);
+    const Range columns = covered(column, w.kernel[1], w.stride[1], w.padding[1], w.width);
+    float sum[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] = 0.0f;
+    for (u32 r = rows.first; r < rows.end; r++) {
+        for (u32 c = columns.first; c < columns.end; c++) {
+            float v[N];
+            Lanes<T>::load((const T *)p.x + (((u64)image * w.height + r) * w.width + c) * p.padded + channel, v);
+#pragma unroll
+            for (int k = 0; k < N; k++) sum[k] += v[k];
+        }
+    }
+    const float by = divisor(p, rows, columns);
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] /= by;
+    Lanes<T>::store((T *)p.out + (u64)at * N, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) average_pool_f32(PoolParams p) { average_pool<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) average_pool_bf16(PoolParams p) { average_pool<bf16>(p); }
+
+template <typename T> __device__ void average_pool_back(const PoolParams &p) {
+    const int N = Lanes<T>::N;
+    const Windows &w = p.windows;
+    const u32 vectors = p.padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= w.n * w.height * w.width * vectors) return;
+    const u32 channel = at % vectors * N, place = at / vectors;
+    const u32 own_column = place % w.width, own_row = place / w.width % w.height;
+    const u32 image = place / (w.width * w.height);
+    const Range outer = covering(own_row, w.kernel[0], w.stride[0], w.padding[0], w.out_height);
+    const Range inner = covering(own_column, w.kernel[1], w.stride[1], w.padding[1], w.out_width);
+    float sum[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] = 0.0f;
+    for (u32 row = outer.first; row < outer.end; row++) {
+        for (u32 column = inner.first; column < inner.end; column++) {
+            const float by = divisor(p, covered(row, w.kernel[0], w.stride[0], w.padding[0], w.height),
+                                     covered(column, w.kernel[1], w.stride[1], w.padding[1], w.width));
+            float gradient[N];
+            const u64 pixel = ((u64)image * w.out_height + row) * w.out_width + column;
+            Lanes<T>::load((const T *)p.gradient + pixel * p.padded + channel, gradient);
+#pragma unroll
+            for (int k = 0; k < N; k++) sum[k] += gradient[k] / by;
+        }
+    }
+    Lanes<T>::store((T *)p.out + (u64)at * N, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) average_pool_back_f32(PoolParams p) { average_pool_back<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) average_pool_back_bf16(PoolParams p) { average_pool_back<bf16>(p); }
+
+// ------------------------------------------------------------------------------------------------------- grouped convolutions
+
+struct GroupedParams {
+    const void *x, *w, *y;  // the input, the weights and the gradient of the results, where they are read
+    void *out;
+    Windows windows;
+    u32 in_padded, out_padded;
+    // Input and output channels of a group, and outputs that have weights: (outputs, rows, columns, in_group). Where a group is one
+    // channel on either side (`depthwise`), the weights are (rows, columns, out_padded).
+    u32 in_group, out_group, outputs;
+    u32 depthwise;
+};
+
+template <typename T> __device__ void grouped(const GroupedParams &p) {
+    const int N = Lanes<T>::N;
+    const Windows &w = p.windows;
+    const u32 vectors = p.out_padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= w.n * w.out_height * w.out_width * vectors) return;
+    const u32 channel = at % vectors * N, place = at / vectors;
+    const u32 column = place % w.out_width, row = place / w.out_width % w.out_height;
+    const u32 image = place / (w.out_width * w.out_height);
+    const u32 taps = w.kernel[0] * w.kernel[1];
+    float sum[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] = 0.0f;
+    for (u32 r = 0; r < w.kernel[0]; r++) {
+        // Beyond the first row the difference wraps around.
+        const u32 y = row * w.stride[0] + r - w.padding[0];
+        if (y >= w.height) continue;
+        for (u32 c = 0; c < w.kernel[1]; c++) {
+            const u32 x = column * w.stride[1] + c - w.padding[1];
+            if (x >= w.width) continue;
+            const u32 tap = r * w.kernel[1] + c;
+            const T *from = (const T *)p.x + (((u64)image * w.height + y) * w.width + x) * p.in_padded;
+            if (p.depthwise) {
+                float v[N], weight[N];
+                Lanes<T>::load(from + channel, v);
+                Lanes<T>::load((const T *)p.w + (u64)tap * p.out_padded + channel, weight);
+#pragma unroll
+                for (int k = 0; k < N; k++) sum[k] = fmaf(v[k], weight[k], sum[k]);
+                continue;
+            }
+            for (int k = 0; k < N; k++) {
+                const u32 out = channel + k;
+                if (out >= p.outputs) break;
+                const T *weights = (const T *)p.w + ((u64)out * taps + tap) * p.in_group;
+                const T *own = from + out / p.out_group * p.in_group;
+                for (u32 i = 0; i < p.in_group; i++) sum[k] = fmaf(widen(own[i]), widen(weights[i]), sum[k]);
+            }
+        }
+    }
+    Lanes<T>::store((T *)p.out + (u64)at * N, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) grouped_f32(GroupedParams p) { grouped<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) grouped_bf16(GroupedParams p) { grouped<bf16>(p); }
+
+// The gradient of the input: a thread has a vector of it, and gathers from the results that were made of it.
+template <typename T> __device__ void grouped_data(const GroupedParams &p) {
+    const int N = Lanes<T>::N;
+    const Windows &w = p.windows;
+    const u32 vectors = p.in_padded / N, at = blockIdx.x * THREADS + threadIdx.x;
+    if (at >= w.n * w.height * w.width * vectors) return;
+    const u32 channel = at % vectors * N, place = at / vectors;
+    const u32 own_column = place % w.width, own_row = place / w.width % w.height;
+    const u32 image = place / (w.width * w.height);
+    const u32 taps = w.kernel[0] * w.kernel[1];
+    const Range rows = covering(own_row, w.kernel[0], w.stride[0], w.padding[0], w.out_height);
+    const Range columns = covering(own_column, w.kernel[1], w.stride[1], w.padding[1], w.out_width);
+    float sum[N];
+#pragma unroll
+    for (int k = 0; k < N; k++) sum[k] = 0.0f;
+    for (u32 row = rows.first; row < rows.end; row++) {
+        for (u32 column = columns.first; column < columns.end; column++) {
+            const u32 r = own_row + w.padding[0] - row * w.stride[0], c = own_column + w.padding[1] - column * w.stride[1];
+            const u32 tap = r * w.kernel[1] + c;
+            const T *from = (const T *)p.y + (((u64)image * w.out_height + row) * w.out_width + column) * p.out_padded;
+            if (p.depthwise) {
+                float v[N], weight[N];
+                Lanes<T>::load(from + channel, v);
+                Lanes<T>::load((const T *)p.w + (u64)tap * p.out_padded + channel, weight);
+#pragma unroll
+                for (int k = 0; k < N; k++) sum[k] = fmaf(v[k], weight[k], sum[k]);
+                continue;
+            }
+            for (int k = 0; k < N; k++) {
+                const u32 group = (channel + k) / p.in_group, in = (channel + k) % p.in_group;
+                for (u32 out = group * p.out_group; out < (group + 1) * p.out_group && out < p.outputs; out++) {
+                    const T *weights = (const T *)p.w + ((u64)out * taps + tap) * p.in_group;
+                    sum[k] = fmaf(widen(from[out]), widen(weights[in]), sum[k]);
+                }
+            }
+        }
+    }
+    Lanes<T>::store((T *)p.out + (u64)at * N, sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) grouped_data_f32(GroupedParams p) { grouped_data<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) grouped_data_bf16(GroupedParams p) { grouped_data<bf16>(p); }
+
+struct GroupedFilterParams {
+    GroupedParams convolution;  // `x` and `y` are read, `out` is not used
+    float *partials;            // (chunks, weights)
+    u32 weights, chunk;
+};
+
+// Partial sums of the gradient of the weights: blocks of (32, 8) threads have 32 weights, each by eight threads, over `chunk` pixels.
+template <typename T> __device__ void grouped_filter(const GroupedFilterParams &p) {
+    __shared__ float sums[THREADS];
+    const GroupedParams &g = p.convolution;
+    const Windows &w = g.windows;
+    const u32 weight = blockIdx.x * 32 + threadIdx.x, taps = w.kernel[0] * w.kernel[1];
+    float sum = 0.0f;
+    if (weight < p.weights) {
+        u32 out, in, tap;
+        if (g.depthwise) {
+            out = in = weight % g.out_padded, tap = weight / g.out_padded;
+        } else {
+            out = weight / (taps * g.in_group), tap = weight / g.in_group % taps;
+            in = out / g.out_group * g.in_group + weight % g.in_group;
+        }
+        const u32 r = tap / w.kernel[1], c = tap % w.kernel[1];
+        const u32 pixels = w.n * w.out_height * w.out_width, first = blockIdx.y * p.chunk;
+        const u32 end = first + p.chunk < pixels ? first + p.chunk : pixels;
+        for (u32 pixel = first + threadIdx.y; pixel < end; pixel += MERGERS) {
+            const u32 column = pixel % w.out_width, row = pixel / w.out_width % w.out_height;
+            const u32 image = pixel / (w.out_width * w.out_height);
+            const u32 y = row * w.stride[0] + r - w.padding[0], x = column * w.stride[1] + c - w.padding[1];
+            if (y >= w.height || x >= w.width) continue;
+            const T value = ((const T *)g.x)[(((u64)image * w.height + y) * w.width + x) * g.in_padded + in];
+            sum = fmaf(widen(value), widen(((const T *)g.y)[(u64)pixel * g.out_padded + out]), sum);
+        }
+    }
+    sums[threadIdx.y * 32 + threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y > 0 || weight >= p.weights) return;
+    for (u32 other = threadIdx.x + 32; other < THREADS; other += 32) sum += sums[other];
+    p.partials[(u64)blockIdx.y * p.weights + weight] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256) grouped_filter_f32(GroupedFilterParams p) { grouped_filter<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) grouped_filter_bf16(GroupedFilterParams p) { grouped_filter<bf16>(p); }
+
+struct MergeParams {
+    const float *partials;
+    void *out;
+    u32 weights, chunks;
+};
+
+template <typename T> __device__ void merge(const MergeParams &p) {
+    const u32 weight = blockIdx.x * THREADS + threadIdx.x;
+    if (weight >= p.weights) return;
+    float sum = 0.0f;
+    for (u32 chunk = 0; chunk < p.chunks; chunk++) sum += p.partials[(u64)chunk * p.weights + weight];
+    narrow(sum, (T *)p.out + weight);
+}
+
+extern "C" __global__ void __launch_bounds__(256) merge_f32(MergeParams p) { merge<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) merge_bf16(MergeParams p) { merge<bf16>(p); }
 
 // ------------------------------------------------------------------------------------------------------------------- loss
 
@@ -911,9 +1486,11 @@ struct SizesParams {
 // What the device's compiler makes of the structures, for a test to compare with the host's.
 extern "C" __global__ void __launch_bounds__(256) sizes(SizesParams p) {
     if (blockIdx.x * THREADS + threadIdx.x > 0) return;
-    const u32 all[] = {sizeof(Control),        sizeof(AssembleParams),   sizeof(ImportParams),  sizeof(MomentsParams),
-                       sizeof(NormaliseParams), sizeof(EvaluationParams), sizeof(ApplyParams),   sizeof(ReduceParams),
-                       sizeof(CoefficientsParams), sizeof(GradientParams), sizeof(MapParams),   sizeof(DropoutParams),
-                       sizeof(LossParams),     sizeof(AdamParams)};
+    const u32 all[] = {sizeof(Control),            sizeof(AssembleParams),      sizeof(ImportParams),   sizeof(MomentsParams),
+                       sizeof(NormaliseParams),    sizeof(EvaluationParams),    sizeof(ApplyParams),    sizeof(ReduceParams),
+                       sizeof(CoefficientsParams), sizeof(GradientParams),      sizeof(MapParams),      sizeof(DropoutParams),
+                       sizeof(LossParams),         sizeof(AdamParams),          sizeof(ElementsParams), sizeof(MultiplyParams),
+                       sizeof(ChannelsParams),     sizeof(PoolParams),          sizeof(GroupedParams),  sizeof(GroupedFilterParams),
+                       sizeof(MergeParams)};
     for (u32 i = 0; i < sizeof(all) / sizeof(all[0]); i++) p.sizes[i] = all[i];
 }

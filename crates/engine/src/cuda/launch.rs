@@ -1,5 +1,7 @@
 //! What the kernels take, field for field as in `kernels.cu`, and how their work is shared out. Nothing here needs a GPU.
 
+use pointwise_network::Activation;
+
 /// Threads of a block; `THREADS` in `kernels.cu`.
 pub(super) const THREADS: u32 = 256;
 
@@ -153,6 +155,7 @@ pub(super) struct Normalise {
     pub(super) zeros: f64,
     pub(super) eps: f64,
     pub(super) momentum: f64,
+    pub(super) unit: f32,
     pub(super) tiles: Tiles,
 }
 
@@ -166,13 +169,14 @@ pub(super) struct Evaluation {
     pub(super) running_var: Address,
     pub(super) scale: Address,
     pub(super) shift: Address,
-    pub(super) eps: f64,
+    pub(super) eps: Address,
+    pub(super) units: Address,
     pub(super) channels: u32,
 }
 
 /// A map of `h` x `w` results inside a border of zeros, and the output that is made of it.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shape {
     pub(super) n: u32,
     pub(super) h: u32,
@@ -183,11 +187,35 @@ pub(super) struct Shape {
     pub(super) out_height: u32,
     pub(super) out_width: u32,
     pub(super) channels: u32,
-    pub(super) relu: u32,
+    pub(super) activation: u32,
     pub(super) pool: u32,
+    pub(super) real: u32,
+    pub(super) slope: f32,
 }
 
+/// The number of an activation in the kernels, and its slope.
+pub(super) fn activation(activation: Option<Activation>) -> (u32, f32) {
+    match activation {
+        None => (0, 0.0),
+        Some(Activation::Relu) => (RELU, 0.0),
+        Some(Activation::Relu6) => (2, 0.0),
+        Some(Activation::LeakyRelu { negative_slope }) => (3, negative_slope as f32),
+        Some(Activation::Gelu) => (4, 0.0),
+        Some(Activation::GeluTanh) => (5, 0.0),
+        Some(Activation::Silu) => (6, 0.0),
+        Some(Activation::Sigmoid) => (7, 0.0),
+        Some(Activation::Tanh) => (8, 0.0),
+    }
+}
+
+const RELU: u32 = 1;
+
 impl Shape {
+    /// Whether the kernels are those for activations other than ReLU.
+    pub(super) fn other(&self) -> bool {
+        self.activation > RELU
+    }
+
     /// Windows of the map, those of a last odd row or column included.
     pub(super) fn windows(&self) -> usize {
         let side = if self.pool == 0 { 1 } else { 2 };
@@ -245,6 +273,7 @@ pub(super) struct Coefficients {
     pub(super) weight_gradient: Address,
     pub(super) bias_gradient: Address,
     pub(super) count: f64,
+    pub(super) unit: f32,
     pub(super) tiles: Tiles,
 }
 
@@ -326,6 +355,136 @@ pub(super) struct AdamPass {
     pub(super) n: u32,
 }
 
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ElementsPass {
+    pub(super) a: Address,
+    pub(super) b: Address,
+    pub(super) out: Address,
+    pub(super) factor: f32,
+    pub(super) vectors: u32,
+    pub(super) relu: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MultiplyPass {
+    pub(super) a: Address,
+    pub(super) b: Address,
+    pub(super) out: Address,
+    pub(super) n: u32,
+    pub(super) pixels: u32,
+    pub(super) padded: u32,
+    pub(super) a_is_gate: u32,
+    pub(super) b_is_gate: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChannelsPass {
+    pub(super) from: Address,
+    pub(super) to: Address,
+    pub(super) pixels: u32,
+    pub(super) from_padded: u32,
+    pub(super) from_first: u32,
+    pub(super) to_padded: u32,
+    pub(super) to_first: u32,
+    pub(super) before: u32,
+    pub(super) channels: u32,
+    pub(super) span: u32,
+}
+
+/// Windows over a map, rows first.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Windows {
+    pub(super) n: u32,
+    pub(super) height: u32,
+    pub(super) width: u32,
+    pub(super) out_height: u32,
+    pub(super) out_width: u32,
+    pub(super) kernel: [u32; 2],
+    pub(super) stride: [u32; 2],
+    pub(super) padding: [u32; 2],
+}
+
+impl Windows {
+    /// Pixels of all outputs.
+    pub(super) fn outputs(&self) -> usize {
+        self.n as usize * self.out_height as usize * self.out_width as usize
+    }
+
+    /// Pixels of all inputs.
+    pub(super) fn inputs(&self) -> usize {
+        self.n as usize * self.height as usize * self.width as usize
+    }
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PoolPass {
+    pub(super) x: Address,
+    pub(super) gradient: Address,
+    pub(super) out: Address,
+    pub(super) windows: Windows,
+    pub(super) padded: u32,
+    pub(super) include_padding: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grouped {
+    pub(super) x: Address,
+    pub(super) w: Address,
+    pub(super) y: Address,
+    pub(super) out: Address,
+    pub(super) windows: Windows,
+    pub(super) in_padded: u32,
+    pub(super) out_padded: u32,
+    pub(super) in_group: u32,
+    pub(super) out_group: u32,
+    pub(super) outputs: u32,
+    pub(super) depthwise: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GroupedFilter {
+    pub(super) convolution: Grouped,
+    pub(super) partials: Address,
+    pub(super) weights: u32,
+    pub(super) chunk: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Merge {
+    pub(super) partials: Address,
+    pub(super) out: Address,
+    pub(super) weights: u32,
+    pub(super) chunks: u32,
+}
+
+/// How the sums of a gradient of weights over pixels are shared out: 32 weights and `chunk` pixels to a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chunks {
+    pub(super) chunk: u32,
+    pub(super) chunks: u32,
+}
+
+impl Chunks {
+    /// Pixels of a block at least, so that the merging stays the smaller part.
+    const LEAST: usize = 64;
+
+    pub(super) fn new(weights: usize, pixels: usize) -> (Self, Grid) {
+        let across = weights.div_ceil(MERGED_CHANNELS as usize);
+        let chunk = pixels.div_ceil((BLOCKS_AT_ONCE / across).max(1)).max(Self::LEAST);
+        let chunks = Self { chunk: chunk as u32, chunks: pixels.div_ceil(chunk) as u32 };
+        let threads = [MERGED_CHANNELS, THREADS / MERGED_CHANNELS];
+        (chunks, Grid { blocks: [across as u32, chunks.chunks], threads })
+    }
+}
+
 /// For the test that compares these structures with the kernels'.
 #[cfg(test)]
 #[repr(C)]
@@ -368,6 +527,17 @@ mod tests {
     }
 
     #[test]
+    fn every_pixel_is_in_one_chunk() {
+        for weights in [1, 9, 32, 33, 24 * 9, 1 << 20] {
+            for pixels in [1, 63, 64, 65, 126 * 1024] {
+                let (Chunks { chunk, chunks }, grid) = Chunks::new(weights, pixels);
+                assert!((chunks - 1) * chunk < pixels as u32 && pixels as u32 <= chunks * chunk);
+                assert!(grid.blocks[0] as usize * 32 >= weights && grid.blocks[1] <= BLOCKS_AT_ONCE as u32);
+            }
+        }
+    }
+
+    #[test]
     fn windows_cover_an_odd_map() {
         let shape = Shape {
             n: 2,
@@ -379,8 +549,10 @@ mod tests {
             out_height: 4,
             out_width: 3,
             channels: 4,
-            relu: 1,
+            activation: 1,
             pool: 1,
+            real: 3,
+            slope: 0.0,
         };
         assert_eq!((shape.windows(), shape.outputs(), shape.results(), shape.count()), (40, 24, 70, 126));
     }

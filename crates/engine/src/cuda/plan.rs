@@ -1,13 +1,15 @@
 //! Where everything lies on the GPU and how large it is: no device is needed to make a plan.
 
-use super::launch::{Shape, Tiles};
+use super::launch::{Chunks, Shape, Tiles, Windows, activation};
 use crate::error::EngineError;
-use crate::kind::EngineKind;
+use crate::gradients::{Flow, Schedule};
 use crate::places::{Place, Places, Role};
 use crate::precision::Precision;
-use crate::stage::{BlockLayers, Map, Source, Stage, StageKind, check_training, stages};
+use crate::stage::{
+    BlockLayers, ConvolutionLayer, Map, NormLayer, Source, Stage, StageKind, Window, check_training, stages,
+};
 use crate::state::Array;
-use pointwise_network::{Activation, BatchNorm2d, Graph};
+use pointwise_network::{Activation, Graph};
 use std::collections::BTreeMap;
 
 /// Numbers in a vector of 16 bytes: channels are padded to a multiple of it.
@@ -25,15 +27,17 @@ pub(super) fn width(precision: Precision) -> usize {
 
 /// A network laid out.
 ///
-/// Parameters lie in one arena: first the weights of convolutions and linear layers, each `(out, rows, columns, in)` with both
-/// channel counts padded; then three rows of `channels` numbers: BatchNorm's weights, its biases, the convolutions'
-/// biases. A block has its channels from `at` on in each row, and in every other array that has a number for each channel.
+/// Parameters lie in one arena: first the weights of convolutions and linear layers (see [`Convolution`]); then three rows of
+/// `channels` numbers: BatchNorm's weights, its biases, the convolutions' biases. A block has its channels from `at` on in each row,
+/// and in every other array that has a number for each channel. Places of parameters that a layer lacks hold zeros.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) lane: usize,
     width: usize,
     pub(super) input: Map,
     pub(super) nodes: Vec<Node>,
+    /// For each node, where its gradients lie.
+    pub(super) schedule: Schedule,
     stages: Vec<Stage>,
     places: Places<At>,
     /// Numbers of the arena that are weights.
@@ -46,7 +50,9 @@ pub(super) struct Plan {
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) kind: Kind,
-    pub(super) input: Map,
+    pub(super) sources: Vec<Source>,
+    /// The maps of `sources`.
+    pub(super) inputs: Vec<Map>,
     pub(super) output: Map,
     macs: usize,
 }
@@ -54,18 +60,35 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum Kind {
     Block(Block),
-    Dropout { p: f64, layer: u32 },
+    Dropout {
+        p: f64,
+        layer: u32,
+    },
+    /// Over the whole map.
     Average,
     Flatten,
+    MaxPool(Window),
+    AveragePool {
+        window: Window,
+        include_padding: bool,
+    },
+    Scale(f32),
+    PadChannels {
+        before: usize,
+    },
+    Sum {
+        relu: bool,
+    },
+    Concat,
+    Multiply,
 }
 
-/// A convolution with BatchNorm or its bias, ReLU and pool; each may be missing.
+/// A convolution with BatchNorm or its bias, an activation and a pool; each may be missing.
 #[derive(Debug)]
 pub(super) struct Block {
     pub(super) convolution: Option<Convolution>,
-    /// Whether BatchNorm follows; then the path of its parameters.
-    pub(super) norm: Option<String>,
-    pub(super) relu: bool,
+    pub(super) norm: Option<NormLayer>,
+    pub(super) activation: Option<Activation>,
     pub(super) pool: bool,
     /// What the convolution makes, or, without one, the input. Of a padded pointwise convolution the inner map alone: in the
     /// border, `border` pixels on each side, every product is with zero.
@@ -75,26 +98,83 @@ pub(super) struct Block {
     pub(super) at: usize,
 }
 
+/// A convolution and where its weights lie: `(outputs, rows, columns, in_group)`, or `(rows, columns, out_channels)` with
+/// [`Method::Depthwise`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Convolution {
+    pub(super) method: Method,
     /// Padded.
     pub(super) in_channels: usize,
     /// Padded.
     pub(super) out_channels: usize,
-    pub(super) kernel: usize,
-    pub(super) padding: usize,
+    pub(super) window: Window,
+    pub(super) groups: usize,
+    /// Channels of a group on either side: padded ones where there is one group.
+    pub(super) in_group: usize,
+    pub(super) out_group: usize,
+    /// Outputs that have weights.
+    pub(super) outputs: usize,
     /// First of the weights.
     pub(super) weight: usize,
+    pub(super) bias: bool,
+}
+
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    /// One product of pixels and weights: pointwise, at every pixel.
+    Product,
+    /// By cuDNN; where it has no algorithm, as `Grouped`.
+    Library,
+    /// By kernels of our own: groups that do not begin with vectors, which cuDNN would want padded each for itself.
+    Grouped,
+    /// By kernels of our own, for vectors of channels: each output is made of the input channel of its number.
+    Depthwise,
 }
 
 impl Convolution {
-    /// A 1x1 convolution is a matrix product of pixels and weights.
-    pub(super) fn is_product(&self) -> bool {
-        self.kernel == 1
+    fn new(layer: &ConvolutionLayer, lane: usize, weight: usize) -> Self {
+        let &ConvolutionLayer { kernel, stride, padding, groups, .. } = layer;
+        let [in_channels, out_channels] =
+            [layer.in_channels, layer.out_channels].map(|channels| channels.next_multiple_of(lane));
+        let (in_group, out_group) = (layer.in_channels / groups, layer.out_channels / groups);
+        let whole = in_group.is_multiple_of(lane) && out_group.is_multiple_of(lane);
+        let pointwise = kernel == [1, 1] && stride == [1, 1] && padding[0] == padding[1];
+        let method = match (groups, in_group, out_group) {
+            (1, ..) if pointwise => Method::Product,
+            (1, ..) => Method::Library,
+            (_, 1, 1) => Method::Depthwise,
+            _ if whole => Method::Library,
+            _ => Method::Grouped,
+        };
+        let (in_group, out_group, outputs) = match groups {
+            1 => (in_channels, out_channels, out_channels),
+            _ => (in_group, out_group, layer.out_channels),
+        };
+        Self {
+            method,
+            in_channels,
+            out_channels,
+            window: Window { kernel, stride, padding },
+            groups,
+            in_group,
+            out_group,
+            outputs,
+            weight,
+            bias: layer.bias,
+        }
     }
 
-    fn len(&self) -> usize {
-        self.out_channels * self.kernel * self.kernel * self.in_channels
+    fn taps(&self) -> usize {
+        self.window.kernel.iter().product()
+    }
+
+    /// Numbers of the weights.
+    pub(super) fn len(&self) -> usize {
+        match self.method {
+            Method::Depthwise => self.taps() * self.out_channels,
+            _ => self.outputs * self.taps() * self.in_group,
+        }
     }
 }
 
@@ -103,6 +183,7 @@ impl Block {
         let side = 2 * self.border;
         let (height, width) = (self.results.height + side, self.results.width + side);
         let shrink = if self.pool { 2 } else { 1 };
+        let (activation, slope) = activation(self.activation);
         Shape {
             n: n as u32,
             h: self.results.height as u32,
@@ -113,19 +194,41 @@ impl Block {
             out_height: (height / shrink) as u32,
             out_width: (width / shrink) as u32,
             channels: self.results.channels.next_multiple_of(lane) as u32,
-            relu: u32::from(self.relu),
+            activation,
             pool: u32::from(self.pool),
+            real: self.results.channels as u32,
+            slope,
         }
     }
 
     /// Whether the gradient of the results is another than that of the output.
     pub(super) fn changes_gradient(&self) -> bool {
-        self.norm.is_some() || self.relu || self.pool || self.border > 0
+        self.norm.is_some() || self.activation.is_some() || self.pool || self.border > 0
     }
 
-    /// Whether a parameter takes its gradient from sums over the map.
+    /// Whether the convolution adds a bias.
+    pub(super) fn has_bias(&self) -> bool {
+        self.convolution.is_some_and(|convolution| convolution.bias)
+    }
+
+    /// Whether something takes sums of the gradient over the map: BatchNorm, or a bias.
     pub(super) fn sums_gradient(&self) -> bool {
-        self.norm.is_some() || self.convolution.is_some()
+        self.norm.is_some() || self.has_bias()
+    }
+}
+
+/// Windows over maps, as the kernels take them.
+pub(super) fn windows(window: Window, n: usize, from: Map, to: Map) -> Windows {
+    let pair = |pair: [usize; 2]| pair.map(|side| side as u32);
+    Windows {
+        n: n as u32,
+        height: from.height as u32,
+        width: from.width as u32,
+        out_height: to.height as u32,
+        out_width: to.width as u32,
+        kernel: pair(window.kernel),
+        stride: pair(window.stride),
+        padding: pair(window.padding),
     }
 }
 
@@ -153,100 +256,81 @@ pub struct Floor {
 }
 
 impl Plan {
-    /// # Errors
-    /// [`EngineError::Unsupported`] for a layer or composition that this engine does not compute.
-    pub(super) fn new(graph: &Graph, precision: Precision) -> Result<Self, EngineError> {
+    pub(super) fn new(graph: &Graph, precision: Precision) -> Self {
         let mut plan = Self {
             lane: lane(precision),
             width: width(precision),
             input: Map::of(&graph.nodes[0].output),
             nodes: Vec::new(),
-            stages: Vec::new(),
+            schedule: Schedule::default(),
+            stages: stages(graph),
             places: Places::default(),
             weights: 0,
             channels: 0,
         };
-        let stages = stages(graph);
-        for (at, stage) in stages.iter().enumerate() {
-            plan.push(at, stage)?;
+        let stages = std::mem::take(&mut plan.stages);
+        for stage in &stages {
+            plan.push(stage);
+        }
+        let lens: Vec<usize> = stages.iter().map(|stage| plan.len(stage.output)).collect();
+        plan.schedule = Schedule::new(&stages, &lens);
+        if plan.schedule.buffers.is_empty() {
+            // The loss makes a gradient of the logits, whoever needs it.
+            plan.schedule.buffers.push(plan.len(plan.input));
         }
         plan.stages = stages;
         // Vectors of eight, whatever the number's type.
         plan.channels = plan.channels.next_multiple_of(8);
         plan.weights = plan.weights.next_multiple_of(8);
-        Ok(plan)
+        plan
     }
 
-    fn push(&mut self, at: usize, stage: &Stage) -> Result<(), EngineError> {
-        let refused = |what: &str| {
-            Err(EngineError::Unsupported {
-                engine: EngineKind::Cuda,
-                what: format!("{what} ({})", stage.name),
-                mend: "use `--engine cpu`".to_owned(),
-            })
-        };
-        if stage.sources.len() != 1 {
-            return refused(stage.kind.name());
-        }
-        let previous = at.checked_sub(1).map_or(Source::Images, Source::Stage);
-        if stage.sources != [previous] {
-            return refused("a layer that does not read the one before it");
-        }
-        let kind = match &stage.kind {
-            StageKind::Block(layers) => {
-                if let Some(convolution) = &layers.convolution {
-                    let [kernel, columns] = convolution.kernel;
-                    let plain = convolution.stride == [1, 1]
-                        && convolution.groups == 1
-                        && convolution.padding[0] == convolution.padding[1]
-                        && kernel == columns
-                        && convolution.bias;
-                    if !plain {
-                        return refused("convolutions other than square ones of stride 1 with a bias");
-                    }
-                }
-                if layers.norm.as_ref().is_some_and(|norm| {
-                    !(norm.weight && norm.bias)
-                        || norm.eps != BatchNorm2d::EPS
-                        || norm.momentum != BatchNorm2d::MOMENTUM
-                }) {
-                    return refused("BatchNorm2d with other arguments than PyTorch's defaults");
-                }
-                if layers.activation.is_some_and(|activation| activation != Activation::Relu) {
-                    return refused("activations other than ReLU");
-                }
-                Kind::Block(self.block(layers, stage.inputs[0]))
-            }
-            &StageKind::Dropout { p, layer } => Kind::Dropout { p, layer },
+    fn push(&mut self, stage: &Stage) {
+        let kind = match stage.kind {
+            StageKind::Block(ref layers) => Kind::Block(self.block(layers, stage.inputs[0])),
+            StageKind::Dropout { p, layer } => Kind::Dropout { p, layer },
             StageKind::GlobalAverage => Kind::Average,
             StageKind::Flatten => Kind::Flatten,
-            other => return refused(other.name()),
+            StageKind::MaxPool(window) => Kind::MaxPool(window),
+            StageKind::AveragePool { window, count_include_pad } => {
+                Kind::AveragePool { window, include_padding: count_include_pad }
+            }
+            // The average of one pixel.
+            StageKind::Subsample(stride) => Kind::AveragePool {
+                window: Window { kernel: [1, 1], stride, padding: [0, 0] },
+                include_padding: true,
+            },
+            StageKind::Scale(factor) => Kind::Scale(factor),
+            StageKind::PadChannels { before } => Kind::PadChannels { before },
+            StageKind::Sum { relu } => Kind::Sum { relu },
+            StageKind::Concat => Kind::Concat,
+            StageKind::Multiply => Kind::Multiply,
         };
-        let (name, macs) = (stage.name.clone(), stage.macs);
-        self.nodes.push(Node { name, kind, input: stage.inputs[0], output: stage.output, macs });
-        Ok(())
+        self.nodes.push(Node {
+            name: stage.name.clone(),
+            kind,
+            sources: stage.sources.clone(),
+            inputs: stage.inputs.clone(),
+            output: stage.output,
+            macs: stage.macs,
+        });
     }
 
     fn block(&mut self, layers: &BlockLayers, input: Map) -> Block {
         let at = self.channels;
         let (mut results, mut border) = (input, 0);
         let convolution = layers.convolution.as_ref().map(|layer| {
-            let ([kernel, _], [padding, _]) = (layer.kernel, layer.padding);
-            let convolution = Convolution {
-                in_channels: self.padded(layer.in_channels),
-                out_channels: self.padded(layer.out_channels),
-                kernel,
-                padding,
-                weight: self.weights,
-            };
+            let convolution = Convolution::new(layer, self.lane, self.weights);
             self.weights += convolution.len().next_multiple_of(8);
-            let grown = |side: usize| side + 2 * padding + 1 - kernel;
-            (results, border) = if convolution.is_product() {
-                (Map { channels: layer.out_channels, ..input }, padding)
+            results = Map { channels: layer.out_channels, ..input };
+            if convolution.method == Method::Product {
+                border = layer.padding[0];
             } else {
-                let (height, width) = (grown(input.height), grown(input.width));
-                (Map { height, width, channels: layer.out_channels }, 0)
-            };
+                let reach = |side: usize, axis: usize| {
+                    (side + 2 * layer.padding[axis] - layer.kernel[axis]) / layer.stride[axis] + 1
+                };
+                (results.height, results.width) = (reach(input.height, 0), reach(input.width, 1));
+            }
             convolution
         });
         for (role, name, shape) in layers.parameters() {
@@ -259,9 +343,8 @@ impl Plan {
             self.places.add(name, shape, place);
         }
         self.channels += self.padded(results.channels);
-        let norm = layers.norm.as_ref().map(|norm| norm.path.clone());
-        let relu = layers.activation.is_some();
-        Block { convolution, norm, relu, pool: layers.pool, results, border, at }
+        let (norm, activation, pool) = (layers.norm.clone(), layers.activation, layers.pool);
+        Block { convolution, norm, activation, pool, results, border, at }
     }
 
     pub(super) fn padded(&self, channels: usize) -> usize {
@@ -296,16 +379,29 @@ impl Plan {
         self.weights + BIAS * self.channels
     }
 
-    /// The largest map of an image that is a gradient.
-    pub(super) fn largest(&self) -> usize {
+    /// The largest map of an image.
+    fn largest(&self) -> usize {
         let of = |node: &Node| {
             let results = match &node.kind {
                 Kind::Block(block) => self.len(block.results),
                 _ => 0,
             };
-            results.max(self.len(node.output)).max(self.len(node.input))
+            results.max(self.len(node.output))
         };
         self.nodes.iter().map(of).max().unwrap_or(0).max(self.len(self.input))
+    }
+
+    /// Numbers of an image of what a node makes on the way backward, between the gradients that the schedule has: the gradient of a
+    /// convolution's results, the product of factors.
+    pub(super) fn scratch(&self) -> usize {
+        let of = |node: &Node| match &node.kind {
+            Kind::Block(block) if block.convolution.is_some() && block.changes_gradient() => {
+                self.len(block.results)
+            }
+            Kind::Multiply if node.sources.len() > 2 => self.len(node.output),
+            _ => 0,
+        };
+        self.nodes.iter().map(of).max().unwrap_or(0)
     }
 
     /// Floats of the largest array of partial sums for a batch.
@@ -314,13 +410,20 @@ impl Plan {
             Kind::Block(block) if block.sums_gradient() => Some(block.shape(n, self.lane)),
             _ => None,
         });
-        blocks
-            .flat_map(|shape| {
-                [shape.results(), shape.outputs()]
-                    .map(|rows| Tiles::new(rows, shape.channels as usize, self.lane).0.partials())
-            })
-            .max()
-            .unwrap_or(0)
+        let sums = blocks.flat_map(|shape| {
+            [shape.results(), shape.outputs()]
+                .map(|rows| Tiles::new(rows, shape.channels as usize, self.lane).0.partials())
+        });
+        let weights = self.nodes.iter().filter_map(|node| match &node.kind {
+            Kind::Block(Block { convolution: Some(convolution), results, .. })
+                if convolution.method != Method::Product =>
+            {
+                let (chunks, _) = Chunks::new(convolution.len(), n * results.pixels());
+                Some(chunks.chunks as usize * convolution.len())
+            }
+            _ => None,
+        });
+        sums.chain(weights).max().unwrap_or(0)
     }
 
     /// Refuses a batch on which BatchNorm has no variance, or of which a kernel could not count the numbers.
@@ -337,20 +440,18 @@ impl Plan {
     pub(super) fn floor(&self, n: usize, training: bool) -> Floor {
         let mut floor = Floor { operations: 0.0, bytes: 0.0 };
         let map = |map: Map| (n * self.len(map) * self.width) as f64;
-        for (at, node) in self.nodes.iter().enumerate() {
-            let (input, output) = (map(node.input), map(node.output));
-            let first = at == 0;
+        for (node, gradients) in self.nodes.iter().zip(&self.schedule.stages) {
+            let input: f64 = node.inputs.iter().map(|input| map(*input)).sum();
+            let output = map(node.output);
+            let backward = training && gradients.output.is_some();
+            let wanted = backward && gradients.inputs.iter().any(|flow| *flow != Flow::None);
             let Kind::Block(block) = &node.kind else {
-                floor.bytes += (input + output) * if training && !first { 2.0 } else { 1.0 };
+                floor.bytes += (input + output) * if wanted { 2.0 } else { 1.0 };
                 continue;
             };
             let results = map(block.results);
             let weights = block.convolution.map_or(0.0, |all| (all.len() * self.width) as f64);
-            let passes = match (training, first) {
-                (false, _) => 1.0,
-                (true, true) => 2.0,
-                (true, false) => 3.0,
-            };
+            let passes = 1.0 + f64::from(u8::from(backward)) + f64::from(u8::from(wanted));
             floor.operations += 2.0 * passes * node.macs as f64 * n as f64;
             if block.convolution.is_some() {
                 // Forward; the weights' gradient; the input's.
@@ -358,11 +459,13 @@ impl Plan {
             }
             // Results to output.
             floor.bytes += results + output;
-            if training {
-                let normed = if block.norm.is_some() { results } else { 0.0 };
+            if training && block.norm.is_some() {
+                floor.bytes += results;
+            }
+            if backward {
                 let sums = if block.sums_gradient() { results + output } else { 0.0 };
                 let gradient = if block.changes_gradient() { 2.0 * results + output } else { 0.0 };
-                floor.bytes += normed + sums + gradient;
+                floor.bytes += sums + gradient;
             }
         }
         if training {
@@ -396,18 +499,22 @@ impl Plan {
         match place.at {
             At::Row(row, at) => self.weights + row * self.channels + at + i,
             At::Weight(convolution) => {
-                let taps = convolution.kernel * convolution.kernel;
+                let taps = convolution.taps();
                 // From (out, in, rows, columns).
                 let (tap, channel, out) = (i % taps, i / taps % place.shape[1], i / taps / place.shape[1]);
-                convolution.weight + (out * taps + tap) * convolution.in_channels + channel
+                let own = match convolution.method {
+                    Method::Depthwise => tap * convolution.out_channels + out,
+                    _ => (out * taps + tap) * convolution.in_group + channel,
+                };
+                convolution.weight + own
             }
         }
     }
 
-    /// BatchNorm's paths and the first of each one's channels.
-    pub(super) fn norms(&self) -> impl Iterator<Item = (&str, usize, usize)> {
+    /// BatchNorms, and the first of each one's channels.
+    pub(super) fn norms(&self) -> impl Iterator<Item = (&NormLayer, usize)> {
         self.nodes.iter().filter_map(|node| match &node.kind {
-            Kind::Block(block) => block.norm.as_deref().map(|path| (path, block.at, block.results.channels)),
+            Kind::Block(block) => block.norm.as_ref().map(|norm| (norm, block.at)),
             _ => None,
         })
     }
@@ -429,7 +536,7 @@ mod tests {
             .into_iter()
             .flat_map(|(name, graph)| {
                 [Precision::F32, Precision::Bf16].map(|precision| {
-                    let plan = Plan::new(&graph, precision).unwrap();
+                    let plan = Plan::new(&graph, precision);
                     (name, graph.clone(), precision, plan)
                 })
             })
@@ -454,7 +561,7 @@ mod tests {
 
     #[test]
     fn a_weight_lies_by_pixels_then_channels() {
-        let (graph, plan) = (nin(), Plan::new(&nin(), Precision::F32).unwrap());
+        let (graph, plan) = (nin(), Plan::new(&nin(), Precision::F32));
         let mut arrays = State::initial(&graph, 1).parameters;
         arrays.values_mut().for_each(|array| array.values.fill(0.0));
         // Output 2, input 1, row 1, column 2 of (64, 3, 3, 3).
@@ -469,7 +576,7 @@ mod tests {
         for (name, graph, precision, plan) in plans() {
             let mut map = plan.input;
             for node in &plan.nodes {
-                assert_eq!(node.input, map, "{} {precision} {}", name, node.name);
+                assert_eq!(node.inputs, [map], "{} {precision} {}", name, node.name);
                 map = node.output;
                 if let Kind::Block(block) = &node.kind {
                     let shape = block.shape(5, plan.lane);
@@ -490,7 +597,7 @@ mod tests {
 
     #[test]
     fn blocks_hold_what_follows_a_convolution() {
-        let plan = Plan::new(&nin(), Precision::F32).unwrap();
+        let plan = Plan::new(&nin(), Precision::F32);
         let kinds: Vec<(&str, usize, bool)> = plan
             .nodes
             .iter()
@@ -509,13 +616,13 @@ mod tests {
     fn the_floor_counts_every_product() {
         for name in Network::STUDY {
             let graph = Network::by_name(name).unwrap().graph().unwrap();
-            let plan = Plan::new(&graph, Precision::F32).unwrap();
+            let plan = Plan::new(&graph, Precision::F32);
             let macs = graph.macs() as f64;
             assert_eq!(plan.floor(10, false).operations, 20.0 * macs, "{name}");
             // The first layer's input needs no gradient.
             let first = plan.nodes[0].macs as f64;
             assert_eq!(plan.floor(10, true).operations, 20.0 * (3.0 * macs - first), "{name}");
-            let half = Plan::new(&graph, Precision::Bf16).unwrap();
+            let half = Plan::new(&graph, Precision::Bf16);
             let (f32, bf16) = (plan.floor(126, false).bytes, half.floor(126, false).bytes);
             assert!(bf16 < 0.6 * f32 && bf16 > 0.45 * f32, "{name}: {bf16} of {f32}");
         }
@@ -523,7 +630,7 @@ mod tests {
 
     #[test]
     fn batches_that_kernels_cannot_count_are_refused() {
-        let plan = Plan::new(&nin(), Precision::F32).unwrap();
+        let plan = Plan::new(&nin(), Precision::F32);
         assert!(plan.check(126, true).is_ok());
         let error = plan.check(1 << 20, true).unwrap_err().to_string();
         assert!(error.contains("smaller batches"), "{error}");
