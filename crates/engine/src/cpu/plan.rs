@@ -380,13 +380,17 @@ impl Plan {
             }
         }
         for (at, stage) in stages.iter().enumerate().rev() {
-            let Some(own) = schedule.stages[at].output else { continue };
+            let Some(output) = schedule.stages[at].output else { continue };
             let start = Instant::now();
             let (before, rest) = nodes.split_at_mut(at);
             let node = &mut rest[0];
             let output_len = len(stage.output);
+            let own = schedule.stages[at].copy.unwrap_or(output);
             // Out of the way of the borrows of the others, for as long as the stage takes.
             let mut gradient = std::mem::replace(&mut gradients[own], Buffer::empty());
+            if own != output {
+                gradient[..n * output_len].copy_from_slice(&gradients[output][..n * output_len]);
+            }
             let inputs = Reading { nodes: before, sources: &stage.sources, images, input };
             if let Kind::Layer {
                 layer: Layer { operation: Operation::Sum { relu: true }, .. }, values, ..
