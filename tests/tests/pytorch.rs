@@ -7,7 +7,7 @@
 mod golden;
 
 use golden::*;
-use pointwise_engine::{Adam, Array, Batch, Engine, EngineKind, Settings, Totals, create};
+use pointwise_engine::{Adam, Batch, Engine, EngineKind, Settings, Totals, create};
 use pointwise_network::Network;
 use serde_json::Value;
 use std::collections::BTreeMap;
