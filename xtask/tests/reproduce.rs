@@ -454,7 +454,7 @@ fn an_ablation_has_a_table_and_no_verdict() {
         write(&fake.path(&format!("runs/nin-r2-seed{seed}")), &run);
     }
     let (code, stdout, stderr) = seen(fake.run(&["--ablation", "pointwise"]));
-    assert_eq!((code, fake.calls()[0].as_str()), (0, "summary --json --family=pointwise"), "{stderr}");
+    assert_eq!((code, fake.calls()[0].as_str()), (0, "summary --json --family pointwise"), "{stderr}");
     assert_eq!(fake_runs(&fake.path("study-ablation")), 6);
     assert!(stdout.contains("\nnin-r2       3     74.27 ± 0.50  0.7516 ± 0.0050   1,037,962"), "{stdout}");
     assert!(stdout.contains("2 networks beside each other, 6 runs; there is no verdict.\n"), "{stdout}");

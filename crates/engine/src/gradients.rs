@@ -20,6 +20,8 @@ pub(crate) enum Flow {
 pub(crate) struct StageGradients {
     /// The buffer with the gradient of the output; `None` where nobody needs it.
     pub(crate) output: Option<usize>,
+    /// Where it is copied before a sum's ReLU is taken out of it, if another stage still reads it as it is.
+    pub(crate) copy: Option<usize>,
     /// For each input.
     pub(crate) inputs: Vec<Flow>,
 }
@@ -57,17 +59,21 @@ impl Schedule {
         let mut planned = Vec::new();
         for (at, stage) in stages.iter().enumerate().rev() {
             let output = gradients[at].filter(|_| trained[at]);
+            let changed = matches!(stage.kind, StageKind::Sum { relu: true });
+            let copy = output.filter(|own| changed && pool.is_shared(*own)).map(|own| {
+                let copy = pool.take(lens[at]);
+                pool.release(own);
+                copy
+            });
             let mut flow = |source: Source| {
-                let (Some(own), Source::Stage(before)) = (output, source) else { return Flow::None };
+                let (Some(own), Source::Stage(before)) = (copy.or(output), source) else { return Flow::None };
                 readers[before] -= 1;
                 let last = readers[before] == 0;
                 if !trained[before] {
                     return Flow::None;
                 }
                 match gradients[before] {
-                    None if matches!(stage.kind, StageKind::Sum { .. })
-                        && !(last && masks(&stages[before])) =>
-                    {
+                    None if matches!(stage.kind, StageKind::Sum { .. }) => {
                         pool.share(own);
                         gradients[before] = Some(own);
                         Flow::Share { last }
@@ -86,19 +92,14 @@ impl Schedule {
                 }
             };
             let inputs = stage.sources.iter().map(|source| flow(*source)).collect();
-            if let Some(own) = output {
+            if let Some(own) = copy.or(output) {
                 pool.release(own);
             }
-            planned.push(StageGradients { output, inputs });
+            planned.push(StageGradients { output, copy, inputs });
         }
         planned.reverse();
         Self { buffers: pool.lens, stages: planned }
     }
-}
-
-/// Whether a stage changes the gradient of its output in place, which then must lie where no other gradient does.
-fn masks(stage: &Stage) -> bool {
-    matches!(stage.kind, StageKind::Sum { relu: true })
 }
 
 fn is_trained(source: Source, trained: &[bool]) -> bool {
@@ -132,6 +133,10 @@ impl Pool {
 
     fn share(&mut self, buffer: usize) {
         self.holders[buffer] += 1;
+    }
+
+    fn is_shared(&self, buffer: usize) -> bool {
+        self.holders[buffer] > 1
     }
 
     fn release(&mut self, buffer: usize) {

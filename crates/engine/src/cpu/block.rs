@@ -6,6 +6,7 @@ use pointwise_kernels::{
     Affine, BatchStatistics, Buffer, Convolution, Epilogue, GradientAffine, InputGradient, Isa, MOMENT_ROWS,
     OutOfMemory, Source, Workspace, image_moments,
 };
+use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,8 +17,10 @@ pub(super) struct Block {
     pub(super) convolution: Option<Weighted>,
     pub(super) norm: Option<Norm>,
     pub(super) epilogue: Epilogue,
-    /// The convolution's results, without bias: `(N, rows, columns, channels)`.
-    pub(super) results: Buffer,
+    /// The convolution's results, without bias: `(N, rows, columns, channels)`; empty where they are another node's output.
+    results: Buffer,
+    /// The node whose stored output is what a block without a convolution works on.
+    pub(super) results_of: Option<usize>,
     /// What the output is made with: BatchNorm of the batch in training, of the running statistics in evaluation; or the bias.
     scale: Vec<f32>,
     shift: Vec<f32>,
@@ -29,6 +32,16 @@ pub(super) struct Block {
     statistics: BatchStatistics,
     folded: Buffer,
     loaded: Loaded,
+}
+
+/// What a block reads in a pass.
+#[derive(Clone, Copy)]
+pub(super) struct BlockInput<'a> {
+    /// Number of images.
+    pub(super) images: usize,
+    pub(super) source: Source<'a>,
+    /// The stored output of the node [`Block::results_of`], where there is one.
+    pub(super) others: Option<&'a [f32]>,
 }
 
 /// Which weights the convolution was last given.
@@ -93,6 +106,7 @@ impl Block {
         convolution: Option<Weighted>,
         norm: Option<Norm>,
         epilogue: Epilogue,
+        results_of: Option<usize>,
     ) -> Self {
         let channels = epilogue.shape().padded_channels();
         Self {
@@ -101,6 +115,7 @@ impl Block {
             norm,
             epilogue,
             results: Buffer::empty(),
+            results_of,
             scale: vec![1.0; channels],
             shift: vec![0.0; channels],
             center: vec![0.0; channels],
@@ -121,7 +136,7 @@ impl Block {
         if self.folded.is_empty() {
             self.folded = Buffer::try_new(self.folded_len())?;
         }
-        self.results = Buffer::try_new(batch * shape.input_len())?;
+        self.results = Buffer::try_new(batch * self.own_results())?;
         let slots =
             |rows: usize| (0..batch).map(|_| Mutex::new(vec![0.0; rows * shape.padded_channels()])).collect();
         self.moments = slots(MOMENT_ROWS);
@@ -136,6 +151,11 @@ impl Block {
         self.sums = Vec::new();
     }
 
+    /// Floats of the results of an image that the block has memory of its own for.
+    fn own_results(&self) -> usize {
+        if self.results_of.is_some() { 0 } else { self.epilogue.shape().input_len() }
+    }
+
     fn folded_len(&self) -> usize {
         match (&self.convolution, &self.norm) {
             (Some(weighted), Some(_)) => weighted.convolution.weight_len(),
@@ -148,7 +168,7 @@ impl Block {
         let shape = self.epilogue.shape();
         let slots = (MOMENT_ROWS + 2) * shape.padded_channels() * size_of::<f32>();
         let transformed = self.convolution.as_ref().map_or(0, |weighted| weighted.convolution.bytes());
-        let activations = Buffer::bytes_of(batch.saturating_mul(shape.input_len()));
+        let activations = Buffer::bytes_of(batch.saturating_mul(self.own_results()));
         (
             activations.saturating_add(batch.saturating_mul(slots)),
             transformed + Buffer::bytes_of(self.folded_len()),
@@ -159,25 +179,25 @@ impl Block {
         self.loaded = Loaded::Stale;
     }
 
-    fn result(&self, image: usize) -> &[f32] {
+    /// The result of an image, which may lie in `others`, the output of the node [`Block::results_of`].
+    fn result<'a>(&'a self, others: Option<&'a [f32]>, image: usize) -> &'a [f32] {
         let len = self.epilogue.shape().input_len();
-        &self.results[image * len..(image + 1) * len]
+        &others.unwrap_or(&self.results)[image * len..(image + 1) * len]
     }
 
     fn affine(&self) -> Affine<'_> {
         Affine { scale: &self.scale, shift: &self.shift }
     }
 
-    /// The output of an image.
-    pub(super) fn output(&self, image: usize, output: &mut [f32]) {
-        self.epilogue.apply(self.affine(), self.result(image), output);
+    /// The output of an image. `others` is the output of the node [`Block::results_of`], here as below.
+    pub(super) fn output(&self, others: Option<&[f32]>, image: usize, output: &mut [f32]) {
+        self.epilogue.apply(self.affine(), self.result(others, image), output);
     }
 
     pub(super) fn forward_train(
         &mut self,
         parameters: &Parameters,
-        images: usize,
-        source: Source<'_>,
+        BlockInput { images, source, others }: BlockInput<'_>,
         workspace: &mut Workspace,
     ) {
         let channels = self.epilogue.shape().padded_channels();
@@ -196,8 +216,17 @@ impl Block {
                 weighted.convolution.forward(weights, images, source, &mut results, &finished, workspace);
             }
             None => {
-                let finished = |image: usize, result: &mut [f32]| finished(image, result);
-                copy(self.epilogue.shape().input_len(), images, source, &mut results, &finished);
+                let len = self.epilogue.shape().input_len();
+                match others {
+                    Some(others) => others[..images * len]
+                        .par_chunks_exact(len)
+                        .enumerate()
+                        .for_each(|(image, result)| finished(image, result)),
+                    None => {
+                        let finished = |image: usize, result: &mut [f32]| finished(image, result);
+                        copy(len, images, source, &mut results, &finished);
+                    }
+                }
             }
         }
         self.results = results;
@@ -251,8 +280,7 @@ impl Block {
     pub(super) fn forward_evaluate(
         &mut self,
         parameters: &Parameters,
-        images: usize,
-        source: Source<'_>,
+        BlockInput { images, source, others }: BlockInput<'_>,
         workspace: &mut Workspace,
     ) {
         if self.loaded != Loaded::Evaluation {
@@ -275,6 +303,7 @@ impl Block {
                     workspace,
                 );
             }
+            None if others.is_some() => {}
             None => copy(self.epilogue.shape().input_len(), images, source, &mut self.results, &|_, _| ()),
         }
     }
@@ -308,10 +337,10 @@ impl Block {
     }
 
     /// Takes an image's share of the gradient's sums, once the gradient of its output is known.
-    pub(super) fn gradient_finished(&self, image: usize, gradient: &[f32]) {
+    pub(super) fn gradient_finished(&self, others: Option<&[f32]>, image: usize, gradient: &[f32]) {
         let mut sums = lock(&self.sums[image]);
         sums.fill(0.0);
-        self.epilogue.reduce(self.affine(), &self.center, self.result(image), gradient, &mut sums);
+        self.epilogue.reduce(self.affine(), &self.center, self.result(others, image), gradient, &mut sums);
     }
 
     /// Gradients of the parameters, and of the input where it is asked for. `gradient` is the output's, one image after the other, each
@@ -319,8 +348,7 @@ impl Block {
     pub(super) fn backward(
         &mut self,
         parameters: &mut Parameters,
-        images: usize,
-        source: Source<'_>,
+        BlockInput { images, source, others }: BlockInput<'_>,
         gradient: &[f32],
         input_gradient: Option<InputGradient<'_>>,
         workspace: &mut Workspace,
@@ -330,7 +358,7 @@ impl Block {
         let len = self.epilogue.shape().output_len();
         let output_gradient = |image: usize, dy: &mut [f32]| {
             let gradient = &gradient[image * len..(image + 1) * len];
-            self.epilogue.backward(self.affine(), back, self.result(image), gradient, dy);
+            self.epilogue.backward(self.affine(), back, self.result(others, image), gradient, dy);
         };
         match &self.convolution {
             Some(Weighted { convolution, weight, .. }) => convolution.backward(
@@ -400,7 +428,6 @@ fn copy(
     target: &mut [f32],
     finished: &(dyn Fn(usize, &mut [f32]) + Sync),
 ) {
-    use rayon::prelude::*;
     target[..images * len].par_chunks_exact_mut(len).enumerate().for_each(|(image, target)| {
         source(image, target);
         finished(image, target);

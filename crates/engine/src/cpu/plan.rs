@@ -1,7 +1,7 @@
 //! A network's stages with their buffers.
 
 use super::Memory;
-use super::block::{Block, Norm, Weighted};
+use super::block::{Block, BlockInput, Norm, Weighted};
 use super::layer::{Inputs, Layer, Operation, Scratch, dropout_factors, len};
 use super::parameters::Parameters;
 use crate::gradients::{Flow, Schedule};
@@ -51,10 +51,18 @@ enum Kind {
 }
 
 impl Node {
-    /// Writes the output of an image.
-    fn output(&self, image: usize, output: &mut [f32]) {
+    /// The stored output, of a node that stores it.
+    fn values(&self) -> Option<&[f32]> {
         match &self.kind {
-            Kind::Block(block) => block.output(image, output),
+            Kind::Block(_) => None,
+            Kind::Layer { values, .. } => Some(values),
+        }
+    }
+
+    /// Writes the output of an image; `before` has all nodes before this one.
+    fn output(&self, before: &[Node], image: usize, output: &mut [f32]) {
+        match &self.kind {
+            Kind::Block(block) => block.output(others(block, before), image, output),
             Kind::Layer { values, .. } => {
                 output.copy_from_slice(&values[image * output.len()..(image + 1) * output.len()]);
             }
@@ -62,11 +70,16 @@ impl Node {
     }
 
     /// Is told of each image of the output's gradient.
-    fn gradient_finished(&self, image: usize, gradient: &[f32]) {
+    fn gradient_finished(&self, before: &[Node], image: usize, gradient: &[f32]) {
         if let Kind::Block(block) = &self.kind {
-            block.gradient_finished(image, gradient);
+            block.gradient_finished(others(block, before), image, gradient);
         }
     }
+}
+
+/// The values that a block works on where it has none of its own.
+fn others<'a>(block: &Block, before: &'a [Node]) -> Option<&'a [f32]> {
+    before[block.results_of?].values()
 }
 
 /// What a node reads: images and nodes before it.
@@ -80,7 +93,7 @@ struct Reading<'a> {
 impl Inputs for Reading<'_> {
     fn read(&self, which: usize, image: usize, target: &mut [f32]) {
         match self.sources[which] {
-            Source::Stage(before) => self.nodes[before].output(image, target),
+            Source::Stage(at) => self.nodes[at].output(self.nodes, image, target),
             Source::Images => {
                 let len = self.input.channels * self.input.pixels();
                 let image = &self.images[image * len..(image + 1) * len];
@@ -133,7 +146,11 @@ impl Plan {
         for stage in &stages {
             let (kind, method) = match &stage.kind {
                 StageKind::Block(layers) => {
-                    let (block, method) = plan.block(layers, stage.inputs[0], parameters);
+                    let source = match stage.sources[0] {
+                        Source::Stage(at) if plan.nodes[at].values().is_some() => Some(at),
+                        _ => None,
+                    };
+                    let (block, method) = plan.block(layers, stage.inputs[0], source, parameters);
                     (Kind::Block(Box::new(block)), method)
                 }
                 kind => {
@@ -155,11 +172,17 @@ impl Plan {
         self.stages.last().map_or(self.input, |stage| stage.output)
     }
 
-    /// A block with places for its parameters, and how it convolves.
-    fn block(&mut self, layers: &BlockLayers, input: Map, parameters: &mut Parameters) -> (Block, String) {
+    /// A block with places for its parameters, and how it convolves. `stored` is the node that it reads, if that stores its output.
+    fn block(
+        &mut self,
+        layers: &BlockLayers,
+        input: Map,
+        stored: Option<usize>,
+        parameters: &mut Parameters,
+    ) -> (Block, String) {
         let isa = self.isa;
         let mut method = "in place".to_owned();
-        let mut stored = (input.height, input.width, input.channels, 0);
+        let mut map = (input.height, input.width, input.channels, 0);
         let convolution = layers.convolution.as_ref().map(|layer| {
             let shape = ConvShape {
                 height: input.height,
@@ -174,7 +197,7 @@ impl Plan {
             let convolution = Convolution::new(isa, shape);
             method = convolution.method().to_string();
             let (rows, columns) = shape.stored_map();
-            stored = (rows, columns, shape.out_channels, shape.border());
+            map = (rows, columns, shape.out_channels, shape.border());
             convolution
         });
         let mut ranges: [Option<Range<usize>>; 4] = [const { None }; 4];
@@ -198,10 +221,11 @@ impl Plan {
             bias: norm_bias,
             layer,
         });
-        let (height, width, channels, border) = stored;
+        let (height, width, channels, border) = map;
         let activation = layers.activation.map_or(Activation::Identity, kernel_activation);
         let shape = EpilogueShape { height, width, channels, border, activation, pool: layers.pool };
-        (Block::new(isa, convolution, norm, Epilogue::new(isa, shape)), method)
+        let results_of = stored.filter(|_| convolution.is_none());
+        (Block::new(isa, convolution, norm, Epilogue::new(isa, shape), results_of), method)
     }
 
     /// Refuses a batch on which BatchNorm has no variance.
@@ -335,9 +359,10 @@ impl Plan {
             match &mut node.kind {
                 Kind::Block(block) => {
                     let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
+                    let input = BlockInput { images: n, source: &source, others: others(block, before) };
                     match step {
-                        Some(_) => block.forward_train(parameters, n, &source, workspace),
-                        None => block.forward_evaluate(parameters, n, &source, workspace),
+                        Some(_) => block.forward_train(parameters, input, workspace),
+                        None => block.forward_evaluate(parameters, input, workspace),
                     }
                 }
                 Kind::Layer { layer, values, factors } => {
@@ -373,20 +398,24 @@ impl Plan {
     pub(super) fn backward(&mut self, parameters: &mut Parameters, images: &[f32], n: usize) {
         let (isa, input) = (self.isa, self.input);
         let Self { stages, nodes, workspace, gradients, schedule, .. } = self;
-        if let (Some(node), Some(stage)) = (nodes.last(), stages.last()) {
+        if let (Some((node, before)), Some(stage)) = (nodes.split_last(), stages.last()) {
             let len = len(stage.output);
             for (image, gradient) in gradients[0][..n * len].chunks_exact(len).enumerate() {
-                node.gradient_finished(image, gradient);
+                node.gradient_finished(before, image, gradient);
             }
         }
         for (at, stage) in stages.iter().enumerate().rev() {
-            let Some(own) = schedule.stages[at].output else { continue };
+            let Some(output) = schedule.stages[at].output else { continue };
             let start = Instant::now();
             let (before, rest) = nodes.split_at_mut(at);
             let node = &mut rest[0];
             let output_len = len(stage.output);
+            let own = schedule.stages[at].copy.unwrap_or(output);
             // Out of the way of the borrows of the others, for as long as the stage takes.
             let mut gradient = std::mem::replace(&mut gradients[own], Buffer::empty());
+            if own != output {
+                gradient[..n * output_len].copy_from_slice(&gradients[output][..n * output_len]);
+            }
             let inputs = Reading { nodes: before, sources: &stage.sources, images, input };
             if let Kind::Layer {
                 layer: Layer { operation: Operation::Sum { relu: true }, .. }, values, ..
@@ -406,10 +435,9 @@ impl Plan {
                     Flow::None => continue,
                     Flow::Share { last } => {
                         if last {
-                            gradient[..n * output_len]
-                                .par_chunks_exact(output_len)
-                                .enumerate()
-                                .for_each(|(image, gradient)| producer.gradient_finished(image, gradient));
+                            gradient[..n * output_len].par_chunks_exact(output_len).enumerate().for_each(
+                                |(image, gradient)| producer.gradient_finished(before, image, gradient),
+                            );
                         }
                         continue;
                     }
@@ -417,18 +445,18 @@ impl Plan {
                     Flow::Add { into, from, last } => (into, Some(from), last),
                 };
                 let mut target = std::mem::replace(&mut gradients[into], Buffer::empty());
-                let others: Option<&[f32]> = match from {
+                let collected: Option<&[f32]> = match from {
                     Some(from) if from == own => Some(&gradient),
                     Some(from) => Some(&gradients[from]),
                     None => None,
                 };
                 let finished = |image: usize, gradient: &mut [f32]| {
-                    if let Some(others) = others {
+                    if let Some(collected) = collected {
                         let len = gradient.len();
-                        elementwise::add_assign(isa, gradient, &others[image * len..(image + 1) * len]);
+                        elementwise::add_assign(isa, gradient, &collected[image * len..(image + 1) * len]);
                     }
                     if last {
-                        producer.gradient_finished(image, gradient);
+                        producer.gradient_finished(before, image, gradient);
                     }
                 };
                 match &mut node.kind {
@@ -437,8 +465,7 @@ impl Plan {
                         let wanted = InputGradient { values: &mut target[..], finished: &finished };
                         block.backward(
                             parameters,
-                            n,
-                            &source,
+                            BlockInput { images: n, source: &source, others: others(block, before) },
                             &gradient[..n * output_len],
                             Some(wanted),
                             workspace,
@@ -473,7 +500,8 @@ impl Plan {
             }
             if let (Kind::Block(block), false) = (&mut node.kind, flowed) {
                 let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
-                block.backward(parameters, n, &source, &gradient[..n * output_len], None, workspace);
+                let input = BlockInput { images: n, source: &source, others: others(block, before) };
+                block.backward(parameters, input, &gradient[..n * output_len], None, workspace);
             }
             gradients[own] = gradient;
             node.time.backward += start.elapsed().as_secs_f64();

@@ -1129,14 +1129,17 @@ impl Pass<'_> {
         for (at, node) in plan.nodes.iter().enumerate().rev() {
             let gradients = &plan.schedule.stages[at];
             let Some(own) = gradients.output else { continue };
-            let gradient = self.room.gradients[own].address();
+            let mut gradient = self.room.gradients[own].address();
             match &node.kind {
                 Kind::Block(block) => self.block_backward(at, node, block, gradient)?,
                 Kind::Sum { relu: true } => {
-                    // In place: no other gradient lies there.
+                    let a = gradient;
+                    if let Some(copy) = gradients.copy {
+                        gradient = self.room.gradients[copy].address();
+                    }
                     let vectors = self.vectors(node.output);
                     let pass = ElementsPass {
-                        a: gradient,
+                        a,
                         b: self.room.outputs[at].address(),
                         out: gradient,
                         factor: 1.0,
