@@ -8,6 +8,8 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 using namespace emulator;
 
@@ -109,6 +111,8 @@ struct Problem {
 
     bool supports(const Algorithm &algorithm) const {
         if (!algorithm.supported) return false;
+        static const bool refuses_groups = getenv("POINTWISE_EMULATOR_GROUPS") && !strcmp(getenv("POINTWISE_EMULATOR_GROUPS"), "refused");
+        if (refuses_groups && convolution.groups > 1) return false;
         // The Winograd and the explicit algorithms.
         bool special = algorithm.number == 7 || algorithm.number == 5 || (pass == Pass::forward && algorithm.number == 2);
         return !special || (!x.channels_last() && w.r == 3 && w.s == 3 && x.type == Type::f32);

@@ -11,7 +11,7 @@ pub struct Batch<'a> {
     pub labels: &'a [u8],
 }
 
-/// Sums over the batches since [`Engine::set_totals`].
+/// Sums over the batches since [`Engine::set_totals`](crate::Engine::set_totals).
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Totals {
     /// Sum over batches of mean loss times batch size, in nats.

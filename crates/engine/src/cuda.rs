@@ -1,16 +1,18 @@
 //! The engine on an NVIDIA GPU: a network compiled into a plan of cuDNN's convolutions, cuBLAS's products and own kernels.
 //!
-//! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, ReLU, 2x2 maximum pooling.
-//! Each block keeps the convolution's raw result, without bias, and its output; which of a window's results the pool took is
-//! found again backward. A whole step is recorded as a CUDA graph the second time that it is taken, and only replayed from then on:
+//! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, an activation, 2x2 maximum
+//! pooling. Each block keeps the convolution's raw result, without bias, and its output; which of a window's results the pool took
+//! is found again backward. Other pools, sums, products and concatenations are stages of their own. A whole step is recorded as a CUDA graph the second time that it is taken, and only replayed from then on:
 //! what changes from step to step (the place in the order of images, Adam's corrections, the dropout's counter) lies in the GPU's
 //! memory and is advanced there.
 //!
-//! * 3x3 and other convolutions are cuDNN's, channels last. For each layer, direction and batch size an algorithm is chosen once: the
+//! * Convolutions are cuDNN's, channels last, but for those below. For each layer, direction and batch size an algorithm is chosen once: the
 //!   fastest, measured; or with `deterministic` the first of cuDNN's own preference that gives the same bits every time. A batch
 //!   smaller than one that was measured takes over its choice where cuDNN allows that.
-//! * 1x1 convolutions and linear layers are matrix products of cuBLAS. Of a padded 1x1 convolution the inner map alone is computed
-//!   and kept: in the border every product is with zero.
+//! * 1x1 convolutions of stride 1 and linear layers are matrix products of cuBLAS. Of a padded 1x1 convolution the inner map alone is
+//!   computed and kept: in the border every product is with zero.
+//! * Depthwise convolutions, groups that do not begin with whole vectors of channels, and what cuDNN has no algorithm for are computed
+//!   by kernels of our own.
 //! * Sums (BatchNorm's, the loss) are taken in an order that the shapes alone decide: no atomic additions.
 //!
 //! With `deterministic`, the same seed gives the same bits on the same kind of GPU with the same libraries. Without it, cuDNN may

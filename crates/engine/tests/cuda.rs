@@ -114,6 +114,68 @@ fn it_agrees_with_the_reference_on_graphs() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+#[test]
+fn groups_that_cudnn_refuses_are_computed_without_it() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    if !is_emulated(&settings) {
+        return;
+    }
+    let test = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["it_agrees_with_the_reference_on_graphs", "--exact"])
+        .env("POINTWISE_EMULATOR_GROUPS", "refused")
+        .output()
+        .unwrap();
+    assert!(test.status.success(), "{}", String::from_utf8_lossy(&test.stdout));
+}
+
+#[test]
+fn equal_values_and_kinks_have_the_references_gradients() {
+    // Without padding behind it, a map of equal values stays one: each window has its maximum several times, and 0 and 6 are met
+    // exactly.
+    let Some(settings) = settings(Precision::F32) else { return };
+    let pools = [
+        "{ MaxPool2d = { kernel_size = 3, stride = 1, padding = 1 } }",
+        "{ MaxPool2d = { kernel_size = 3, stride = 2 } }",
+        "{ MaxPool2d = { kernel_size = [1, 2], stride = [2, 1] } }",
+        "{ MaxPool2d = { kernel_size = 2 } }",
+    ];
+    for pool in pools {
+        for activation in ["ReLU", "ReLU6", "LeakyReLU", "Sigmoid"] {
+            let text = format!(
+                r#"
+                name = "equal"
+                input = [2, 9, 8]
+                layers = [
+                    {{ Conv2d = {{ out_channels = 7, kernel_size = 1 }} }}, "{activation}", {pool},
+                    {{ Conv2d = {{ out_channels = 3, kernel_size = 3, stride = 2 }} }}, "Flatten",
+                    {{ Linear = {{ out_features = 4 }} }},
+                ]"#
+            );
+            let network = Network::from_toml(&text).unwrap();
+            let mut state = moved_state(&network);
+            for (channel, bias) in state.parameters.get_mut("0.bias").unwrap().values.iter_mut().enumerate() {
+                *bias = [0.0, 6.0, -1.0, 3.0, 7.0, 0.0, 6.0][channel];
+            }
+            let images = vec![0.0; 3 * 2 * 9 * 8];
+            let batch = Batch { images: &images, labels: &[0, 1, 2] };
+            let mut reference = Reference::new(&network, &Settings::default()).unwrap();
+            reference.load_state(&state).unwrap();
+            let mut engine = cuda(&network, &settings);
+            engine.load_state(&state).unwrap();
+            let (expected, got) = (reference.gradients(batch).unwrap().1, engine.gradients(batch).unwrap().1);
+            for (name, gradient) in &got {
+                let distance = distance(&gradient.values, &expected[name].values, 5e-2);
+                assert!(distance < 5e-5, "{pool} {activation}: {name} is {distance:.1e} away");
+            }
+        }
+    }
+}
+
+/// Whether the GPU is the emulator.
+fn is_emulated(settings: &Settings) -> bool {
+    cuda(&tiny(0.5), settings).description().starts_with("CUDA emulator")
+}
+
 /// The root of the mean square of the differences over that of what is expected, at least 0.05.
 fn mean_distance(a: &[f32], b: &[f32]) -> f32 {
     let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>();
@@ -338,7 +400,7 @@ fn six_steps() {
 #[test]
 fn a_step_is_these_calls_once_and_then_one() {
     let Some(settings) = settings(Precision::F32) else { return };
-    if !cuda(&tiny(0.5), &settings).description().starts_with("CUDA emulator") {
+    if !is_emulated(&settings) {
         // Only the emulator keeps a log.
         return;
     }

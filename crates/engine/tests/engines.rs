@@ -14,7 +14,7 @@ use pointwise_engine::{
     Totals, count_correct, create,
 };
 use pointwise_kernels::Isa;
-use pointwise_network::{Network, NinVariation};
+use pointwise_network::{MaxPool2d, Network, NinVariation, Pair};
 use std::collections::BTreeMap;
 
 /// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
@@ -371,6 +371,20 @@ fn a_nan_passes_a_pool_on_every_engine() {
         for kind in engines() {
             let logits = make(kind, &network).logits(&images).unwrap();
             assert!(logits[0].is_nan() && logits[1..] == [1.0; 3], "{kind}, {place}: {logits:?}");
+        }
+    }
+    // Windows that overlap and hang over the edge.
+    let wide = MaxPool2d { kernel_size: Pair([3, 3]), stride: Some(Pair([2, 2])), padding: Pair([1, 1]) };
+    let network = self::network("wide pool", [1, 4, 4], vec![wide.into()]);
+    for (place, windows) in
+        [(0, [true, false, false, false]), (5, [true; 4]), (14, [false, false, false, true])]
+    {
+        let mut images = vec![1.0; 16];
+        images[place] = f32::NAN;
+        for kind in engines() {
+            let logits = make(kind, &network).logits(&images).unwrap();
+            let nan: Vec<bool> = logits.iter().map(|logit| logit.is_nan()).collect();
+            assert_eq!(nan, windows, "{kind}, {place}: {logits:?}");
         }
     }
 }

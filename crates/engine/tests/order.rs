@@ -27,6 +27,27 @@ fn network() -> Network {
     .unwrap()
 }
 
+/// What the kernels of the one above do not do: groups of one channel and of several, an overlapping pool, sums, products, another
+/// activation than ReLU, runs of channels that begin within a vector.
+fn graph() -> Network {
+    Network::from_toml(
+        r#"
+        name = "graph"
+        input = [2, 6, 6]
+        layers = [
+            { Conv2d = { out_channels = 9, kernel_size = 3, padding = 1, stride = 2 } }, "SiLU",
+            { name = "sum", Sum = [[{ name = "a", Conv2d = { out_channels = 9, kernel_size = 3, padding = 1, groups = 9 } }], []] },
+            "ReLU",
+            { name = "concat", Concat = [[{ name = "b", Conv2d = { out_channels = 6, kernel_size = 1, groups = 3 } }], []] },
+            { MaxPool2d = { kernel_size = 2, stride = 1 } },
+            { name = "gate", Multiply = [["AdaptiveAvgPool2d", "Sigmoid"], []] }, "BatchNorm2d",
+            { AvgPool2d = { kernel_size = 2 } }, "Flatten", { Linear = { out_features = 4 } },
+        ]
+        "#,
+    )
+    .unwrap()
+}
+
 /// Set in the process that trains.
 const TRAINS: &str = "POINTWISE_TEST_TRAINS";
 
@@ -36,7 +57,7 @@ fn a_process_that_trains() {
     if env::var_os(TRAINS).is_none() {
         return;
     }
-    let network = network();
+    let network = if env::var(TRAINS).unwrap() == "graph" { graph() } else { network() };
     let settings = Settings { device: DeviceName::Cuda(0), deterministic: true, ..Settings::default() };
     let mut engine = create(EngineKind::Cuda, &network, &settings).unwrap();
     let images: Vec<u8> = (0..12 * 72).map(|i| (i * 7919 % 251) as u8).collect();
@@ -55,8 +76,8 @@ fn a_process_that_trains() {
     println!("STATE {:?}", engine.state().unwrap());
 }
 
-/// What a process that trains in this order comes to; `None` without a GPU.
-fn trained(order: &str) -> Option<String> {
+/// What a process that trains this network in this order comes to; `None` without a GPU.
+fn trained(network: &str, order: &str) -> Option<String> {
     if let Err(error) = DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
         assert!(env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}");
         eprintln!("skipped: {error}");
@@ -64,7 +85,7 @@ fn trained(order: &str) -> Option<String> {
     }
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", "a_process_that_trains", "--nocapture"])
-        .env(TRAINS, "1")
+        .env(TRAINS, network)
         .env("POINTWISE_EMULATOR_ORDER", order)
         .output()
         .unwrap();
@@ -75,6 +96,9 @@ fn trained(order: &str) -> Option<String> {
 
 #[test]
 fn the_order_of_blocks_and_threads_changes_no_bit() {
-    let (Some(forward), Some(reverse)) = (trained("forward"), trained("reverse")) else { return };
-    assert!(forward == reverse, "{forward}\n{reverse}");
+    for network in ["sequence", "graph"] {
+        let both = (trained(network, "forward"), trained(network, "reverse"));
+        let (Some(forward), Some(reverse)) = both else { return };
+        assert!(forward == reverse, "{network}: {forward}\n{reverse}");
+    }
 }

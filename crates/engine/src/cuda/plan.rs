@@ -543,9 +543,45 @@ mod tests {
             .collect()
     }
 
+    /// Convolutions of every method, in both precisions or in one; a norm without a weight.
+    fn grouped() -> Graph {
+        let text = r#"
+            name = "grouped"
+            input = [3, 8, 8]
+            layers = [
+                { Conv2d = { out_channels = 24, kernel_size = [3, 1], padding = [0, 1], stride = 2 } },
+                { Conv2d = { out_channels = 24, kernel_size = 3, padding = 1, groups = 24 } },
+                { BatchNorm2d = { weight = false } },
+                { Conv2d = { out_channels = 48, kernel_size = 1, groups = 6 } },
+                { Conv2d = { out_channels = 18, kernel_size = 1, groups = 2, bias = false } },
+                { Conv2d = { out_channels = 18, kernel_size = 1, padding = [0, 1] } },
+                "AdaptiveAvgPool2d", "Flatten", { Linear = { out_features = 5 } },
+            ]"#;
+        Network::from_toml(text).unwrap().graph().unwrap()
+    }
+
+    #[test]
+    fn each_convolution_has_its_method() {
+        use Method::{Depthwise, Grouped, Library, Product};
+        for (precision, by_fours) in [(Precision::F32, Library), (Precision::Bf16, Grouped)] {
+            let plan = Plan::new(&grouped(), precision);
+            let methods: Vec<Method> = plan
+                .nodes
+                .iter()
+                .filter_map(|node| match &node.kind {
+                    Kind::Block(block) => block.convolution.map(|convolution| convolution.method),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(methods, [Library, Depthwise, by_fours, Grouped, Library, Product], "{precision}");
+        }
+    }
+
     #[test]
     fn parameters_go_in_and_out_unchanged() {
-        for (name, graph, precision, plan) in plans() {
+        let others = [Precision::F32, Precision::Bf16]
+            .map(|precision| ("grouped", grouped(), precision, Plan::new(&grouped(), precision)));
+        for (name, graph, precision, plan) in plans().into_iter().chain(others) {
             let arrays = State::initial(&graph, 1).parameters;
             let arena = plan.import(&arrays);
             assert_eq!(plan.export(&arena), arrays, "{name} {precision}");
@@ -569,6 +605,15 @@ mod tests {
         let arena = plan.import(&arrays);
         // Inputs are padded to four.
         assert_eq!(arena.iter().position(|x| *x == 1.0), Some(((2 * 3 + 1) * 3 + 2) * 4 + 1));
+    }
+
+    #[test]
+    fn a_chain_has_two_gradients_and_one_between() {
+        for (name, _, precision, plan) in plans() {
+            assert_eq!(plan.schedule.buffers.len(), 2, "{name} {precision}");
+            assert!(plan.schedule.buffers.iter().all(|len| *len <= plan.largest()));
+            assert!(plan.scratch() <= plan.largest());
+        }
     }
 
     #[test]
