@@ -3,14 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-#[expect(dead_code, reason = "each test of the golden values needs a part of it")]
 mod golden;
 
 use golden::*;
 use pointwise_engine::{Adam, Batch, Engine, EngineKind, Settings, Totals, create};
 use pointwise_network::Network;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 #[test]
 fn the_formula_is_the_scripts() {

@@ -1,4 +1,5 @@
-//! `cargo xtask architecture`: which crates may depend on which, checked against the workspace as it is.
+//! `cargo xtask architecture`: which crates may depend on which, and that no files of a crate depend on each other in a circle, checked
+//! against the workspace as it is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -7,7 +8,9 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 use pointwise_process::note;
 
 use crate::{
-    End, print,
+    End,
+    circles::circles,
+    print,
     trainer::{cargo, workspace_manifest},
 };
 
@@ -106,6 +109,10 @@ pub(crate) fn run() -> anyhow::Result<End> {
     let page = metadata.workspace_root.join("ARCHITECTURE.md");
     let text = std::fs::read_to_string(&page).with_context(|| format!("{page} cannot be read"))?;
     violations.extend(undocumented(&text));
+    for package in metadata.workspace_packages() {
+        let src = package.manifest_path.with_file_name("src");
+        violations.extend(circles(&package.name, src.as_std_path())?);
+    }
     for violation in &violations {
         note!("error: {violation}");
     }

@@ -8,6 +8,7 @@
 
 mod architecture;
 mod bench;
+mod circles;
 mod display;
 mod list;
 mod plan;

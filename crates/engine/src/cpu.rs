@@ -12,6 +12,7 @@
 mod block;
 
 mod layer;
+mod memory;
 mod parameters;
 mod plan;
 
@@ -28,6 +29,7 @@ use pointwise_network::Network;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+pub use memory::Memory;
 pub use plan::LayerTime;
 pub use pointwise_kernels::peak_gflops;
 
@@ -43,27 +45,6 @@ pub struct Cpu {
     step: u64,
     totals: Totals,
     optimizer_seconds: f64,
-}
-
-/// What a plan takes, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// Parameters, their gradients and Adam's two moments.
-    pub parameters: usize,
-    /// What the convolutions keep of their weights in transformed form.
-    pub weights: usize,
-    /// Results of the forward pass that the backward pass reads, and two buffers of gradients.
-    pub activations: usize,
-    /// Scratch memory, shared by all layers.
-    pub workspace: usize,
-}
-
-impl Memory {
-    /// All of it.
-    #[must_use]
-    pub fn total(&self) -> usize {
-        self.activations.saturating_add(self.workspace).saturating_add(self.parameters + self.weights)
-    }
 }
 
 /// What training a network on batches of `batch` images takes on this machine, with the current rayon pool; takes none of it.

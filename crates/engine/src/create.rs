@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cuda")]
 use crate::cuda;
+use crate::device::DeviceName;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::kind::EngineKind;
@@ -9,6 +10,17 @@ use crate::precision::Precision;
 use crate::settings::Settings;
 use crate::{cpu, reference};
 use pointwise_network::Network;
+
+impl EngineKind {
+    /// The engine to use on a device when none is named: the fastest that computes there.
+    #[must_use]
+    pub fn default_for(device: DeviceName) -> Self {
+        match device {
+            DeviceName::Cpu => Self::Cpu,
+            DeviceName::Cuda(_) => Self::Cuda,
+        }
+    }
+}
 
 /// Makes an engine with the network's initial values.
 ///

@@ -6,9 +6,6 @@ use pointwise_network::NetworkError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// No engine has this name.
-    #[error("there is no engine `{0}`; the engines are reference, cpu and cuda")]
-    UnknownEngine(String),
     /// The engine is not part of this build.
     #[error("the engine `{0}` is not part of this build (it needs the feature `cuda`); use `--engine cpu`")]
     Unavailable(EngineKind),

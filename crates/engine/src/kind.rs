@@ -1,7 +1,5 @@
 //! The engines by name.
 
-use crate::device::DeviceName;
-use crate::error::EngineError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,15 +18,6 @@ impl EngineKind {
     /// All kinds, in the order of [`EngineKind::name`]s shown to users.
     pub const ALL: [Self; 3] = [Self::Reference, Self::Cpu, Self::Cuda];
 
-    /// The engine to use on a device when none is named: the fastest that computes there.
-    #[must_use]
-    pub fn default_for(device: DeviceName) -> Self {
-        match device {
-            DeviceName::Cpu => Self::Cpu,
-            DeviceName::Cuda(_) => Self::Cuda,
-        }
-    }
-
     /// The name on command lines and in files.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -46,14 +35,16 @@ impl fmt::Display for EngineKind {
     }
 }
 
-impl FromStr for EngineKind {
-    type Err = EngineError;
+/// No engine has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no engine `{0}`; the engines are reference, cpu and cuda")]
+pub struct UnknownEngine(String);
 
-    fn from_str(name: &str) -> Result<Self, EngineError> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
-            .ok_or_else(|| EngineError::UnknownEngine(name.to_owned()))
+impl FromStr for EngineKind {
+    type Err = UnknownEngine;
+
+    fn from_str(name: &str) -> Result<Self, UnknownEngine> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| UnknownEngine(name.to_owned()))
     }
 }
 

@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod accelerator;
 mod adam;
 mod batch;
 pub mod cpu;
@@ -48,7 +49,7 @@ pub use create::create;
 pub use device::{DeviceChoice, DeviceName};
 pub use engine::Engine;
 pub use error::EngineError;
-pub use kind::EngineKind;
+pub use kind::{EngineKind, UnknownEngine};
 pub use precision::Precision;
 pub use resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet};
 pub use settings::Settings;

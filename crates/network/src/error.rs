@@ -1,8 +1,4 @@
-use crate::graph::{MAX_NAME, MAX_PARTS};
-use crate::layer::{MAX_SIZE, MAX_VALUES};
-
-/// The longest name of a network.
-pub(crate) const MAX_NETWORK_NAME: usize = 64;
+use crate::limits::{MAX_NAME, MAX_NETWORK_NAME, MAX_PARTS, MAX_SIZE, MAX_VALUES};
 
 /// Why a description is not a network.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -1,8 +1,9 @@
 //! Descriptions as TOML files, read and written.
 
 use crate::entry::{Branch, Entry, Part};
-use crate::error::{MAX_NETWORK_NAME, NetworkError};
+use crate::error::NetworkError;
 use crate::layer::Layer;
+use crate::limits::MAX_NETWORK_NAME;
 use crate::network::Network;
 use serde::Serialize;
 use std::fmt::Write as _;

@@ -3,19 +3,10 @@
 use crate::entry::{Branch, Entry, Part};
 use crate::error::NetworkError;
 use crate::initial::Initial;
-use crate::layer::{Layer, MAX_SIZE, MAX_VALUES};
+use crate::layer::Layer;
+use crate::limits::{MAX_DEPTH, MAX_NAME, MAX_PARTS, MAX_SIZE, MAX_VALUES};
 use crate::network::Network;
 use std::collections::BTreeSet;
-
-/// The largest number of layers, sequences, compositions and branches, repetitions included: a repetition of repetitions asks for more
-/// than memory in a few bytes.
-pub(crate) const MAX_PARTS: usize = 10_000;
-
-/// How deep sequences and compositions may lie in each other: as deep as TOML's reader goes with three arrays and tables for each.
-const MAX_DEPTH: usize = 24;
-
-/// The longest name of a layer. It stands in the path of everything in it.
-pub(crate) const MAX_NAME: usize = 64;
 
 /// What a [`Node`] does.
 #[derive(Debug, Clone, PartialEq)]

@@ -47,6 +47,7 @@ mod file;
 mod graph;
 mod initial;
 mod layer;
+mod limits;
 mod network;
 mod schema;
 mod shipped;
@@ -58,7 +59,8 @@ pub use graph::{Graph, LayerSummary, Node, Operation, Parameter, Statistic};
 pub use initial::{Fan, Initial, Kaiming, Nonlinearity, Rule};
 pub use layer::{
     Activation, AdaptiveAvgPool2d, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Gelu, GeluApproximation,
-    Layer, LayerKind, LayerParameter, LeakyRelu, Linear, MAX_SIZE, MAX_VALUES, MaxPool2d, PadChannels, Pair,
-    Relu, Relu6, Scale, Sigmoid, Silu, Subsample, Tanh,
+    Layer, LayerKind, LayerParameter, LeakyRelu, Linear, MaxPool2d, PadChannels, Pair, Relu, Relu6, Scale,
+    Sigmoid, Silu, Subsample, Tanh,
 };
+pub use limits::{MAX_SIZE, MAX_VALUES};
 pub use network::{InitialRule, Network};

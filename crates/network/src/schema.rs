@@ -1,9 +1,8 @@
 //! The JSON Schema of a description, by which editors check and complete a file.
 
 use crate::entry::{Branch, Entry};
-use crate::error::MAX_NETWORK_NAME;
-use crate::graph::{MAX_NAME, MAX_PARTS};
-use crate::layer::{Layer, MAX_SIZE};
+use crate::layer::Layer;
+use crate::limits::{MAX_NAME, MAX_NETWORK_NAME, MAX_PARTS, MAX_SIZE};
 use crate::network::{InitialRule, Network};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};

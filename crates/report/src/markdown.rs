@@ -3,7 +3,8 @@
 use crate::{
     Claim, Comparison, EpochReport, Figure, NetworkReport, Outcome, Sample, Spread, SpreadSource, Study,
     Unit, Verdict,
-    judgement::{Measure as EpochMeasure, p_is, show_p},
+    figure::Measure as EpochMeasure,
+    judgement::{p_is, show_p},
     number::{decimals, duration, percent, signed, thousands},
     statistics::SEEDS_FOR_SPREAD,
     table::{

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     Error, Result, Sample,
-    judgement::{FigureId, Measure},
+    figure::{FigureId, Measure},
 };
 
 /// What `data/study/study.json`, built in, says of the runs behind it. A record that an older version wrote may say less.

@@ -2,7 +2,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, error::MAX_THREADS};
 
 /// The resolved configuration of a run: everything that decides its numbers, and how it is recorded.
 ///
@@ -103,7 +103,7 @@ impl RunConfig {
     /// The most images in a batch.
     pub const MAX_BATCH_SIZE: u32 = 65_536;
     /// The most computing threads.
-    pub const MAX_THREADS: u32 = 1024;
+    pub const MAX_THREADS: u32 = MAX_THREADS;
     /// The largest integer of TOML.
     pub const MAX_SEED: u64 = i64::MAX as u64;
     /// What `engine` may be.

@@ -1,5 +1,8 @@
 use std::{io, path::PathBuf};
 
+/// See `RunConfig::MAX_THREADS`.
+pub(crate) const MAX_THREADS: u32 = 1024;
+
 /// What can go wrong with a run folder. Every message is one sentence that names the thing and the fix; it holds the
 /// underlying cause, which is therefore not repeated as a `source`.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +91,7 @@ pub enum Error {
     /// The variable `RAYON_NUM_THREADS` holds no number of threads.
     #[error(
         "invalid value '{value}' for the variable RAYON_NUM_THREADS: give a whole number from 1 to {}, or unset it",
-        crate::RunConfig::MAX_THREADS
+        MAX_THREADS
     )]
     Threads {
         /// What it holds.

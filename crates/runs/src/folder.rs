@@ -9,7 +9,6 @@ use std::{
 use crate::{
     Analysis, Environment, Error, Progress, Record, Result, RunConfig, RunResult,
     files::{read_json, read_json_if_exists, replace_file, sweep, sync_folder, synced, write_json},
-    run::read_config,
 };
 
 pub(crate) const CONFIG: &str = "config.toml";
@@ -304,6 +303,15 @@ impl RunFolder {
     fn write_error(&self, file: &str, cause: io::Error) -> Error {
         Error::Write { path: self.path.join(file), cause }
     }
+}
+
+pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
+    let path = folder.join(CONFIG);
+    let text = fs::read_to_string(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
+    RunConfig::from_toml(&text).map_err(|error| match error {
+        Error::Config { cause } => Error::Malformed { path, cause },
+        other => other,
+    })
 }
 
 /// Makes the folder of the checkpoints and removes what a killed writer left. Only the holder of the lock may call this.

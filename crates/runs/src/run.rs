@@ -10,8 +10,8 @@ use crate::{
     analysis::read_analysis,
     files::{read_json, read_json_if_exists},
     folder::{
-        ANALYSIS, CONFIG, ENVIRONMENT, METRICS, PROGRESS, RESULT, Writer, complete_lines, holds_run,
-        parse_line, writer,
+        ANALYSIS, ENVIRONMENT, METRICS, PROGRESS, RESULT, Writer, complete_lines, holds_run, parse_line,
+        read_config, writer,
     },
 };
 
@@ -156,15 +156,6 @@ fn seems_at_work(started: &str, progress: Option<(State, &str)>, now: SystemTime
     };
     // A time to come is of another machine's clock.
     humantime::parse_rfc3339(last).is_ok_and(|last| now.duration_since(last).unwrap_or_default() < SILENCE)
-}
-
-pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
-    let path = folder.join(CONFIG);
-    let text = fs::read_to_string(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
-    RunConfig::from_toml(&text).map_err(|error| match error {
-        Error::Config { cause } => Error::Malformed { path, cause },
-        other => other,
-    })
 }
 
 fn read_records(path: &Path) -> Result<Vec<Record>> {

@@ -1,8 +1,8 @@
 //! A network's stages with their buffers.
 
-use super::Memory;
 use super::block::{Block, BlockInput, Norm, Weighted};
 use super::layer::{Inputs, Layer, Operation, Scratch, dropout_factors, len};
+use super::memory::Memory;
 use super::parameters::Parameters;
 use crate::gradients::{Flow, Schedule};
 use crate::places::{Places, Role, RunningStatistics, export_statistics, import_statistics};

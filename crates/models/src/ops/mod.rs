@@ -9,52 +9,22 @@
 
 mod activation;
 mod convolution;
+mod dropout;
 mod pool;
+mod sampling;
 
 pub use activation::{activation, relu};
 pub use convolution::conv2d;
+pub use dropout::dropout;
 pub use pool::{avg_pool2d, max_pool2d};
-
-use candle_core::{Result, Tensor};
-use pointwise_random::Dropout;
-
-/// Every `stride`-th of `len` rows (dimension 2) or columns (3) from `start` on.
-fn strided(x: &Tensor, dimension: usize, start: usize, stride: usize, len: usize) -> Result<Tensor> {
-    if stride == 1 {
-        return x.narrow(dimension, start, len);
-    }
-    let places: Vec<u32> = (0..len).map(|i| (start + i * stride) as u32).collect();
-    x.contiguous()?.index_select(&Tensor::from_vec(places, len, x.device())?, dimension)
-}
-
-/// Every `stride`-th pixel of `(N, C, H, W)`, from the first.
-///
-/// # Errors
-/// When `x` does not have four dimensions, or the device fails.
-pub fn subsample(x: &Tensor, [rows, columns]: [usize; 2]) -> Result<Tensor> {
-    let (_, _, h, w) = x.dims4()?;
-    strided(&strided(x, 2, 0, rows, h.div_ceil(rows))?, 3, 0, columns, w.div_ceil(columns))
-}
-
-/// Zeroes elements with probability `dropout.p` and scales the others by `1 / (1 - p)`; any shape.
-///
-/// # Errors
-/// candle's, when the device fails.
-pub fn dropout(x: &Tensor, dropout: Dropout) -> Result<Tensor> {
-    if dropout.p == 0.0 {
-        return Ok(x.clone());
-    }
-    let mut factors = vec![0.0; x.elem_count()];
-    dropout.factors(0, &mut factors);
-    x.mul(&Tensor::from_vec(factors, x.shape(), x.device())?)
-}
+pub use sampling::subsample;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::{Device, Tensor, Var};
     use pointwise_network::{AvgPool2d, MaxPool2d, Pair};
-    use pointwise_random::{Purpose, block};
+    use pointwise_random::{Dropout, Purpose, block};
 
     fn var(values: &[f32], shape: &[usize]) -> Var {
         Var::from_vec(values.to_vec(), shape, &Device::Cpu).unwrap()

@@ -1,4 +1,4 @@
-use super::strided;
+use super::sampling::strided;
 use candle_core::{Result, Tensor, bail};
 use pointwise_network::{AvgPool2d, MaxPool2d, Pair};
 

@@ -1,4 +1,4 @@
-use super::{Layer, LayerKind};
+use super::kind::LayerKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,26 +24,6 @@ pub enum Activation {
     Sigmoid,
     /// Hyperbolic tangent.
     Tanh,
-}
-
-impl Layer {
-    /// The function, of an activation layer.
-    #[must_use]
-    pub fn activation(&self) -> Option<Activation> {
-        Some(match self {
-            Self::Relu(_) => Activation::Relu,
-            Self::Relu6(_) => Activation::Relu6,
-            Self::LeakyRelu(LeakyRelu { negative_slope }) => {
-                Activation::LeakyRelu { negative_slope: *negative_slope }
-            }
-            Self::Gelu(Gelu { approximate: GeluApproximation::None }) => Activation::Gelu,
-            Self::Gelu(Gelu { approximate: GeluApproximation::Tanh }) => Activation::GeluTanh,
-            Self::Silu(_) => Activation::Silu,
-            Self::Sigmoid(_) => Activation::Sigmoid,
-            Self::Tanh(_) => Activation::Tanh,
-            _ => return None,
-        })
-    }
 }
 
 /// Defines activations without arguments.

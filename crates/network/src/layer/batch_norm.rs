@@ -1,4 +1,4 @@
-use super::{LayerKind, LayerParameter, is_true, map, yes};
+use super::kind::{LayerKind, LayerParameter, is_true, map, yes};
 use crate::initial::Initial;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,6 @@
-use super::{LayerKind, MAX_SIZE, Pair, check, map, pair_text};
+use super::kind::{LayerKind, check, map, pair_text};
+use super::pair::Pair;
+use crate::limits::MAX_SIZE;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,7 @@
-use super::{LayerKind, LayerParameter, MAX_SIZE, Pair, check, is_true, map, pair_text, windows, yes};
+use super::kind::{LayerKind, LayerParameter, check, is_true, map, pair_text, windows, yes};
+use super::pair::Pair;
 use crate::initial::Initial;
+use crate::limits::MAX_SIZE;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-use super::LayerKind;
+use super::kind::LayerKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,6 @@
-use super::{LayerKind, LayerParameter, MAX_SIZE, check, is_true, yes};
+use super::kind::{LayerKind, LayerParameter, check, is_true, yes};
 use crate::initial::Initial;
+use crate::limits::MAX_SIZE;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -105,7 +105,7 @@ impl JsonSchema for Pair {
 }
 
 fn schema(minimum: usize) -> Schema {
-    let number = json_schema!({ "type": "integer", "minimum": minimum, "maximum": super::MAX_SIZE });
+    let number = json_schema!({ "type": "integer", "minimum": minimum, "maximum": crate::limits::MAX_SIZE });
     json_schema!({
         "description": "One number for rows and columns, or [rows, columns]",
         "anyOf": [number, { "type": "array", "items": number, "minItems": 2, "maxItems": 2 }],

@@ -1,4 +1,5 @@
-use super::{LayerKind, Pair, is_true, map, pair_text, windows, yes};
+use super::kind::{LayerKind, is_true, map, pair_text, windows, yes};
+use super::pair::Pair;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

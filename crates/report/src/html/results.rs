@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     Comparison, Figure, Unit, Verdict,
-    judgement::{Measure, p_is, show_p},
+    figure::Measure,
+    judgement::{p_is, show_p},
     number::{decimals, percent, signed, thousands},
 };
 

@@ -1,0 +1,22 @@
+//! How much memory a plan takes.
+
+/// What a plan takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Parameters, their gradients and Adam's two moments.
+    pub parameters: usize,
+    /// What the convolutions keep of their weights in transformed form.
+    pub weights: usize,
+    /// Results of the forward pass that the backward pass reads, and two buffers of gradients.
+    pub activations: usize,
+    /// Scratch memory, shared by all layers.
+    pub workspace: usize,
+}
+
+impl Memory {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.activations.saturating_add(self.workspace).saturating_add(self.parameters + self.weights)
+    }
+}
