@@ -11,14 +11,15 @@ BATCHES = 4
 
 
 class Eager:
-    def __init__(self, options):
+    def __init__(self, options, graph):
         torch.manual_seed(0)
         layout = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[options.memory_format]
-        self.model = network(nn, options.model).to(memory_format=layout)
+        self.model = network(graph).to(memory_format=layout)
+        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.batches = [
             (
-                torch.randn(options.batch, 3, 32, 32).contiguous(memory_format=layout),
-                torch.randint(0, 10, (options.batch,)),
+                torch.randn(options.batch, *graph["input"]).contiguous(memory_format=layout),
+                torch.randint(0, graph["classes"], (options.batch,)),
             )
             for _ in range(BATCHES)
         ]

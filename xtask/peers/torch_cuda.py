@@ -18,34 +18,35 @@ from torch_nets import network
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
-SIDE, PADDING = 32, 4
+PADDING = 4
 WORKERS = 4
 # Steps outside of the graph that let libraries allocate and choose; PyTorch's documentation asks for three and more.
 STEPS_BEFORE_CAPTURE = 5
 
 
-def make(options):
+def make(options, graph):
     torch.manual_seed(0)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: PyTorch finds no GPU that it can use")
-    return Notebook(options) if options.settings == "notebook" else Best(options)
+    return Notebook(options, graph) if options.settings == "notebook" else Best(options, graph)
 
 
 class Best:
-    def __init__(self, options):
+    def __init__(self, options, graph):
         self.device = torch.device(options.device)
         self.batch, self.training = options.batch, options.phase == "train"
         self.autocast = options.precision == "bf16"
         set_precision(options.precision)
         torch.backends.cudnn.benchmark = True
-        self.model = network(nn, options.model).to(self.device, memory_format=torch.channels_last)
+        self.model = network(graph).to(self.device, memory_format=torch.channels_last)
+        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.model.train(self.training)
         self.criterion = nn.CrossEntropyLoss()
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=1e-3, weight_decay=5e-4, fused=True, capturable=on_gpu
         )
-        self.images = Images(options.images, self.device, self.training)
+        self.images = Images(graph, options.images, self.device, self.training)
         self.loss = torch.zeros((), device=self.device)
         self.correct = torch.zeros((), device=self.device, dtype=torch.long)
         self.losses = torch.zeros((), device=self.device)
@@ -106,18 +107,19 @@ class Best:
 class Images:
     """Images and labels on the device, and batches of them."""
 
-    def __init__(self, count, device, augmented):
+    def __init__(self, graph, count, device, augmented):
+        channels, *self.sides = graph["input"]
         self.count, self.device, self.augmented, self.taken = count, device, augmented, 0
-        self.bytes = torch.randint(0, 256, (count, SIDE, SIDE, 3), dtype=torch.uint8, device=device)
+        self.bytes = torch.randint(0, 256, (count, *self.sides, channels), dtype=torch.uint8, device=device)
         if augmented:
             # Padded once and for all: a crop is then one gather. The padding is black.
             self.bytes = nn.functional.pad(self.bytes, (0, 0, PADDING, PADDING, PADDING, PADDING))
-        self.labels = torch.randint(0, 10, (count,), device=device)
+        self.labels = torch.randint(0, graph["classes"], (count,), device=device)
         self.order = torch.randperm(count, device=device)
         self.position = torch.zeros((), dtype=torch.long, device=device)
-        self.places = torch.arange(SIDE, device=device)
-        self.scale = 1 / (255 * torch.tensor(STD, device=device))
-        self.shift = -torch.tensor(MEAN, device=device) / torch.tensor(STD, device=device)
+        self.places = [torch.arange(side, device=device) for side in self.sides]
+        mean, std = (torch.tensor(values, device=device) for values in statistics(channels))
+        self.scale, self.shift = 1 / (255 * std), -mean / std
 
     def reshuffle_if_due(self, batch):
         if self.taken + batch > self.count:
@@ -127,18 +129,23 @@ class Images:
         self.taken += batch
 
     def draw(self, batch):
-        """The next batch: images `(batch, 3, 32, 32)` in channels_last, normalised, and labels."""
+        """The next batch: images `(batch, channels, rows, columns)` in channels_last, normalised, and labels."""
         numbers = torch.arange(batch, device=self.device) + self.position
         chosen = self.order[numbers % self.count]
-        rows, columns = self.places.expand(batch, SIDE), self.places.expand(batch, SIDE)
+        rows, columns = (places.expand(batch, -1) for places in self.places)
         if self.augmented:
             flipped = torch.randint(0, 2, (batch, 1), device=self.device, dtype=torch.bool)
-            columns = torch.where(flipped, SIDE - 1 - columns, columns)
+            columns = torch.where(flipped, self.sides[1] - 1 - columns, columns)
             rows = rows + torch.randint(0, 2 * PADDING + 1, (batch, 1), device=self.device)
             columns = columns + torch.randint(0, 2 * PADDING + 1, (batch, 1), device=self.device)
         pixels = self.bytes[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
         images = pixels.float() * self.scale + self.shift
         return images.permute(0, 3, 1, 2), self.labels[chosen]
+
+
+def statistics(channels):
+    """Mean and standard deviation of each channel: those of CIFAR-10, over again where there are more."""
+    return [[values[channel % len(values)] for channel in range(channels)] for values in (MEAN, STD)]
 
 
 def set_precision(precision):
@@ -165,13 +172,14 @@ def captured(step, optimizer):
 
 
 class Notebook:
-    def __init__(self, options):
+    def __init__(self, options, graph):
         self.device, self.training = torch.device(options.device), options.phase == "train"
-        self.model = network(nn, options.model).to(self.device)
+        self.model = network(graph).to(self.device)
+        self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.model.train(self.training)
         self.criterion = nn.CrossEntropyLoss()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, weight_decay=5e-4)
-        dataset = OneByOne(options.images, self.training)
+        dataset = OneByOne(graph, options.images, self.training)
         self.loader = torch.utils.data.DataLoader(
             dataset,
             batch_size=options.batch,
@@ -221,13 +229,17 @@ class Notebook:
 class OneByOne(torch.utils.data.Dataset):
     """Images made ready one at a time, by torchvision as in the notebook, or by the same work on tensors where it is missing."""
 
-    def __init__(self, count, augmented):
-        self.bytes = torch.randint(0, 256, (count, SIDE, SIDE, 3), dtype=torch.uint8).numpy()
-        self.labels = torch.randint(0, 10, (count,)).tolist()
-        try:
-            self.ready, self.transforms = torchvision_transforms(augmented), "torchvision's transforms"
-        except ImportError:
-            self.ready, self.transforms = Plain(augmented), "the transforms on tensors"
+    def __init__(self, graph, count, augmented):
+        shape = graph["input"]
+        self.bytes = torch.randint(0, 256, (count, *shape[1:], shape[0]), dtype=torch.uint8).numpy()
+        self.labels = torch.randint(0, graph["classes"], (count,)).tolist()
+        self.ready, self.transforms = Plain(shape, augmented), "the transforms on tensors"
+        # Pillow knows images of three colours.
+        if shape[0] == 3:
+            try:
+                self.ready, self.transforms = torchvision_transforms(shape[1:], augmented), "torchvision's transforms"
+            except ImportError:
+                pass
 
     def __len__(self):
         return len(self.labels)
@@ -236,11 +248,11 @@ class OneByOne(torch.utils.data.Dataset):
         return self.ready(self.bytes[index]), self.labels[index]
 
 
-def torchvision_transforms(augmented):
+def torchvision_transforms(sides, augmented):
     from PIL import Image
     from torchvision import transforms
 
-    augmentation = [transforms.RandomCrop(SIDE, padding=PADDING), transforms.RandomHorizontalFlip()]
+    augmentation = [transforms.RandomCrop(sides, padding=PADDING), transforms.RandomHorizontalFlip()]
     steps = [transforms.Lambda(Image.fromarray), *(augmentation if augmented else [])]
     return transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
 
@@ -248,17 +260,17 @@ def torchvision_transforms(augmented):
 class Plain:
     """The same without torchvision."""
 
-    def __init__(self, augmented):
+    def __init__(self, shape, augmented):
         self.augmented = augmented
-        self.mean = torch.tensor(MEAN).view(3, 1, 1)
-        self.std = torch.tensor(STD).view(3, 1, 1)
+        _, self.rows, self.columns = shape
+        self.mean, self.std = (torch.tensor(values).view(-1, 1, 1) for values in statistics(shape[0]))
 
     def __call__(self, pixels):
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         if self.augmented:
             image = nn.functional.pad(image, (PADDING, PADDING, PADDING, PADDING))
             row, column = torch.randint(0, 2 * PADDING + 1, (2,)).tolist()
-            image = image[:, row : row + SIDE, column : column + SIDE]
+            image = image[:, row : row + self.rows, column : column + self.columns]
             if torch.rand(()) < 0.5:
                 image = image.flip(2)
         return (image.contiguous().float() / 255 - self.mean) / self.std

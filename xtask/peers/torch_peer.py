@@ -3,7 +3,8 @@
 
 What is timed is a whole step: in training zero_grad, forward, loss, backward and optimizer, in evaluation forward and loss. The
 loss and the number of correct predictions are read back, because the study's training loop shows them: on the CPU after each
-step, on a GPU after each group of steps, where the clock is read. `torch_cpu.py` and `torch_cuda.py` take the steps.
+step, on a GPU after each group of steps, where the clock is read. `torch_cpu.py` and `torch_cuda.py` take the steps;
+`torch_nets.py` makes the network of a graph that `trainer summary --graph` printed.
 
 With `--serve` the process stays: each line on stdin is a JSON list of further options, each answer a line on stdout. On a GPU
 that saves loading PyTorch and choosing its kernels anew in each round.
@@ -15,8 +16,6 @@ import math
 import os
 import sys
 import time
-
-from torch_nets import PARAMETERS
 
 # Steps that share one reading of the clock: the GPU works through them while the host is ahead.
 GROUPS = {"eager": 1, "notebook": 10, "graph": 20, "compile": 20}
@@ -32,7 +31,7 @@ def parser():
         return parse
 
     parser = argparse.ArgumentParser(description="Times whole steps of one network on random images.")
-    parser.add_argument("--model", choices=PARAMETERS, help="the network")
+    parser.add_argument("--graph", metavar="FILE", help="the network, as `trainer summary --graph` prints it")
     parser.add_argument("--phase", choices=["train", "eval"], default="train", help="what a step is")
     parser.add_argument("--batch", type=at_least(1), default=126, metavar="N", help="images in a batch")
     parser.add_argument("--warmup", type=at_least(0), default=2, metavar="N", help="groups before the clock starts")
@@ -76,7 +75,7 @@ def peak_memory():
     return int(line.split()[1]) * 1024
 
 
-def make(options):
+def make(options, graph):
     """What takes the steps: `take()` is one of them, `totals()` waits for them all and gives the last one's loss, and how many of
     its predictions are right."""
     if options.settings == "eager":
@@ -84,10 +83,10 @@ def make(options):
             raise SystemExit("error: eager steps are the CPU's contenders; give --settings notebook, graph or compile")
         import torch_cpu
 
-        return torch_cpu.Eager(options)
+        return torch_cpu.Eager(options, graph)
     import torch_cuda
 
-    return torch_cuda.make(options)
+    return torch_cuda.make(options, graph)
 
 
 def contender(options):
@@ -116,21 +115,24 @@ def timed(subject, options, group):
 def measure(options, subjects):
     """A row and its losses. Subjects are kept for further rounds, by what they were made for."""
     import torch
+    from torch_nets import read_graph
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     # The notebook has the one precision that PyTorch's defaults give it.
     precision = options.precision if options.settings in ("graph", "compile") else None
     group = options.group or GROUPS[options.settings]
-    key = (options.model, options.phase, options.batch, precision)
+    key = (options.graph, options.phase, options.batch, precision)
     if key not in subjects:
-        subjects[key] = make(options)
-    subject = subjects[key]
+        graph = read_graph(options.graph)
+        subjects[key] = graph["name"], make(options, graph)
+    name, subject = subjects[key]
     seconds, losses = timed(subject, options, group)
     row = {
         "contender": contender(options),
         "version": torch.__version__,
-        "model": options.model,
+        "model": name,
+        "parameters": subject.parameters,
         "phase": options.phase,
         "precision": precision,
         "batch": options.batch,
@@ -164,8 +166,8 @@ def serve(typed):
 def main():
     typed = sys.argv[1:]
     options = parser().parse_args(typed)
-    if options.model is None and not options.serve:
-        parser().error("the following arguments are required: --model")
+    if options.graph is None and not options.serve:
+        parser().error("the following arguments are required: --graph")
     if options.device == "cpu":
         # A machine with a GPU is asked for its processor's time here.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

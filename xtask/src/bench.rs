@@ -1,11 +1,12 @@
 //! `cargo xtask bench`: whole training steps and evaluation batches of our engine beside other libraries.
 //!
 //! Everybody gets the same networks, batch and number of threads, and is a process of its own each time; on a GPU PyTorch is one for
-//! all rounds. A round runs every contender once on each network, phase and precision; rounds differ in the order. What is
+//! all rounds. The networks are those of the trainer, which describes them to the others. A round runs every contender once on each network, phase and precision; rounds differ in the order. What is
 //! compared is what ran within the same round, minutes apart at most, so that a machine that slows down slows both sides of a ratio.
 
 mod contender;
 mod gpu;
+mod network;
 mod origin;
 mod record;
 mod server;
@@ -24,15 +25,16 @@ use pointwise_runs::{RunConfig, operating_system, processor_name, replace_file, 
 use crate::{
     End,
     list::List,
-    plan::{ENGINES, program, published, study_models},
+    plan::{ENGINES, program, published},
     print,
     trainer::{Stop, build, workspace_manifest},
 };
 use contender::{
-    Contender, Device, Entrant, PEER_FLAGS, Phase, Places, Precision, Question, build_peers, enter,
+    Answer, Contender, Device, Entrant, PEER_FLAGS, Phase, Places, Precision, Question, build_peers, enter,
 };
+use network::{Network, Networks, shown};
 use origin::Origin;
-use record::{Entered, Entry, FOLDER, Record, newest};
+use record::{Entered, Entry, FOLDER, Lacking, Record, newest};
 use study::StudyPlan;
 use summary::median;
 use table::{file_name, layer_tables, markdown, replace_part};
@@ -41,7 +43,8 @@ const AFTER: &str = "\
 Contenders on the CPU: pointwise, pytorch, pytorch-channels-last, candle, burn; on a GPU: pointwise, pytorch-graph (data and drawing \
 on the GPU, channels_last, a CUDA graph of the whole step), pytorch-notebook (a DataLoader with four workers), and, if --only \
 names it, pytorch-compile (the graph of what torch.compile makes, which takes minutes to begin). Those that are not installed are \
-left out, and it is said how they are; named by --only they must be there. candle takes seconds a step and is given one \
+left out, and it is said how they are; named by --only they must be there. A contender whose library lacks what a network is made of \
+is left out of that network, and it is said what that is. candle takes seconds a step and is given one \
 warm-up and one timed step a round. Exit codes: 0 done, 1 failed (also if a contender failed on the way; the record has the \
 rest), 2 wrong usage.";
 
@@ -65,7 +68,7 @@ pub(crate) struct Args {
     /// Images in a batch [default: the study's 126].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: Option<u32>,
-    /// Networks, separated by commas [default: all].
+    /// Networks, separated by commas: those that `trainer summary` lists, or TOML files that describe some [default: the study's].
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
     /// train, eval or both, separated by commas [default: train,eval].
@@ -118,6 +121,7 @@ struct Plan {
     rounds: u32,
     steps: u32,
     batch: u32,
+    /// As the trainer knows them.
     models: Vec<String>,
     phases: Vec<Phase>,
     /// Empty on the CPU, where there is no choice.
@@ -155,7 +159,10 @@ impl Plan {
             rounds: args.rounds,
             steps: args.steps.unwrap_or(if on_gpu { 20 } else { 4 }),
             batch: args.batch.unwrap_or(published.recipe.batch_size),
-            models: study_models(args.models.as_ref(), &published),
+            models: match &args.models {
+                Some(List(models)) => models.clone(),
+                None => published.networks.iter().map(|network| network.name.clone()).collect(),
+            },
             phases: args.phases.clone().map_or_else(|| Phase::ALL.into(), |list| list.0),
             precisions: if on_gpu { precisions } else { Vec::new() },
             by_name: args.only.is_some(),
@@ -175,7 +182,8 @@ impl Plan {
     /// The command that asks for this plan, without the paths of this machine.
     fn command(&self) -> String {
         let Self { threads, rounds, steps, batch, engine, .. } = self;
-        let models = self.models.join(",");
+        let models: Vec<String> = self.models.iter().map(|model| shown(model)).collect();
+        let models = models.join(",");
         let phases: Vec<&str> = self.phases.iter().map(|phase| phase.name()).collect();
         let phases = phases.join(",");
         let device = if self.device == Device::Cpu { "" } else { "--device cuda " };
@@ -252,9 +260,10 @@ fn measure(args: &Args) -> anyhow::Result<End> {
     let features = (plan.device == Device::Cuda).then_some("cuda");
     let trainer = match &args.trainer {
         Some(path) => program(path)?,
-        None if plan.contenders.contains(&Contender::Pointwise) => build(features, &Stop::default())?,
-        None => PathBuf::new(),
+        // Even where it is not timed itself: it knows the networks.
+        None => build(features, &Stop::default())?,
     };
+    let networks = Networks::ask(&trainer, &plan.models)?;
     let python = args.python.clone().or_else(|| {
         let named = std::env::var_os("POINTWISE_PYTHON").filter(|path| !path.is_empty());
         named.map(PathBuf::from)
@@ -282,13 +291,14 @@ fn measure(args: &Args) -> anyhow::Result<End> {
         peer_flags: PEER_FLAGS.to_owned(),
         contenders: Vec::new(),
         skipped,
+        lacking: Vec::new(),
         failures: Vec::new(),
         rows: Vec::new(),
         studies: Vec::new(),
     };
-    run_rounds(&plan, &entrants, &mut record)?;
+    run_rounds(&plan, &networks.list, &entrants, &mut record)?;
     drop(entrants);
-    study::run(&plan, &places.trainer, &mut record);
+    study::run(&plan, &networks.list, &places.trainer, &mut record);
     record.contenders = entered(&plan, &record);
 
     let path = args.out.clone().unwrap_or_else(|| root.join(FOLDER).join(record.file_name()));
@@ -302,23 +312,35 @@ fn measure(args: &Args) -> anyhow::Result<End> {
 ///
 /// # Errors
 /// If our own engine fails before it has a row: there is nothing to compare with then.
-fn run_rounds(plan: &Plan, entrants: &[Entrant], record: &mut Record) -> anyhow::Result<()> {
+fn run_rounds(
+    plan: &Plan,
+    networks: &[Network],
+    entrants: &[Entrant],
+    record: &mut Record,
+) -> anyhow::Result<()> {
     let turns = turns(plan, entrants);
     for round in 1..=plan.rounds {
-        for model in &plan.models {
+        for network in networks {
+            let model = &network.name;
             for &phase in &plan.phases {
                 for (place, index) in (1..).zip(order(turns.len(), round)) {
                     let (entrant, precision) = turns[index];
+                    let contender = entrant.contender;
+                    if record.lacking.iter().any(|lacking| lacking.is_of(contender, model)) {
+                        continue;
+                    }
                     let &Plan { device, batch, threads, steps, .. } = plan;
-                    let question = Question { device, model, phase, precision, batch, threads, steps };
+                    let question = Question { device, network, phase, precision, batch, threads, steps };
                     let row = match entrant.measure(&question) {
-                        Ok(row) => row,
+                        Ok(Answer::Row(row)) => *row,
+                        Ok(Answer::Lacks(reason)) => {
+                            note!("{contender} is left out of {model}: {reason}");
+                            record.lacking.push(Lacking { contender, model: model.clone(), reason });
+                            continue;
+                        }
                         Err(error)
-                            if entrant.contender == Contender::Pointwise
-                                && !record
-                                    .rows
-                                    .iter()
-                                    .any(|entry| entry.row.contender == entrant.contender) =>
+                            if contender == Contender::Pointwise
+                                && !record.rows.iter().any(|entry| entry.row.contender == contender) =>
                         {
                             return Err(error);
                         }
@@ -331,9 +353,8 @@ fn run_rounds(plan: &Plan, entrants: &[Entrant], record: &mut Record) -> anyhow:
                     let step = median(row.seconds.iter().copied()).unwrap_or(f64::NAN);
                     let of = precision.map_or(String::new(), |precision| format!(", {precision}"));
                     note!(
-                        "round {round} of {}: {model}, {phase}, {}{of}: {} ms",
+                        "round {round} of {}: {model}, {phase}, {contender}{of}: {} ms",
                         plan.rounds,
-                        entrant.contender,
                         match plan.device {
                             Device::Cpu => format!("{:.1}", 1e3 * step),
                             Device::Cuda => format!("{:.3}", 1e3 * step),
@@ -396,7 +417,7 @@ mod tests {
             rounds: 5,
             steps: 4,
             batch: 126,
-            models: vec!["nin".into(), "alexnet".into()],
+            models: vec!["nin".into(), "a folder/alexnet.toml".into()],
             phases: Phase::ALL.into(),
             precisions: Vec::new(),
             study: StudyPlan { times: 0, epochs: 10, data_dir: Some("a folder".into()) },
@@ -404,7 +425,7 @@ mod tests {
             by_name: true,
             engine: "cpu".into(),
         };
-        let command = "cargo xtask bench --threads 2 --rounds 5 --steps 4 --batch 126 --models nin,alexnet \
+        let command = "cargo xtask bench --threads 2 --rounds 5 --steps 4 --batch 126 --models nin,alexnet.toml \
                        --phases train,eval --engine cpu";
         assert_eq!(plan.command(), format!("{command} --only pointwise,pytorch-channels-last"));
         assert_eq!(Plan { by_name: false, ..plan.clone() }.command(), command);
@@ -415,7 +436,7 @@ mod tests {
             by_name: false,
             ..plan
         };
-        let command = "cargo xtask bench --device cuda --threads 2 --rounds 5 --steps 4 --batch 126 --models nin,alexnet \
+        let command = "cargo xtask bench --device cuda --threads 2 --rounds 5 --steps 4 --batch 126 --models nin,alexnet.toml \
                        --phases train,eval --engine cuda --precisions f32,tf32,bf16 --studies 0 --data-dir DIR";
         assert_eq!(gpu.command(), command);
     }

@@ -51,13 +51,15 @@ fn rounds_are_interleaved_recorded_and_shown() {
     assert_eq!(cells[8..12], ["3.00x", "2.00x", "-", "-"], "{stdout}");
 
     let calls = fs::read_to_string(folder.path().join("calls")).expect("calls");
+    assert_eq!(calls.matches("summary --model nin --graph\n").count(), 1, "{calls}");
     let calls: Vec<&str> = calls.lines().filter(|call| call.contains("--json")).collect();
     assert_eq!(calls.len(), 9, "one process each time");
     assert_eq!(
         calls[0],
         "bench --engine cpu --device cpu --json --model nin --phase train --batch 126 --threads 3 --warmup 2 --steps 2"
     );
-    assert!(calls[1].contains("torch_peer.py --memory-format contiguous --json"), "{}", calls[1]);
+    assert!(calls[1].contains("torch_peer.py --memory-format contiguous --json --graph /"), "{}", calls[1]);
+    assert!(calls[1].contains("/0.json --phase train --batch 126"), "{}", calls[1]);
     let ours: Vec<usize> = (0..9).filter(|&call| calls[call].starts_with("bench")).collect();
     assert_eq!(ours, [0, 5, 7], "each round begins one further on");
 
@@ -125,7 +127,8 @@ fn on_a_gpu_precisions_are_compared_and_pytorch_stays_for_all_rounds() {
     assert_eq!(count("torch_peer.py --device cuda --settings notebook --serve"), 1, "{calls}");
     // Two precisions of ours and of the graph, one of the notebook, in two rounds.
     assert_eq!((count("bench --engine cuda --device cuda"), count("asked")), (4, 6), "{calls}");
-    let question = "asked [\"--json\",\"--model\",\"nin\",\"--phase\",\"train\",\"--batch\",\"126\",\"--threads\",\"2\",\
+    assert_eq!(count("asked [\"--json\",\"--graph\",\"/"), 6, "{calls}");
+    let question = "/0.json\",\"--phase\",\"train\",\"--batch\",\"126\",\"--threads\",\"2\",\
                     \"--warmup\",\"10\",\"--steps\",\"20\",\"--precision\",\"bf16\"]";
     assert_eq!(count(question), 2, "{calls}");
     assert_eq!(
@@ -189,17 +192,59 @@ fn a_peer_that_fails_costs_its_rows_and_the_exit_code() {
 }
 
 #[test]
+fn networks_are_the_trainers_and_files_are_named_without_their_folders() {
+    let folder = folder();
+    fs::write(folder.path().join("lacks"), "pytorch").expect("a file");
+    let fixed =
+        ["--trainer", FAKE, "--python", FAKE, "--out", "out.json", "--models", "resnet18,deep/own.toml"];
+    let options = ["--only", PYTORCH, "--rounds", "2", "--steps", "1", "--phases", "eval"];
+    let (code, stdout, stderr) = bench(folder.path(), &[fixed.as_slice(), &options].concat());
+    assert_eq!(code, 0, "{stderr}");
+    // Nobody is asked again for what cannot be said.
+    let said = "pytorch is left out of own: it has no pools";
+    assert_eq!(stderr.matches(said).count(), 1, "{stderr}");
+    assert!(stdout.contains("PyTorch is left out of `own`: it has no pools."), "{stdout}");
+    let record = record(folder.path());
+    let command = record["command"].as_str().expect("a command");
+    assert!(command.contains("--models resnet18,own.toml"), "{command}");
+    let lacking = serde_json::json!({ "contender": "pytorch", "model": "own", "reason": "it has no pools" });
+    assert_eq!(record["lacking"].as_array().expect("lacking")[1], lacking);
+    let rows = record["rows"].as_array().expect("rows");
+    let models: Vec<&str> = rows.iter().filter_map(|row| row["model"].as_str()).collect();
+    assert_eq!((models.len(), models[2]), (8, "own"), "{models:?}");
+    assert!(rows.iter().all(|row| row["parameters"] == 1000), "{rows:?}");
+    let calls = fs::read_to_string(folder.path().join("calls")).expect("calls");
+    assert!(calls.contains("--json --model deep/own.toml --phase"), "{calls}");
+
+    // Another network than ours is no row.
+    fs::remove_file(folder.path().join("lacks")).expect("a file");
+    fs::write(folder.path().join("other"), "pytorch").expect("a file");
+    let (code, _, stderr) = measure(folder.path(), &options);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("pytorch timed a nin of 999 parameters, and ours has 1000"), "{stderr}");
+}
+
+#[test]
 fn what_is_wrong_is_said_in_a_sentence() {
     let folder = folder();
     fs::write(folder.path().join("no-torch"), "").expect("a file");
     fs::write(folder.path().join("bad.json"), "{}").expect("a file");
-    let cases: [(&[&str], i32, &str); 17] = [
+    let cases: [(&[&str], i32, &str); 18] = [
         (&["--only", "jax"], 2, "`jax` is not a contender: choose from pointwise, pytorch"),
         (&["--only", "burn,burn"], 2, "burn is given twice"),
         (&["--rounds", "0"], 2, "0 is not in 1"),
         (&["--steps", "0"], 2, "0 is not in 1"),
         (&["--threads", "0"], 2, "0 is not in 1"),
-        (&["--models", "vgg"], 2, "`vgg` is not a network of the study"),
+        (
+            &["--trainer", FAKE, "--models", "vgg"],
+            1,
+            "`trainer summary` failed on vgg (exit status: 2): see its message above",
+        ),
+        (
+            &["--trainer", FAKE, "--models", "nin,own/nin.toml"],
+            1,
+            "two of the networks are called nin: give one of them another name",
+        ),
         (&["--phases", "test"], 2, "`test` is not a phase: choose from train, eval"),
         (&["--build-peers", "--table"], 2, "cannot be used with"),
         (&["--table", "no.json"], 1, "no.json cannot be read"),

@@ -3,7 +3,17 @@
 #   calls          a line for each call and each question of a server, written here
 #   no-torch       if there, `import torch` fails
 #   fail           if there, the contender named in it fails
+#   lacks          if there, the contender named in it cannot say the network
+#   other          if there, the contender named in it has another network
 echo "$*" >>"$FAKE/calls"
+if [ "$1" = summary ]; then
+    if [ "$3" = vgg ]; then
+        echo "error: there is no model \`vgg\`" >&2
+        exit 2
+    fi
+    echo "{\"name\": \"$(basename "$3" .toml)\", \"parameters\": 1000, \"nodes\": []}"
+    exit
+fi
 contender=pointwise more=',"macs_per_image":1000000' seconds=0.25 serve='' precision=null
 
 # Takes the options in.
@@ -19,7 +29,8 @@ read_options() {
         cuda) [ "$contender" = pointwise ] && seconds=0.001 more=',"group":20,"peak_gflops":50000,"bandwidth_gb":3000,
             "floor":{"gflop":10,"gbytes":1.5,"seconds":0.0005}' ;;
         --serve) serve=yes ;;
-        --model) model=$2 ;;
+        --model) model=$(basename "$2" .toml) ;;
+        --graph) model=$(sed 's/.*"name": "\([^"]*\)".*/\1/' "$2") ;;
         --phase) phase=$2; shift ;;
         --batch) batch=$2 ;;
         --threads) threads=$2 ;;
@@ -37,13 +48,19 @@ answer() {
         echo "error: no luck in $FAKE" >&2
         exit 1
     fi
+    if [ "$(cat "$FAKE/lacks" 2>/dev/null)" = "$contender" ]; then
+        echo "error: it has no pools" >&2
+        exit 3
+    fi
+    parameters=1000
+    [ "$(cat "$FAKE/other" 2>/dev/null)" = "$contender" ] && parameters=999
     [ "$OMP_NUM_THREADS" = "$threads" ] || exit 9
     times=$seconds
     while [ "$steps" -gt 1 ]; do
         times="$times,$seconds"
         steps=$((steps - 1))
     done
-    echo "{\"contender\":\"$contender\",\"version\":\"1\",\"model\":\"$model\",\"phase\":\"$phase\",\"batch\":$batch,\
+    echo "{\"contender\":\"$contender\",\"version\":\"1\",\"model\":\"$model\",\"phase\":\"$phase\",\"parameters\":$parameters,\"batch\":$batch,\
 \"threads\":$threads,\"seconds\":[$times],\"peak_memory_bytes\":1048576,\"detail\":\"fake\",\"precision\":$precision$more}" | tr '\n' ' '
     echo
 }

@@ -42,6 +42,7 @@
 
 mod entry;
 mod error;
+mod export;
 mod family;
 mod file;
 mod graph;

@@ -222,6 +222,9 @@ pub(crate) struct SummaryArgs {
     /// Print the network as a TOML file, to start one's own from.
     #[arg(long, requires = "model", conflicts_with = "json")]
     pub(crate) toml: bool,
+    /// Print the network as JSON for programs in other languages: each node with its arguments, inputs and shapes.
+    #[arg(long, requires = "model", conflicts_with_all = ["json", "toml"])]
+    pub(crate) graph: bool,
     /// List the networks of a family only.
     #[arg(long, value_enum, conflicts_with = "model")]
     pub(crate) family: Option<Family>,

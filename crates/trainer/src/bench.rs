@@ -44,6 +44,8 @@ struct Row {
     /// The largest resident set of the process; null where the system does not tell.
     peak_memory_bytes: Option<u64>,
     detail: String,
+    /// Number of trainable values.
+    parameters: usize,
     /// Multiply-accumulates of one forward pass of one image.
     macs_per_image: usize,
     /// What this many threads can do at most, on registers alone, or a GPU in a large product; null where the engine does not say.
@@ -175,12 +177,16 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let network = args.model.network().clone();
+    let graph = network.graph()?;
+    // A label is a byte.
+    let classes = graph.classes().min(256) as u32;
     let mut subject = Subject::new(kind, &network, &settings)?;
     subject.engine().prepare(args.batch as usize, args.phase == Phase::Train)?;
-    let Timed { seconds, losses, group } = match ResidentBatches::new(subject.engine(), args, &network)? {
-        Some(batches) => batches.time(subject.engine(), args)?,
-        None => time(&mut subject, args, &network)?,
-    };
+    let Timed { seconds, losses, group } =
+        match ResidentBatches::new(subject.engine(), args, &network, classes)? {
+            Some(batches) => batches.time(subject.engine(), args)?,
+            None => time(&mut subject, args, &network, classes)?,
+        };
     // Before the limits are measured, which are no part of a step.
     let peak_memory_bytes = peak_memory();
     let layers = subject.layers(args.phase, args.batch, args.steps);
@@ -199,7 +205,8 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         group,
         peak_memory_bytes,
         detail,
-        macs_per_image: network.graph()?.macs(),
+        parameters: graph.parameter_count(),
+        macs_per_image: graph.macs(),
         peak_gflops,
         bandwidth_gb,
         floor,
@@ -216,8 +223,14 @@ struct Timed {
 }
 
 /// Steps on batches from host memory, each waited for.
-fn time(subject: &mut Subject, args: &BenchArgs, network: &Network) -> Result<Timed, EngineError> {
-    let batches: Vec<_> = (0..BATCHES).map(|number| RandomBatch::new(args.batch, network, number)).collect();
+fn time(
+    subject: &mut Subject,
+    args: &BenchArgs,
+    network: &Network,
+    classes: u32,
+) -> Result<Timed, EngineError> {
+    let batch = |number| RandomBatch::new(args.batch, network, classes, number);
+    let batches: Vec<_> = (0..BATCHES).map(batch).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for step in 0..u64::from(args.warmup) + u64::from(args.steps) {
         let batch = &batches[step as usize % batches.len()];
@@ -248,6 +261,7 @@ impl ResidentBatches {
         engine: &mut dyn Engine,
         args: &BenchArgs,
         network: &Network,
+        classes: u32,
     ) -> Result<Option<Self>, EngineError> {
         // As many images as the study has, where a batch is not larger; not so many that a group takes long.
         let group = (50_000 / args.batch).clamp(1, 20);
@@ -256,7 +270,7 @@ impl ResidentBatches {
         let [channels, height, width] = network.input;
         let images: Vec<u8> =
             (0..n as usize * channels * height * width).map(|_| (words.word() >> 24) as u8).collect();
-        let labels: Vec<u8> = (0..n).map(|_| below(words.word(), 10) as u8).collect();
+        let labels: Vec<u8> = (0..n).map(|_| below(words.word(), classes) as u8).collect();
         // As in `RandomBatch`: mean 0 and standard deviation 1.
         let values: Vec<f32> =
             (0..channels * 256).map(|i| ((i % 256) as f32 / 255.0 - 0.5) * 12_f32.sqrt()).collect();
@@ -307,12 +321,12 @@ struct RandomBatch {
 }
 
 impl RandomBatch {
-    fn new(size: u32, network: &Network, number: u32) -> Self {
+    fn new(size: u32, network: &Network, classes: u32, number: u32) -> Self {
         let mut words = Stream::new(0, Purpose::Synthetic, number);
         let values = size as usize * network.input.iter().product::<usize>();
         // Uniform, with mean 0 and standard deviation 1 like normalised images.
         let images = (0..values).map(|_| (unit_f32(words.word()) - 0.5) * 12_f32.sqrt()).collect();
-        let labels = (0..size).map(|_| below(words.word(), 10) as u8).collect();
+        let labels = (0..size).map(|_| below(words.word(), classes) as u8).collect();
         Self { images, labels }
     }
 
@@ -343,7 +357,7 @@ mod tests {
     #[test]
     fn batches_are_normalised_repeatable_and_different() {
         let network = Network::by_name("nin").unwrap();
-        let batch = RandomBatch::new(32, &network, 0);
+        let batch = RandomBatch::new(32, &network, 10, 0);
         assert_eq!((batch.images.len(), batch.labels.len()), (32 * 3 * 32 * 32, 32));
         assert!(batch.labels.iter().all(|label| *label < 10));
         let n = batch.images.len() as f64;
@@ -351,8 +365,8 @@ mod tests {
         let variance = batch.images.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / n;
         // Five standard errors of 98,304 uniform values: 1 / sqrt(n), and sqrt(0.8 / n).
         assert!(mean.abs() < 0.016 && (variance - 1.0).abs() < 0.0143, "{mean} {variance}");
-        assert_eq!(RandomBatch::new(32, &network, 0).images, batch.images);
-        assert_ne!(RandomBatch::new(32, &network, 1).images, batch.images);
+        assert_eq!(RandomBatch::new(32, &network, 10, 0).images, batch.images);
+        assert_ne!(RandomBatch::new(32, &network, 10, 1).images, batch.images);
     }
 
     #[test]
@@ -370,6 +384,7 @@ mod tests {
             group: 1,
             peak_memory_bytes: None,
             detail: "engine cpu on cpu".to_owned(),
+            parameters: 1,
             macs_per_image: 1,
             peak_gflops: None,
             bandwidth_gb: None,

@@ -8,6 +8,7 @@ use pointwise_engine::cpu::training_memory;
 use pointwise_network::Network;
 use pointwise_report::{Align, Table};
 use serde::Serialize;
+use serde_json::Value;
 use std::fmt::Write;
 
 #[derive(Serialize)]
@@ -49,6 +50,7 @@ pub(crate) fn run(args: &SummaryArgs) -> anyhow::Result<()> {
     }
     let models = match &args.model {
         Some(model) if args.toml => return Ok(print(toml(model).trim_end())?),
+        Some(model) if args.graph => return Ok(print(&graph(model)?)?),
         Some(model) => vec![model.clone()],
         None => {
             let names = args.family.unwrap_or(Family::All).names();
@@ -70,6 +72,24 @@ fn toml(model: &Model) -> String {
     let shipped = Network::by_name(model.name()).is_ok_and(|shipped| shipped == *model.network());
     let file = if shipped { Network::shipped_toml(model.name()).ok() } else { None };
     file.unwrap_or_else(|| model.network().to_toml())
+}
+
+/// The resolved network, a node a line: whole it would be ten times as many lines as anybody reads.
+fn graph(model: &Model) -> anyhow::Result<String> {
+    let network = model.network().to_json()?;
+    let node = |node: &Value| {
+        let keys = ["path", "kind", "inputs", "arguments", "parameters", "output"];
+        format!("    {{ {} }}", keys.map(|key| pair(node, key)).join(", "))
+    };
+    let nodes: Vec<String> = network["nodes"].as_array().into_iter().flatten().map(node).collect();
+    let keys = ["name", "input", "classes", "parameters", "macs"];
+    let facts = keys.map(|key| format!("  {},\n", pair(&network, key))).concat();
+    Ok(format!("{{\n{facts}  \"nodes\": [\n{}\n  ]\n}}", nodes.join(",\n")))
+}
+
+/// A key with its value, as it stands in an object of JSON.
+fn pair(object: &Value, key: &str) -> String {
+    format!("\"{key}\": {}", object[key])
 }
 
 /// The study's batch.
@@ -180,6 +200,16 @@ mod tests {
             assert!(memory.contains("batches of 126") && memory.contains(" MiB ("), "{memory}");
             let last = last.next().unwrap();
             assert!(last.starts_with("total") && last.contains(total), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_graph_is_the_networks_json_with_a_node_a_line() {
+        for name in Network::shipped() {
+            let text = graph(&Model::shipped(name).unwrap()).unwrap();
+            let json: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(json, Network::by_name(name).unwrap().to_json().unwrap());
+            assert_eq!(text.lines().count(), 9 + json["nodes"].as_array().unwrap().len());
         }
     }
 

@@ -16,6 +16,7 @@ use pointwise_process::note;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    network::Network,
     record::{Row, Skipped},
     server::Server,
 };
@@ -29,6 +30,9 @@ pub(crate) const PEER_FLAGS: &str = "-C target-cpu=native";
 
 /// What installs PyTorch where it is looked for.
 const INSTALL_TORCH: &str = "python3 -m venv target/torch && target/torch/bin/pip install torch numpy";
+
+/// The exit code of a contender whose library cannot say the network; the last line on its stderr is what it lacks.
+const LACKS: i32 = 3;
 
 /// What builds the Rust peers.
 const BUILD_PEERS: &str = "cargo xtask bench --build-peers";
@@ -258,7 +262,7 @@ impl FromStr for List<Phase> {
 #[derive(Clone, Debug)]
 pub(crate) struct Question<'a> {
     pub(crate) device: Device,
-    pub(crate) model: &'a str,
+    pub(crate) network: &'a Network,
     pub(crate) phase: Phase,
     /// On a GPU, of contenders that let themselves be told.
     pub(crate) precision: Option<Precision>,
@@ -267,6 +271,17 @@ pub(crate) struct Question<'a> {
     /// Timed steps of a contender that is not slow.
     pub(crate) steps: u32,
 }
+
+/// What comes of a question.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Row(Box<Row>),
+    /// The library cannot say the network: what it lacks, in a sentence.
+    Lacks(String),
+}
+
+/// What a contender printed, or what it lacks.
+type Printed = Result<Vec<u8>, String>;
 
 /// A contender that is there.
 #[derive(Debug)]
@@ -294,8 +309,9 @@ impl Entrant {
     ///
     /// # Errors
     /// If it fails, or answers something else than it was asked. The outermost message can be published; causes may hold paths.
-    pub(crate) fn measure(&self, question: &Question<'_>) -> anyhow::Result<Row> {
-        let Question { model, phase, precision, threads, .. } = question;
+    pub(crate) fn measure(&self, question: &Question<'_>) -> anyhow::Result<Answer> {
+        let Question { network, phase, precision, threads, .. } = question;
+        let model = &network.name;
         let of = precision.map_or(String::new(), |precision| format!(", {precision}"));
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
@@ -316,23 +332,33 @@ impl Entrant {
                     // The next question begins with a new one.
                     *server = None;
                 }
-                answer
+                answer.map(Ok)
             }
         };
-        let answer = answer.with_context(|| format!("{} failed on {model}, {phase}{of}", self.contender))?;
+        let answer: Printed =
+            answer.with_context(|| format!("{} failed on {model}, {phase}{of}", self.contender))?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(lacks) => return Ok(Answer::Lacks(lacks)),
+        };
         let mut row = Row::parse(&answer).with_context(|| {
             format!("what {} printed for {model}, {phase}{of}, is not a row", self.contender)
         })?;
         row.check(self.contender, question)?;
         row.settle(question);
-        Ok(row)
+        Ok(Answer::Row(Box::new(row)))
     }
 
-    /// The options that every contender understands.
+    /// The options that every contender understands, but that ours takes the network by its name.
     fn options(&self, question: &Question<'_>) -> Vec<String> {
-        let Question { device, model, phase, precision, batch, threads, steps } = question;
+        let Question { device, network, phase, precision, batch, threads, steps } = question;
         let (warmup, steps) = self.contender.steps(*steps, *device);
-        let mut options = ["--json", "--model", model, "--phase", phase.name()].map(String::from).to_vec();
+        let (option, value) = match self.contender {
+            Contender::Pointwise => ("--model", network.asked.clone()),
+            _ => ("--graph", network.graph.to_string_lossy().into_owned()),
+        };
+        let mut options = vec!["--json".to_owned(), option.to_owned(), value];
+        options.extend(["--phase", phase.name()].map(String::from));
         for (option, value) in
             [("--batch", *batch), ("--threads", *threads), ("--warmup", warmup), ("--steps", steps)]
         {
@@ -343,15 +369,18 @@ impl Entrant {
         options
     }
 
-    fn answer_of_a_process(&self, mut command: Command, question: &Question<'_>) -> anyhow::Result<Vec<u8>> {
+    fn answer_of_a_process(&self, mut command: Command, question: &Question<'_>) -> anyhow::Result<Printed> {
         let output = command.args(self.options(question)).output().context("it cannot be started")?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
             let last = stderr.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
             let last = last.strip_prefix("error: ").unwrap_or(last);
+            if output.status.code() == Some(LACKS) && self.contender != Contender::Pointwise {
+                return Ok(Err(last.to_owned()));
+            }
             return Err(anyhow!("{last} ({})", output.status));
         }
-        Ok(output.stdout)
+        Ok(Ok(output.stdout))
     }
 }
 

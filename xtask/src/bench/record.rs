@@ -47,6 +47,9 @@ pub(crate) struct Record {
     /// In the order of the first round.
     pub(crate) contenders: Vec<Entered>,
     pub(crate) skipped: Vec<Skipped>,
+    /// Networks that a contender cannot say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lacking: Vec<Lacking>,
     /// A sentence for each process that failed.
     pub(crate) failures: Vec<String>,
     pub(crate) rows: Vec<Entry>,
@@ -105,6 +108,21 @@ pub(crate) struct Skipped {
     pub(crate) reason: String,
 }
 
+/// A network that a contender's library cannot say.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Lacking {
+    pub(crate) contender: Contender,
+    pub(crate) model: String,
+    /// What it lacks.
+    pub(crate) reason: String,
+}
+
+impl Lacking {
+    pub(crate) fn is_of(&self, contender: Contender, model: &str) -> bool {
+        self.contender == contender && self.model == model
+    }
+}
+
 /// A row with its place in the benchmark.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
@@ -137,6 +155,9 @@ pub(crate) struct Row {
     pub(crate) peak_memory_bytes: Option<u64>,
     /// What else decides the figures.
     pub(crate) detail: String,
+    /// Trainable values of the network that was timed; all records since networks are described to everybody have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parameters: Option<u64>,
     /// Multiply-accumulates of one forward pass of one image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) macs_per_image: Option<u64>,
@@ -204,7 +225,7 @@ impl Row {
         let name = |precision: Option<Precision>| precision.map_or("none", Precision::name).to_owned();
         for (what, asked, answered) in [
             ("contender", contender.to_string(), self.contender.to_string()),
-            ("model", question.model.to_owned(), self.model.clone()),
+            ("model", question.network.name.clone(), self.model.clone()),
             ("phase", question.phase.to_string(), self.phase.to_string()),
             // Where none was asked for, the contender has one of its own.
             ("precision", name(question.precision), name(question.precision.and(self.precision))),
@@ -216,6 +237,14 @@ impl Row {
                 asked == answered,
                 "{contender} was asked for {what} {asked} and timed {what} {answered}"
             );
+        }
+        let (model, described) = (&self.model, question.network.parameters);
+        match self.parameters {
+            Some(parameters) => ensure!(
+                parameters == described,
+                "{contender} timed a {model} of {parameters} parameters, and ours has {described}"
+            ),
+            None => bail!("{contender} does not say how many parameters its {model} has"),
         }
         Ok(())
     }
@@ -300,15 +329,20 @@ fn slug(processor: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::network::Network;
 
     /// As every contender prints it.
     const LINE: &str = r#"{"contender":"pytorch-channels-last","version":"2.15.0","model":"nin","phase":"train","batch":126,
-        "threads":2,"seconds":[1.5,1.25],"peak_memory_bytes":null,"detail":"eager"}"#;
+        "parameters":1485386,"threads":2,"seconds":[1.5,1.25],"peak_memory_bytes":null,"detail":"eager"}"#;
 
-    fn question() -> Question<'static> {
+    fn nin() -> Network {
+        Network { name: "nin".into(), asked: "nin".into(), parameters: 1_485_386, graph: "nin.json".into() }
+    }
+
+    fn question(network: &Network) -> Question<'_> {
         Question {
             device: Device::Cpu,
-            model: "nin",
+            network,
             phase: Phase::Train,
             precision: None,
             batch: 126,
@@ -322,7 +356,7 @@ mod tests {
         let row = Row::parse(LINE.as_bytes()).unwrap();
         assert_eq!((row.seconds.as_slice(), row.peak_memory_bytes), ([1.5, 1.25].as_slice(), None));
         assert_eq!((row.contender, row.phase), (Contender::PytorchChannelsLast, Phase::Train));
-        row.check(Contender::PytorchChannelsLast, &question()).unwrap();
+        row.check(Contender::PytorchChannelsLast, &question(&nin())).unwrap();
 
         let more = LINE.replace(
             "\"detail\"",
@@ -363,6 +397,8 @@ mod tests {
             ("126", "125", "batch 126 and timed batch 125"),
             ("\"threads\":2", "\"threads\":1", "threads 2 and timed threads 1"),
             ("[1.5,1.25]", "[1.5]", "steps 2 and timed steps 1"),
+            ("1485386", "1485385", "timed a nin of 1485385 parameters, and ours has 1485386"),
+            ("1485386", "null", "does not say how many parameters its nin has"),
             (
                 "pytorch-channels-last",
                 "pytorch",
@@ -370,14 +406,15 @@ mod tests {
             ),
         ] {
             let row = Row::parse(LINE.replacen(from, to, 1).as_bytes()).unwrap();
-            let error = row.check(Contender::PytorchChannelsLast, &question()).unwrap_err().to_string();
+            let error = row.check(Contender::PytorchChannelsLast, &question(&nin())).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
     }
 
     #[test]
     fn a_precision_that_was_asked_for_must_be_answered() {
-        let asked = Question { precision: Some(Precision::Bf16), ..question() };
+        let nin = nin();
+        let asked = Question { precision: Some(Precision::Bf16), ..question(&nin) };
         let contender = Contender::PytorchChannelsLast;
         let line = |precision: &str| {
             LINE.replace("\"batch\"", &format!("\"precision\":{precision},\"group\":1,\"batch\""))
@@ -390,8 +427,8 @@ mod tests {
         let mut row = Row::parse(line("\"bf16\"").as_bytes()).unwrap();
         row.check(contender, &asked).unwrap();
         // Where it was not asked for, it does not stand in the record.
-        row.check(contender, &question()).unwrap();
-        row.settle(&question());
+        row.check(contender, &question(&nin)).unwrap();
+        row.settle(&question(&nin));
         assert_eq!((row.precision, row.group), (None, None));
     }
 

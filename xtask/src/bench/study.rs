@@ -12,6 +12,7 @@ use pointwise_process::note;
 use super::{
     Plan,
     contender::Precision,
+    network::Network,
     record::{NetworkTime, Record, StudyTime},
 };
 
@@ -26,10 +27,10 @@ pub(super) struct StudyPlan {
 }
 
 /// Fills in the studies. One that fails costs its row: the steps are timed already.
-pub(super) fn run(plan: &Plan, trainer: &Path, record: &mut Record) {
+pub(super) fn run(plan: &Plan, networks: &[Network], trainer: &Path, record: &mut Record) {
     for round in 1..=plan.study.times {
         for &precision in &plan.precisions {
-            match study(plan, trainer, round, precision) {
+            match study(plan, networks, trainer, round, precision) {
                 Ok(study) => {
                     note!("study {round} of {}: {precision}: {:.2} s", plan.study.times, study.seconds);
                     record.studies.push(study);
@@ -43,19 +44,32 @@ pub(super) fn run(plan: &Plan, trainer: &Path, record: &mut Record) {
     }
 }
 
-fn study(plan: &Plan, trainer: &Path, round: u32, precision: Precision) -> anyhow::Result<StudyTime> {
+fn study(
+    plan: &Plan,
+    networks: &[Network],
+    trainer: &Path,
+    round: u32,
+    precision: Precision,
+) -> anyhow::Result<StudyTime> {
     let runs = tempfile::tempdir().context("there is no folder for the runs of a study")?;
-    let mut networks = Vec::new();
+    let mut times = Vec::new();
     let start = Instant::now();
-    for model in &plan.models {
+    for (number, network) in networks.iter().enumerate() {
         let start = Instant::now();
-        train(plan, trainer, precision, model, &runs.path().join(model))
-            .with_context(|| format!("a study in {precision} failed on {model}"))?;
-        networks.push(NetworkTime { model: model.clone(), seconds: start.elapsed().as_secs_f64() });
+        train(plan, trainer, precision, &network.asked, &runs.path().join(number.to_string()))
+            .with_context(|| format!("a study in {precision} failed on {}", network.name))?;
+        times.push(NetworkTime { model: network.name.clone(), seconds: start.elapsed().as_secs_f64() });
     }
     let seconds = start.elapsed().as_secs_f64();
     let StudyPlan { epochs, data_dir, .. } = &plan.study;
-    Ok(StudyTime { round, precision, epochs: *epochs, synthetic: data_dir.is_none(), networks, seconds })
+    Ok(StudyTime {
+        round,
+        precision,
+        epochs: *epochs,
+        synthetic: data_dir.is_none(),
+        networks: times,
+        seconds,
+    })
 }
 
 fn train(plan: &Plan, trainer: &Path, precision: Precision, model: &str, run: &Path) -> anyhow::Result<()> {

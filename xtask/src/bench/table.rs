@@ -8,7 +8,7 @@ use pointwise_report::{Align, Table};
 use super::{
     contender::{Contender, Device, Phase},
     gpu,
-    record::{FOLDER, Record},
+    record::{FOLDER, Lacking, Record},
     summary::{Figures, Group, groups, layers},
 };
 
@@ -147,6 +147,9 @@ pub(super) fn made_by(record: &Record, file: &str) -> String {
     if !record.skipped.is_empty() {
         let skipped: Vec<&str> = record.skipped.iter().map(|skipped| skipped.contender.title()).collect();
         text += &format!("Not there: {}. ", skipped.join(", "));
+    }
+    for Lacking { contender, model, reason } in &record.lacking {
+        text += &format!("{} is left out of `{model}`: {reason}. ", contender.title());
     }
     if !record.failures.is_empty() {
         text += &format!("Processes that failed: {}. ", record.failures.len());
@@ -323,7 +326,7 @@ mod tests {
             "Some CPU, linux x86_64, 2 threads for everybody, 2026-01-31",
             "median over 3 rounds",
             "pointwise 1.2.3 (a detail; 2 + 3 steps), PyTorch 1.2.3 (a detail; 2 + 1 steps)",
-            "Not there: burn.",
+            "Not there: burn. candle is left out of `alexnet`: it has no pools.",
             "[data/benchmarks/a.json](data/benchmarks/a.json)",
             "at commit 0123456.",
         ] {

@@ -2,7 +2,7 @@
 
 use super::{
     contender::{Contender, PEER_FLAGS, Phase, Precision},
-    record::{Card, Entered, Entry, Floor, LayerTime, NetworkTime, Record, Row, Skipped, StudyTime},
+    record::{Card, Entered, Entry, Floor, Lacking, LayerTime, NetworkTime, Record, Row, Skipped, StudyTime},
 };
 
 /// Three rounds of ours and PyTorch's training, one of evaluation.
@@ -19,6 +19,7 @@ pub(crate) fn record() -> Record {
         group: None,
         peak_memory_bytes: None,
         detail: "a detail".into(),
+        parameters: Some(2_256_458),
         macs_per_image: None,
         peak_gflops: None,
         bandwidth_gb: None,
@@ -74,6 +75,11 @@ pub(crate) fn record() -> Record {
         peer_flags: PEER_FLAGS.into(),
         contenders: vec![entered(Contender::Pointwise, 2, 3), entered(Contender::Pytorch, 2, 1)],
         skipped: vec![Skipped { contender: Contender::Burn, reason: "it is not built".into() }],
+        lacking: vec![Lacking {
+            contender: Contender::Candle,
+            model: "alexnet".into(),
+            reason: "it has no pools".into(),
+        }],
         failures: Vec::new(),
         rows: vec![
             entry(1, 1, timed(&[0.1, 0.2, 7.0], 180, 0.01)),
@@ -103,6 +109,7 @@ pub(crate) fn gpu_record() -> Record {
         group: Some(50),
         peak_memory_bytes: None,
         detail: "a detail".into(),
+        parameters: Some(2_256_458),
         macs_per_image: None,
         peak_gflops: None,
         bandwidth_gb: None,
@@ -136,6 +143,7 @@ pub(crate) fn gpu_record() -> Record {
         rounds: 2,
         contenders: [Contender::Pointwise, graph, notebook].map(entered).into(),
         skipped: Vec::new(),
+        lacking: Vec::new(),
         rows: vec![
             entry(1, 1, ours(Precision::F32, 1.0, 60.0, 1.0)),
             entry(1, 2, row(graph, Some(Precision::F32), 2.2)),

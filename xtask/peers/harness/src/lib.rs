@@ -1,14 +1,23 @@
 //! What the Rust peers of `cargo xtask bench` share, so that they differ in nothing but the library under test: the options, the
-//! networks as data, the images, the timing and the line of JSON.
+//! networks as `trainer summary --graph` prints them ([`Graph`]), the images, the timing and the line of JSON.
 //!
 //! A peer is a program that implements [`Peer`] and calls [`run`]. It is handed its batches before the clock starts, and may
 //! keep them in any form it likes. What is timed is a whole step: in training forward, loss, gradients and optimizer, in
 //! evaluation forward and loss; in both the loss and the number of correct predictions are read back, because the study's
 //! training loop shows them.
+//!
+//! A library that lacks what a network is made of is no failure: the peer returns [`Lacks`], and ends with exit code 3 and that sentence.
+
+mod graph;
+
+pub use graph::{Approximation, Graph, Node, Operation};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
+use std::error::Error;
+use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -16,10 +25,8 @@ use std::time::Instant;
 pub const LEARNING_RATE: f64 = 1e-3;
 /// The optimizer's weight decay in the study.
 pub const WEIGHT_DECAY: f64 = 5e-4;
-/// Classes of the dataset.
-pub const CLASSES: usize = 10;
-/// Shape of an image: channels, height, width.
-pub const IMAGE: [usize; 3] = [3, 32, 32];
+/// The exit code of a peer whose library lacks what the network is made of.
+const LACKS: u8 = 3;
 
 /// Batches that take turns, so that no step sees the images of the one before.
 const BATCHES: usize = 4;
@@ -28,9 +35,9 @@ const BATCHES: usize = 4;
 #[derive(Debug, Parser)]
 #[command(max_term_width = 100)]
 struct Arguments {
-    /// The network.
-    #[arg(long, value_enum)]
-    model: Model,
+    /// The network, as `trainer summary --graph` prints it.
+    #[arg(long, value_name = "FILE")]
+    graph: PathBuf,
     /// What a step is.
     #[arg(long, value_enum, default_value = "train")]
     phase: Phase,
@@ -51,19 +58,6 @@ struct Arguments {
     json: bool,
 }
 
-/// The study's networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[value(rename_all = "snake_case")]
-#[serde(rename_all = "snake_case")]
-pub enum Model {
-    /// Plain features, three linear layers.
-    AlexnetPlain,
-    /// The same features, a pointwise convolution and a global average.
-    Alexnet,
-    /// Pointwise convolutions between the 3x3 ones.
-    Nin,
-}
-
 /// What a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -74,112 +68,10 @@ pub enum Phase {
     Eval,
 }
 
-/// A layer; strides are 1 but for the pool's.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Layer {
-    /// Square convolution with bias and zero padding.
-    Conv2d {
-        /// Channels of the input.
-        input: usize,
-        /// Channels of the output.
-        output: usize,
-        /// Side of the kernel.
-        kernel: usize,
-        /// Rows and columns of zeros on each side.
-        padding: usize,
-    },
-    /// Batch normalisation of this many channels, eps 1e-5, momentum 0.1.
-    BatchNorm2d(usize),
-    /// `max(x, 0)`.
-    Relu,
-    /// Maximum over 2x2 windows, stride 2.
-    MaxPool2d,
-    /// Mean of each channel's map; `(N, C, H, W)` to `(N, C)`.
-    GlobalAveragePool,
-    /// `(N, C, H, W)` to `(N, C * H * W)`.
-    Flatten,
-    /// Dropout with this probability.
-    Dropout(f64),
-    /// Fully connected layer with bias.
-    Linear {
-        /// Length of the input.
-        input: usize,
-        /// Length of the output.
-        output: usize,
-    },
-}
-
-impl Model {
-    /// Trainable parameters of the published network.
-    #[must_use]
-    pub fn parameters(self) -> usize {
-        match self {
-            Self::AlexnetPlain => 6_979_146,
-            Self::Alexnet => 2_256_458,
-            Self::Nin => 1_485_386,
-        }
-    }
-
-    /// The layers in order.
-    #[must_use]
-    pub fn layers(self) -> Vec<Layer> {
-        let mut layers = Vec::new();
-        match self {
-            Self::AlexnetPlain | Self::Alexnet => {
-                for (input, output, pool) in
-                    [(3, 64, true), (64, 192, true), (192, 384, false), (384, 256, false), (256, 256, true)]
-                {
-                    layers.push(Layer::Conv2d { input, output, kernel: 3, padding: 1 });
-                    layers.extend([Layer::BatchNorm2d(output), Layer::Relu]);
-                    layers.extend(pool.then_some(Layer::MaxPool2d));
-                }
-            }
-            Self::Nin => {
-                for (input, output, kernel, ends_block) in [
-                    (3, 64, 3, true),
-                    (64, 128, 3, false),
-                    (128, 128, 1, false),
-                    (128, 192, 1, true),
-                    (192, 256, 3, false),
-                    (256, 256, 1, false),
-                    (256, 384, 1, true),
-                    (384, 256, 1, false),
-                    (256, 256, 3, false),
-                    (256, 256, 1, true),
-                ] {
-                    // The pointwise convolutions pad as well: that is the published network.
-                    layers.push(Layer::Conv2d { input, output, kernel, padding: 1 });
-                    layers.push(Layer::BatchNorm2d(output));
-                    if ends_block {
-                        layers.extend([Layer::Relu, Layer::MaxPool2d]);
-                    }
-                }
-            }
-        }
-        match self {
-            Self::AlexnetPlain => layers.extend([
-                Layer::Flatten,
-                Layer::Dropout(0.5),
-                Layer::Linear { input: 4096, output: 1024 },
-                Layer::Relu,
-                Layer::Dropout(0.5),
-                Layer::Linear { input: 1024, output: 512 },
-                Layer::Relu,
-                Layer::Linear { input: 512, output: CLASSES },
-            ]),
-            Self::Alexnet | Self::Nin => layers.extend([
-                Layer::Conv2d { input: 256, output: CLASSES, kernel: 1, padding: 0 },
-                Layer::GlobalAveragePool,
-            ]),
-        }
-        layers
-    }
-}
-
 /// Images and labels in host memory.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// `(N, 3, 32, 32)`, uniform in `[-1.7, 1.7)`: mean and deviation of normalised images.
+    /// `(N, channels, rows, columns)`, uniform in `[-1.7, 1.7)`: mean and deviation of normalised images.
     pub images: Vec<f32>,
     /// `N` classes.
     pub labels: Vec<u8>,
@@ -187,7 +79,7 @@ pub struct Batch {
 
 impl Batch {
     /// The same images for the same arguments.
-    fn random(size: usize, seed: u64) -> Self {
+    fn random(graph: &Graph, size: usize, seed: u64) -> Self {
         let mut state = seed;
         let mut word = || {
             // SplitMix64 (Steele, Lea and Flood 2014).
@@ -197,9 +89,11 @@ impl Batch {
             z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             z ^ (z >> 31)
         };
-        let values = size * IMAGE.iter().product::<usize>();
+        let values = size * graph.input.iter().product::<usize>();
         let images = (0..values).map(|_| ((word() >> 40) as f32 / (1 << 24) as f32 - 0.5) * 3.4).collect();
-        let labels = (0..size).map(|_| (word() % CLASSES as u64) as u8).collect();
+        // A label is a byte.
+        let classes = graph.classes.min(256) as u64;
+        let labels = (0..size).map(|_| (word() % classes) as u8).collect();
         Self { images, labels }
     }
 }
@@ -212,6 +106,26 @@ pub struct Outcome {
     /// Images whose largest logit is the label's.
     pub correct: u64,
 }
+
+/// What a library lacks to say a network, in a sentence that names the layer.
+#[derive(Debug)]
+pub struct Lacks(String);
+
+impl Lacks {
+    /// Lacking that, for this node.
+    #[must_use]
+    pub fn new(what: &str, node: &Node) -> Self {
+        Self(format!("{what}, which `{}` needs", node.path))
+    }
+}
+
+impl fmt::Display for Lacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Lacks {}
 
 /// A library under test.
 pub trait Peer: Sized {
@@ -227,8 +141,8 @@ pub trait Peer: Sized {
     /// Makes the network with its initial values and takes the batches over.
     ///
     /// # Errors
-    /// When the library fails.
-    fn new(model: Model, phase: Phase, batches: &[Batch]) -> anyhow::Result<Self>;
+    /// [`Lacks`], and when the library fails.
+    fn new(graph: &Graph, phase: Phase, batches: &[Batch]) -> anyhow::Result<Self>;
 
     /// Number of trainable values.
     fn parameters(&self) -> usize;
@@ -245,7 +159,8 @@ pub trait Peer: Sized {
 struct Row {
     contender: &'static str,
     version: Option<String>,
-    model: Model,
+    model: String,
+    parameters: usize,
     phase: Phase,
     batch: u32,
     threads: u32,
@@ -262,18 +177,23 @@ pub fn run<P: Peer>() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Lacks>() { ExitCode::from(LACKS) } else { ExitCode::FAILURE }
         }
     }
 }
 
 fn time<P: Peer>(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { model, phase, batch, warmup, steps, json, .. } = *arguments;
+    let Arguments { phase, batch, warmup, steps, json, .. } = *arguments;
     let threads = set_threads(arguments.threads)?;
-    let batches: Vec<Batch> = (0..BATCHES as u64).map(|seed| Batch::random(batch as usize, seed)).collect();
-    let mut peer = P::new(model, phase, &batches)?;
-    let (found, published) = (peer.parameters(), model.parameters());
-    ensure!(found == published, "the network has {found} parameters where the published one has {published}");
+    let graph = Graph::read(&arguments.graph)?;
+    let batches = (0..BATCHES as u64).map(|seed| Batch::random(&graph, batch as usize, seed));
+    let batches: Vec<Batch> = batches.collect();
+    let mut peer = P::new(&graph, phase, &batches)?;
+    let (parameters, described) = (peer.parameters(), graph.parameters);
+    ensure!(
+        parameters == described,
+        "the network has {parameters} parameters where its description has {described}"
+    );
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for step in 0..warmup + steps {
         let start = Instant::now();
@@ -290,7 +210,8 @@ fn time<P: Peer>(arguments: &Arguments) -> anyhow::Result<()> {
     let row = Row {
         contender: P::CONTENDER,
         version: P::version(),
-        model,
+        model: graph.name,
+        parameters,
         phase,
         batch,
         threads,
