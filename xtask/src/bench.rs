@@ -4,10 +4,13 @@
 //! all rounds. The networks are those of the trainer, which describes them to the others. A round runs every contender once on each network, phase and precision; rounds differ in the order. What is
 //! compared is what ran within the same round, minutes apart at most, so that a machine that slows down slows both sides of a ratio.
 
+mod cells;
 mod contender;
 mod gpu;
 mod network;
 mod origin;
+mod plan;
+mod question;
 mod record;
 mod server;
 mod study;
@@ -29,13 +32,12 @@ use crate::{
     print,
     trainer::{Stop, build, workspace_manifest},
 };
-use contender::{
-    Answer, Contender, Device, Entrant, PEER_FLAGS, Phase, Places, Precision, Question, build_peers, enter,
-};
+use contender::{Answer, Entrant, PEER_FLAGS, Places, build_peers, enter};
 use network::{Network, Networks, shown};
 use origin::Origin;
+use plan::{Plan, StudyPlan};
+use question::{Contender, Device, Phase, Precision, Question};
 use record::{Entered, Entry, FOLDER, Lacking, Record, newest};
-use study::StudyPlan;
 use summary::median;
 use table::{file_name, layer_tables, markdown, replace_part};
 
@@ -111,26 +113,6 @@ pub(crate) struct Args {
     /// Put a record's table into README.md instead [default: the newest of --device].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
     update_readme: Option<Option<PathBuf>>,
-}
-
-/// The options of a measurement, resolved.
-#[derive(Clone, Debug)]
-struct Plan {
-    device: Device,
-    threads: u32,
-    rounds: u32,
-    steps: u32,
-    batch: u32,
-    /// As the trainer knows them.
-    models: Vec<String>,
-    phases: Vec<Phase>,
-    /// Empty on the CPU, where there is no choice.
-    precisions: Vec<Precision>,
-    contenders: Vec<Contender>,
-    /// Whether the contenders were named.
-    by_name: bool,
-    engine: String,
-    study: StudyPlan,
 }
 
 impl Plan {

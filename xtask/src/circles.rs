@@ -57,7 +57,7 @@ fn read(src: &Path, folder: &Path, modules: &mut Modules) -> anyhow::Result<()> 
 
 /// Without comments, and without the tests at the end.
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let text = text.split("\nmod tests {").next().unwrap_or_default();
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 

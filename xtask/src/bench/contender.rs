@@ -4,26 +4,20 @@ use std::{
     cell::RefCell,
     env::consts::EXE_SUFFIX,
     ffi::OsString,
-    fmt,
     path::{Path, PathBuf},
     process::Command,
-    str::FromStr,
 };
 
 use anyhow::{Context, anyhow, bail};
 use cargo_metadata::MetadataCommand;
 use pointwise_process::note;
-use serde::{Deserialize, Serialize};
 
 use super::{
-    network::Network,
+    question::{Contender, Device, Question},
     record::{Row, Skipped},
     server::Server,
 };
-use crate::{
-    list::{List, list},
-    trainer::{Stop, built, cargo, workspace_manifest},
-};
+use crate::trainer::{Stop, built, cargo, workspace_manifest};
 
 /// How the Rust peers are compiled. candle and burn choose kernels at compile time where ours look at the processor they run on.
 pub(crate) const PEER_FLAGS: &str = "-C target-cpu=native";
@@ -36,241 +30,6 @@ const LACKS: i32 = 3;
 
 /// What builds the Rust peers.
 const BUILD_PEERS: &str = "cargo xtask bench --build-peers";
-
-/// Where a step is computed.
-#[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Device {
-    /// The processor.
-    Cpu,
-    /// The first NVIDIA GPU.
-    Cuda,
-}
-
-impl Device {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-        }
-    }
-}
-
-/// Arithmetic of the products in a step on a GPU; everything is added up and stored as the contender does.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Precision {
-    F32,
-    Tf32,
-    Bf16,
-}
-
-impl Precision {
-    pub(crate) const ALL: [Self; 3] = [Self::F32, Self::Tf32, Self::Bf16];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Tf32 => "tf32",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for List<Precision> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        list(text, |part| {
-            Precision::ALL
-                .into_iter()
-                .find(|precision| precision.name() == part)
-                .ok_or_else(|| format!("`{part}` is not a precision: choose from f32, tf32, bf16"))
-        })
-    }
-}
-
-/// A program that is timed. The names are those of `--only` and of records.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Contender {
-    /// Our engine.
-    Pointwise,
-    /// PyTorch as the notebook runs it.
-    Pytorch,
-    /// PyTorch with weights and images in its faster layout.
-    PytorchChannelsLast,
-    /// candle-nn as it comes.
-    Candle,
-    /// burn on the fastest of its CPU backends.
-    Burn,
-    /// PyTorch with its best settings on a GPU, a step as one CUDA graph.
-    PytorchGraph,
-    /// The same graph, of what torch.compile makes.
-    PytorchCompile,
-    /// The notebook as it is written, on a GPU.
-    PytorchNotebook,
-}
-
-impl Contender {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Pointwise,
-        Self::Pytorch,
-        Self::PytorchChannelsLast,
-        Self::Candle,
-        Self::Burn,
-        Self::PytorchGraph,
-        Self::PytorchCompile,
-        Self::PytorchNotebook,
-    ];
-
-    /// Those that can be timed on a device, ours first.
-    pub(crate) fn on(device: Device) -> &'static [Self] {
-        match device {
-            Device::Cpu => {
-                &[Self::Pointwise, Self::Pytorch, Self::PytorchChannelsLast, Self::Candle, Self::Burn]
-            }
-            Device::Cuda => {
-                &[Self::Pointwise, Self::PytorchGraph, Self::PytorchCompile, Self::PytorchNotebook]
-            }
-        }
-    }
-
-    /// Those that are timed where none are named: torch.compile at max-autotune takes minutes to begin.
-    pub(crate) fn usual(device: Device) -> Vec<Self> {
-        Self::on(device).iter().copied().filter(|contender| *contender != Self::PytorchCompile).collect()
-    }
-
-    /// What it is asked for of the asked precisions: none where it has a precision of its own.
-    pub(crate) fn precisions(self, asked: &[Precision]) -> Vec<Option<Precision>> {
-        match self {
-            Self::Pointwise | Self::PytorchGraph | Self::PytorchCompile if !asked.is_empty() => {
-                asked.iter().copied().map(Some).collect()
-            }
-            _ => vec![None],
-        }
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Pointwise => "pointwise",
-            Self::Pytorch => "pytorch",
-            Self::PytorchChannelsLast => "pytorch-channels-last",
-            Self::Candle => "candle",
-            Self::Burn => "burn",
-            Self::PytorchGraph => "pytorch-graph",
-            Self::PytorchCompile => "pytorch-compile",
-            Self::PytorchNotebook => "pytorch-notebook",
-        }
-    }
-
-    /// For people.
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::Pytorch => "PyTorch",
-            Self::PytorchChannelsLast => "PyTorch channels_last",
-            Self::PytorchGraph => "PyTorch, CUDA graph",
-            Self::PytorchCompile => "PyTorch, compiled",
-            Self::PytorchNotebook => "the notebook",
-            other => other.name(),
-        }
-    }
-
-    /// Warm-up steps and timed steps of one round; on a GPU groups of steps, of which more come first, because a card that was idle
-    /// takes a while to its clock. candle takes seconds a step: two a round are what can be waited for.
-    pub(crate) fn steps(self, asked: u32, device: Device) -> (u32, u32) {
-        match (self, device) {
-            (Self::Candle, _) => (1, 1),
-            (_, Device::Cpu) => (2, asked),
-            (_, Device::Cuda) => (10, asked),
-        }
-    }
-}
-
-impl fmt::Display for Contender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for List<Contender> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        list(text, |part| {
-            Contender::ALL.into_iter().find(|contender| contender.name() == part).ok_or_else(|| {
-                let known = Contender::ALL.map(Contender::name);
-                format!("`{part}` is not a contender: choose from {}", known.join(", "))
-            })
-        })
-    }
-}
-
-/// What a step is.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Phase {
-    Train,
-    Eval,
-}
-
-impl Phase {
-    pub(crate) const ALL: [Self; 2] = [Self::Train, Self::Eval];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Eval => "eval",
-        }
-    }
-
-    /// Passes through the network, each of as much work as the forward one: the gradients of inputs and of weights are two.
-    pub(crate) fn passes(self) -> f64 {
-        match self {
-            Self::Train => 3.0,
-            Self::Eval => 1.0,
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for List<Phase> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        list(text, |part| {
-            Phase::ALL
-                .into_iter()
-                .find(|phase| phase.name() == part)
-                .ok_or_else(|| format!("`{part}` is not a phase: choose from train, eval"))
-        })
-    }
-}
-
-/// What a contender is asked to time.
-#[derive(Clone, Debug)]
-pub(crate) struct Question<'a> {
-    pub(crate) device: Device,
-    pub(crate) network: &'a Network,
-    pub(crate) phase: Phase,
-    /// On a GPU, of contenders that let themselves be told.
-    pub(crate) precision: Option<Precision>,
-    pub(crate) batch: u32,
-    pub(crate) threads: u32,
-    /// Timed steps of a contender that is not slow.
-    pub(crate) steps: u32,
-}
 
 /// What comes of a question.
 #[derive(Debug)]
@@ -534,42 +293,6 @@ fn build_peer(contender: Contender, root: &Path, target: &Path) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn contenders_and_phases_have_the_names_of_options_and_records() {
-        for contender in Contender::ALL {
-            let written = serde_json::to_value(contender).unwrap();
-            assert_eq!(written, contender.name());
-            assert_eq!(contender.name().parse::<List<Contender>>().unwrap().0, [contender]);
-        }
-        for phase in Phase::ALL {
-            assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
-            assert_eq!(phase.name().parse::<List<Phase>>().unwrap().0, [phase]);
-        }
-        for precision in Precision::ALL {
-            assert_eq!(serde_json::to_value(precision).unwrap(), precision.name());
-            assert_eq!(precision.name().parse::<List<Precision>>().unwrap().0, [precision]);
-        }
-        let error = "pointwise,jax".parse::<List<Contender>>().unwrap_err();
-        assert!(error.starts_with("`jax` is not a contender: choose from pointwise, pytorch,"), "{error}");
-        assert!("train,train".parse::<List<Phase>>().unwrap_err().contains("given twice"));
-    }
-
-    #[test]
-    fn precisions_are_asked_of_those_that_can_be_told() {
-        let both = [Some(Precision::F32), Some(Precision::Bf16)];
-        let asked = [Precision::F32, Precision::Bf16];
-        assert_eq!(Contender::Pointwise.precisions(&asked), both);
-        assert_eq!(Contender::PytorchNotebook.precisions(&asked), [None]);
-        // On the CPU nobody is asked.
-        assert_eq!(Contender::Pointwise.precisions(&[]), [None]);
-        assert!(!Contender::usual(Device::Cuda).contains(&Contender::PytorchCompile));
-        for contender in Contender::ALL {
-            let on = [Device::Cpu, Device::Cuda].map(|device| Contender::on(device).contains(&contender));
-            assert_eq!(on == [true, true], contender == Contender::Pointwise, "{contender}: {on:?}");
-            assert!(on != [false, false], "{contender}");
-        }
-    }
 
     #[test]
     fn a_missing_contender_is_skipped_unless_it_was_named() {

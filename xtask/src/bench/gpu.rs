@@ -5,11 +5,11 @@ use std::{fs, process::Command};
 use pointwise_report::{Align, Table};
 
 use super::{
-    contender::{Contender, Precision},
+    cells::{NONE, count, made_by, step, times},
     origin::said,
+    question::{Contender, Precision},
     record::{Card, Record, StudyTime},
     summary::{Figures, Group, bandwidth_gb, groups, median, peak_gflops},
-    table::{NONE, count, made_by, step, times},
 };
 
 /// The card that CUDA calls the first, and its driver, as NVIDIA's own program tells.

@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use pointwise_runs::replace_file;
 use serde::{Deserialize, Serialize};
 
-use super::contender::{Contender, Device, Phase, Precision, Question};
+use super::question::{Contender, Device, Phase, Precision, Question};
 
 /// Where records lie, in the workspace.
 pub(crate) const FOLDER: &str = "data/benchmarks";

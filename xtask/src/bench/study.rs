@@ -1,7 +1,7 @@
 //! Whole studies of ours on a GPU, timed from the start of the first program to the end of the last.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::Instant,
 };
@@ -10,21 +10,11 @@ use anyhow::{Context, ensure};
 use pointwise_process::note;
 
 use super::{
-    Plan,
-    contender::Precision,
     network::Network,
+    plan::{Plan, StudyPlan},
+    question::Precision,
     record::{NetworkTime, Record, StudyTime},
 };
-
-/// What a study is, and how often one is timed in each precision.
-#[derive(Clone, Debug)]
-pub(super) struct StudyPlan {
-    pub(super) times: u32,
-    /// Passes over the training images, each with an evaluation behind it.
-    pub(super) epochs: u32,
-    /// CIFAR-10; else every program draws images of its own.
-    pub(super) data_dir: Option<PathBuf>,
-}
 
 /// Fills in the studies. One that fails costs its row: the steps are timed already.
 pub(super) fn run(plan: &Plan, networks: &[Network], trainer: &Path, record: &mut Record) {

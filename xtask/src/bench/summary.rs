@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    contender::{Contender, Phase, Precision},
+    question::{Contender, Phase, Precision},
     record::{Entry, Floor, LayerTime, Record},
 };
 

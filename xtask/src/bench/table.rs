@@ -6,9 +6,10 @@ use anyhow::{Context, bail};
 use pointwise_report::{Align, Table};
 
 use super::{
-    contender::{Contender, Device, Phase},
+    cells::{NONE, count, made_by, step, times},
     gpu,
-    record::{FOLDER, Lacking, Record},
+    question::{Contender, Device},
+    record::Record,
     summary::{Figures, Group, groups, layers},
 };
 
@@ -19,9 +20,6 @@ fn markers(device: Device) -> [&'static str; 2] {
         Device::Cuda => ["<!-- benchmark cuda -->", "<!-- /benchmark cuda -->"],
     }
 }
-
-/// What stands where there is no figure.
-pub(super) const NONE: &str = "-";
 
 /// The record for README.md: our figures beside the ratios, everybody's figures, and what was measured how.
 pub(crate) fn markdown(record: &Record, file: &str) -> String {
@@ -123,53 +121,6 @@ fn provenance(record: &Record, file: &str) -> String {
     text
 }
 
-/// Who was timed, who was not, what was built, and where every row is.
-pub(super) fn made_by(record: &Record, file: &str) -> String {
-    let group_of = |contender| {
-        let rows = record.rows.iter().map(|entry| &entry.row).filter(|row| row.contender == contender);
-        rows.filter_map(|row| row.group).max()
-    };
-    let entered: Vec<String> = record
-        .contenders
-        .iter()
-        .map(|entered| {
-            let version = entered.version.as_deref().unwrap_or("of unknown version");
-            let (title, detail) = (entered.contender.title(), &entered.detail);
-            let (warmup, steps) = (entered.warmup, entered.steps);
-            let what = match group_of(entered.contender) {
-                Some(group) => format!("groups of {group} steps"),
-                None => "steps".to_owned(),
-            };
-            format!("{title} {version} ({detail}; {warmup} + {steps} {what})")
-        })
-        .collect();
-    let mut text = format!("Timed, with steps before and on the clock: {}. ", entered.join(", "));
-    if !record.skipped.is_empty() {
-        let skipped: Vec<&str> = record.skipped.iter().map(|skipped| skipped.contender.title()).collect();
-        text += &format!("Not there: {}. ", skipped.join(", "));
-    }
-    for Lacking { contender, model, reason } in &record.lacking {
-        text += &format!("{} is left out of `{model}`: {reason}. ", contender.title());
-    }
-    if !record.failures.is_empty() {
-        text += &format!("Processes that failed: {}. ", record.failures.len());
-    }
-    let compiler = record.rustc.as_deref().unwrap_or("an unknown rustc");
-    let commit = record.commit.as_deref().map_or("an unknown commit".to_owned(), |commit| {
-        let short = commit.get(..7).unwrap_or(commit);
-        format!("commit {short}{}", if record.dirty { " with changes" } else { "" })
-    });
-    text += &format!(
-        "Built by {compiler}{}. Every row: [{FOLDER}/{file}]({FOLDER}/{file}), by `{}` at {commit}.\n",
-        match record.card {
-            Some(_) => String::new(),
-            None => format!(", the other Rust programs with `{}`", record.peer_flags),
-        },
-        record.command
-    );
-    text
-}
-
 /// The layers of our engine, for a terminal.
 pub(crate) fn layer_tables(record: &Record) -> String {
     let mut text = String::new();
@@ -199,17 +150,6 @@ pub(crate) fn layer_tables(record: &Record) -> String {
     text
 }
 
-pub(super) fn step(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Train => "training",
-        Phase::Eval => "evaluation",
-    }
-}
-
-pub(super) fn count(number: u32, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 fn milliseconds(seconds: f64) -> String {
     let milliseconds = 1e3 * seconds;
     if milliseconds < 9.95 { format!("{milliseconds:.1}") } else { format!("{milliseconds:.0}") }
@@ -217,10 +157,6 @@ fn milliseconds(seconds: f64) -> String {
 
 fn memory(bytes: u64) -> String {
     format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-pub(super) fn times(ratio: f64) -> String {
-    if ratio < 9.95 { format!("{ratio:.2}x") } else { format!("{ratio:.1}x") }
 }
 
 /// README.md's text with the device's part between its markers replaced.
@@ -261,6 +197,7 @@ pub(crate) fn file_name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::record::FOLDER;
     use crate::bench::{record::newest, root, testing::record};
 
     #[test]

@@ -1,7 +1,8 @@
 //! A made-up record.
 
 use super::{
-    contender::{Contender, PEER_FLAGS, Phase, Precision},
+    contender::PEER_FLAGS,
+    question::{Contender, Phase, Precision},
     record::{Card, Entered, Entry, Floor, Lacking, LayerTime, NetworkTime, Record, Row, Skipped, StudyTime},
 };
 

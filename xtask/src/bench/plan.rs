@@ -1,0 +1,35 @@
+//! The options of a measurement, resolved.
+
+use std::path::PathBuf;
+
+use super::question::{Contender, Device, Phase, Precision};
+
+/// The options of a measurement, resolved.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) device: Device,
+    pub(super) threads: u32,
+    pub(super) rounds: u32,
+    pub(super) steps: u32,
+    pub(super) batch: u32,
+    /// As the trainer knows them.
+    pub(super) models: Vec<String>,
+    pub(super) phases: Vec<Phase>,
+    /// Empty on the CPU, where there is no choice.
+    pub(super) precisions: Vec<Precision>,
+    pub(super) contenders: Vec<Contender>,
+    /// Whether the contenders were named.
+    pub(super) by_name: bool,
+    pub(super) engine: String,
+    pub(super) study: StudyPlan,
+}
+
+/// What a study is, and how often one is timed in each precision.
+#[derive(Clone, Debug)]
+pub(super) struct StudyPlan {
+    pub(super) times: u32,
+    /// Passes over the training images, each with an evaluation behind it.
+    pub(super) epochs: u32,
+    /// CIFAR-10; else every program draws images of its own.
+    pub(super) data_dir: Option<PathBuf>,
+}
