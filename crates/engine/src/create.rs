@@ -37,7 +37,7 @@ pub fn create(
         return Err(EngineError::Unsupported {
             engine: kind,
             what: format!("in {}", settings.precision),
-            mend: "leave --precision out, or use `--engine cuda`".to_owned(),
+            fix: "leave --precision out, or use `--engine cuda`".to_owned(),
         });
     }
     match kind {

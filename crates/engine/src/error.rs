@@ -13,14 +13,14 @@ pub enum EngineError {
     #[error("there is no precision `{0}`; the precisions are f32, tf32 and bf16")]
     UnknownPrecision(String),
     /// The engine does not compute as the settings ask.
-    #[error("the engine `{engine}` does not compute {what}; {mend}")]
+    #[error("the engine `{engine}` does not compute {what}; {fix}")]
     Unsupported {
         /// The engine.
         engine: EngineKind,
         /// What it was asked for, such as `in bf16`.
         what: String,
         /// What to do instead.
-        mend: String,
+        fix: String,
     },
     /// No device has this name.
     #[error("there is no device `{0}`; the devices are auto, cpu, cuda and cuda:N")]

@@ -260,6 +260,13 @@ impl Convolution {
         self.algorithm.reserve()
     }
 
+    /// Whether [`Convolution::forward`] reads nothing but what [`Convolution::load`] has taken over, and any slice of the right length does for
+    /// its weights.
+    #[must_use]
+    pub fn keeps_weights(&self) -> bool {
+        matches!(self.method, Method::Winograd(_))
+    }
+
     /// Takes over weights: to be called before [`Convolution::forward`] whenever they have changed.
     ///
     /// # Panics

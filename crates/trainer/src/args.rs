@@ -81,7 +81,7 @@ pub(crate) struct TrainArgs {
     /// Factor of the L2 penalty, coupled [default: 0.0005].
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, value_parser = not_negative)]
     pub(crate) weight_decay: Option<f64>,
-    /// Dropout probability, for networks that have dropout [default: 0.5].
+    /// Probability of every dropout, for networks that have dropout [default: what their description says].
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     pub(crate) dropout: Option<f64>,
     /// Seed of initial values, order, augmentation, dropout and validation split [default: 42].

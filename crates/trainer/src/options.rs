@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_mend() {
+    fn what_is_wrong_is_named_with_its_fix() {
         let cases = [
             ("colour = 1", "there is no option `colour`"),
             ("batch_size = 4", "it is called `batch-size`"),

@@ -156,11 +156,19 @@ impl Block {
         if self.results_of.is_some() { 0 } else { self.epilogue.shape().input_len() }
     }
 
+    /// Floats of the weights with BatchNorm's scale in them that the block keeps: none where the convolution keeps them in its own way.
     fn folded_len(&self) -> usize {
-        match (&self.convolution, &self.norm) {
-            (Some(weighted), Some(_)) => weighted.convolution.weight_len(),
-            _ => 0,
-        }
+        self.foldable().filter(|convolution| !convolution.keeps_weights()).map_or(0, Convolution::weight_len)
+    }
+
+    /// Floats that folding BatchNorm's scale into the weights takes for a moment.
+    pub(super) fn folding_len(&self) -> usize {
+        self.foldable().filter(|convolution| convolution.keeps_weights()).map_or(0, Convolution::weight_len)
+    }
+
+    /// The convolution whose weights BatchNorm's scale is folded into.
+    fn foldable(&self) -> Option<&Convolution> {
+        self.convolution.as_ref().filter(|_| self.norm.is_some()).map(|weighted| &weighted.convolution)
     }
 
     /// Bytes of activations of a batch, and of weights in other forms.
@@ -281,18 +289,19 @@ impl Block {
         &mut self,
         parameters: &Parameters,
         BlockInput { images, source, others }: BlockInput<'_>,
+        folding: &mut [f32],
         workspace: &mut Workspace,
     ) {
         if self.loaded != Loaded::Evaluation {
-            self.fold(parameters);
+            self.fold(parameters, folding);
             self.loaded = Loaded::Evaluation;
         }
         let finished = |_: usize, _: &[f32]| ();
         match &self.convolution {
             Some(weighted) => {
-                let weights = match self.norm {
-                    Some(_) => &self.folded[..],
-                    None => &parameters.values[weighted.weight.clone()],
+                let weights = match self.folded.is_empty() {
+                    false => &self.folded[..],
+                    true => &parameters.values[weighted.weight.clone()],
                 };
                 weighted.convolution.forward(
                     weights,
@@ -308,7 +317,8 @@ impl Block {
         }
     }
 
-    fn fold(&mut self, parameters: &Parameters) {
+    /// `folding` has room for [`Block::folding_len`] floats.
+    fn fold(&mut self, parameters: &Parameters, folding: &mut [f32]) {
         for channel in 0..self.scale.len() {
             let bias = match &self.convolution {
                 Some(weighted) => f64::from(weighted.bias(parameters, channel)),
@@ -328,8 +338,12 @@ impl Block {
         let Some(weighted) = &mut self.convolution else { return };
         let weights = &parameters.values[weighted.weight.clone()];
         if self.norm.is_some() {
-            weighted.convolution.scale_outputs(weights, &self.scale, &mut self.folded);
-            weighted.convolution.load(&self.folded);
+            let folded = match weighted.convolution.keeps_weights() {
+                true => &mut folding[..weights.len()],
+                false => &mut self.folded[..],
+            };
+            weighted.convolution.scale_outputs(weights, &self.scale, folded);
+            weighted.convolution.load(folded);
             self.scale.fill(1.0);
         } else {
             weighted.convolution.load(weights);

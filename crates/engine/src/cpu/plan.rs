@@ -122,6 +122,8 @@ pub(super) struct Plan {
     places: Places<Layout>,
     batch: usize,
     workspace: Workspace,
+    /// Room to fold BatchNorm's scale into the weights of one convolution.
+    folding: Buffer,
     logits: Buffer,
     gradients: Vec<Buffer>,
 }
@@ -140,6 +142,7 @@ impl Plan {
             places: Places::default(),
             batch: 0,
             workspace: Workspace::new([]),
+            folding: Buffer::empty(),
             logits: Buffer::empty(),
             gradients: Vec::new(),
         };
@@ -257,6 +260,7 @@ impl Plan {
             }
         }
         self.workspace = Workspace::try_new(self.needs(batch))?;
+        self.folding = Buffer::try_new(self.folding_len())?;
         self.logits = Buffer::try_new(batch * self.logit_stride())?;
         let buffers = self.schedule.buffers.iter();
         self.gradients = buffers.map(|len| Buffer::try_new(batch * len)).collect::<Result<_, _>>()?;
@@ -276,8 +280,17 @@ impl Plan {
             }
         }
         self.workspace = Workspace::new([]);
+        self.folding = Buffer::empty();
         self.logits = Buffer::empty();
         self.gradients = Vec::new();
+    }
+
+    fn folding_len(&self) -> usize {
+        let of = |node: &Node| match &node.kind {
+            Kind::Block(block) => block.folding_len(),
+            Kind::Layer { .. } => 0,
+        };
+        self.nodes.iter().map(of).max().unwrap_or(0)
     }
 
     fn needs(&self, batch: usize) -> impl Iterator<Item = WorkspaceNeed> {
@@ -298,7 +311,8 @@ impl Plan {
                 .buffers
                 .iter()
                 .fold(bytes(self.logit_stride()), |sum, len| sum.saturating_add(bytes(*len))),
-            workspace: Workspace::bytes_of(self.needs(batch)),
+            workspace: Workspace::bytes_of(self.needs(batch))
+                .saturating_add(Buffer::bytes_of(self.folding_len())),
         };
         for (node, stage) in self.nodes.iter().zip(&self.stages) {
             let values = bytes(len(stage.output));
@@ -350,7 +364,7 @@ impl Plan {
 
     fn forward(&mut self, parameters: &Parameters, images: &[f32], n: usize, step: Option<u64>) {
         let input = self.input;
-        let Self { stages, nodes, workspace, logits, .. } = self;
+        let Self { stages, nodes, workspace, folding, logits, .. } = self;
         for (at, stage) in stages.iter().enumerate() {
             let start = Instant::now();
             let (before, rest) = nodes.split_at_mut(at);
@@ -362,7 +376,7 @@ impl Plan {
                     let input = BlockInput { images: n, source: &source, others: others(block, before) };
                     match step {
                         Some(_) => block.forward_train(parameters, input, workspace),
-                        None => block.forward_evaluate(parameters, input, workspace),
+                        None => block.forward_evaluate(parameters, input, folding, workspace),
                     }
                 }
                 Kind::Layer { layer, values, factors } => {

@@ -248,7 +248,7 @@ impl Cuda {
             return Err(EngineError::Unsupported {
                 engine: EngineKind::Cuda,
                 what: "on the CPU".to_owned(),
-                mend: "use `--device cuda`, or `--engine cpu`".to_owned(),
+                fix: "use `--device cuda`, or `--engine cpu`".to_owned(),
             });
         };
         let graph = network.graph()?;
