@@ -246,13 +246,19 @@ fn picture(network: &Shown<'_>, analysis: &Analysis, place: usize, mistake: &Mis
     let class = |label: u8| escape(&analysis.classes[usize::from(label)]);
     let (label, predicted) = (class(mistake.label), class(mistake.predicted));
     let sure = decimals(100.0 * mistake.confidence, 0);
+    // A record may be kept without its images.
+    let image = match &analysis.sheet {
+        Some(_) => format!(
+            "<span class=\"pic s{}\" style=\"--x:{};--y:{}\" role=\"img\" aria-label=\"{label}, test image {}\"></span>",
+            network.index,
+            place % columns,
+            place / columns,
+            mistake.image
+        ),
+        None => format!("<span>test image {}</span>", mistake.image),
+    };
     format!(
-        "<figure class=\"picture\"><span class=\"pic s{}\" style=\"--x:{};--y:{}\" role=\"img\" aria-label=\"{label}, test image {}\">\
-         </span><figcaption>{label} <b>as {predicted}</b> <span>{sure} % sure</span></figcaption></figure>",
-        network.index,
-        place % columns,
-        place / columns,
-        mistake.image
+        "<figure class=\"picture\">{image}<figcaption>{label} <b>as {predicted}</b> <span>{sure} % sure</span></figcaption></figure>"
     )
 }
 
