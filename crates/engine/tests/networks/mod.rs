@@ -2,9 +2,10 @@
 
 use pointwise_engine::{EngineKind, Settings, State, create};
 use pointwise_network::{
-    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Entry, Flatten, Layer, Linear, MaxPool2d, Network, Relu,
+    AdaptiveAvgPool2d, AvgPool2d, BatchNorm2d, Branch, Conv2d, Dropout, Entry, Flatten, Layer, Linear,
+    MaxPool2d, Network, PadChannels, Part, Relu, Scale, Sigmoid, Silu, Subsample, Tanh,
 };
-use pointwise_random::{Purpose, Stream};
+use pointwise_random::{Purpose, Stream, below};
 
 /// A network of one sequence, `features`, which need not end in a vector.
 pub(crate) fn network(name: &str, input: [usize; 3], layers: Vec<Layer>) -> Network {
@@ -216,6 +217,125 @@ pub(crate) fn graph_networks() -> Vec<Network> {
         ]"#,
     ];
     texts.map(|text| Network::from_toml(text).unwrap()).into()
+}
+
+/// A network drawn at random, of smooth layers alone: with no corner that rounding could turn, engines agree closely or are wrong.
+pub(crate) fn drawn_network(seed: u64) -> Network {
+    let mut draw = Draw { words: Stream::new(seed, Purpose::Synthetic, 1), names: 0 };
+    let input = [1 + draw.below(20), 4 + draw.below(6), 4 + draw.below(6)];
+    let mut entries = Vec::new();
+    for _ in 0..3 + draw.below(5) {
+        let shape = shape_behind(input, &entries);
+        entries.push(draw.entry(&shape, 2));
+    }
+    entries.push(AdaptiveAvgPool2d::default().into());
+    entries.push(Flatten {}.into());
+    entries.push(Entry::from(Linear::new(2 + draw.below(9))).named("last"));
+    Network::new(&format!("drawn {seed}"), input, entries)
+}
+
+/// The shape behind a sequence.
+fn shape_behind(input: [usize; 3], entries: &[Entry]) -> [usize; 3] {
+    let flat = entries.iter().cloned().chain([Flatten {}.into()]);
+    let graph = Network::new("part", input, flat).graph().unwrap();
+    graph.nodes[graph.nodes.len() - 2].output.clone().try_into().unwrap()
+}
+
+struct Draw {
+    words: Stream,
+    /// Names given so far: every layer has its own, so that none meet.
+    names: usize,
+}
+
+impl Draw {
+    fn below(&mut self, bound: usize) -> usize {
+        below(self.words.word(), bound as u32) as usize
+    }
+
+    fn named(&mut self, layer: impl Into<Layer>) -> Entry {
+        self.names += 1;
+        Entry::from(layer).named(&format!("n{}", self.names))
+    }
+
+    /// A step behind a map of this shape, with compositions nested at most so deep.
+    fn entry(&mut self, shape: &[usize; 3], depth: usize) -> Entry {
+        let [channels, height, width] = *shape;
+        let least = height.min(width);
+        match self.below(if depth > 0 { 15 } else { 9 }) {
+            0 | 1 => {
+                let (kernel, padding) = [(1, 0), (3, 1), (5, 2), (3, 2)][self.below(4)];
+                let stride = [1 + self.below(2), 1 + self.below(2)];
+                let out_channels = 1 + self.below(30);
+                let bias = self.below(2) == 0;
+                self.named(Conv2d::new(out_channels, kernel).padding(padding).stride(stride).bias(bias))
+            }
+            2 => {
+                // Depthwise, or in two groups where there are two.
+                let groups = if channels % 2 == 0 && self.below(2) == 0 { 2 } else { channels };
+                self.named(Conv2d::new(2 * channels, 3).padding(1).groups(groups))
+            }
+            3 => self.named(Conv2d::new(channels, 3).padding(1).groups(channels).bias(false)),
+            4 => {
+                let bias = self.below(2) == 0;
+                self.named(BatchNorm2d { bias, ..BatchNorm2d::default() })
+            }
+            5 => Silu {}.into(),
+            6 => Tanh {}.into(),
+            7 if least >= 3 => {
+                let count_include_pad = self.below(2) == 0;
+                let stride = Some((1 + self.below(2)).into());
+                AvgPool2d { stride, padding: 1.into(), count_include_pad, ..AvgPool2d::new(3) }.into()
+            }
+            8 if least >= 2 => Subsample { stride: [1, 2].into() }.into(),
+            7 | 8 => Scale { factor: 0.7 }.into(),
+            9 => PadChannels { before: self.below(3), after: self.below(20) }.into(),
+            10 | 11 => {
+                let [first, second] = [self.same(shape, depth - 1), self.same(shape, depth - 1)];
+                let empty = Branch::default();
+                let branches = match self.below(3) {
+                    0 => vec![first, empty],
+                    1 => vec![empty.clone(), first, empty],
+                    _ => vec![first, second],
+                };
+                Entry::new(Part::Sum(branches))
+            }
+            12 | 13 => {
+                let mut branch = self.same(shape, depth - 1);
+                let out_channels = 1 + self.below(20);
+                branch.0.push(self.named(Conv2d::new(out_channels, 1)));
+                let branches = if self.below(2) == 0 {
+                    vec![branch, Branch::default()]
+                } else {
+                    vec![Branch::default(), branch]
+                };
+                Entry::new(Part::Concat(branches))
+            }
+            _ => {
+                let gate = [
+                    AdaptiveAvgPool2d::default().into(),
+                    self.named(Conv2d::new(channels, 1)),
+                    Sigmoid {}.into(),
+                ];
+                let other = if self.below(2) == 0 { Branch::from(gate) } else { self.same(shape, depth - 1) };
+                Entry::new(Part::Multiply(vec![Branch::default(), other]))
+            }
+        }
+    }
+
+    /// A branch that keeps the shape.
+    fn same(&mut self, shape: &[usize; 3], depth: usize) -> Branch {
+        let mut entries = Vec::new();
+        for _ in 0..1 + self.below(3) {
+            let entry = self.entry(shape, depth);
+            let mut longer = entries.clone();
+            longer.push(entry);
+            if shape_behind(*shape, &longer) == *shape {
+                entries = longer;
+            }
+        }
+        entries.push(self.named(Conv2d::new(shape[0], 3).padding(1)));
+        Branch(entries)
+    }
 }
 
 pub(crate) fn uniform(seed: u64, len: usize) -> Vec<f32> {
