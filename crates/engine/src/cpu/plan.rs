@@ -77,6 +77,71 @@ impl Node {
     }
 }
 
+/// What a node knows of in a backward pass.
+struct BackwardPass<'a> {
+    inputs: Reading<'a>,
+    stage: &'a Stage,
+    /// Number of images.
+    images: usize,
+    /// Of the output, one image after the other.
+    gradient: &'a [f32],
+}
+
+impl Node {
+    /// Writes the node's share of the gradient of input `which`; a block's own gradients come with it.
+    fn hand_back(
+        &mut self,
+        which: usize,
+        target: InputGradient<'_>,
+        pass: &BackwardPass<'_>,
+        parameters: &mut Parameters,
+        workspace: &mut Workspace,
+    ) {
+        let BackwardPass { inputs, stage, images, gradient } = pass;
+        match &mut self.kind {
+            Kind::Block(block) => {
+                let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
+                let others = others(block, inputs.nodes);
+                let input = BlockInput { images: *images, source: &source, others };
+                block.backward(parameters, input, gradient, Some(target), workspace);
+            }
+            Kind::Layer { layer, factors, .. } => {
+                let (input_len, output_len) = (len(stage.inputs[which]), len(stage.output));
+                let dropped = matches!(layer.operation, Operation::Dropout(_));
+                let InputGradient { values, finished } = target;
+                values[..images * input_len]
+                    .par_chunks_exact_mut(input_len)
+                    .zip(gradient.par_chunks_exact(output_len))
+                    .enumerate()
+                    .for_each_init(
+                        || layer.scratch(),
+                        |scratch: &mut Scratch, (image, (target, gradient))| {
+                            let factors =
+                                dropped.then(|| &factors[image * output_len..(image + 1) * output_len]);
+                            layer.backward(inputs, (image, which), factors, gradient, scratch, target);
+                            finished(image, target);
+                        },
+                    );
+            }
+        }
+    }
+
+    /// The gradients of a block's parameters, where nobody asks for those of its input.
+    fn own_gradients(
+        &mut self,
+        pass: &BackwardPass<'_>,
+        parameters: &mut Parameters,
+        workspace: &mut Workspace,
+    ) {
+        let BackwardPass { inputs, images, gradient, .. } = pass;
+        if let Kind::Block(block) = &mut self.kind {
+            let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
+            let input = BlockInput { images: *images, source: &source, others: others(block, inputs.nodes) };
+            block.backward(parameters, input, gradient, None, workspace);
+        }
+    }
+}
+
 /// The values that a block works on where it has none of its own.
 fn others<'a>(block: &Block, before: &'a [Node]) -> Option<&'a [f32]> {
     before[block.results_of?].values()
@@ -430,7 +495,6 @@ impl Plan {
             if own != output {
                 gradient[..n * output_len].copy_from_slice(&gradients[output][..n * output_len]);
             }
-            let inputs = Reading { nodes: before, sources: &stage.sources, images, input };
             if let Kind::Layer {
                 layer: Layer { operation: Operation::Sum { relu: true }, .. }, values, ..
             } = &node.kind
@@ -440,16 +504,17 @@ impl Plan {
                     .zip(values.par_chunks_exact(output_len))
                     .for_each(|(gradient, values)| elementwise::relu_mask(isa, values, gradient));
             }
+            let inputs = Reading { nodes: before, sources: &stage.sources, images, input };
+            let pass = BackwardPass { inputs, stage, images: n, gradient: &gradient[..n * output_len] };
             let mut flowed = false;
             for (which, flow) in schedule.stages[at].inputs.iter().enumerate() {
                 let Source::Stage(source) = stage.sources[which] else { continue };
                 let producer = &before[source];
-                let input_len = len(stage.inputs[which]);
                 let (into, from, last) = match *flow {
                     Flow::None => continue,
                     Flow::Share { last } => {
                         if last {
-                            gradient[..n * output_len].par_chunks_exact(output_len).enumerate().for_each(
+                            pass.gradient.par_chunks_exact(output_len).enumerate().for_each(
                                 |(image, gradient)| producer.gradient_finished(before, image, gradient),
                             );
                         }
@@ -473,49 +538,13 @@ impl Plan {
                         producer.gradient_finished(before, image, gradient);
                     }
                 };
-                match &mut node.kind {
-                    Kind::Block(block) => {
-                        let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
-                        let wanted = InputGradient { values: &mut target[..], finished: &finished };
-                        block.backward(
-                            parameters,
-                            BlockInput { images: n, source: &source, others: others(block, before) },
-                            &gradient[..n * output_len],
-                            Some(wanted),
-                            workspace,
-                        );
-                        flowed = true;
-                    }
-                    Kind::Layer { layer, factors, .. } => {
-                        let dropped = matches!(layer.operation, Operation::Dropout(_));
-                        target[..n * input_len]
-                            .par_chunks_exact_mut(input_len)
-                            .zip(gradient[..n * output_len].par_chunks_exact(output_len))
-                            .enumerate()
-                            .for_each_init(
-                                || layer.scratch(),
-                                |scratch: &mut Scratch, (image, (target, gradient))| {
-                                    let factors = dropped
-                                        .then(|| &factors[image * output_len..(image + 1) * output_len]);
-                                    layer.backward(
-                                        &inputs,
-                                        (image, which),
-                                        factors,
-                                        gradient,
-                                        scratch,
-                                        target,
-                                    );
-                                    finished(image, target);
-                                },
-                            );
-                    }
-                }
+                let input = InputGradient { values: &mut target[..], finished: &finished };
+                node.hand_back(which, input, &pass, parameters, workspace);
+                flowed = true;
                 gradients[into] = target;
             }
-            if let (Kind::Block(block), false) = (&mut node.kind, flowed) {
-                let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
-                let input = BlockInput { images: n, source: &source, others: others(block, before) };
-                block.backward(parameters, input, &gradient[..n * output_len], None, workspace);
+            if !flowed {
+                node.own_gradients(&pass, parameters, workspace);
             }
             gradients[own] = gradient;
             node.time.backward += start.elapsed().as_secs_f64();
