@@ -90,13 +90,15 @@ impl Model {
         }
     }
 
-    /// What a run's configuration says of the network besides its name: the probability of dropout, and the description where the
-    /// program would make another network of the name.
-    pub(crate) fn recorded(&self) -> (f64, Option<String>) {
-        let dropout = self.network().dropout().unwrap_or(Network::DROPOUT);
-        let known = Network::by_name(self.name()).map(|network| network.with_dropout(dropout));
-        let is_known = known.is_ok_and(|known| known == *self.network());
-        (dropout, (!is_known).then(|| self.network().to_toml()))
+    /// The description, where the program would make another network of the name and of the probability of the first dropout.
+    pub(crate) fn recorded(&self) -> Option<String> {
+        let network = self.network();
+        let known = Network::by_name(self.name()).map(|known| match network.dropout() {
+            Some(p) => known.with_dropout(p),
+            None => known,
+        });
+        let is_known = known.is_ok_and(|known| known == *network);
+        (!is_known).then(|| network.to_toml())
     }
 }
 
@@ -142,7 +144,7 @@ mod tests {
         ];
         let mut recorded = Vec::new();
         for model in models {
-            let (dropout, network) = model.recorded();
+            let (dropout, network) = (model.network().dropout().unwrap_or(0.5), model.recorded());
             recorded.push((dropout, network.is_some()));
             let text = "engine = 'cpu'\ndevice = 'cpu'\ndata = 'synthetic'\ndata-seed = 0\nepochs = 1\nbatch-size = 1\nlr = 1.0\n\
                         weight-decay = 0.0\nmodel = 'nin'\ndropout = 0.5\nseed = 1\nval-split = 0\naugment = 'none'\n\

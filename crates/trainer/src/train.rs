@@ -200,7 +200,9 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
         model = model.with_dropout(p);
     }
     model.name().clone_into(&mut config.model);
-    (config.dropout, config.network) = model.recorded();
+    config.network = model.recorded();
+    // Of a network without dropout, what was said of it stands there nevertheless.
+    config.dropout = model.network().dropout().or(args.dropout).unwrap_or(config.dropout);
     let set = |field: &mut String, value: Option<&str>| {
         if let Some(value) = value {
             value.clone_into(field);
