@@ -4,7 +4,7 @@
 
 mod networks;
 
-use networks::{distance, graph_networks, images, labels, moved_state, odd_networks, tiny};
+use networks::{distance, drawn_network, graph_networks, images, labels, moved_state, odd_networks, tiny};
 use pointwise_engine::cuda::Cuda;
 use pointwise_engine::reference::Reference;
 use pointwise_engine::{
@@ -89,6 +89,15 @@ fn it_agrees_with_the_reference_on_any_network() {
             .collect();
         assert!(failures.is_empty(), "{}", failures.join("\n"));
     }
+}
+
+#[test]
+fn it_agrees_with_the_reference_on_networks_drawn_at_random() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    // As the engine `cpu`, for the same reason.
+    let drawn = (0..20).flat_map(|seed| disagreements(&drawn_network(seed), 4, &settings, 1e-3));
+    let failures: Vec<String> = drawn.collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
