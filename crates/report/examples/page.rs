@@ -25,6 +25,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     runs.sort_by(|a, b| a.path.cmp(&b.path));
     let facts: Vec<NetworkFacts> = serde_json::from_str(include_str!("../tests/summary.json"))?;
     if made_up {
+        // Whatever seeds the record has by now.
+        runs.retain(|run| run.config.seed == 42);
         let more: Vec<Run> = runs.iter().flat_map(|run| [43, 44].map(|seed| other_seed(run, seed))).collect();
         runs.extend(more);
     }
