@@ -137,108 +137,10 @@ pub fn multiply(isa: Isa, a: &[f32], b: &[f32], y: &mut [f32]) {
     each(isa, Product, [a, b], y);
 }
 
-/// The gradients of [`multiply`]: `da = gradient * b` and `db = gradient * a`.
-///
-/// # Panics
-/// As [`add_assign`].
-pub fn multiply_backward(isa: Isa, a: &[f32], b: &[f32], gradient: &[f32], da: &mut [f32], db: &mut [f32]) {
-    multiply(isa, gradient, b, da);
-    multiply(isa, gradient, a, db);
-}
-
 /// The gradient behind a ReLU, in place, from the ReLU's output: kept where the output is greater than zero or a NaN, else zero.
 ///
 /// # Panics
 /// As [`add_assign`].
 pub fn relu_mask(isa: Isa, output: &[f32], gradient: &mut [f32]) {
     each_in_place(isa, Mask, gradient, output);
-}
-
-/// `y = x * gate`, the gate one factor for each padded channel of the image.
-///
-/// # Panics
-/// When the gate is no multiple of 16 long, the images are no whole number of pixels, or slices of images differ in length.
-pub fn gate(isa: Isa, x: &[f32], gate: &[f32], y: &mut [f32]) {
-    check_gate(x, gate);
-    assert_eq!(x.len(), y.len());
-    isa.run(Gate { x, gate, y });
-}
-
-/// The gradients of [`gate`]: `dx = gradient * gate`, and for each channel `d_gate`, the sum over the pixels of `gradient * x`.
-///
-/// # Panics
-/// As [`gate`].
-pub fn gate_backward(
-    isa: Isa,
-    x: &[f32],
-    gate: &[f32],
-    gradient: &[f32],
-    dx: &mut [f32],
-    d_gate: &mut [f32],
-) {
-    check_gate(x, gate);
-    assert!(gradient.len() == x.len() && dx.len() == x.len() && d_gate.len() == gate.len());
-    isa.run(GateBackward { x, gate, gradient, dx, d_gate });
-}
-
-fn check_gate(x: &[f32], gate: &[f32]) {
-    assert!(!gate.is_empty() && gate.len().is_multiple_of(PANEL), "{} channels are not padded", gate.len());
-    assert!(x.len().is_multiple_of(gate.len()), "{} floats of {} channels", x.len(), gate.len());
-}
-
-struct Gate<'a> {
-    x: &'a [f32],
-    gate: &'a [f32],
-    y: &'a mut [f32],
-}
-
-impl Kernel for Gate<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let channels = self.gate.len();
-        for (x, y) in self.x.chunks_exact(channels).zip(self.y.chunks_exact_mut(channels)) {
-            for channel in (0..channels).step_by(S::WIDTH) {
-                // SAFETY: `channels` floats in each, a multiple of 16.
-                unsafe {
-                    let gate = simd.load(self.gate.as_ptr().add(channel));
-                    let x = simd.load(x.as_ptr().add(channel));
-                    simd.store(y.as_mut_ptr().add(channel), simd.mul(x, gate));
-                }
-            }
-        }
-    }
-}
-
-struct GateBackward<'a> {
-    x: &'a [f32],
-    gate: &'a [f32],
-    gradient: &'a [f32],
-    dx: &'a mut [f32],
-    d_gate: &'a mut [f32],
-}
-
-impl Kernel for GateBackward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        let channels = self.gate.len();
-        self.d_gate.fill(0.0);
-        let (gate, d_gate) = (self.gate.as_ptr(), self.d_gate.as_mut_ptr());
-        let pixels = self.x.chunks_exact(channels).zip(self.gradient.chunks_exact(channels));
-        for ((x, gradient), dx) in pixels.zip(self.dx.chunks_exact_mut(channels)) {
-            for channel in (0..channels).step_by(S::WIDTH) {
-                // SAFETY: `channels` floats in each, a multiple of 16.
-                unsafe {
-                    let gradient = simd.load(gradient.as_ptr().add(channel));
-                    let dx = dx.as_mut_ptr().add(channel);
-                    simd.store(dx, simd.mul(gradient, simd.load(gate.add(channel))));
-                    let (x, sum) = (simd.load(x.as_ptr().add(channel)), d_gate.add(channel));
-                    simd.store(sum, simd.mul_add(gradient, x, simd.load(sum)));
-                }
-            }
-        }
-    }
 }

@@ -79,7 +79,7 @@ pub use convolution::{Convolution, Method};
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;
 pub use maps::{
-    ChannelRun, Subsampling, add_channels, copy_channels, global_average, global_average_adjoint, subsample,
+    ChannelRun, Subsampling, copy_channels, global_average, global_average_adjoint, subsample,
     subsample_adjoint, to_channels_last, to_planar,
 };
 pub use memory::{Buffer, EndingAllocator, OutOfMemory};

@@ -177,18 +177,3 @@ pub fn copy_channels(count: usize, source: &[f32], from: ChannelRun, target: &mu
         target[to.channels..].fill(0.0);
     }
 }
-
-/// Adds `count` channels of every pixel to those of the target: [`copy_channels`] where gradients meet, or a narrower image is added to
-/// a wider one. Everything else of the target stays as it is.
-///
-/// # Panics
-/// As [`copy_channels`].
-pub fn add_channels(count: usize, source: &[f32], from: ChannelRun, target: &mut [f32], to: ChannelRun) {
-    assert_eq!(from.check(count, source), to.check(count, target));
-    let pixels = source.chunks_exact(padded(from.channels));
-    for (source, target) in pixels.zip(target.chunks_exact_mut(padded(to.channels))) {
-        for (target, x) in target[to.first..][..count].iter_mut().zip(&source[from.first..][..count]) {
-            *target += x;
-        }
-    }
-}
