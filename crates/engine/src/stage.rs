@@ -3,7 +3,7 @@
 //! Most are blocks: a convolution or linear layer with what follows it. A stage reads the images or stages before it.
 
 use crate::error::EngineError;
-use pointwise_network::{Activation, Graph, Layer, MaxPool2d, Operation};
+use pointwise_network::{Activation, Graph, Layer, MaxPool2d, Operation, Pair};
 
 /// A map of one image: rows, columns, channels. A vector is a map of one pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,12 @@ pub(crate) struct Window {
     pub(crate) padding: [usize; 2],
 }
 
+impl Window {
+    fn new(Pair(kernel): Pair, Pair(stride): Pair, Pair(padding): Pair) -> Self {
+        Self { kernel, stride, padding }
+    }
+}
+
 /// Convolution, then BatchNorm, then an activation, then 2x2 maximum pooling; each may be missing.
 #[derive(Debug, Default)]
 pub(crate) struct BlockLayers {
@@ -201,17 +207,11 @@ impl Grouping<'_> {
                 StageKind::Dropout { p: dropout.p, layer: self.dropouts - 1 }
             }
             Layer::AdaptiveAvgPool2d(_) => StageKind::GlobalAverage,
-            Layer::MaxPool2d(pool) => StageKind::MaxPool(Window {
-                kernel: pool.kernel_size.0,
-                stride: pool.stride().0,
-                padding: pool.padding.0,
-            }),
+            Layer::MaxPool2d(pool) => {
+                StageKind::MaxPool(Window::new(pool.kernel_size, pool.stride(), pool.padding))
+            }
             Layer::AvgPool2d(pool) => StageKind::AveragePool {
-                window: Window {
-                    kernel: pool.kernel_size.0,
-                    stride: pool.stride().0,
-                    padding: pool.padding.0,
-                },
+                window: Window::new(pool.kernel_size, pool.stride(), pool.padding),
                 count_include_pad: pool.count_include_pad,
             },
             Layer::Scale(scale) => StageKind::Scale(scale.factor as f32),

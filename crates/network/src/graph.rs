@@ -6,6 +6,7 @@ use crate::initial::Initial;
 use crate::layer::Layer;
 use crate::limits::{MAX_DEPTH, MAX_NAME, MAX_PARTS, MAX_SIZE, MAX_VALUES};
 use crate::network::Network;
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// What a [`Node`] does.
@@ -60,7 +61,7 @@ pub struct Statistic {
 }
 
 /// A row of the layer table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LayerSummary {
     /// PyTorch's path of the layer.
     pub path: String,

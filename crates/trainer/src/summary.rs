@@ -5,7 +5,7 @@ use crate::model::{Family, Model};
 use crate::print;
 use pointwise_engine::EngineError;
 use pointwise_engine::cpu::training_memory;
-use pointwise_network::Network;
+use pointwise_network::{LayerSummary, Network};
 use pointwise_report::{Align, Table};
 use serde::Serialize;
 use serde_json::Value;
@@ -33,15 +33,6 @@ struct MemorySummary {
     activations: usize,
     workspace: usize,
     total: usize,
-}
-
-#[derive(Serialize)]
-struct LayerSummary {
-    path: String,
-    layer: String,
-    output: Vec<usize>,
-    parameters: usize,
-    macs: usize,
 }
 
 pub(crate) fn run(args: &SummaryArgs) -> anyhow::Result<()> {
@@ -97,21 +88,12 @@ const BATCH: usize = 126;
 
 fn summarise(model: &Model) -> Result<ModelSummary, EngineError> {
     let graph = model.network().graph()?;
-    let layers = graph.table().into_iter().map(
-        |pointwise_network::LayerSummary { path, layer, output, parameters, macs }| LayerSummary {
-            path,
-            layer,
-            output,
-            parameters,
-            macs,
-        },
-    );
     let memory = training_memory(model.network(), BATCH)?;
     Ok(ModelSummary {
         model: model.name().to_owned(),
         parameters: graph.parameter_count(),
         macs: graph.macs(),
-        layers: layers.collect(),
+        layers: graph.table(),
         memory: MemorySummary {
             batch: BATCH,
             threads: rayon::current_num_threads(),
