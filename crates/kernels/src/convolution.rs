@@ -2,6 +2,7 @@
 
 use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Sink, Source};
 use crate::depthwise::Depthwise;
+use crate::direct::Direct;
 use crate::gemm::PANEL;
 use crate::im2col::Im2col;
 use crate::memory::OutOfMemory;
@@ -19,8 +20,8 @@ use crate::shape::padded;
 /// How a convolution is computed.
 ///
 /// A NaN in the input or in a gradient reaches what the definition lets it reach, and groups are never joined by zeros, through which it
-/// would reach the others. There are three exceptions. Winograd lets a NaN reach the other outputs of its tiles. Patches hold the zeros
-/// of the padding, so that a NaN in the gradient at the edge of the map reaches all taps of its output channel's weights. And the
+/// would reach the others. There are three exceptions. Winograd lets a NaN reach the other outputs of its tiles. Patches and packed images
+/// hold the zeros of the padding, so that a NaN in the gradient at the edge of the map reaches all taps of its output channel's weights. And the
 /// channels beyond the last one, which are zero otherwise, may be NaN with the rest of their pixel where there is one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -32,6 +33,9 @@ pub enum Method {
     /// A matrix product over the pixels; for kernel 1 and one group, with stride 1 and the same padding on all sides, or any stride and no
     /// padding: the product then runs over the sampled pixels alone.
     Pointwise,
+    /// A matrix product over patches read out of the image, which is packed for it; for fewer than 16 input channels, any kernel, stride and
+    /// padding with one group.
+    Direct,
     /// A matrix product over patches gathered a channel at a time; for any kernel, stride and padding with one group.
     Im2col,
     /// A matrix product over patches gathered a pixel at a time, with all its channels; for any kernel, stride and padding with one group.
@@ -55,7 +59,8 @@ impl Method {
     /// channels, patches are cheaper.
     ///
     /// Every other convolution of one group gathers patches. From 16 channels on, a pixel's channels are worth a copy of their own;
-    /// below, most of it would be padding, and whole rows of one channel are copied.
+    /// below, most of it would be padding, and whole rows of one channel are copied. With up to 32 outputs, that copy takes longer than the
+    /// product, and the patches are read out of the image; with more, the product takes its time either way.
     ///
     /// A depthwise convolution has too little arithmetic for a matrix product: it is summed tap by tap. All other groups are gathered
     /// and multiplied one after the other.
@@ -81,7 +86,11 @@ impl Method {
             }
             return Self::Winograd(best);
         }
-        if shape.in_channels < PANEL { Self::Im2col } else { Self::Im2colByPixel }
+        match shape.in_channels < PANEL {
+            true if shape.out_channels <= DIRECT_OUTPUTS => Self::Direct,
+            true => Self::Im2col,
+            false => Self::Im2colByPixel,
+        }
     }
 
     /// Whether the method computes a shape that is valid.
@@ -89,12 +98,16 @@ impl Method {
         match self {
             Self::Winograd(m) => (2..=5).contains(&m) && is_winograd(shape),
             Self::Pointwise => is_product(shape),
+            Self::Direct => shape.groups == 1 && shape.in_channels < PANEL,
             Self::Im2col | Self::Im2colByPixel => shape.groups == 1,
             Self::GroupedIm2col => true,
             Self::Depthwise(kernel) => is_depthwise(shape) && kernel == shape.kernel,
         }
     }
 }
+
+/// Most outputs for which [`Method::choose`] takes [`Method::Direct`].
+const DIRECT_OUTPUTS: usize = 32;
 
 fn is_winograd(shape: &ConvShape) -> bool {
     shape.is_plain() && shape.kernel[0] == 3 && shape.padding[0] == 1 && shape.groups == 1
@@ -113,6 +126,7 @@ impl fmt::Display for Method {
         match self {
             Self::Winograd(m) => write!(f, "Winograd F({m}x{m}, 3x3)"),
             Self::Pointwise => f.write_str("matrix product"),
+            Self::Direct => f.write_str("direct"),
             Self::Im2col => f.write_str("im2col"),
             Self::Im2colByPixel => f.write_str("im2col by pixel"),
             Self::GroupedIm2col => f.write_str("grouped im2col"),
@@ -162,6 +176,7 @@ impl Convolution {
             Method::Winograd(4) => Box::new(Winograd::<4, 6, F4>::new(isa, shape)),
             Method::Winograd(_) => Box::new(Winograd::<5, 7, F5>::new(isa, shape)),
             Method::Pointwise => Box::new(Pointwise::new(isa, shape)),
+            Method::Direct => Box::new(Direct::new(isa, shape)),
             Method::Im2col => Box::new(Im2col::new(isa, shape)),
             Method::Im2colByPixel | Method::GroupedIm2col => Box::new(Patches::new(isa, shape)),
             Method::Depthwise(_) => Box::new(Depthwise::new(isa, shape)),

@@ -188,7 +188,10 @@ impl Algorithm for Depthwise {
     }
 
     fn need(&self, batch: usize) -> WorkspaceNeed {
-        WorkspaceNeed { shared: partial_len(batch, self.weight_len()), worker: self.parts().iter().sum() }
+        WorkspaceNeed {
+            shared: partial_len(batch, GROUP, self.weight_len()),
+            worker: self.parts().iter().sum(),
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -220,11 +223,11 @@ impl Algorithm for Depthwise {
 
     fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
-        let [partial] = carve(&mut workspace.shared, [partial_len(images, self.weight_len())]);
+        let [partial] = carve(&mut workspace.shared, [partial_len(images, GROUP, self.weight_len())]);
         let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
-        sum_over_groups(images, partial, weight_gradient, |groups, partial| {
+        sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
             let partial = Shared::new(partial);
             for_each(groups.len(), workers, |memory, slot| {
                 let group = groups.start + slot;

@@ -73,8 +73,10 @@ impl<const COLUMNS: bool> Kernel for Product<COLUMNS> {
                     let tiles = Tiles {
                         m: rows,
                         n: self.n,
+                        runs: 1,
                         k,
                         a: self.a.add(if COLUMNS { from * self.lda + row } else { row * self.lda + from }),
+                        a_run: 0,
                         lda: self.lda,
                         b: self.b.add(from * self.ldb),
                         ldb: self.ldb,
@@ -141,8 +143,10 @@ impl Kernel for TransposedProduct {
                         let tiles = Tiles {
                             m: rows,
                             n: columns,
+                            runs: 1,
                             k,
                             a: self.a.add(from * self.lda + row),
+                            a_run: 0,
                             lda: self.lda,
                             b: self.b.add(from * self.ldb + column),
                             ldb: self.ldb,
@@ -166,13 +170,79 @@ impl Kernel for TransposedProduct {
     }
 }
 
+/// `C = A B` or `C += A B` where `A` is read out of an image: `k` is cut into `runs` of the same length, which begin every `a_run` floats.
+///
+/// Element `(r, i * run + j)` of `A` is at `i * a_run + r * lda + j`, or with `COLUMNS` at `i * a_run + j * lda + r`. The rows of `B` follow
+/// each other, `ldb` apart, from run to run. Everything else is as in [`Product`], but that `k` is not cut into blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct RunProduct<const COLUMNS: bool> {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) runs: usize,
+    /// Length of a run.
+    pub(crate) run: usize,
+    pub(crate) a: *const f32,
+    pub(crate) a_run: usize,
+    pub(crate) lda: usize,
+    pub(crate) b: *const f32,
+    pub(crate) ldb: usize,
+    pub(crate) b_panel: usize,
+    pub(crate) c: *mut f32,
+    pub(crate) ldc: usize,
+    pub(crate) c_panel: usize,
+    pub(crate) accumulate: bool,
+}
+
+impl<const COLUMNS: bool> RunProduct<COLUMNS> {
+    /// # Safety
+    /// As [`Product::run_on`].
+    pub(crate) unsafe fn run_on(self, isa: Isa) {
+        isa.run(self);
+    }
+}
+
+impl<const COLUMNS: bool> Kernel for RunProduct<COLUMNS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // Tiles of equal height: sums of a few rows would wait for each other.
+        let rows = self.m.div_ceil(self.m.div_ceil(S::ROWS).max(1)).max(1);
+        for row in (0..self.m).step_by(rows) {
+            // SAFETY: inside the operands, by the promise to `run_on`.
+            unsafe {
+                let tiles = Tiles {
+                    m: rows.min(self.m - row),
+                    n: self.n,
+                    runs: self.runs,
+                    k: self.run,
+                    a: self.a.add(if COLUMNS { row } else { row * self.lda }),
+                    a_run: self.a_run,
+                    lda: self.lda,
+                    b: self.b,
+                    ldb: self.ldb,
+                    b_panel: self.b_panel,
+                    c: self.c.add(row * self.ldc),
+                    ldc: self.ldc,
+                    c_panel: self.c_panel,
+                    accumulate: self.accumulate,
+                };
+                tiles.run::<S, COLUMNS>(simd);
+            }
+        }
+    }
+}
+
 /// A product small enough for the caches.
 #[derive(Clone, Copy)]
 struct Tiles {
     m: usize,
     n: usize,
+    /// Runs of `k` steps, as in [`RunProduct`].
+    runs: usize,
     k: usize,
     a: *const f32,
+    a_run: usize,
     lda: usize,
     b: *const f32,
     ldb: usize,
@@ -260,7 +330,7 @@ impl Tiles {
         let (b_next, c_next) =
             if S::WIDTH == PANEL { (self.b_panel, self.c_panel) } else { (S::WIDTH, S::WIDTH) };
         let mut sums = [[simd.zero(); VECTORS]; ROWS];
-        let (mut a, mut b) = (self.a, self.b);
+        let mut b = self.b;
         for r in 0..ROWS {
             for v in 0..VECTORS {
                 simd.prefetch(self.c.wrapping_add(r * self.ldc + v * c_next));
@@ -268,29 +338,32 @@ impl Tiles {
         }
         // SAFETY: k steps inside the operands, ROWS x VECTORS inside the result.
         unsafe {
-            for t in 0..self.k {
-                for v in 0..VECTORS {
-                    simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
-                }
-                if COLUMNS {
-                    simd.prefetch(a.wrapping_add(2 * PANEL));
-                } else if t % PANEL == 0 {
-                    for r in ROWS..2 * ROWS {
-                        simd.prefetch(a.wrapping_add(r * self.lda));
+            for run in 0..self.runs {
+                let mut a = self.a.add(run * self.a_run);
+                for t in 0..self.k {
+                    for v in 0..VECTORS {
+                        simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
                     }
-                }
-                let mut right = [simd.zero(); VECTORS];
-                for (v, right) in right.iter_mut().enumerate() {
-                    *right = simd.load(b.add(v * b_next));
-                }
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let left = simd.splat(*a.add(if COLUMNS { r } else { r * self.lda }));
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = simd.mul_add(left, right, *sum);
+                    if COLUMNS {
+                        simd.prefetch(a.wrapping_add(2 * PANEL));
+                    } else if t % PANEL == 0 {
+                        for r in ROWS..2 * ROWS {
+                            simd.prefetch(a.wrapping_add(r * self.lda));
+                        }
                     }
+                    let mut right = [simd.zero(); VECTORS];
+                    for (v, right) in right.iter_mut().enumerate() {
+                        *right = simd.load(b.add(v * b_next));
+                    }
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let left = simd.splat(*a.add(if COLUMNS { r } else { r * self.lda }));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = simd.mul_add(left, right, *sum);
+                        }
+                    }
+                    a = a.add(if COLUMNS { self.lda } else { 1 });
+                    b = b.add(self.ldb);
                 }
-                a = a.add(if COLUMNS { self.lda } else { 1 });
-                b = b.add(self.ldb);
             }
             for (r, sums) in sums.into_iter().enumerate() {
                 for (v, mut sum) in sums.into_iter().enumerate() {

@@ -118,7 +118,7 @@ impl Algorithm for Im2col {
 
     fn need(&self, batch: usize) -> WorkspaceNeed {
         WorkspaceNeed {
-            shared: self.weight_len() + partial_len(batch, self.weight_len()),
+            shared: self.weight_len() + partial_len(batch, GROUP, self.weight_len()),
             worker: self.parts().iter().sum(),
         }
     }
@@ -169,7 +169,7 @@ impl Algorithm for Im2col {
     fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
         let [turned, partial] =
-            carve(&mut workspace.shared, [self.weight_len(), partial_len(images, self.weight_len())]);
+            carve(&mut workspace.shared, [self.weight_len(), partial_len(images, GROUP, self.weight_len())]);
         if input_gradient.is_some() {
             transpose_panels(1, self.patch_rows, self.outputs, weights, turned);
         }
@@ -178,7 +178,7 @@ impl Algorithm for Im2col {
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let pixels = self.shape.stored_pixels();
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
-        sum_over_groups(images, partial, weight_gradient, |groups, partial| {
+        sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
             // The rows beyond the patch's values have no gradient.
             partial.fill(0.0);
             let partial = Shared::new(partial);

@@ -51,6 +51,7 @@ mod adam;
 mod algorithm;
 mod convolution;
 mod depthwise;
+mod direct;
 pub mod elementwise;
 mod epilogue;
 mod gemm;

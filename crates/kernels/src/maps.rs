@@ -10,9 +10,10 @@ pub fn to_channels_last(planar: &[f32], channels: usize, image: &mut [f32]) {
     let stride = padded(channels);
     let pixels = image.len() / stride;
     assert!(planar.len() == channels * pixels && image.len() == stride * pixels);
-    for (pixel, target) in image.chunks_exact_mut(stride).enumerate() {
-        for (channel, x) in target.iter_mut().enumerate() {
-            *x = if channel < channels { planar[channel * pixels + pixel] } else { 0.0 };
+    image.fill(0.0);
+    for (channel, plane) in planar.chunks_exact(pixels.max(1)).enumerate() {
+        for (x, pixel) in plane.iter().zip(image.chunks_exact_mut(stride)) {
+            pixel[channel] = *x;
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::memory::Shared;
 use crate::parallel::for_each;
 use crate::shape::{ConvShape, padded};
 use crate::simd::{Isa, Kernel, Simd};
-use crate::sums::{GROUP, partial_len, sum_over_groups};
+use crate::sums::{GROUP, clear_columns, partial_len, sum_over_groups};
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -176,20 +176,6 @@ impl Patches {
         }
     }
 
-    /// Makes the places of a gradient zero that belong to no output: what stands there is a product with zero, or a NaN.
-    fn clear_columns(&self, weight_gradient: &mut [f32]) {
-        let used = self.shape.group_outputs() % PANEL;
-        if used == 0 {
-            return;
-        }
-        let panel = self.patch_rows * PANEL;
-        for group in weight_gradient.chunks_exact_mut(self.group_len()) {
-            for row in group[self.group_len() - panel..].chunks_exact_mut(PANEL) {
-                row[used..].fill(0.0);
-            }
-        }
-    }
-
     /// Makes the rows of a gradient zero that are beyond a patch: no product writes them.
     fn clear_rows(&self, sums: &mut [f32]) {
         for panel in sums.chunks_exact_mut(self.patch_rows * PANEL) {
@@ -228,7 +214,7 @@ impl Algorithm for Patches {
 
     fn need(&self, batch: usize) -> WorkspaceNeed {
         WorkspaceNeed {
-            shared: self.weight_len() + partial_len(batch, self.weight_len()),
+            shared: self.weight_len() + partial_len(batch, GROUP, self.weight_len()),
             worker: self.parts().iter().sum(),
         }
     }
@@ -307,7 +293,7 @@ impl Algorithm for Patches {
     fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
         let [turned, partial] =
-            carve(&mut workspace.shared, [self.weight_len(), partial_len(images, self.weight_len())]);
+            carve(&mut workspace.shared, [self.weight_len(), partial_len(images, GROUP, self.weight_len())]);
         if input_gradient.is_some() {
             transpose_panels(self.shape.groups, self.patch_rows, self.columns, weights, turned);
         }
@@ -316,7 +302,7 @@ impl Algorithm for Patches {
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let (_, columns) = self.shape.stored_map();
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
-        sum_over_groups(images, partial, weight_gradient, |groups, partial| {
+        sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
             let partial = Shared::new(partial);
             for_each(groups.len(), workers, |memory, slot| {
                 let start = (groups.start + slot) * GROUP;
@@ -397,7 +383,10 @@ impl Algorithm for Patches {
                 }
             });
         });
-        self.clear_columns(weight_gradient);
+        let last_panel = self.group_len() - self.patch_rows * PANEL;
+        for group in weight_gradient.chunks_exact_mut(self.group_len()) {
+            clear_columns(self.shape.group_outputs(), &mut group[last_panel..]);
+        }
     }
 }
 

@@ -124,7 +124,7 @@ impl Algorithm for Pointwise {
         }
         let run = self.run();
         WorkspaceNeed {
-            shared: self.weight_len() + partial_len(batch, self.weight_len()),
+            shared: self.weight_len() + partial_len(batch, GROUP, self.weight_len()),
             worker: self.rows_len(run) + aligned(run * self.shape.output_len()),
         }
     }
@@ -217,7 +217,7 @@ impl Pointwise {
     fn backward_map(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
         let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
         let [turned, partial] =
-            carve(&mut workspace.shared, [self.weight_len(), partial_len(images, self.weight_len())]);
+            carve(&mut workspace.shared, [self.weight_len(), partial_len(images, GROUP, self.weight_len())]);
         if input_gradient.is_some() {
             transpose_panels(1, self.inputs, self.outputs, weights, turned);
         }
@@ -227,7 +227,7 @@ impl Pointwise {
         let (sampled_len, is_sampled) = (self.sampled_len(), self.shape.stride != [1, 1]);
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         let run = self.run();
-        sum_over_groups(images, partial, weight_gradient, |groups, partial| {
+        sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
             let partial = Shared::new(partial);
             for_each(groups.len(), workers, |memory, slot| {
                 let group = groups.start + slot;

@@ -1,30 +1,33 @@
 //! Gradients of weights, summed over the images of a batch in an order that depends on nothing but their number.
 
+use crate::gemm::PANEL;
 use crate::memory::Shared;
 use crate::parallel::for_each_task;
 use std::ops::Range;
 
-/// Images whose gradients of the weights are summed before the groups are; it is part of the order of sums.
+/// Images whose gradients of the weights are summed before the groups are; it is part of the order of sums. Methods for small weights,
+/// whose sums are cheap to keep apart, have groups of their own size, so that small batches keep all threads busy.
 pub(crate) const GROUP: usize = 6;
 
 /// Groups whose sums are kept apart at once: as many as keep the threads busy, and no more for larger batches. The sums are added up
 /// in the groups' order either way.
 const GROUPS_AT_ONCE: usize = 64;
 
-/// Floats for the sums of the groups of a batch.
-pub(crate) fn partial_len(batch: usize, weight_len: usize) -> usize {
-    batch.div_ceil(GROUP).min(GROUPS_AT_ONCE) * weight_len
+/// Floats for the sums of the groups, of `group` images each, of a batch.
+pub(crate) fn partial_len(batch: usize, group: usize, weight_len: usize) -> usize {
+    batch.div_ceil(group).min(GROUPS_AT_ONCE) * weight_len
 }
 
-/// Makes `sum` the sum over groups of [`GROUP`] of `images`, in their order. `fill` writes the sums of the groups `first..` one after the
+/// Makes `sum` the sum over groups of `group` of `images`, in their order. `fill` writes the sums of the groups `first..` one after the
 /// other into a slice, which `partial` has room for: see [`partial_len`].
 pub(crate) fn sum_over_groups(
     images: usize,
+    group: usize,
     partial: &mut [f32],
     sum: &mut [f32],
     mut fill: impl FnMut(Range<usize>, &mut [f32]),
 ) {
-    let groups = images.div_ceil(GROUP);
+    let groups = images.div_ceil(group);
     for first in (0..groups).step_by(GROUPS_AT_ONCE) {
         let now = first..groups.min(first + GROUPS_AT_ONCE);
         let partial = &mut partial[..now.len() * sum.len()];
@@ -51,4 +54,15 @@ fn add_groups(partial: &[f32], sum: &mut [f32], from_first: bool) {
             }
         }
     });
+}
+
+/// Makes the places of a gradient zero that belong to none of the `outputs`, in their last panel: what stands there is a product with
+/// zero, or a NaN.
+pub(crate) fn clear_columns(outputs: usize, last_panel: &mut [f32]) {
+    let used = outputs % PANEL;
+    if used > 0 {
+        for row in last_panel.chunks_exact_mut(PANEL) {
+            row[used..].fill(0.0);
+        }
+    }
 }

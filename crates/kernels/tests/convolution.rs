@@ -287,8 +287,12 @@ fn im2col_takes_any_kernel_and_padding() {
 /// Every method that computes a shape, and the one that is chosen.
 fn methods(shape: &ConvShape) -> Vec<Method> {
     let chosen = Method::choose(shape);
-    let general = [Method::GroupedIm2col, Method::Im2col, Method::Im2colByPixel];
-    let general = &general[..if shape.groups == 1 { 3 } else { 1 }];
+    let general = [Method::GroupedIm2col, Method::Im2col, Method::Im2colByPixel, Method::Direct];
+    let general = &general[..match shape.groups {
+        1 if shape.in_channels < 16 => 4,
+        1 => 3,
+        _ => 1,
+    }];
     general.iter().copied().filter(|method| *method != chosen).chain([chosen]).collect()
 }
 
@@ -389,6 +393,26 @@ fn groups_are_the_definition() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Runs of the kernel's rows around whole panels, outputs around them, maps of several blocks of rows and tiles of several heights.
+#[test]
+fn direct_is_the_definition() {
+    let mut failures = Vec::new();
+    for (images, in_channels, out_channels, geometry) in [
+        // More groups of images than have sums of their own at once.
+        (130, 1, 6, geometry([5, 5], [5, 5], [1, 1], [0, 0])),
+        (3, 3, 6, geometry([32, 32], [5, 5], [1, 1], [0, 0])),
+        (2, 6, 16, geometry([14, 14], [5, 5], [1, 1], [0, 0])),
+        (2, 15, 17, geometry([31, 33], [3, 3], [2, 1], [1, 1])),
+        (1, 5, 33, geometry([29, 30], [3, 3], [1, 1], [1, 1])),
+        (5, 8, 15, geometry([7, 40], [3, 2], [1, 1], [1, 1])),
+        (1, 11, 32, geometry([3, 300], [3, 3], [1, 2], [1, 0])),
+    ] {
+        let shape = ConvShape { in_channels, out_channels, ..geometry };
+        check(&Case::new(images, shape), &[Method::Direct], &mut failures);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Maps that are gathered in pieces of some rows, and weights of several blocks.
 #[test]
 fn large_patches_are_the_definition() {
@@ -413,6 +437,9 @@ fn each_shape_has_its_method() {
     };
     assert_eq!(of([32, 32], [3, 64], 3, 1, 1, 1), "im2col");
     assert_eq!(of([32, 32], [3, 64], 7, 2, 3, 1), "im2col");
+    assert_eq!(of([32, 32], [3, 33], 3, 1, 1, 1), "im2col");
+    assert_eq!(of([32, 32], [3, 32], 3, 1, 1, 1), "direct");
+    assert_eq!(of([14, 14], [6, 16], 5, 1, 0, 1), "direct");
     assert_eq!(of([16, 16], [64, 64], 3, 1, 1, 1), "Winograd F(4x4, 3x3)");
     assert_eq!(of([32, 32], [64, 128], 3, 2, 1, 1), "im2col by pixel");
     assert_eq!(of([16, 16], [64, 64], 1, 1, 1, 1), "matrix product");
@@ -433,6 +460,8 @@ fn what_cannot_be_computed_is_refused() {
         (ConvShape { padding: [1, 0], ..good }, Method::Winograd(4)),
         (good, Method::Winograd(6)),
         (good, Method::Pointwise),
+        (good, Method::Direct),
+        (ConvShape { groups: 4, ..good }, Method::Direct),
         (ConvShape { kernel: [1, 1], stride: [2, 2], ..good }, Method::Pointwise),
         (ConvShape { groups: 2, ..good }, Method::Im2col),
         (ConvShape { groups: 2, ..good }, Method::Im2colByPixel),
@@ -454,8 +483,11 @@ fn samples() -> Vec<(ConvShape, Method)> {
         square([10, 9], [33, 17], 1, 1),
         square([1, 1], [33, 50], 1, 0),
         square([10, 9], [3, 17], 3, 1),
+        square([10, 9], [3, 47], 3, 1),
         ConvShape { stride: [2, 2], ..square([10, 9], [33, 17], 1, 0) },
         ConvShape { stride: [2, 2], ..square([11, 12], [3, 17], 7, 3) },
+        ConvShape { stride: [2, 2], ..square([11, 12], [3, 47], 7, 3) },
+        square([12, 11], [6, 16], 5, 0),
         ConvShape { stride: [2, 2], ..square([10, 9], [33, 17], 3, 1) },
         ConvShape { kernel: [3, 5], stride: [1, 2], ..square([17, 18], [40, 24], 3, 1) },
         ConvShape { groups: 40, ..square([10, 9], [40, 40], 3, 1) },
@@ -516,15 +548,16 @@ fn a_nan_reaches_no_more_than_it_should() {
 
 #[test]
 fn the_workspace_of_a_convolution_is_bounded_for_any_batch() {
-    for (kernel, groups, method) in [
-        (1, 1, Method::Pointwise),
-        (3, 1, Method::Im2col),
-        (3, 1, Method::Im2colByPixel),
-        (3, 4, Method::GroupedIm2col),
-        (3, 64, Method::Depthwise([3, 3])),
-        (3, 1, Method::Winograd(4)),
+    for (kernel, channels, groups, method) in [
+        (1, 64, 1, Method::Pointwise),
+        (3, 6, 1, Method::Direct),
+        (3, 64, 1, Method::Im2col),
+        (3, 64, 1, Method::Im2colByPixel),
+        (3, 64, 4, Method::GroupedIm2col),
+        (3, 64, 64, Method::Depthwise([3, 3])),
+        (3, 64, 1, Method::Winograd(4)),
     ] {
-        let shape = ConvShape { groups, ..ConvShape::square([8, 8], [64, 64], kernel, kernel / 2) };
+        let shape = ConvShape { groups, ..ConvShape::square([8, 8], [channels; 2], kernel, kernel / 2) };
         let convolution = Convolution::with_method(Isa::portable(), shape, method);
         let bytes = |batch| Workspace::bytes_of([convolution.need(batch)]);
         assert_eq!(bytes(1000), bytes(1 << 20), "{method}");
