@@ -6,7 +6,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pointwise_kernels::{
     Activation, AdamStep, Affine, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa,
-    Method, Workspace, adam, peak_gflops,
+    Method, Weights, Workspace, adam, peak_gflops,
 };
 use std::hint::black_box;
 
@@ -21,8 +21,9 @@ const fn depthwise(side: usize, channels: usize, stride: usize) -> ConvShape {
 }
 
 /// Each method and size once.
-const CONVOLUTIONS: [ConvShape; 15] = [
+const CONVOLUTIONS: [ConvShape; 16] = [
     square(32, [3, 64], 3),
+    ConvShape::square([14, 14], [6, 16], 5, 0),
     square(16, [64, 192], 3),
     square(8, [192, 384], 3),
     square(10, [192, 256], 3),
@@ -60,13 +61,12 @@ fn convolutions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("convolution");
     group.sample_size(20);
     for shape in CONVOLUTIONS {
-        let mut convolution = Convolution::new(isa, shape);
+        let convolution = Convolution::new(isa, shape);
         let ConvShape { height, width, in_channels, out_channels, stride, .. } = shape;
         let step = if stride == [1, 1] { String::new() } else { format!(" stride {}", stride[0]) };
         let name = format!("{height}x{width} {in_channels}-{out_channels}{step} {}", convolution.method());
         let mut weights = vec![0.0; convolution.weight_len()];
         convolution.import_weight(&vec![0.01; shape.weight_len()], &mut weights);
-        convolution.load(&weights);
         let mut workspace = Workspace::new([convolution.need(BATCH)]);
         let fill = |_: usize, pixels: &mut [f32]| pixels.fill(0.5);
         let mut y = vec![0.0; BATCH * shape.output_len()];
@@ -76,13 +76,20 @@ fn convolutions(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(operations));
         group.bench_function(BenchmarkId::new("forward", &name), |bencher| {
             bencher.iter(|| {
-                convolution.forward(&weights, BATCH, &fill, black_box(&mut y), &|_, _| (), &mut workspace);
+                convolution.forward(
+                    Weights::Plain(&weights),
+                    BATCH,
+                    &fill,
+                    black_box(&mut y),
+                    &|_, _| (),
+                    &mut workspace,
+                );
             });
         });
         group.throughput(Throughput::Elements(2 * operations));
         group.bench_function(BenchmarkId::new("both gradients", &name), |bencher| {
             bencher.iter(|| {
-                let gradient = InputGradient { values: black_box(&mut dx), finished: &|_, _| () };
+                let gradient = InputGradient { values: black_box(&mut dx), add: false, finished: &|_, _| () };
                 convolution.backward(&weights, BATCH, &fill, &fill, Some(gradient), &mut dw, &mut workspace);
             });
         });

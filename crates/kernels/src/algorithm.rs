@@ -1,6 +1,5 @@
 //! What every method of computing a convolution offers, and what it is given.
 
-use crate::memory::OutOfMemory;
 use crate::workspace::{Workspace, WorkspaceNeed};
 use std::borrow::Cow;
 use std::fmt;
@@ -17,10 +16,21 @@ pub type Sink<'a> = &'a (dyn Fn(usize, &[f32]) + Sync);
 /// Is told of each image of a gradient once it is complete and still in cache, and may then change it: by adding what comes from elsewhere.
 pub type GradientSink<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
+/// The weights of a forward pass.
+#[derive(Debug, Clone, Copy)]
+pub enum Weights<'a> {
+    /// In the method's layout.
+    Plain(&'a [f32]),
+    /// As [`Convolution::transform`](crate::Convolution::transform) has made them, for passes with the same weights again and again.
+    Transformed(&'a [f32]),
+}
+
 /// Where the gradient with respect to the input goes.
 pub struct InputGradient<'a> {
     /// One image after the other, as the input.
     pub values: &'a mut [f32],
+    /// Whether it is added to what is there, or takes its place.
+    pub add: bool,
     /// Called for each finished image.
     pub finished: GradientSink<'a>,
 }
@@ -43,22 +53,32 @@ pub(crate) trait Algorithm: Send + Sync {
         Cow::Borrowed(outputs)
     }
     fn need(&self, batch: usize) -> WorkspaceNeed;
-    fn bytes(&self) -> usize;
-    /// Allocates what is kept between calls.
-    fn reserve(&mut self) -> Result<(), OutOfMemory> {
-        Ok(())
+    /// Floats of the weights as the forward pass reads them; `None` where it reads them as they are.
+    fn transformed_len(&self) -> Option<usize> {
+        None
     }
-    /// Prepares what the forward pass takes from the weights.
-    fn load(&mut self, weights: &[f32]);
+    /// Writes the weights as the forward pass reads them.
+    fn transform(&self, weights: &[f32], transformed: &mut [f32]) {
+        transformed.copy_from_slice(weights);
+    }
     fn forward(
         &self,
-        weights: &[f32],
+        weights: Weights<'_>,
         images: usize,
         source: Source<'_>,
         output: Output<'_>,
         workspace: &mut Workspace,
     );
     fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace);
+}
+
+impl<'a> Weights<'a> {
+    /// Those of a method that reads them as they are.
+    pub(crate) fn values(self) -> &'a [f32] {
+        match self {
+            Self::Plain(weights) | Self::Transformed(weights) => weights,
+        }
+    }
 }
 
 /// Where a forward pass writes.

@@ -1,11 +1,10 @@
 //! Convolutions over batches of channels-last images, forward and both gradients.
 
-use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Sink, Source};
+use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Sink, Source, Weights};
 use crate::depthwise::Depthwise;
 use crate::direct::Direct;
 use crate::gemm::PANEL;
 use crate::im2col::Im2col;
-use crate::memory::OutOfMemory;
 use crate::patches::Patches;
 use crate::pointwise::Pointwise;
 use crate::shape::ConvShape;
@@ -135,7 +134,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// A convolution planned for a shape, with what it keeps between calls.
+/// A convolution planned for a shape.
 ///
 /// Weights and their gradients are slices of [`Convolution::weight_len`] floats in the method's own layout, which
 /// [`Convolution::import_weight`] and [`Convolution::export_weight`] translate from and to PyTorch's. An optimizer that works element
@@ -261,51 +260,47 @@ impl Convolution {
         self.algorithm.need(batch)
     }
 
-    /// Bytes that the plan keeps between calls.
+    /// Floats of the weights as [`Convolution::forward`] reads them; `None` where it reads them as they are.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.algorithm.bytes()
+    pub fn transformed_len(&self) -> Option<usize> {
+        self.algorithm.transformed_len()
     }
 
-    /// Allocates what the plan keeps between calls, which otherwise the first [`Convolution::load`] does.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`].
-    pub fn reserve(&mut self) -> Result<(), OutOfMemory> {
-        self.algorithm.reserve()
-    }
-
-    /// Whether [`Convolution::forward`] reads nothing but what [`Convolution::load`] has taken over, and any slice of the right length does for
-    /// its weights.
-    #[must_use]
-    pub fn keeps_weights(&self) -> bool {
-        matches!(self.method, Method::Winograd(_))
-    }
-
-    /// Takes over weights: to be called before [`Convolution::forward`] whenever they have changed.
+    /// Makes [`Weights::Transformed`] of weights; a copy where there is no other form.
     ///
     /// # Panics
-    /// When the slice has another length than [`Convolution::weight_len`].
-    pub fn load(&mut self, weights: &[f32]) {
+    /// When a slice has another length than [`Convolution::weight_len`], or [`Convolution::transformed_len`] where there is one.
+    pub fn transform(&self, weights: &[f32], transformed: &mut [f32]) {
         assert_eq!(weights.len(), self.weight_len(), "floats of weights");
-        self.algorithm.load(weights);
+        assert_eq!(
+            transformed.len(),
+            self.len_of(&Weights::Transformed(weights)),
+            "floats of transformed weights"
+        );
+        self.algorithm.transform(weights, transformed);
     }
 
-    /// `output = weights * input` without bias, for the weights last given to [`Convolution::load`]; `finished` is told of each
-    /// image.
+    fn len_of(&self, weights: &Weights<'_>) -> usize {
+        match weights {
+            Weights::Plain(_) => self.weight_len(),
+            Weights::Transformed(_) => self.transformed_len().unwrap_or(self.weight_len()),
+        }
+    }
+
+    /// `output = weights * input` without bias; `finished` is told of each image.
     ///
     /// # Panics
     /// When a slice is shorter than the shape and the number of images say, or the workspace has no room for [`Convolution::need`].
     pub fn forward(
         &self,
-        weights: &[f32],
+        weights: Weights<'_>,
         images: usize,
         source: Source<'_>,
         output: &mut [f32],
         finished: Sink<'_>,
         workspace: &mut Workspace,
     ) {
-        assert_eq!(weights.len(), self.weight_len(), "floats of weights");
+        assert_eq!(weights.values().len(), self.len_of(&weights), "floats of weights");
         workspace.check(self.need(images));
         let values = &mut output[..images * self.shape.output_len()];
         self.algorithm.forward(weights, images, source, Output { values, finished }, workspace);
@@ -332,8 +327,9 @@ impl Convolution {
         assert_eq!(weights.len(), self.weight_len(), "floats of weights");
         assert_eq!(weight_gradient.len(), self.weight_len(), "floats of the weights' gradient");
         workspace.check(self.need(images));
-        let input_gradient = input_gradient.map(|InputGradient { values, finished }| InputGradient {
+        let input_gradient = input_gradient.map(|InputGradient { values, add, finished }| InputGradient {
             values: &mut values[..images * self.shape.input_len()],
+            add,
             finished,
         });
         let gradient = Backward { images, input, output_gradient, input_gradient, weight_gradient };

@@ -5,7 +5,8 @@
 //! neighbours in the source, each times one tap; in the gradient of a convolution with a stride, every other tap or fewer. Where the map
 //! ends, the run is shorter: nothing is ever multiplied with the padding.
 
-use crate::algorithm::{Algorithm, Backward, Output, Source};
+use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
+use crate::elementwise::add_assign;
 use crate::gemm::PANEL;
 use crate::memory::Shared;
 use crate::parallel::for_each;
@@ -194,20 +195,15 @@ impl Algorithm for Depthwise {
         }
     }
 
-    fn bytes(&self) -> usize {
-        0
-    }
-
-    fn load(&mut self, _: &[f32]) {}
-
     fn forward(
         &self,
-        weights: &[f32],
+        weights: Weights<'_>,
         images: usize,
         source: Source<'_>,
         output: Output<'_>,
         workspace: &mut Workspace,
     ) {
+        let weights = weights.values();
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let values = Shared::new(output.values);
         for_each(images, &mut workspace.workers, |memory, image| {
@@ -226,6 +222,7 @@ impl Algorithm for Depthwise {
         let [partial] = carve(&mut workspace.shared, [partial_len(images, GROUP, self.weight_len())]);
         let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        let add = input_gradient.as_ref().is_some_and(|gradient| gradient.add);
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
             let partial = Shared::new(partial);
@@ -243,7 +240,12 @@ impl Algorithm for Depthwise {
                     if let Some((values, finished)) = &input_gradient {
                         // SAFETY: every image belongs to one task.
                         let target = unsafe { values.part(i * input_len..(i + 1) * input_len) };
-                        self.isa.run(MapKernel::new(&self.input_gradient, weights, gradient, target));
+                        if add {
+                            self.isa.run(MapKernel::new(&self.input_gradient, weights, gradient, image));
+                            add_assign(self.isa, target, image);
+                        } else {
+                            self.isa.run(MapKernel::new(&self.input_gradient, weights, gradient, target));
+                        }
                         finished(i, target);
                     }
                 }

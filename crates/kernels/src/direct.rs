@@ -5,7 +5,7 @@
 //! channels` floats later. A [`RunProduct`] takes one run after the other, forward as its rows and for the weights' gradient as its columns,
 //! so that nothing is gathered. The gradient of the input is a product of its own, whose runs are then added into a packed image.
 
-use crate::algorithm::{Algorithm, Backward, Output, Source};
+use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
 use crate::gemm::{PANEL, Product, RunProduct};
 use crate::memory::Shared;
 use crate::parallel::for_each;
@@ -141,15 +141,8 @@ impl Direct {
         }
     }
 
-    /// The gradient of an image, by way of `runs` and `packed`.
-    fn input_gradient(
-        &self,
-        transposed: &[f32],
-        gradients: &[f32],
-        runs: &mut [f32],
-        packed: &mut [f32],
-        image: &mut [f32],
-    ) {
+    /// The packed gradient of an image, by way of `runs`.
+    fn input_gradient(&self, transposed: &[f32], gradients: &[f32], runs: &mut [f32], packed: &mut [f32]) {
         let (_, columns) = self.shape.stored_map();
         let each = self.padded_patch();
         let packed = &mut packed[..self.packed_len()];
@@ -173,7 +166,6 @@ impl Direct {
             unsafe { product.run_on(self.isa) };
             self.isa.run(AddRuns { plan: self, runs, rows, packed });
         }
-        self.isa.run(Unpack { plan: self, packed, image });
     }
 }
 
@@ -198,20 +190,15 @@ impl Algorithm for Direct {
         }
     }
 
-    fn bytes(&self) -> usize {
-        0
-    }
-
-    fn load(&mut self, _: &[f32]) {}
-
     fn forward(
         &self,
-        weights: &[f32],
+        weights: Weights<'_>,
         images: usize,
         source: Source<'_>,
         output: Output<'_>,
         workspace: &mut Workspace,
     ) {
+        let weights = weights.values();
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let (_, columns) = self.shape.stored_map();
         let values = Shared::new(output.values);
@@ -255,6 +242,7 @@ impl Algorithm for Direct {
         let transposed = &*transposed;
         let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        let add = input_gradient.as_ref().is_some_and(|gradient| gradient.add);
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
             let partial = Shared::new(partial);
@@ -272,7 +260,8 @@ impl Algorithm for Direct {
                     if let Some((values, finished)) = &input_gradient {
                         // SAFETY: every image belongs to one task.
                         let target = unsafe { values.part(i * input_len..(i + 1) * input_len) };
-                        self.input_gradient(transposed, gradients, runs, packed_gradient, target);
+                        self.input_gradient(transposed, gradients, runs, packed_gradient);
+                        self.isa.run(Unpack { plan: self, packed: packed_gradient, image: target, add });
                         finished(i, target);
                     }
                 }
@@ -326,11 +315,12 @@ impl Kernel for Pack<'_> {
     }
 }
 
-/// The adjoint of [`Pack`].
+/// The adjoint of [`Pack`], added to the image or in its place.
 struct Unpack<'a> {
     plan: &'a Direct,
     packed: &'a [f32],
     image: &'a mut [f32],
+    add: bool,
 }
 
 impl Kernel for Unpack<'_> {
@@ -341,7 +331,7 @@ impl Kernel for Unpack<'_> {
         let ConvShape { height, width, in_channels, .. } = self.plan.shape;
         let [above, left] = self.plan.shape.stored_padding();
         let row_len = self.plan.row_len();
-        assert!(self.image.len() == height * width * PANEL && self.packed.len() == self.plan.packed_len());
+        assert!(self.image.len() == height * width * PANEL && self.packed.len() >= self.plan.packed_len());
         let mask = mask(in_channels);
         for row in 0..height {
             let first = (above + row) * row_len + left * in_channels;
@@ -352,7 +342,8 @@ impl Kernel for Unpack<'_> {
                         let x = simd.load(self.packed.as_ptr().add(first + column * in_channels + lane));
                         let x =
                             simd.if_greater(simd.load(mask.as_ptr().add(lane)), simd.zero(), x, simd.zero());
-                        simd.store(self.image.as_mut_ptr().add((row * width + column) * PANEL + lane), x);
+                        let to = self.image.as_mut_ptr().add((row * width + column) * PANEL + lane);
+                        simd.store(to, if self.add { simd.add(simd.load(to), x) } else { x });
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! Convolutions of any kernel, stride and padding by gathering patches a channel at a time: the first layer, whose few channels are not
 //! worth a transform, and whatever the other methods do not cover.
 
-use crate::algorithm::{Algorithm, Backward, Output, Source};
+use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
 use crate::gemm::{PANEL, Product, transpose_panels};
 use crate::memory::Shared;
 use crate::parallel::for_each;
@@ -67,12 +67,11 @@ impl Im2col {
         }
     }
 
-    /// Adds patches `[pixel][in, tap]` back to the image that they were gathered from.
+    /// Adds patches `[pixel][in, tap]` to the image that they would be gathered from.
     fn scatter(&self, patches: &[f32], image: &mut [f32]) {
         let ConvShape { height, width, kernel, stride, .. } = self.shape;
         let (_, columns) = self.shape.stored_map();
         let padding = self.shape.stored_padding();
-        image.fill(0.0);
         for (pixel, patch) in patches.chunks_exact(self.patch_rows).enumerate() {
             let (row, column) = (pixel / columns * stride[0], pixel % columns * stride[1]);
             for (at, x) in patch[..self.patch].iter().enumerate() {
@@ -123,20 +122,15 @@ impl Algorithm for Im2col {
         }
     }
 
-    fn bytes(&self) -> usize {
-        0
-    }
-
-    fn load(&mut self, _: &[f32]) {}
-
     fn forward(
         &self,
-        weights: &[f32],
+        weights: Weights<'_>,
         images: usize,
         source: Source<'_>,
         output: Output<'_>,
         workspace: &mut Workspace,
     ) {
+        let weights = weights.values();
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let pixels = self.shape.stored_pixels();
         let values = Shared::new(output.values);
@@ -177,6 +171,7 @@ impl Algorithm for Im2col {
         let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let pixels = self.shape.stored_pixels();
+        let add = input_gradient.as_ref().is_some_and(|gradient| gradient.add);
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
             // The rows beyond the patch's values have no gradient.
@@ -226,6 +221,9 @@ impl Algorithm for Im2col {
                         unsafe { product.run_on(self.isa) };
                         // SAFETY: every image belongs to one task.
                         let target = unsafe { values.part(i * input_len..(i + 1) * input_len) };
+                        if !add {
+                            target.fill(0.0);
+                        }
                         self.scatter(&patches[..pixels * self.patch_rows], target);
                         finished(i, target);
                     }

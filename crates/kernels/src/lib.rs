@@ -15,24 +15,23 @@
 //! A convolution and its gradients, for two images:
 //!
 //! ```
-//! use pointwise_kernels::{ConvShape, Convolution, InputGradient, Isa, Workspace};
+//! use pointwise_kernels::{ConvShape, Convolution, InputGradient, Isa, Weights, Workspace};
 //!
 //! let shape = ConvShape::square([8, 8], [16, 32], 3, 1);
-//! let mut convolution = Convolution::new(Isa::detect(), shape);
+//! let convolution = Convolution::new(Isa::detect(), shape);
 //! let mut weights = vec![0.0; convolution.weight_len()];
 //! convolution.import_weight(&vec![0.01; shape.weight_len()], &mut weights);
-//! convolution.load(&weights);
 //!
 //! let mut workspace = Workspace::new([convolution.need(2)]);
 //! let mut output = vec![0.0; 2 * shape.output_len()];
 //! let ones = |_image: usize, pixels: &mut [f32]| pixels.fill(1.0);
-//! convolution.forward(&weights, 2, &ones, &mut output, &|_, _| (), &mut workspace);
+//! convolution.forward(Weights::Plain(&weights), 2, &ones, &mut output, &|_, _| (), &mut workspace);
 //! // In the middle of the map, nine taps of sixteen channels.
 //! assert!((output[(4 * 8 + 4) * 32] - 1.44).abs() < 1e-4);
 //!
 //! let mut dx = vec![0.0; 2 * shape.input_len()];
 //! let mut dw = vec![0.0; convolution.weight_len()];
-//! let input_gradient = InputGradient { values: &mut dx, finished: &|_, _| () };
+//! let input_gradient = InputGradient { values: &mut dx, add: false, finished: &|_, _| () };
 //! convolution.backward(&weights, 2, &ones, &ones, Some(input_gradient), &mut dw, &mut workspace);
 //! ```
 //!
@@ -75,7 +74,7 @@ mod workspace;
 
 pub use activation::Activation;
 pub use adam::{AdamStep, adam};
-pub use algorithm::{GradientSink, InputGradient, Sink, Source};
+pub use algorithm::{GradientSink, InputGradient, Sink, Source, Weights};
 pub use convolution::{Convolution, Method};
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
 pub use loss::softmax_cross_entropy;

@@ -7,7 +7,7 @@
 //! A piece of work, of which the patches stay in the second cache level, is a few images or some rows of one. Which it is follows from the
 //! shape alone, as it is part of the order of sums.
 
-use crate::algorithm::{Algorithm, Backward, Output, Source};
+use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
 use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
 use crate::memory::Shared;
 use crate::parallel::for_each;
@@ -219,20 +219,15 @@ impl Algorithm for Patches {
         }
     }
 
-    fn bytes(&self) -> usize {
-        0
-    }
-
-    fn load(&mut self, _: &[f32]) {}
-
     fn forward(
         &self,
-        weights: &[f32],
+        weights: Weights<'_>,
         images: usize,
         source: Source<'_>,
         output: Output<'_>,
         workspace: &mut Workspace,
     ) {
+        let weights = weights.values();
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let (_, columns) = self.shape.stored_map();
         // Fewer images at once rather than idle threads; how many does not change the numbers.
@@ -301,6 +296,7 @@ impl Algorithm for Patches {
         let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let (_, columns) = self.shape.stored_map();
+        let add = input_gradient.as_ref().is_some_and(|gradient| gradient.add);
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
             let partial = Shared::new(partial);
@@ -321,7 +317,9 @@ impl Algorithm for Patches {
                     let mut target = input_gradient.as_ref().map(|(values, _)| {
                         // SAFETY: every image belongs to one task.
                         let target = unsafe { values.part(first * input_len..(first + count) * input_len) };
-                        target.fill(0.0);
+                        if !add {
+                            target.fill(0.0);
+                        }
                         target
                     });
                     for rows in self.pieces(count) {

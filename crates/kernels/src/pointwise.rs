@@ -6,7 +6,8 @@
 //! With a stride the product runs over the pixels that are sampled. They are pushed together as soon as an image is there; the gradient of
 //! the input is zero between them.
 
-use crate::algorithm::{Algorithm, Backward, Output, Source};
+use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
+use crate::elementwise::add_assign;
 use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
 use crate::memory::Shared;
 use crate::parallel::{for_each, for_each_task};
@@ -63,11 +64,10 @@ impl Pointwise {
         }
     }
 
-    /// Takes the sampled pixels apart: the adjoint of [`Pointwise::sample`].
+    /// Adds the sampled pixels to those of an image: the adjoint of [`Pointwise::sample`].
     fn spread(&self, pixels: &[f32], image: &mut [f32]) {
-        image.fill(0.0);
         for (pixel, to) in pixels.chunks_exact(self.inputs).zip(self.samples()) {
-            image[to..to + self.inputs].copy_from_slice(pixel);
+            add_assign(self.isa, &mut image[to..to + self.inputs], pixel);
         }
     }
 
@@ -129,20 +129,15 @@ impl Algorithm for Pointwise {
         }
     }
 
-    fn bytes(&self) -> usize {
-        0
-    }
-
-    fn load(&mut self, _: &[f32]) {}
-
     fn forward(
         &self,
-        weights: &[f32],
+        weights: Weights<'_>,
         images: usize,
         source: Source<'_>,
         output: Output<'_>,
         workspace: &mut Workspace,
     ) {
+        let weights = weights.values();
         let values = Shared::new(output.values);
         if self.is_linear() {
             let rows = &mut workspace.shared[..images * self.inputs];
@@ -225,6 +220,7 @@ impl Pointwise {
         let workers = &mut workspace.workers;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let (sampled_len, is_sampled) = (self.sampled_len(), self.shape.stride != [1, 1]);
+        let add = input_gradient.as_ref().is_some_and(|gradient| gradient.add);
         let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
         let run = self.run();
         sum_over_groups(images, GROUP, partial, weight_gradient, |groups, partial| {
@@ -271,13 +267,16 @@ impl Pointwise {
                             c: if is_sampled { rows.as_mut_ptr() } else { target.as_mut_ptr() },
                             ldc: self.inputs,
                             c_panel: PANEL,
-                            accumulate: false,
+                            accumulate: add && !is_sampled,
                         };
                         // SAFETY: `count` images of pixels on both sides; the sampled pixels have been read.
                         unsafe { product.run_on(self.isa) };
                         for i in 0..count {
                             let target = &mut target[i * input_len..(i + 1) * input_len];
                             if is_sampled {
+                                if !add {
+                                    target.fill(0.0);
+                                }
                                 self.spread(&rows[i * sampled_len..(i + 1) * sampled_len], target);
                             }
                             finished(first + i, target);
@@ -336,7 +335,7 @@ impl Pointwise {
                     c: values.at(own.start * PANEL),
                     ldc: self.inputs,
                     c_panel: PANEL,
-                    accumulate: false,
+                    accumulate: input_gradient.add,
                 };
                 // SAFETY: `images` rows on both sides, and every task has its own columns.
                 unsafe { product.run_on(self.isa) };

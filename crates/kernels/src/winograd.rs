@@ -9,9 +9,9 @@
 //! no multiple of 4 KiB, keep the writes of a transform out of each other's cache sets. `M` lies as `[tile][frequency][channel]`,
 //! a block of channels at a time: a product writes it and the transform back reads it while it is in the second cache level.
 
-use crate::algorithm::{Algorithm, Backward, Output, Source};
+use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Source, Weights};
 use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
-use crate::memory::{Buffer, OutOfMemory, Shared};
+use crate::memory::{Buffer, Shared};
 use crate::parallel::{for_each, for_each_task};
 use crate::shape::{ConvShape, padded};
 use crate::simd::{Isa, Kernel, Simd};
@@ -45,7 +45,6 @@ pub(crate) struct Winograd<const M: usize, const A: usize, T> {
     block: usize,
     /// Floats between frequencies of weights.
     weight_stride: usize,
-    transformed: Buffer,
     tile: PhantomData<T>,
 }
 
@@ -80,17 +79,12 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
             // Few input channels make short products, which should be wider.
             block: if inputs <= 64 { 4 * PANEL } else { 2 * PANEL },
             weight_stride,
-            transformed: Buffer::empty(),
             tile: PhantomData,
         }
     }
 
     fn tiles(&self) -> usize {
         self.down * self.across
-    }
-
-    fn transformed_len(&self) -> usize {
-        A * A * self.weight_stride
     }
 
     /// Images that a thread takes at once forward.
@@ -192,44 +186,41 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
     fn need(&self, batch: usize) -> WorkspaceNeed {
         let (forward, backward) = (self.forward_images().min(batch), self.backward_images().min(batch));
         let stride = |images: usize, channels: usize| largest_stride(images * self.tiles(), row(channels));
-        let weights = aligned(self.weight_len()) + 2 * A * A * self.weight_stride;
         let (input, output) = (aligned(self.shape.input_len()), aligned(self.shape.output_len()));
+        let strides = [stride(backward, self.inputs), stride(backward, self.outputs)];
         WorkspaceNeed {
-            shared: weights + A * A * (2 * stride(backward, self.inputs) + stride(backward, self.outputs)),
+            // More than the transformed weights, which the forward pass keeps there.
+            shared: self.backward_parts(backward == batch, strides).iter().sum(),
             worker: input
                 + (A * A * stride(forward, self.inputs) + forward * self.tiles() * self.block_row())
                     .max(output),
         }
     }
 
-    fn bytes(&self) -> usize {
-        Buffer::bytes_of(self.transformed_len())
+    fn transformed_len(&self) -> Option<usize> {
+        Some(A * A * self.weight_stride)
     }
 
-    fn reserve(&mut self) -> Result<(), OutOfMemory> {
-        if self.transformed.is_empty() {
-            self.transformed = Buffer::try_new(self.transformed_len())?;
-        }
-        Ok(())
-    }
-
-    fn load(&mut self, weights: &[f32]) {
-        let mut transformed = std::mem::replace(&mut self.transformed, Buffer::empty());
-        if transformed.is_empty() {
-            transformed = Buffer::new(self.transformed_len());
-        }
-        self.transform_weights(weights, &mut transformed);
-        self.transformed = transformed;
+    fn transform(&self, weights: &[f32], transformed: &mut [f32]) {
+        self.transform_weights(weights, transformed);
     }
 
     fn forward(
         &self,
-        _: &[f32],
+        weights: Weights<'_>,
         images: usize,
         source: Source<'_>,
         output: Output<'_>,
         workspace: &mut Workspace,
     ) {
+        let transformed = match weights {
+            Weights::Transformed(transformed) => transformed,
+            Weights::Plain(weights) => {
+                let transformed = &mut workspace.shared[..A * A * self.weight_stride];
+                self.transform_weights(weights, transformed);
+                transformed
+            }
+        };
         let mut group = self.forward_images().min(images);
         // Smaller groups rather than idle threads; groups do not change the numbers.
         group = group.min(images.div_ceil(workspace.workers.len())).max(1);
@@ -261,7 +252,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                         k: self.inputs,
                         a: v.at(frequency * v_stride),
                         lda: input.row,
-                        b: self.transformed[frequency * self.weight_stride + column * self.inputs..].as_ptr(),
+                        b: transformed[frequency * self.weight_stride + column * self.inputs..].as_ptr(),
                         ldb: PANEL,
                         b_panel: self.inputs * PANEL,
                         c: m.at(frequency * self.block),
@@ -294,36 +285,43 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
         let group = self.backward_images().min(images).max(1);
         // Even groups: 126 images in groups of at most 40 are 4 of 32, not 3 of 40 and one of 6.
         let group = images.div_ceil(images.div_ceil(group).max(1)).max(1);
+        let is_single = group >= images;
         let v_stride = frequency_stride(group * tiles, row(self.inputs));
         let m_stride = frequency_stride(group * tiles, row(self.outputs));
         let (map, gradient_map) = (self.map(self.inputs, v_stride), self.map(self.outputs, m_stride));
-        let filters = self.inputs * self.outputs;
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
-        let [turned, turned_transformed, weight_products, v, m, dv] = carve(
-            &mut workspace.shared,
-            [
-                aligned(self.weight_len()),
-                A * A * self.weight_stride,
-                A * A * self.weight_stride,
-                A * A * v_stride,
-                A * A * m_stride,
-                A * A * v_stride,
-            ],
-        );
+        let parts = self.backward_parts(is_single, [v_stride, m_stride]);
+        let [products, transformed, m, rest] = carve(&mut workspace.shared, parts);
         let workers = &mut workspace.workers;
-        if input_gradient.is_some() {
-            let turned = &mut turned[..self.weight_len()];
-            transpose_panels(9, self.inputs, self.outputs, weights, turned);
-            self.transform_weights(turned, turned_transformed);
+        if input_gradient.is_some() && !is_single {
+            self.transform_transposed(weights, rest, transformed);
         }
-        let turned_transformed = &*turned_transformed;
-        let (v, m, dv) = (Shared::new(v), Shared::new(m), Shared::new(dv));
-        let sums = Shared::new(weight_products);
+        let transformed = &*transformed;
+        let m = Shared::new(m);
+        let group_of =
+            |first: usize| TileGroup { rows: group.min(images - first) * tiles, map, gradient_map };
+        let into_images =
+            |first: usize, dv: Shared<'_>, gradient: &mut InputGradient<'_>, workers: &mut [Buffer]| {
+                let values = Shared::new(gradient.values);
+                for_each(group.min(images - first), workers, |_, i| {
+                    let at = (first + i) * input_len;
+                    // SAFETY: every image belongs to one task.
+                    let image = unsafe { values.part(at..at + input_len) };
+                    if !gradient.add {
+                        image.fill(0.0);
+                    }
+                    self.isa.run(InputAdjoint::<M, A, T>::new(dv, map, i * tiles, image));
+                    (gradient.finished)(first + i, image);
+                });
+            };
         // Shares of the columns, so that there is work for every thread; they do not change the numbers.
         let shares = (4 * workers.len()).div_ceil(A * A);
+        let (v, dv) = rest.split_at_mut(A * A * v_stride);
+        let (v, dv) = (Shared::new(v), Shared::new(dv));
+        let sums = Shared::new(products);
         for first in (0..images).step_by(group) {
-            let count = group.min(images - first);
-            for_each(count, workers, |memory, i| {
+            let now = group_of(first);
+            for_each(group.min(images - first), workers, |memory, i| {
                 let [image, gradient] = carve(memory, [aligned(input_len), output_len]);
                 output_gradient(first + i, gradient);
                 let transform = GradientTransform::<M, A, T>::new(gradient, gradient_map, m, i * tiles);
@@ -333,70 +331,138 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                 self.isa.run(InputTransform::<M, A, T>::new(&image[..input_len], map, v, i * tiles));
             });
             for_each_task(A * A * shares, |task| {
-                let (frequency, share) = (task / shares, task % shares);
-                let panels = |channels: usize| {
-                    let panels = channels / PANEL;
-                    share * panels / shares..(share + 1) * panels / shares
-                };
-                let columns = panels(self.outputs);
-                let product = TransposedProduct {
-                    m: self.inputs,
-                    n: columns.len() * PANEL,
-                    k: count * tiles,
-                    a: v.at(frequency * v_stride),
-                    lda: map.row,
-                    b: m.at(frequency * m_stride + columns.start * PANEL),
-                    ldb: gradient_map.row,
-                    c: sums.at(frequency * self.weight_stride + columns.start * self.inputs * PANEL),
-                    c_panel: self.inputs * PANEL,
-                    accumulate: first > 0,
-                };
-                // SAFETY: `v` and `m` hold the group's tiles and are only read now; each task has its own columns of the sums.
-                unsafe { product.run_on(self.isa) };
-                if input_gradient.is_some() {
-                    let columns = panels(self.inputs);
-                    let product = Product::<false> {
-                        m: count * tiles,
-                        n: columns.len() * PANEL,
-                        k: self.outputs,
-                        a: m.at(frequency * m_stride),
-                        lda: gradient_map.row,
-                        b: turned_transformed
-                            [frequency * self.weight_stride + columns.start * self.outputs * PANEL..]
-                            .as_ptr(),
-                        ldb: PANEL,
-                        b_panel: self.outputs * PANEL,
-                        c: dv.at(frequency * v_stride + columns.start * PANEL),
-                        ldc: map.row,
-                        c_panel: PANEL,
-                        accumulate: false,
-                    };
-                    // SAFETY: as above, for the columns of `dv`.
-                    unsafe { product.run_on(self.isa) };
+                let share = (task % shares, shares);
+                self.weight_product(now, task / shares, share, [v, m], sums, first > 0);
+                if input_gradient.is_some() && !is_single {
+                    self.input_product(now, task / shares, share, m, transformed, dv);
                 }
             });
-            if let Some(input_gradient) = &mut input_gradient {
-                let values = Shared::new(input_gradient.values);
-                let finished = input_gradient.finished;
-                for_each(count, workers, |_, i| {
-                    let at = (first + i) * input_len;
-                    // SAFETY: every image belongs to one task.
-                    let image = unsafe { values.part(at..at + input_len) };
-                    image.fill(0.0);
-                    self.isa.run(InputAdjoint::<M, A, T>::new(dv, map, i * tiles, image));
-                    finished(first + i, image);
-                });
+            if let Some(gradient) = input_gradient.as_mut().filter(|_| !is_single) {
+                into_images(first, dv, gradient, workers);
             }
         }
-        let target = Shared::new(weight_gradient);
+        self.weight_gradient(sums, weight_gradient);
+        if let Some(gradient) = input_gradient.as_mut().filter(|_| is_single) {
+            // `V` and the products with it have been read.
+            self.transform_transposed(weights, rest, products);
+            let (transformed, dv) = (&*products, Shared::new(rest));
+            for_each_task(A * A * shares, |task| {
+                let share = (task % shares, shares);
+                self.input_product(group_of(0), task / shares, share, m, transformed, dv);
+            });
+            into_images(0, dv, gradient, workers);
+        }
+    }
+}
+
+/// The tiles of some images, on both sides of the convolution.
+#[derive(Clone, Copy)]
+struct TileGroup {
+    /// Number of tiles.
+    rows: usize,
+    map: Map,
+    gradient_map: Map,
+}
+
+/// The part of a side's channels that belongs to share `.0` of `.1`, in whole panels.
+fn shared_channels(channels: usize, share: (usize, usize)) -> Range<usize> {
+    let panels = channels / PANEL;
+    share.0 * panels / share.1 * PANEL..(share.0 + 1) * panels / share.1 * PANEL
+}
+
+impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
+    /// Floats of what the threads share in the backward pass, for these strides between the frequencies of `V` and of `M'`: the products
+    /// `V' M'`, `U'`, `M'`, and `V` with `dV`, in whose place the transposed weights are for a moment.
+    ///
+    /// Where all images are one group, `dV` is made when everything else is done, and `U'` and `dV` take the place of the products and of
+    /// `V`: with large weights on small maps, that is half the memory.
+    fn backward_parts(&self, is_single: bool, [v_stride, m_stride]: [usize; 2]) -> [usize; 4] {
+        let transformed = A * A * self.weight_stride;
+        let v = A * A * v_stride;
+        let weights = aligned(self.weight_len());
+        match is_single {
+            true => [transformed, 0, A * A * m_stride, v.max(weights)],
+            false => [transformed, transformed, A * A * m_stride, (2 * v).max(weights)],
+        }
+    }
+
+    /// `U'`; `memory` is room for the transposed weights.
+    fn transform_transposed(&self, weights: &[f32], memory: &mut [f32], transformed: &mut [f32]) {
+        let transposed = &mut memory[..self.weight_len()];
+        transpose_panels(9, self.inputs, self.outputs, weights, transposed);
+        self.transform_weights(transposed, transformed);
+    }
+
+    /// A share of the columns of `V' M'` at a frequency.
+    fn weight_product(
+        &self,
+        group: TileGroup,
+        frequency: usize,
+        share: (usize, usize),
+        [v, m]: [Shared<'_>; 2],
+        sums: Shared<'_>,
+        accumulate: bool,
+    ) {
+        let TileGroup { rows, map, gradient_map } = group;
+        let columns = shared_channels(self.outputs, share);
+        let product = TransposedProduct {
+            m: self.inputs,
+            n: columns.len(),
+            k: rows,
+            a: v.at(frequency * map.stride),
+            lda: map.row,
+            b: m.at(frequency * gradient_map.stride + columns.start),
+            ldb: gradient_map.row,
+            c: sums.at(frequency * self.weight_stride + columns.start * self.inputs),
+            c_panel: self.inputs * PANEL,
+            accumulate,
+        };
+        // SAFETY: `v` and `m` hold the group's tiles and are only read now; each task has its own columns of the sums.
+        unsafe { product.run_on(self.isa) };
+    }
+
+    /// A share of the columns of `dV = M' U'` at a frequency.
+    fn input_product(
+        &self,
+        group: TileGroup,
+        frequency: usize,
+        share: (usize, usize),
+        m: Shared<'_>,
+        transformed: &[f32],
+        dv: Shared<'_>,
+    ) {
+        let TileGroup { rows, map, gradient_map } = group;
+        let columns = shared_channels(self.inputs, share);
+        let product = Product::<false> {
+            m: rows,
+            n: columns.len(),
+            k: self.outputs,
+            a: m.at(frequency * gradient_map.stride),
+            lda: gradient_map.row,
+            b: transformed[frequency * self.weight_stride + columns.start * self.outputs..].as_ptr(),
+            ldb: PANEL,
+            b_panel: self.outputs * PANEL,
+            c: dv.at(frequency * map.stride + columns.start),
+            ldc: map.row,
+            c_panel: PANEL,
+            accumulate: false,
+        };
+        // SAFETY: as in `weight_product`, for the columns of `dv`.
+        unsafe { product.run_on(self.isa) };
+    }
+
+    /// `dw` from the products.
+    fn weight_gradient(&self, products: Shared<'_>, gradient: &mut [f32]) {
+        let filters = self.inputs * self.outputs;
+        let target = Shared::new(gradient);
         const RUN: usize = 4096;
         for_each_task(filters.div_ceil(RUN), |task| {
             let from = task * RUN;
             let len = RUN.min(filters - from);
             target.at(8 * filters + from + len);
-            sums.at((A * A - 1) * self.weight_stride + from + len);
+            products.at((A * A - 1) * self.weight_stride + from + len);
             self.isa.run(FilterAdjoint::<M, A, T> {
-                products: sums.at(from),
+                products: products.at(from),
                 stride: self.weight_stride,
                 gradient: target.at(from),
                 filters,

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-use pointwise_kernels::{ConvShape, Convolution, InputGradient, Isa, Method, Workspace, padded};
+use pointwise_kernels::{ConvShape, Convolution, InputGradient, Isa, Method, Weights, Workspace, padded};
 use pointwise_random::{Purpose, Stream};
 
 /// Largest error over the largest exact value: of a sum of products in `f32` in any order, with hundreds of terms.
@@ -116,6 +116,29 @@ impl Case {
         assert!(scaled.iter().zip(weights).all(|(scaled, weight)| *weight != 0.0 || *scaled == 0.0));
     }
 
+    /// The input's gradient can be added to another.
+    fn check_added(
+        &self,
+        convolution: &Convolution,
+        weights: &[f32],
+        gradient: &[f32],
+        workspace: &mut Workspace,
+    ) {
+        let shape = self.shape;
+        let (x, dy) = (self.source(&self.x, shape.in_channels), self.source(&self.dy, shape.out_channels));
+        let mut dw = vec![f32::NAN; weights.len()];
+        let before: Vec<f32> = uniform(5, gradient.len());
+        let mut values = before.clone();
+        let sum = InputGradient { values: &mut values, add: true, finished: &|_, _| () };
+        convolution.backward(weights, self.images, &x, &dy, Some(sum), &mut dw, workspace);
+        let largest = gradient.iter().fold(1.0, |a: f32, b| a.max(b.abs()));
+        for ((sum, before), gradient) in values.iter().zip(before).zip(gradient) {
+            let expected = before + gradient;
+            let same = (sum - expected).abs() <= 1e-6 * largest || sum.is_nan() && expected.is_nan();
+            assert!(same, "{shape:?} {}: {sum} is not {before} + {gradient}", convolution.method());
+        }
+    }
+
     /// Outputs and gradients of a method, without padded channels, with the bits of everything.
     fn compute(&self, isa: Isa, method: Method) -> [Vec<f32>; 3] {
         self.compute_with(isa, method, strip)
@@ -129,24 +152,30 @@ impl Case {
         strip: impl Fn(&[f32], usize) -> Vec<f32>,
     ) -> [Vec<f32>; 3] {
         let shape = self.shape;
-        let mut convolution = Convolution::with_method(isa, shape, method);
+        let convolution = Convolution::with_method(isa, shape, method);
         let mut weights = vec![f32::NAN; convolution.weight_len()];
         convolution.import_weight(&self.w, &mut weights);
         assert_eq!(convolution.export_weight(&weights), self.w);
         self.check_scale(&convolution, &weights);
-        convolution.load(&weights);
         let mut workspace = dirty_workspace(&convolution, self.images);
         let (x, dy) = (self.source(&self.x, shape.in_channels), self.source(&self.dy, shape.out_channels));
         // Whatever was in the outputs before does not matter.
         let mut y = vec![f32::NAN; self.images * shape.output_len()];
         let seen = std::sync::Mutex::new(Vec::new());
         let finished = |image: usize, _: &[f32]| seen.lock().unwrap().push(image);
-        convolution.forward(&weights, self.images, &x, &mut y, &finished, &mut workspace);
+        convolution.forward(Weights::Plain(&weights), self.images, &x, &mut y, &finished, &mut workspace);
+        let mut transformed =
+            vec![f32::NAN; convolution.transformed_len().unwrap_or(convolution.weight_len())];
+        convolution.transform(&weights, &mut transformed);
+        let (form, mut again) = (Weights::Transformed(&transformed), vec![f32::NAN; y.len()]);
+        convolution.forward(form, self.images, &x, &mut again, &|_, _| (), &mut workspace);
+        assert!(same_bits(&y, &again), "transformed weights change nothing");
         let mut dx = vec![f32::NAN; self.images * shape.input_len()];
         let mut dw = vec![f32::NAN; convolution.weight_len()];
         let finished = |image: usize, _: &mut [f32]| seen.lock().unwrap().push(image);
-        let gradient = InputGradient { values: &mut dx, finished: &finished };
+        let gradient = InputGradient { values: &mut dx, add: false, finished: &finished };
         convolution.backward(&weights, self.images, &x, &dy, Some(gradient), &mut dw, &mut workspace);
+        self.check_added(&convolution, &weights, &dx, &mut workspace);
         let mut without = vec![f32::NAN; convolution.weight_len()];
         convolution.backward(&weights, self.images, &x, &dy, None, &mut without, &mut workspace);
         assert!(same_bits(&dw, &without), "the weights' gradient does not depend on the input's");
