@@ -9,7 +9,8 @@ pub(crate) enum Flow {
     None,
     /// Written into a buffer. Here as below, `last` says whether the input's gradient is then complete.
     Write { into: usize, last: bool },
-    /// Written into a buffer, and what other readers of the input have given is added to it from another.
+    /// Written into a buffer, and what other readers of the input have given is added to it from another; or added to that where it is,
+    /// which is then both.
     Add { into: usize, from: usize, last: bool },
     /// It is the gradient of the output itself, in the same buffer.
     Share { last: bool },
@@ -35,8 +36,9 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Plans the backward pass; `lens` are the floats of an image of each stage's output.
-    pub(crate) fn new(stages: &[Stage], lens: &[usize]) -> Self {
+    /// Plans the backward pass; `lens` are the floats of an image of each stage's output. With `in_place`, a stage can add its share of a
+    /// gradient to that of others where it lies; otherwise it writes it into a buffer of its own.
+    pub(crate) fn new(stages: &[Stage], lens: &[usize], in_place: bool) -> Self {
         let mut trained: Vec<bool> = Vec::new();
         for stage in stages {
             let own = matches!(&stage.kind, StageKind::Block(layers) if !layers.parameters().is_empty());
@@ -83,6 +85,7 @@ impl Schedule {
                         gradients[before] = Some(into);
                         Flow::Write { into, last }
                     }
+                    Some(from) if in_place && !pool.is_shared(from) => Flow::Add { into: from, from, last },
                     Some(from) => {
                         let into = pool.take(lens[before]);
                         gradients[before] = Some(into);

@@ -18,7 +18,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor, bail};
 use pointwise_kernels::{
-    ConvShape, Convolution, InputGradient, Isa, Workspace, padded, to_channels_last, to_planar,
+    ConvShape, Convolution, InputGradient, Isa, Weights, Workspace, padded, to_channels_last, to_planar,
 };
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,12 +116,11 @@ impl CustomOp2 for Conv2d {
         let stored = self.with_plan(n, shape, |plan| {
             let Plan { convolution, weights, workspace, .. } = plan;
             convolution.import_weight(weight, weights);
-            convolution.load(weights);
             let source = |i: usize, target: &mut [f32]| {
                 to_channels_last(&images[i * image..(i + 1) * image], shape.in_channels, target);
             };
             let mut stored = vec![0.0; n * shape.output_len()];
-            convolution.forward(weights, n, &source, &mut stored, &|_, _| (), workspace);
+            convolution.forward(Weights::Plain(weights), n, &source, &mut stored, &|_, _| (), workspace);
             stored
         });
         let map = OutputMap::new(&shape);
@@ -155,7 +154,7 @@ impl CustomOp2 for Conv2d {
             convolution.import_weight(&w, weights);
             let mut dx = vec![0.0; n * shape.input_len()];
             let mut dw = vec![0.0; weights.len()];
-            let input_gradient = InputGradient { values: &mut dx, finished: &|_, _| () };
+            let input_gradient = InputGradient { values: &mut dx, add: false, finished: &|_, _| () };
             let wanted = Some(input_gradient);
             convolution.backward(weights, n, &source, &output_gradient, wanted, &mut dw, workspace);
             (dx, convolution.export_weight(&dw))

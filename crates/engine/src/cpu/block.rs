@@ -3,8 +3,8 @@
 use super::parameters::Parameters;
 use crate::stage::NormLayer;
 use pointwise_kernels::{
-    Affine, BatchStatistics, Buffer, Convolution, Epilogue, GradientAffine, InputGradient, Isa, MOMENT_ROWS,
-    OutOfMemory, Source, Workspace, image_moments,
+    Activation, Affine, BatchStatistics, Buffer, Convolution, Epilogue, GradientAffine, InputGradient, Isa,
+    MOMENT_ROWS, OutOfMemory, Source, Weights, Workspace, elementwise, image_moments,
 };
 use rayon::prelude::*;
 use std::ops::Range;
@@ -18,9 +18,11 @@ pub(super) struct Block {
     pub(super) norm: Option<Norm>,
     pub(super) epilogue: Epilogue,
     /// The convolution's results, without bias: `(N, rows, columns, channels)`; empty where they are another node's output.
-    results: Buffer,
+    pub(super) results: Buffer,
     /// The node whose stored output is what a block without a convolution works on.
     pub(super) results_of: Option<usize>,
+    /// Where its weights are among those that evaluation keeps, [`Block::kept_len`] floats.
+    pub(super) kept: Range<usize>,
     /// What the output is made with: BatchNorm of the batch in training, of the running statistics in evaluation; or the bias.
     scale: Vec<f32>,
     shift: Vec<f32>,
@@ -30,8 +32,10 @@ pub(super) struct Block {
     moments: Vec<Mutex<Vec<f32>>>,
     sums: Vec<Mutex<Vec<f32>>>,
     statistics: BatchStatistics,
-    folded: Buffer,
-    loaded: Loaded,
+    /// Whether scale, shift and the weights that evaluation keeps are those of evaluation, with the current parameters.
+    is_folded: bool,
+    /// Whether the results are read once, by the next stage, so that they lie in memory that all such blocks share.
+    pub(super) is_passing: bool,
 }
 
 /// What a block reads in a pass.
@@ -42,14 +46,6 @@ pub(super) struct BlockInput<'a> {
     pub(super) source: Source<'a>,
     /// The stored output of the node [`Block::results_of`], where there is one.
     pub(super) others: Option<&'a [f32]>,
-}
-
-/// Which weights the convolution was last given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loaded {
-    Stale,
-    Training,
-    Evaluation,
 }
 
 /// A convolution and the places of its parameters.
@@ -116,26 +112,21 @@ impl Block {
             epilogue,
             results: Buffer::empty(),
             results_of,
+            kept: 0..0,
             scale: vec![1.0; channels],
             shift: vec![0.0; channels],
             center: vec![0.0; channels],
             moments: Vec::new(),
             sums: Vec::new(),
             statistics: BatchStatistics::default(),
-            folded: Buffer::empty(),
-            loaded: Loaded::Stale,
+            is_folded: false,
+            is_passing: false,
         }
     }
 
-    /// Allocates what a batch takes, and what is kept of the weights.
+    /// Allocates what a batch takes.
     pub(super) fn reserve(&mut self, batch: usize) -> Result<(), OutOfMemory> {
         let shape = *self.epilogue.shape();
-        if let Some(weighted) = &mut self.convolution {
-            weighted.convolution.reserve()?;
-        }
-        if self.folded.is_empty() {
-            self.folded = Buffer::try_new(self.folded_len())?;
-        }
         self.results = Buffer::try_new(batch * self.own_results())?;
         let slots =
             |rows: usize| (0..batch).map(|_| Mutex::new(vec![0.0; rows * shape.padded_channels()])).collect();
@@ -153,38 +144,41 @@ impl Block {
 
     /// Floats of the results of an image that the block has memory of its own for.
     fn own_results(&self) -> usize {
-        if self.results_of.is_some() { 0 } else { self.epilogue.shape().input_len() }
+        if self.results_of.is_some() || self.is_passing { 0 } else { self.epilogue.shape().input_len() }
     }
 
-    /// Floats of the weights with BatchNorm's scale in them that the block keeps: none where the convolution keeps them in its own way.
-    fn folded_len(&self) -> usize {
-        self.foldable().filter(|convolution| !convolution.keeps_weights()).map_or(0, Convolution::weight_len)
-    }
-
-    /// Floats that folding BatchNorm's scale into the weights takes for a moment.
-    pub(super) fn folding_len(&self) -> usize {
-        self.foldable().filter(|convolution| convolution.keeps_weights()).map_or(0, Convolution::weight_len)
-    }
-
-    /// The convolution whose weights BatchNorm's scale is folded into.
-    fn foldable(&self) -> Option<&Convolution> {
-        self.convolution.as_ref().filter(|_| self.norm.is_some()).map(|weighted| &weighted.convolution)
-    }
-
-    /// Bytes of activations of a batch, and of weights in other forms.
-    pub(super) fn bytes(&self, batch: usize) -> (usize, usize) {
+    /// Whether nothing follows the convolution but perhaps a bias: the backward pass needs no results then.
+    pub(super) fn is_plain(&self) -> bool {
         let shape = self.epilogue.shape();
-        let slots = (MOMENT_ROWS + 2) * shape.padded_channels() * size_of::<f32>();
-        let transformed = self.convolution.as_ref().map_or(0, |weighted| weighted.convolution.bytes());
-        let activations = Buffer::bytes_of(batch.saturating_mul(self.own_results()));
-        (
-            activations.saturating_add(batch.saturating_mul(slots)),
-            transformed + Buffer::bytes_of(self.folded_len()),
-        )
+        let nothing = shape.activation == Activation::Identity && !shape.pool && shape.border == 0;
+        self.convolution.is_some() && self.norm.is_none() && nothing
+    }
+
+    /// Floats of the weights that evaluation keeps in another form: transformed, or with BatchNorm's scale in them.
+    pub(super) fn kept_len(&self) -> usize {
+        let Some(Weighted { convolution, .. }) = &self.convolution else { return 0 };
+        let folded = self.norm.as_ref().map(|_| convolution.weight_len());
+        convolution.transformed_len().or(folded).unwrap_or(0)
+    }
+
+    /// Floats that folding BatchNorm's scale into the weights takes for a moment, before they are transformed.
+    pub(super) fn folding_len(&self) -> usize {
+        match &self.convolution {
+            Some(Weighted { convolution, .. }) if self.norm.is_some() => {
+                convolution.transformed_len().map_or(0, |_| convolution.weight_len())
+            }
+            _ => 0,
+        }
+    }
+
+    /// Bytes of activations of a batch.
+    pub(super) fn bytes(&self, batch: usize) -> usize {
+        let slots = (MOMENT_ROWS + 2) * self.epilogue.shape().padded_channels() * size_of::<f32>();
+        Buffer::bytes_of(batch.saturating_mul(self.own_results())).saturating_add(batch.saturating_mul(slots))
     }
 
     pub(super) fn weights_changed(&mut self) {
-        self.loaded = Loaded::Stale;
+        self.is_folded = false;
     }
 
     /// The result of an image, which may lie in `others`, the output of the node [`Block::results_of`].
@@ -218,9 +212,7 @@ impl Block {
         match &mut self.convolution {
             Some(weighted) => {
                 let weights = &parameters.values[weighted.weight.clone()];
-                if self.loaded != Loaded::Training {
-                    weighted.convolution.load(weights);
-                }
+                let weights = Weights::Plain(weights);
                 weighted.convolution.forward(weights, images, source, &mut results, &finished, workspace);
             }
             None => {
@@ -238,7 +230,7 @@ impl Block {
             }
         }
         self.results = results;
-        self.loaded = Loaded::Training;
+        self.is_folded = false;
         self.normalise_batch(parameters, images);
     }
 
@@ -285,40 +277,38 @@ impl Block {
     }
 
     /// Forward with BatchNorm of the running statistics: its scale folded into the weights, its shift and the bias into one.
+    ///
+    /// `kept` has [`Block::kept_len`] floats, which nobody else changes until the weights do, and `folding` at least
+    /// [`Block::folding_len`].
     pub(super) fn forward_evaluate(
         &mut self,
         parameters: &Parameters,
         BlockInput { images, source, others }: BlockInput<'_>,
+        kept: &mut [f32],
         folding: &mut [f32],
         workspace: &mut Workspace,
     ) {
-        if self.loaded != Loaded::Evaluation {
-            self.fold(parameters, folding);
-            self.loaded = Loaded::Evaluation;
+        if !self.is_folded {
+            self.fold(parameters, kept, folding);
+            self.is_folded = true;
         }
         let finished = |_: usize, _: &[f32]| ();
         match &self.convolution {
-            Some(weighted) => {
-                let weights = match self.folded.is_empty() {
-                    false => &self.folded[..],
-                    true => &parameters.values[weighted.weight.clone()],
+            Some(Weighted { convolution, weight, .. }) => {
+                let weights = match (kept.is_empty(), convolution.transformed_len()) {
+                    (true, _) => Weights::Plain(&parameters.values[weight.clone()]),
+                    (false, None) => Weights::Plain(kept),
+                    (false, Some(_)) => Weights::Transformed(kept),
                 };
-                weighted.convolution.forward(
-                    weights,
-                    images,
-                    source,
-                    &mut self.results,
-                    &finished,
-                    workspace,
-                );
+                convolution.forward(weights, images, source, &mut self.results, &finished, workspace);
             }
             None if others.is_some() => {}
             None => copy(self.epilogue.shape().input_len(), images, source, &mut self.results, &|_, _| ()),
         }
     }
 
-    /// `folding` has room for [`Block::folding_len`] floats.
-    fn fold(&mut self, parameters: &Parameters, folding: &mut [f32]) {
+    /// See [`Block::forward_evaluate`].
+    fn fold(&mut self, parameters: &Parameters, kept: &mut [f32], folding: &mut [f32]) {
         for channel in 0..self.scale.len() {
             let bias = match &self.convolution {
                 Some(weighted) => f64::from(weighted.bias(parameters, channel)),
@@ -335,26 +325,36 @@ impl Block {
             };
             (self.scale[channel], self.shift[channel]) = (scale as f32, shift as f32);
         }
-        let Some(weighted) = &mut self.convolution else { return };
-        let weights = &parameters.values[weighted.weight.clone()];
-        if self.norm.is_some() {
-            let folded = match weighted.convolution.keeps_weights() {
-                true => &mut folding[..weights.len()],
-                false => &mut self.folded[..],
-            };
-            weighted.convolution.scale_outputs(weights, &self.scale, folded);
-            weighted.convolution.load(folded);
-            self.scale.fill(1.0);
-        } else {
-            weighted.convolution.load(weights);
+        let Some(Weighted { convolution, weight, .. }) = &self.convolution else { return };
+        let weights = &parameters.values[weight.clone()];
+        let is_transformed = convolution.transformed_len().is_some();
+        match (self.norm.is_some(), is_transformed) {
+            (false, false) => {}
+            (false, true) => convolution.transform(weights, kept),
+            (true, false) => convolution.scale_outputs(weights, &self.scale, kept),
+            (true, true) => {
+                let folded = &mut folding[..weights.len()];
+                convolution.scale_outputs(weights, &self.scale, folded);
+                convolution.transform(folded, kept);
+            }
         }
+        if self.norm.is_some() {
+            self.scale.fill(1.0);
+        }
+    }
+
+    /// What the backward pass reads as the result of an image. Of one that is gone, the gradient takes the place: nothing but a product
+    /// with zero depends on it.
+    fn result_or<'a>(&'a self, others: Option<&'a [f32]>, image: usize, gradient: &'a [f32]) -> &'a [f32] {
+        if self.is_passing { gradient } else { self.result(others, image) }
     }
 
     /// Takes an image's share of the gradient's sums, once the gradient of its output is known.
     pub(super) fn gradient_finished(&self, others: Option<&[f32]>, image: usize, gradient: &[f32]) {
         let mut sums = lock(&self.sums[image]);
         sums.fill(0.0);
-        self.epilogue.reduce(self.affine(), &self.center, self.result(others, image), gradient, &mut sums);
+        let result = self.result_or(others, image, gradient);
+        self.epilogue.reduce(self.affine(), &self.center, result, gradient, &mut sums);
     }
 
     /// Gradients of the parameters, and of the input where it is asked for. `gradient` is the output's, one image after the other, each
@@ -372,7 +372,13 @@ impl Block {
         let len = self.epilogue.shape().output_len();
         let output_gradient = |image: usize, dy: &mut [f32]| {
             let gradient = &gradient[image * len..(image + 1) * len];
-            self.epilogue.backward(self.affine(), back, self.result(others, image), gradient, dy);
+            self.epilogue.backward(
+                self.affine(),
+                back,
+                self.result_or(others, image, gradient),
+                gradient,
+                dy,
+            );
         };
         match &self.convolution {
             Some(Weighted { convolution, weight, .. }) => convolution.backward(
@@ -385,8 +391,21 @@ impl Block {
                 workspace,
             ),
             None => {
-                if let Some(InputGradient { values, finished }) = input_gradient {
-                    copy(self.epilogue.shape().input_len(), images, &output_gradient, values, finished);
+                if let Some(InputGradient { values, add, finished }) = input_gradient {
+                    let len = self.epilogue.shape().input_len();
+                    if add {
+                        let image_of = || vec![0.0; len];
+                        values[..images * len].par_chunks_exact_mut(len).enumerate().for_each_init(
+                            image_of,
+                            |own, (image, target)| {
+                                output_gradient(image, own);
+                                elementwise::add_assign(self.isa, target, own);
+                                finished(image, target);
+                            },
+                        );
+                    } else {
+                        copy(len, images, &output_gradient, values, finished);
+                    }
                 }
             }
         }

@@ -7,6 +7,7 @@ use pointwise_kernels::{
     subsample_adjoint, to_channels_last, to_planar,
 };
 use pointwise_random::Dropout;
+use std::sync::{Mutex, PoisonError};
 
 /// What a layer reads: any image of any of its inputs.
 pub(super) trait Inputs: Sync {
@@ -38,11 +39,23 @@ pub(super) enum Operation {
     Multiply,
 }
 
-/// Room for two images of a layer's inputs, for each thread.
-#[derive(Debug)]
-pub(super) struct Scratch {
-    first: Vec<f32>,
-    second: Vec<f32>,
+/// Memory for images that live no longer than a call: as many as are in use at once, whoever uses them.
+#[derive(Debug, Default)]
+pub(super) struct Scratch(Mutex<Vec<Vec<f32>>>);
+
+impl Scratch {
+    /// Lends an image of `len` floats, with any contents.
+    fn image<T>(&self, len: usize, body: impl FnOnce(&mut [f32]) -> T) -> T {
+        let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = free().pop();
+        let mut image = taken.unwrap_or_default();
+        if image.len() < len {
+            image.resize(len, 0.0);
+        }
+        let result = body(&mut image[..len]);
+        free().push(image);
+        result
+    }
 }
 
 /// Floats of an image's map, channels padded.
@@ -86,9 +99,22 @@ impl Layer {
         Self { isa, operation, inputs: inputs.to_vec(), output }
     }
 
-    pub(super) fn scratch(&self) -> Scratch {
-        let room = self.inputs.iter().map(|map| len(*map)).fold(len(self.output), usize::max);
-        Scratch { first: vec![0.0; room], second: vec![0.0; room] }
+    /// Whether forming the output when it is read takes no longer than storing it and reading that: for a reader of forward passes, and one
+    /// that asks again in the backward pass.
+    pub(super) fn is_light(&self) -> bool {
+        matches!(
+            self.operation,
+            Operation::Multiply
+                | Operation::Scale(_)
+                | Operation::Subsample(_)
+                | Operation::PadChannels { .. }
+                | Operation::MaxPool(_)
+        )
+    }
+
+    /// Floats of the largest image around the layer.
+    pub(super) fn largest_image(&self) -> usize {
+        self.inputs.iter().map(|map| len(*map)).fold(len(self.output), usize::max)
     }
 
     /// Writes the output of an image; `factors` are the dropout's, where there is one and it is on.
@@ -97,11 +123,18 @@ impl Layer {
         inputs: &impl Inputs,
         image: usize,
         factors: Option<&[f32]>,
-        scratch: &mut Scratch,
+        scratch: &Scratch,
         target: &mut [f32],
     ) {
         let isa = self.isa;
-        let first = &mut scratch.first[..len(self.inputs[0])];
+        let map = self.inputs[0];
+        // The first input, in memory of its own.
+        let with_input = |body: &mut dyn FnMut(&[f32])| {
+            scratch.image(len(map), |input| {
+                inputs.read(0, image, input);
+                body(input);
+            });
+        };
         match &self.operation {
             Operation::Dropout(_) => {
                 inputs.read(0, image, target);
@@ -111,10 +144,12 @@ impl Layer {
             }
             Operation::Sum { relu } => {
                 inputs.read(0, image, target);
-                for which in 1..self.inputs.len() {
-                    inputs.read(which, image, first);
-                    elementwise::add_assign(isa, target, first);
-                }
+                scratch.image(target.len(), |input| {
+                    for which in 1..self.inputs.len() {
+                        inputs.read(which, image, input);
+                        elementwise::add_assign(isa, target, input);
+                    }
+                });
                 if *relu {
                     // NaN stays NaN.
                     target.iter_mut().for_each(|x| *x = if *x <= 0.0 { 0.0 } else { *x });
@@ -123,45 +158,32 @@ impl Layer {
             Operation::Concat => {
                 let mut at = 0;
                 for (which, map) in self.inputs.iter().enumerate() {
-                    let input = &mut scratch.first[..len(*map)];
-                    inputs.read(which, image, input);
-                    self.copy_in(input, *map, at, target);
+                    scratch.image(len(*map), |input| {
+                        inputs.read(which, image, input);
+                        self.copy_in(input, *map, at, target);
+                    });
                     at += map.channels;
                 }
             }
-            Operation::Multiply => self.product(inputs, image, None, &mut scratch.first, target),
+            Operation::Multiply => self.product(inputs, image, None, scratch, target),
             Operation::Scale(factor) => {
-                inputs.read(0, image, first);
-                elementwise::scale(isa, *factor, first, target);
+                with_input(&mut |input| elementwise::scale(isa, *factor, input, target));
             }
-            Operation::GlobalAverage => {
-                inputs.read(0, image, first);
-                global_average(first, target);
-            }
-            Operation::MaxPool(shape) => {
-                inputs.read(0, image, first);
-                max_pool(isa, *shape, first, target);
-            }
+            Operation::GlobalAverage => with_input(&mut |input| global_average(input, target)),
+            Operation::MaxPool(shape) => with_input(&mut |input| max_pool(isa, *shape, input, target)),
             Operation::AveragePool { shape, count_include_pad } => {
-                inputs.read(0, image, first);
-                avg_pool(isa, *shape, *count_include_pad, first, target);
+                with_input(&mut |input| avg_pool(isa, *shape, *count_include_pad, input, target));
             }
-            Operation::Flatten => {
-                let map = self.inputs[0];
-                inputs.read(0, image, first);
+            Operation::Flatten => with_input(&mut |input| {
                 let (used, rest) = target.split_at_mut(map.pixels() * map.channels);
-                to_planar(first, map.channels, used);
+                to_planar(input, map.channels, used);
                 rest.fill(0.0);
-            }
-            Operation::Subsample(shape) => {
-                inputs.read(0, image, first);
-                subsample(*shape, first, target);
-            }
-            Operation::PadChannels { before } => {
-                inputs.read(0, image, first);
+            }),
+            Operation::Subsample(shape) => with_input(&mut |input| subsample(*shape, input, target)),
+            Operation::PadChannels { before } => with_input(&mut |input| {
                 target.fill(0.0);
-                self.copy_in(first, self.inputs[0], *before, target);
-            }
+                self.copy_in(input, map, *before, target);
+            }),
         }
     }
 
@@ -172,7 +194,7 @@ impl Layer {
         (image, which): (usize, usize),
         factors: Option<&[f32]>,
         gradient: &[f32],
-        scratch: &mut Scratch,
+        scratch: &Scratch,
         target: &mut [f32],
     ) {
         let isa = self.isa;
@@ -188,9 +210,8 @@ impl Layer {
                 let first = self.inputs[..which].iter().map(|map| map.channels).sum();
                 self.copy_out(gradient, first, map, target);
             }
-            Operation::Multiply => {
-                let others = &mut scratch.second[..len(self.output)];
-                self.product(inputs, image, Some(which), &mut scratch.first, others);
+            Operation::Multiply => scratch.image(len(self.output), |others| {
+                self.product(inputs, image, Some(which), scratch, others);
                 let pixels = self.output.pixels();
                 if map.pixels() == pixels {
                     elementwise::multiply(isa, gradient, others, target);
@@ -203,14 +224,13 @@ impl Layer {
                         }
                     }
                 }
-            }
+            }),
             Operation::Scale(factor) => elementwise::scale(isa, *factor, gradient, target),
             Operation::GlobalAverage => global_average_adjoint(gradient, target),
-            Operation::MaxPool(shape) => {
-                let input = &mut scratch.first[..len(map)];
+            Operation::MaxPool(shape) => scratch.image(len(map), |input| {
                 inputs.read(0, image, input);
                 max_pool_backward(isa, *shape, input, gradient, target);
-            }
+            }),
             Operation::AveragePool { shape, count_include_pad } => {
                 avg_pool_backward(isa, *shape, *count_include_pad, gradient, target);
             }
@@ -220,6 +240,22 @@ impl Layer {
             Operation::Subsample(shape) => subsample_adjoint(*shape, gradient, target),
             Operation::PadChannels { before } => self.copy_out(gradient, *before, map, target),
         }
+    }
+
+    /// As [`Layer::backward`], adding the share to the gradient.
+    pub(super) fn add_backward(
+        &self,
+        inputs: &impl Inputs,
+        place: (usize, usize),
+        factors: Option<&[f32]>,
+        gradient: &[f32],
+        scratch: &Scratch,
+        target: &mut [f32],
+    ) {
+        scratch.image(target.len(), |share| {
+            self.backward(inputs, place, factors, gradient, scratch, share);
+            elementwise::add_assign(self.isa, target, share);
+        });
     }
 
     /// Copies all channels of an input into the output, from channel `at` on.
@@ -240,17 +276,27 @@ impl Layer {
         inputs: &impl Inputs,
         image: usize,
         left_out: Option<usize>,
-        scratch: &mut [f32],
+        scratch: &Scratch,
         target: &mut [f32],
     ) {
-        target.fill(1.0);
+        let mut is_begun = false;
         for (which, map) in self.inputs.iter().enumerate().filter(|(which, _)| Some(*which) != left_out) {
-            let input = &mut scratch[..len(*map)];
-            inputs.read(which, image, input);
-            // An input of one pixel stands for every pixel.
-            for target in target.chunks_exact_mut(input.len()) {
-                target.iter_mut().zip(&*input).for_each(|(product, x)| *product *= x);
+            if !is_begun && len(*map) == target.len() {
+                inputs.read(which, image, target);
+                is_begun = true;
+                continue;
             }
+            if !is_begun {
+                target.fill(1.0);
+                is_begun = true;
+            }
+            scratch.image(len(*map), |input| {
+                inputs.read(which, image, input);
+                // An input of one pixel stands for every pixel.
+                for target in target.chunks_exact_mut(input.len()) {
+                    target.iter_mut().zip(&*input).for_each(|(product, x)| *product *= x);
+                }
+            });
         }
     }
 }

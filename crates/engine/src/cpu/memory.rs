@@ -5,9 +5,9 @@
 pub struct Memory {
     /// Parameters, their gradients and Adam's two moments.
     pub parameters: usize,
-    /// What the convolutions keep of their weights in transformed form.
+    /// What evaluation keeps of the convolutions' weights in other forms, as far as it does not fit where training has its gradients.
     pub weights: usize,
-    /// Results of the forward pass that the backward pass reads, and two buffers of gradients.
+    /// Results of the forward pass that the backward pass reads, and buffers of gradients.
     pub activations: usize,
     /// Scratch memory, shared by all layers.
     pub workspace: usize,

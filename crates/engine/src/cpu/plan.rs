@@ -45,7 +45,10 @@ enum Kind {
     /// `factors` are a dropout's.
     Layer {
         layer: Layer,
+        /// Empty where the output is formed whenever it is read.
         values: Buffer,
+        is_stored: bool,
+        sources: Vec<Source>,
         factors: Buffer,
     },
 }
@@ -54,17 +57,21 @@ impl Node {
     /// The stored output, of a node that stores it.
     fn values(&self) -> Option<&[f32]> {
         match &self.kind {
-            Kind::Block(_) => None,
-            Kind::Layer { values, .. } => Some(values),
+            Kind::Layer { values, is_stored: true, .. } => Some(values),
+            _ => None,
         }
     }
 
-    /// Writes the output of an image; `before` has all nodes before this one.
-    fn output(&self, before: &[Node], image: usize, output: &mut [f32]) {
+    /// Writes the output of an image; `reading` has all nodes before this one.
+    fn output(&self, reading: &Reading<'_>, image: usize, output: &mut [f32]) {
         match &self.kind {
-            Kind::Block(block) => block.output(others(block, before), image, output),
-            Kind::Layer { values, .. } => {
+            Kind::Block(block) => block.output(others(block, reading.nodes), image, output),
+            Kind::Layer { values, is_stored: true, .. } => {
                 output.copy_from_slice(&values[image * output.len()..(image + 1) * output.len()]);
+            }
+            Kind::Layer { layer, sources, .. } => {
+                let inputs = Reading { sources, ..*reading };
+                layer.forward(&inputs, image, None, reading.scratch, output);
             }
         }
     }
@@ -108,20 +115,21 @@ impl Node {
             Kind::Layer { layer, factors, .. } => {
                 let (input_len, output_len) = (len(stage.inputs[which]), len(stage.output));
                 let dropped = matches!(layer.operation, Operation::Dropout(_));
-                let InputGradient { values, finished } = target;
+                let InputGradient { values, add, finished } = target;
                 values[..images * input_len]
                     .par_chunks_exact_mut(input_len)
                     .zip(gradient.par_chunks_exact(output_len))
                     .enumerate()
-                    .for_each_init(
-                        || layer.scratch(),
-                        |scratch: &mut Scratch, (image, (target, gradient))| {
-                            let factors =
-                                dropped.then(|| &factors[image * output_len..(image + 1) * output_len]);
-                            layer.backward(inputs, (image, which), factors, gradient, scratch, target);
-                            finished(image, target);
-                        },
-                    );
+                    .for_each(|(image, (target, gradient))| {
+                        let factors = dropped.then(|| &factors[image * output_len..(image + 1) * output_len]);
+                        let (place, scratch) = ((image, which), inputs.scratch);
+                        if add {
+                            layer.add_backward(inputs, place, factors, gradient, scratch, target);
+                        } else {
+                            layer.backward(inputs, place, factors, gradient, scratch, target);
+                        }
+                        finished(image, target);
+                    });
             }
         }
     }
@@ -148,17 +156,19 @@ fn others<'a>(block: &Block, before: &'a [Node]) -> Option<&'a [f32]> {
 }
 
 /// What a node reads: images and nodes before it.
+#[derive(Clone, Copy)]
 struct Reading<'a> {
     nodes: &'a [Node],
     sources: &'a [Source],
     images: &'a [f32],
     input: Map,
+    scratch: &'a Scratch,
 }
 
 impl Inputs for Reading<'_> {
     fn read(&self, which: usize, image: usize, target: &mut [f32]) {
         match self.sources[which] {
-            Source::Stage(at) => self.nodes[at].output(self.nodes, image, target),
+            Source::Stage(at) => self.nodes[at].output(self, image, target),
             Source::Images => {
                 let len = self.input.channels * self.input.pixels();
                 let image = &self.images[image * len..(image + 1) * len];
@@ -189,8 +199,14 @@ pub(super) struct Plan {
     workspace: Workspace,
     /// Room to fold BatchNorm's scale into the weights of one convolution.
     folding: Buffer,
+    scratch: Scratch,
+    /// Results of the block whose results are passing, for as long as it does not have them.
+    passing: Buffer,
     logits: Buffer,
-    gradients: Vec<Buffer>,
+    /// The buffers of the gradients, one after the other; or, until the next backward pass, the weights that evaluation keeps.
+    arena: Buffer,
+    /// Floats of the latter.
+    kept_len: usize,
 }
 
 impl Plan {
@@ -201,30 +217,43 @@ impl Plan {
         let mut plan = Self {
             isa,
             input: Map::of(&graph.nodes[0].output),
-            schedule: Schedule::new(&stages, &lens),
+            schedule: Schedule::new(&stages, &lens, true),
             stages: Vec::new(),
             nodes: Vec::new(),
             places: Places::default(),
             batch: 0,
             workspace: Workspace::new([]),
             folding: Buffer::empty(),
+            scratch: Scratch::default(),
+            passing: Buffer::empty(),
             logits: Buffer::empty(),
-            gradients: Vec::new(),
+            arena: Buffer::empty(),
+            kept_len: 0,
         };
-        for stage in &stages {
+        for (at, stage) in stages.iter().enumerate() {
+            let reader = only_reader(&stages, at);
             let (kind, method) = match &stage.kind {
                 StageKind::Block(layers) => {
                     let source = match stage.sources[0] {
                         Source::Stage(at) if plan.nodes[at].values().is_some() => Some(at),
                         _ => None,
                     };
-                    let (block, method) = plan.block(layers, stage.inputs[0], source, parameters);
+                    let (mut block, method) = plan.block(layers, stage.inputs[0], source, parameters);
+                    let kept = plan.kept_len;
+                    plan.kept_len += padded(block.kept_len());
+                    block.kept = kept..kept + block.kept_len();
+                    block.is_passing = block.is_plain()
+                        && reader.is_some_and(|reader| reader == at + 1 && reads_once(&stages[reader].kind));
                     (Kind::Block(Box::new(block)), method)
                 }
                 kind => {
                     let layer = Layer::new(isa, kind, &stage.inputs, stage.output, seed);
                     let kind_name = kind.name().to_owned();
-                    (Kind::Layer { layer, values: Buffer::empty(), factors: Buffer::empty() }, kind_name)
+                    let is_stored =
+                        !layer.is_light() || !reader.is_some_and(|reader| reads_images(&stages[reader].kind));
+                    let sources = stage.sources.clone();
+                    let (values, factors) = (Buffer::empty(), Buffer::empty());
+                    (Kind::Layer { layer, values, is_stored, sources, factors }, kind_name)
                 }
             };
             let time =
@@ -316,8 +345,10 @@ impl Plan {
             let len = batch * len(stage.output);
             match &mut node.kind {
                 Kind::Block(block) => block.reserve(batch)?,
-                Kind::Layer { layer, values, factors } => {
-                    *values = Buffer::try_new(len)?;
+                Kind::Layer { layer, values, is_stored, factors, .. } => {
+                    if *is_stored {
+                        *values = Buffer::try_new(len)?;
+                    }
                     if matches!(layer.operation, Operation::Dropout(_)) {
                         *factors = Buffer::try_new(len)?;
                     }
@@ -327,8 +358,8 @@ impl Plan {
         self.workspace = Workspace::try_new(self.needs(batch))?;
         self.folding = Buffer::try_new(self.folding_len())?;
         self.logits = Buffer::try_new(batch * self.logit_stride())?;
-        let buffers = self.schedule.buffers.iter();
-        self.gradients = buffers.map(|len| Buffer::try_new(batch * len)).collect::<Result<_, _>>()?;
+        self.passing = Buffer::try_new(batch * self.passing_len())?;
+        self.arena = Buffer::try_new(self.kept_len.max(batch * self.gradients_len()))?;
         self.batch = batch;
         Ok(())
     }
@@ -346,8 +377,34 @@ impl Plan {
         }
         self.workspace = Workspace::new([]);
         self.folding = Buffer::empty();
+        self.scratch = Scratch::default();
+        self.passing = Buffer::empty();
         self.logits = Buffer::empty();
-        self.gradients = Vec::new();
+        self.arena = Buffer::empty();
+        self.weights_changed();
+    }
+
+    /// Floats of an image's gradients.
+    fn gradients_len(&self) -> usize {
+        self.schedule.buffers.iter().sum()
+    }
+
+    /// Floats of the largest image of results that are passing.
+    fn passing_len(&self) -> usize {
+        let of = |node: &Node| match &node.kind {
+            Kind::Block(block) if block.is_passing => block.epilogue.shape().input_len(),
+            _ => 0,
+        };
+        self.nodes.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// Floats of scratch memory of the layers that are no blocks: two images for each thread.
+    fn scratch_len(&self) -> usize {
+        let of = |node: &Node| match &node.kind {
+            Kind::Layer { layer, .. } => layer.largest_image(),
+            Kind::Block(_) => 0,
+        };
+        2 * rayon::current_num_threads() * self.nodes.iter().map(of).max().unwrap_or(0)
     }
 
     fn folding_len(&self) -> usize {
@@ -368,25 +425,22 @@ impl Plan {
     /// What room for a batch takes, without taking it.
     pub(super) fn memory(&self, batch: usize, parameters: usize) -> Memory {
         let bytes = |len: usize| Buffer::bytes_of(batch.saturating_mul(len));
+        let gradients = bytes(self.gradients_len());
         let mut memory = Memory {
             parameters,
-            weights: 0,
-            activations: self
-                .schedule
-                .buffers
-                .iter()
-                .fold(bytes(self.logit_stride()), |sum, len| sum.saturating_add(bytes(*len))),
+            weights: Buffer::bytes_of(self.kept_len).saturating_sub(gradients),
+            activations: [self.logit_stride(), self.passing_len()]
+                .into_iter()
+                .fold(gradients, |sum, len| sum.saturating_add(bytes(len))),
             workspace: Workspace::bytes_of(self.needs(batch))
-                .saturating_add(Buffer::bytes_of(self.folding_len())),
+                .saturating_add(Buffer::bytes_of(self.folding_len()))
+                .saturating_add(Buffer::bytes_of(self.scratch_len())),
         };
         for (node, stage) in self.nodes.iter().zip(&self.stages) {
             let values = bytes(len(stage.output));
             let activations = match &node.kind {
-                Kind::Block(block) => {
-                    let (activations, weights) = block.bytes(batch);
-                    memory.weights += weights;
-                    activations
-                }
+                Kind::Block(block) => block.bytes(batch),
+                Kind::Layer { is_stored: false, .. } => 0,
                 Kind::Layer { layer, .. } => match layer.operation {
                     Operation::Dropout(_) => values.saturating_mul(2),
                     _ => values,
@@ -405,8 +459,8 @@ impl Plan {
     /// The logits of the last forward pass, and where their gradient goes.
     pub(super) fn logits_and_gradient(&mut self, images: usize) -> (&[f32], &mut [f32]) {
         let len = images * self.logit_stride();
-        // The first buffer that is planned is the one of the last stage.
-        (&self.logits[..len], &mut self.gradients[0][..len])
+        // The buffer that is planned first is the one of the last stage.
+        (&self.logits[..len], &mut self.arena[..len])
     }
 
     pub(super) fn weights_changed(&mut self) {
@@ -429,22 +483,30 @@ impl Plan {
 
     fn forward(&mut self, parameters: &Parameters, images: &[f32], n: usize, step: Option<u64>) {
         let input = self.input;
-        let Self { stages, nodes, workspace, folding, logits, .. } = self;
+        let Self { stages, nodes, workspace, folding, scratch, passing, logits, arena, .. } = self;
+        let scratch = &*scratch;
         for (at, stage) in stages.iter().enumerate() {
             let start = Instant::now();
             let (before, rest) = nodes.split_at_mut(at);
             let node = &mut rest[0];
-            let inputs = Reading { nodes: before, sources: &stage.sources, images, input };
+            let inputs = Reading { nodes: before, sources: &stage.sources, images, input, scratch };
             match &mut node.kind {
                 Kind::Block(block) => {
+                    if block.is_passing {
+                        std::mem::swap(&mut block.results, passing);
+                    }
                     let source = |image: usize, target: &mut [f32]| inputs.read(0, image, target);
                     let input = BlockInput { images: n, source: &source, others: others(block, before) };
                     match step {
                         Some(_) => block.forward_train(parameters, input, workspace),
-                        None => block.forward_evaluate(parameters, input, folding, workspace),
+                        None => {
+                            let kept = &mut arena[block.kept.clone()];
+                            block.forward_evaluate(parameters, input, kept, folding, workspace);
+                        }
                     }
                 }
-                Kind::Layer { layer, values, factors } => {
+                Kind::Layer { is_stored: false, .. } => {}
+                Kind::Layer { layer, values, factors, .. } => {
                     let len = len(stage.output);
                     if let (Operation::Dropout(dropout), Some(step)) = (&mut layer.operation, step) {
                         dropout.step = step;
@@ -454,19 +516,21 @@ impl Plan {
                         );
                     }
                     let dropped = step.is_some() && matches!(layer.operation, Operation::Dropout(_));
-                    values[..n * len].par_chunks_exact_mut(len).enumerate().for_each_init(
-                        || layer.scratch(),
-                        |scratch, (image, target)| {
-                            let factors = dropped.then(|| &factors[image * len..(image + 1) * len]);
-                            layer.forward(&inputs, image, factors, scratch, target);
-                        },
-                    );
+                    values[..n * len].par_chunks_exact_mut(len).enumerate().for_each(|(image, target)| {
+                        let factors = dropped.then(|| &factors[image * len..(image + 1) * len]);
+                        layer.forward(&inputs, image, factors, scratch, target);
+                    });
+                }
+            }
+            if let Some(Node { kind: Kind::Block(block), .. }) = before.last_mut() {
+                if block.is_passing {
+                    std::mem::swap(&mut block.results, passing);
                 }
             }
             node.time.forward += start.elapsed().as_secs_f64();
         }
         let last = [stages.len().checked_sub(1).map_or(Source::Images, Source::Stage)];
-        let outputs = Reading { nodes, sources: &last, images, input };
+        let outputs = Reading { nodes, sources: &last, images, input, scratch };
         let len = len(stages.last().map_or(input, |stage| stage.output));
         for (image, target) in logits[..n * len].chunks_exact_mut(len).enumerate() {
             outputs.read(0, image, target);
@@ -476,7 +540,15 @@ impl Plan {
     /// Gradients of every parameter, from the logits' gradient.
     pub(super) fn backward(&mut self, parameters: &mut Parameters, images: &[f32], n: usize) {
         let (isa, input) = (self.isa, self.input);
-        let Self { stages, nodes, workspace, gradients, schedule, .. } = self;
+        let Self { stages, nodes, workspace, scratch, arena, schedule, .. } = self;
+        let scratch = &*scratch;
+        let mut rest = &mut arena[..];
+        let part = |len: &usize| {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(n * len);
+            rest = tail;
+            part
+        };
+        let mut gradients: Vec<&mut [f32]> = schedule.buffers.iter().map(part).collect();
         if let (Some((node, before)), Some(stage)) = (nodes.split_last(), stages.last()) {
             let len = len(stage.output);
             for (image, gradient) in gradients[0][..n * len].chunks_exact(len).enumerate() {
@@ -491,7 +563,7 @@ impl Plan {
             let output_len = len(stage.output);
             let own = schedule.stages[at].copy.unwrap_or(output);
             // Out of the way of the borrows of the others, for as long as the stage takes.
-            let mut gradient = std::mem::replace(&mut gradients[own], Buffer::empty());
+            let gradient = std::mem::take(&mut gradients[own]);
             if own != output {
                 gradient[..n * output_len].copy_from_slice(&gradients[output][..n * output_len]);
             }
@@ -504,7 +576,7 @@ impl Plan {
                     .zip(values.par_chunks_exact(output_len))
                     .for_each(|(gradient, values)| elementwise::relu_mask(isa, values, gradient));
             }
-            let inputs = Reading { nodes: before, sources: &stage.sources, images, input };
+            let inputs = Reading { nodes: before, sources: &stage.sources, images, input, scratch };
             let pass = BackwardPass { inputs, stage, images: n, gradient: &gradient[..n * output_len] };
             let mut flowed = false;
             for (which, flow) in schedule.stages[at].inputs.iter().enumerate() {
@@ -523,11 +595,12 @@ impl Plan {
                     Flow::Write { into, last } => (into, None, last),
                     Flow::Add { into, from, last } => (into, Some(from), last),
                 };
-                let mut target = std::mem::replace(&mut gradients[into], Buffer::empty());
+                let target = std::mem::take(&mut gradients[into]);
+                let add = from == Some(into);
                 let collected: Option<&[f32]> = match from {
-                    Some(from) if from == own => Some(&gradient),
-                    Some(from) => Some(&gradients[from]),
-                    None => None,
+                    Some(from) if from == own => Some(gradient),
+                    Some(from) if !add => Some(gradients[from]),
+                    _ => None,
                 };
                 let finished = |image: usize, gradient: &mut [f32]| {
                     if let Some(collected) = collected {
@@ -538,7 +611,7 @@ impl Plan {
                         producer.gradient_finished(before, image, gradient);
                     }
                 };
-                let input = InputGradient { values: &mut target[..], finished: &finished };
+                let input = InputGradient { values: &mut *target, add, finished: &finished };
                 node.hand_back(which, input, &pass, parameters, workspace);
                 flowed = true;
                 gradients[into] = target;
@@ -623,6 +696,26 @@ impl Plan {
             norm.batches_tracked = batches;
         }
     }
+}
+
+/// The stage that reads the output of stage `at`, if there is one and it reads it as one input alone.
+fn only_reader(stages: &[Stage], at: usize) -> Option<usize> {
+    let readers = stages
+        .iter()
+        .enumerate()
+        .flat_map(|(reader, stage)| stage.sources.iter().map(move |source| (reader, source)));
+    let mut readers = readers.filter(|(_, source)| **source == Source::Stage(at)).map(|(reader, _)| reader);
+    readers.next().filter(|_| readers.next().is_none())
+}
+
+/// Whether a stage reads its inputs an image at a time, whether they are stored or not: all but a block that works on a stored map.
+fn reads_images(kind: &StageKind) -> bool {
+    !matches!(kind, StageKind::Block(BlockLayers { convolution: None, .. }))
+}
+
+/// Whether a stage reads its inputs in the forward pass alone.
+fn reads_once(kind: &StageKind) -> bool {
+    matches!(kind, StageKind::Concat | StageKind::Sum { .. })
 }
 
 fn kernel_activation(activation: pointwise_network::Activation) -> Activation {

@@ -273,7 +273,7 @@ impl Plan {
             plan.push(stage);
         }
         let lens: Vec<usize> = stages.iter().map(|stage| plan.len(stage.output)).collect();
-        plan.schedule = Schedule::new(&stages, &lens);
+        plan.schedule = Schedule::new(&stages, &lens, false);
         if plan.schedule.buffers.is_empty() {
             // The loss makes a gradient of the logits, whoever needs it.
             plan.schedule.buffers.push(plan.len(plan.input));
