@@ -9,12 +9,16 @@ use std::ops::{Deref, DerefMut, Range};
 /// Large buffers lie on huge pages where the system gives them: a step walks hundreds of megabytes.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Floats on a cache-line boundary, zero at first.
 ///
 /// The memory is touched only when it is first written, so an unused buffer costs address space alone.
 pub struct Buffer {
     start: *mut f32,
     len: usize,
+    allocation: *mut u8,
     layout: Layout,
 }
 
@@ -61,28 +65,32 @@ impl Buffer {
     /// that writes to more than there is.
     pub fn try_new(len: usize) -> Result<Self, OutOfMemory> {
         let bytes = Self::bytes_of(len);
-        let huge = bytes >= HUGE_PAGE;
-        let align = if huge { HUGE_PAGE } else { 64 };
-        let layout = Layout::from_size_align(bytes, align).map_err(|_| OutOfMemory { bytes })?;
-        // SAFETY: the layout's size is at least 64.
-        let start = unsafe { System.alloc_zeroed(layout) };
-        if start.is_null() {
+        // The system's own alignment: of memory with a larger one, the standard library writes the zeros, and so touches it all.
+        let layout = Layout::from_size_align(bytes, align_of::<f32>()).map_err(|_| OutOfMemory { bytes })?;
+        // SAFETY: the layout's size is not zero.
+        let allocation = unsafe { System.alloc_zeroed(layout) };
+        if allocation.is_null() {
             return Err(OutOfMemory { bytes });
         }
+        // SAFETY: `bytes` has a line to spare.
+        let start = unsafe { allocation.add(allocation.align_offset(LINE)) };
         #[cfg(all(target_os = "linux", not(miri)))]
-        if huge {
-            // A refusal leaves small pages, which are slower and no less right.
-            // SAFETY: the range is the allocation's own.
-            unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
+        if bytes >= 2 * HUGE_PAGE {
+            // Those pages that are the allocation's alone. A refusal leaves small ones, which are slower and no less right.
+            let first = allocation.align_offset(HUGE_PAGE);
+            // SAFETY: the range is inside the allocation, which has two pages at least.
+            unsafe {
+                let end = (bytes - first) / HUGE_PAGE * HUGE_PAGE;
+                libc::madvise(allocation.add(first).cast(), end, libc::MADV_HUGEPAGE);
+            }
         }
-        Ok(Self { start: start.cast(), len, layout })
+        Ok(Self { start: start.cast(), len, allocation, layout })
     }
 
     /// Bytes that a buffer of `len` floats takes.
     #[must_use]
     pub const fn bytes_of(len: usize) -> usize {
-        let bytes = len.saturating_mul(size_of::<f32>());
-        if bytes < 64 { 64 } else { bytes }
+        len.saturating_mul(size_of::<f32>()).saturating_add(LINE)
     }
 
     /// Bytes taken.
@@ -95,7 +103,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: allocated in `try_new` with this layout.
-        unsafe { System.dealloc(self.start.cast(), self.layout) }
+        unsafe { System.dealloc(self.allocation, self.layout) }
     }
 }
 

@@ -3,19 +3,26 @@
 use crate::gemm::PANEL;
 use crate::memory::Shared;
 use crate::parallel::for_each_task;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 /// Images whose gradients of the weights are summed before the groups are; it is part of the order of sums. Methods for small weights,
 /// whose sums are cheap to keep apart, have groups of their own size, so that small batches keep all threads busy.
 pub(crate) const GROUP: usize = 6;
 
-/// Groups whose sums are kept apart at once: as many as keep the threads busy, and no more for larger batches. The sums are added up
-/// in the groups' order either way.
-const GROUPS_AT_ONCE: usize = 64;
+/// Groups whose sums are kept apart at once: as many as keep the threads busy, and no more for larger batches; fewer of large weights. The
+/// sums are added up in the groups' order either way.
+const GROUPS_AT_ONCE: RangeInclusive<usize> = 8..=64;
+
+/// Floats of the sums of so many groups, as far as [`GROUPS_AT_ONCE`] lets them be.
+const FLOATS_AT_ONCE: usize = 4 << 20;
+
+fn groups_at_once(weight_len: usize) -> usize {
+    (FLOATS_AT_ONCE / weight_len.max(1)).clamp(*GROUPS_AT_ONCE.start(), *GROUPS_AT_ONCE.end())
+}
 
 /// Floats for the sums of the groups, of `group` images each, of a batch.
 pub(crate) fn partial_len(batch: usize, group: usize, weight_len: usize) -> usize {
-    batch.div_ceil(group).min(GROUPS_AT_ONCE) * weight_len
+    batch.div_ceil(group).min(groups_at_once(weight_len)) * weight_len
 }
 
 /// Makes `sum` the sum over groups of `group` of `images`, in their order. `fill` writes the sums of the groups `first..` one after the
@@ -28,8 +35,9 @@ pub(crate) fn sum_over_groups(
     mut fill: impl FnMut(Range<usize>, &mut [f32]),
 ) {
     let groups = images.div_ceil(group);
-    for first in (0..groups).step_by(GROUPS_AT_ONCE) {
-        let now = first..groups.min(first + GROUPS_AT_ONCE);
+    let at_once = groups_at_once(sum.len());
+    for first in (0..groups).step_by(at_once) {
+        let now = first..groups.min(first + at_once);
         let partial = &mut partial[..now.len() * sum.len()];
         fill(now, partial);
         add_groups(partial, sum, first == 0);
