@@ -1,6 +1,8 @@
 //! Which gradient lies in which buffer, and until when: planned before anything runs, so that buffers are few and allocated once.
 
 use crate::stage::{Source, Stage, StageKind};
+use std::cmp::Reverse;
+use std::ops::RangeInclusive;
 
 /// How the gradient of a stage's output reaches one of its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub(crate) struct StageGradients {
 /// The gradients of a network's stages.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// Floats for each image of each buffer.
+    /// Floats for each image of each buffer; the gradient of the last stage's output is in the first.
     pub(crate) buffers: Vec<usize>,
     pub(crate) stages: Vec<StageGradients>,
 }
@@ -53,18 +55,20 @@ impl Schedule {
                 }
             }
         }
-        let mut pool = Pool::default();
+        let mut values = Values::default();
         let mut gradients: Vec<Option<usize>> = vec![None; stages.len()];
         if let Some(last) = stages.len().checked_sub(1) {
-            gradients[last] = Some(pool.take(lens[last]));
+            values.now = last;
+            gradients[last] = Some(values.take(lens[last]));
         }
         let mut planned = Vec::new();
         for (at, stage) in stages.iter().enumerate().rev() {
+            values.now = at;
             let output = gradients[at].filter(|_| trained[at]);
             let changed = matches!(stage.kind, StageKind::Sum { relu: true });
-            let copy = output.filter(|own| changed && pool.is_shared(*own)).map(|own| {
-                let copy = pool.take(lens[at]);
-                pool.release(own);
+            let copy = output.filter(|own| changed && values.is_shared(*own)).map(|own| {
+                let copy = values.take(lens[at]);
+                values.release(own);
                 copy
             });
             let mut flow = |source: Source| {
@@ -76,32 +80,36 @@ impl Schedule {
                 }
                 match gradients[before] {
                     None if matches!(stage.kind, StageKind::Sum { .. }) => {
-                        pool.share(own);
+                        values.share(own);
                         gradients[before] = Some(own);
                         Flow::Share { last }
                     }
                     None => {
-                        let into = pool.take(lens[before]);
+                        let into = values.take(lens[before]);
                         gradients[before] = Some(into);
                         Flow::Write { into, last }
                     }
-                    Some(from) if in_place && !pool.is_shared(from) => Flow::Add { into: from, from, last },
+                    Some(from) if in_place && !values.is_shared(from) => Flow::Add { into: from, from, last },
                     Some(from) => {
-                        let into = pool.take(lens[before]);
+                        let into = values.take(lens[before]);
                         gradients[before] = Some(into);
-                        pool.release(from);
+                        values.release(from);
                         Flow::Add { into, from, last }
                     }
                 }
             };
             let inputs = stage.sources.iter().map(|source| flow(*source)).collect();
             if let Some(own) = copy.or(output) {
-                pool.release(own);
+                values.release(own);
             }
             planned.push(StageGradients { output, copy, inputs });
         }
         planned.reverse();
-        Self { buffers: pool.lens, stages: planned }
+        let (buffers, places) = values.places();
+        for stage in &mut planned {
+            stage.place(&places);
+        }
+        Self { buffers, stages: planned }
     }
 }
 
@@ -112,37 +120,185 @@ fn is_trained(source: Source, trained: &[bool]) -> bool {
     }
 }
 
-/// Buffers and how many gradients lie in each.
-#[derive(Debug, Default)]
-struct Pool {
-    lens: Vec<usize>,
-    holders: Vec<usize>,
+impl StageGradients {
+    /// Puts buffers in the place of values.
+    fn place(&mut self, places: &[usize]) {
+        for value in self.output.iter_mut().chain(&mut self.copy) {
+            *value = places[*value];
+        }
+        for flow in &mut self.inputs {
+            match flow {
+                Flow::None | Flow::Share { .. } => {}
+                Flow::Write { into, .. } => *into = places[*into],
+                Flow::Add { into, from, .. } => (*into, *from) = (places[*into], places[*from]),
+            }
+        }
+    }
 }
 
-impl Pool {
-    /// A free buffer, the one that has to grow least, and of those the smallest; or a new one.
+/// What is in memory for a part of the backward pass: the gradient of an output, or of several.
+#[derive(Debug)]
+struct Value {
+    len: usize,
+    /// How many gradients it is.
+    holders: usize,
+    /// The stages that it is there for; the backward pass goes from the last to the first.
+    stages: RangeInclusive<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Values {
+    /// The stage whose gradients are planned.
+    now: usize,
+    values: Vec<Value>,
+}
+
+impl Values {
+    /// A new value, from the present stage on.
     fn take(&mut self, len: usize) -> usize {
-        let free = (0..self.lens.len()).filter(|buffer| self.holders[*buffer] == 0);
-        let best = free.min_by_key(|buffer| (len.saturating_sub(self.lens[*buffer]), self.lens[*buffer]));
-        let buffer = best.unwrap_or_else(|| {
-            self.lens.push(0);
-            self.holders.push(0);
-            self.lens.len() - 1
-        });
-        self.lens[buffer] = self.lens[buffer].max(len);
-        self.holders[buffer] = 1;
-        buffer
+        self.values.push(Value { len, holders: 1, stages: 0..=self.now });
+        self.values.len() - 1
     }
 
-    fn share(&mut self, buffer: usize) {
-        self.holders[buffer] += 1;
+    fn share(&mut self, value: usize) {
+        self.values[value].holders += 1;
     }
 
-    fn is_shared(&self, buffer: usize) -> bool {
-        self.holders[buffer] > 1
+    fn is_shared(&self, value: usize) -> bool {
+        self.values[value].holders > 1
     }
 
-    fn release(&mut self, buffer: usize) {
-        self.holders[buffer] -= 1;
+    fn release(&mut self, value: usize) {
+        let now = self.now;
+        let value = &mut self.values[value];
+        value.holders -= 1;
+        if value.holders == 0 {
+            value.stages = now..=*value.stages.end();
+        }
+    }
+
+    /// The lengths of buffers for all values, and the buffer of each value, the first one's in front: the values placed in their order,
+    /// which takes the fewest buffers, or the largest first, whichever takes less memory.
+    fn places(&self) -> (Vec<usize>, Vec<usize>) {
+        let in_order: Vec<usize> = (0..self.values.len()).collect();
+        let mut by_len = in_order.clone();
+        by_len.sort_by_key(|value| Reverse(self.values[*value].len));
+        let plans = [in_order, by_len].map(|order| self.place(&order));
+        let [first, second] = plans;
+        let total = |plan: &(Vec<usize>, Vec<usize>)| plan.0.iter().sum::<usize>();
+        let (mut lens, mut places) = if total(&second) < total(&first) { second } else { first };
+        if let Some(first) = places.first().copied() {
+            lens.swap(0, first);
+            for place in &mut places {
+                *place = match *place {
+                    0 => first,
+                    place if place == first => 0,
+                    place => place,
+                };
+            }
+        }
+        (lens, places)
+    }
+
+    /// Places values in this order: each in the buffer that is free for all of its stages and has to grow least, and of those the
+    /// smallest; or in a new one.
+    fn place(&self, order: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        let mut lens: Vec<usize> = Vec::new();
+        let mut held: Vec<Vec<usize>> = Vec::new();
+        let mut places = vec![0; self.values.len()];
+        for value in order {
+            let Value { len, stages, .. } = &self.values[*value];
+            let is_free = |buffer: &usize| {
+                held[*buffer].iter().all(|other| {
+                    let other = &self.values[*other].stages;
+                    stages.end() < other.start() || other.end() < stages.start()
+                })
+            };
+            let free = (0..lens.len()).filter(is_free);
+            let best = free.min_by_key(|buffer| (len.saturating_sub(lens[*buffer]), lens[*buffer]));
+            let buffer = best.unwrap_or_else(|| {
+                lens.push(0);
+                held.push(Vec::new());
+                lens.len() - 1
+            });
+            lens[buffer] = lens[buffer].max(*len);
+            held[buffer].push(*value);
+            places[*value] = buffer;
+        }
+        (lens, places)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::stages;
+    use pointwise_network::Network;
+
+    /// Runs a schedule on names of gradients instead of numbers: every reader's share must be in a buffer when its gradient is used, and nothing
+    /// else.
+    fn check(network: &Network, in_place: bool) {
+        let stages = stages(&network.graph().unwrap());
+        let lens: Vec<usize> =
+            stages.iter().map(|stage| stage.output.pixels() * stage.output.channels).collect();
+        let Schedule { buffers, stages: planned } = Schedule::new(&stages, &lens, in_place);
+        let readers = |of: usize| {
+            let trained = |at: &usize| planned[*at].output.is_some();
+            let reads =
+                |at: &usize| stages[*at].sources.iter().filter(|from| **from == Source::Stage(of)).count();
+            (0..stages.len()).filter(trained).flat_map(|at| vec![at; reads(&at)]).collect::<Vec<_>>()
+        };
+        // The gradients whose sum is in each buffer, each as the stage and the reader that gave it.
+        let mut held: Vec<Vec<(usize, usize)>> = vec![Vec::new(); buffers.len()];
+        let last = stages.len() - 1;
+        assert_eq!(planned[last].output, Some(0), "{}", network.name);
+        for at in (0..stages.len()).rev() {
+            let StageGradients { output, copy, inputs } = &planned[at];
+            let Some(output) = *output else { continue };
+            let what = format!("{} {}, in place: {in_place}", network.name, stages[at].name);
+            assert!(buffers[output] >= lens[at], "{what}: room");
+            if at != last {
+                let mut given: Vec<usize> =
+                    held[output].iter().filter(|(of, _)| *of == at).map(|(_, reader)| *reader).collect();
+                given.sort_unstable();
+                assert_eq!(given, readers(at), "{what}: shares");
+            }
+            let own = copy.unwrap_or(output);
+            held[own] = held[output].clone();
+            if matches!(stages[at].kind, StageKind::Sum { relu: true }) {
+                // It is changed where it lies, whatever else it is.
+                held[own].retain(|(of, _)| *of == at);
+            }
+            for (source, flow) in stages[at].sources.iter().zip(inputs) {
+                let Source::Stage(before) = *source else { continue };
+                match *flow {
+                    Flow::None => {
+                        assert!(planned[before].output.is_none(), "{what}: a gradient is not handed back")
+                    }
+                    Flow::Write { into, .. } => {
+                        assert!(into != own && buffers[into] >= lens[before], "{what}");
+                        held[into] = vec![(before, at)];
+                    }
+                    Flow::Add { into, from, .. } => {
+                        assert!(into != own && buffers[into] >= lens[before], "{what}");
+                        let mut sum: Vec<_> =
+                            held[from].iter().copied().filter(|(of, _)| *of == before).collect();
+                        sum.push((before, at));
+                        held[into] = sum;
+                    }
+                    Flow::Share { .. } => held[own].push((before, at)),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_gradient_is_whole_when_it_is_used() {
+        for name in Network::shipped() {
+            let network = Network::by_name(name).unwrap();
+            for in_place in [false, true] {
+                check(&network, in_place);
+            }
+        }
     }
 }
