@@ -273,7 +273,7 @@ mod tests {
                 let Source::Stage(before) = *source else { continue };
                 match *flow {
                     Flow::None => {
-                        assert!(planned[before].output.is_none(), "{what}: a gradient is not handed back")
+                        assert!(planned[before].output.is_none(), "{what}: a gradient is not handed back");
                     }
                     Flow::Write { into, .. } => {
                         assert!(into != own && buffers[into] >= lens[before], "{what}");
@@ -292,10 +292,35 @@ mod tests {
         }
     }
 
+    /// Sums whose gradient is that of several stages, with and without a ReLU, and maps that sums and convolutions read.
+    const SUMS: &str = r#"
+        name = "sums"
+        input = [3, 8, 8]
+        layers = [
+            { Conv2d = { out_channels = 4, kernel_size = 3, padding = 1 } },
+            { Sum = [[{ name = "a", Conv2d = { out_channels = 4, kernel_size = 3, padding = 1 } }], []] },
+            { Sum = [
+                [{ name = "b", Conv2d = { out_channels = 4, kernel_size = 1 } }],
+                [],
+                [{ name = "c", Conv2d = { out_channels = 4, kernel_size = 1 } }],
+            ] },
+            "ReLU",
+            { Sum = [
+                [
+                    { Sum = [[{ name = "d", Conv2d = { out_channels = 4, kernel_size = 1 } }], []] },
+                    { name = "e", ReLU = {} },
+                ],
+                [],
+            ] },
+            "Flatten",
+            { Linear = { out_features = 10 } },
+        ]
+    "#;
+
     #[test]
     fn every_gradient_is_whole_when_it_is_used() {
-        for name in Network::shipped() {
-            let network = Network::by_name(name).unwrap();
+        let shipped = Network::shipped().map(|name| Network::by_name(name).unwrap());
+        for network in shipped.chain([Network::from_toml(SUMS).unwrap()]) {
             for in_place in [false, true] {
                 check(&network, in_place);
             }

@@ -44,7 +44,7 @@ enum Kind {
     Block(Box<Block>),
     /// `factors` are a dropout's.
     Layer {
-        layer: Layer,
+        layer: Box<Layer>,
         /// Empty where the output is formed whenever it is read.
         values: Buffer,
         is_stored: bool,
@@ -253,7 +253,7 @@ impl Plan {
                         !layer.is_light() || !reader.is_some_and(|reader| reads_images(&stages[reader].kind));
                     let sources = stage.sources.clone();
                     let (values, factors) = (Buffer::empty(), Buffer::empty());
-                    (Kind::Layer { layer, values, is_stored, sources, factors }, kind_name)
+                    (Kind::Layer { layer: Box::new(layer), values, is_stored, sources, factors }, kind_name)
                 }
             };
             let time =
@@ -522,10 +522,10 @@ impl Plan {
                     });
                 }
             }
-            if let Some(Node { kind: Kind::Block(block), .. }) = before.last_mut() {
-                if block.is_passing {
-                    std::mem::swap(&mut block.results, passing);
-                }
+            if let Some(Node { kind: Kind::Block(block), .. }) = before.last_mut()
+                && block.is_passing
+            {
+                std::mem::swap(&mut block.results, passing);
             }
             node.time.forward += start.elapsed().as_secs_f64();
         }
@@ -567,9 +567,8 @@ impl Plan {
             if own != output {
                 gradient[..n * output_len].copy_from_slice(&gradients[output][..n * output_len]);
             }
-            if let Kind::Layer {
-                layer: Layer { operation: Operation::Sum { relu: true }, .. }, values, ..
-            } = &node.kind
+            if let Kind::Layer { layer, values, .. } = &node.kind
+                && matches!(layer.operation, Operation::Sum { relu: true })
             {
                 gradient[..n * output_len]
                     .par_chunks_exact_mut(output_len)
