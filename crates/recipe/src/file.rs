@@ -1,0 +1,159 @@
+//! Recipes as TOML files, read and written.
+
+use crate::named::Named;
+use crate::{Recipe, RecipeError};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+impl Recipe {
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// [`RecipeError`]: what cannot be read, with its line, or what is out of range, with its key.
+    pub fn from_toml(text: &str) -> Result<Self, RecipeError> {
+        let recipe: Self = toml::from_str(text).map_err(|error| RecipeError::syntax(text, &error))?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// The recipe as a file, a key a line, which [`Recipe::from_toml`] reads back if it passes [`Recipe::check`].
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        // Every key is named here, so that none can be forgotten.
+        let Self {
+            epochs,
+            batch_size,
+            optimizer,
+            schedule,
+            warmup,
+            parameter_groups,
+            label_smoothing,
+            clip_norm,
+            ema,
+            early_stopping,
+            augment,
+            shuffle,
+            normalise,
+        } = self;
+        let groups = (!parameter_groups.is_empty()).then(|| {
+            let groups = parameter_groups.iter().map(|group| format!("    {},\n", inline(group)));
+            format!("[\n{}]", groups.collect::<String>())
+        });
+        let lines = [
+            ("epochs", Some(inline(epochs))),
+            ("batch-size", Some(inline(batch_size))),
+            ("optimizer", Some(kind(optimizer))),
+            ("schedule", Some(kind(schedule))),
+            ("warmup", warmup.as_ref().map(inline)),
+            ("parameter-groups", groups),
+            ("label-smoothing", Some(inline(label_smoothing))),
+            ("clip-norm", clip_norm.as_ref().map(inline)),
+            ("ema", ema.as_ref().map(inline)),
+            ("early-stopping", early_stopping.as_ref().map(inline)),
+            ("augment", Some(inline(augment))),
+            ("shuffle", Some(inline(shuffle))),
+            ("normalise", Some(inline(normalise))),
+        ];
+        let mut text = String::new();
+        for (key, value) in lines {
+            if let Some(value) = value {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        }
+        text
+    }
+}
+
+/// A value on one line.
+fn inline(value: &impl Serialize) -> String {
+    let mut text = String::new();
+    match value.serialize(toml::ser::ValueSerializer::new(&mut text)) {
+        Ok(_) => text,
+        Err(error) => unreachable!("a recipe has strings, numbers, arrays and tables alone: {error}"),
+    }
+}
+
+/// A name, or a table of it and its arguments.
+fn kind<T: Named>(value: &T) -> String {
+    struct Arguments<'a, T>(&'a T);
+
+    impl<T: Named> Serialize for Arguments<'_, T> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            self.0.write(serializer)
+        }
+    }
+
+    let arguments = inline(&Arguments(value));
+    match arguments.as_str() {
+        "{}" => inline(&value.name()),
+        _ => format!("{{ {} = {arguments} }}", value.name()),
+    }
+}
+
+impl RecipeError {
+    /// What the reader of a file that holds a recipe says, with its place in the text.
+    #[must_use]
+    pub fn syntax(text: &str, error: &toml::de::Error) -> Self {
+        let start = error.span().map_or(0, |span| span.start);
+        // A span may end in the middle of a line that the message is about; what counts is where it begins.
+        let before = text.get(..start).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        Self::Syntax {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            message: plain(error.message()),
+        }
+    }
+}
+
+/// What the reader's error says, on one line, for somebody who knows TOML and not Rust.
+fn plain(message: &str) -> String {
+    /// The longest message: ours are shorter, but not the names that they may quote.
+    const LONGEST: usize = 500;
+    /// How errors of the reader begin that are better said altogether differently.
+    const SENTENCES: [(&str, &str); 5] = [
+        ("floating-point number overflowed", "the number is too large"),
+        ("wanted string or table", "expected a name, in quotation marks"),
+        ("duplicate key", "a key stands here for the second time; leave one out"),
+        ("integer number overflowed", "the number is too large"),
+        ("cannot recurse further", "arrays and tables are nested too deeply; nest them less"),
+    ];
+    const BEGINNINGS: [(&str, &str); 5] = [
+        ("invalid type: map", "invalid type: table"),
+        ("invalid type: sequence", "invalid type: array"),
+        ("missing field ", "missing key "),
+        ("unknown field ", "unknown key "),
+        ("unknown variant ", "unknown value "),
+    ];
+    const ENDS: [(&str, &str); 8] = [
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected u64", "expected a whole number from 0"),
+        ("expected usize", "expected a whole number from 0"),
+        ("expected f32", "expected a number"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected an array"),
+        ("expected a boolean", "expected true or false"),
+        (", there are no fields", "; this table takes none"),
+    ];
+    if let Some((_, sentence)) = SENTENCES.iter().find(|(theirs, _)| message.starts_with(theirs)) {
+        return (*sentence).to_owned();
+    }
+    let mut text = message.trim_end().replace(char::is_control, " ");
+    for (theirs, ours) in BEGINNINGS {
+        if let Some(rest) = text.strip_prefix(theirs) {
+            text = format!("{ours}{rest}");
+        }
+    }
+    for (theirs, ours) in ENDS {
+        if let Some(start) = text.strip_suffix(theirs) {
+            text = format!("{start}{ours}");
+        }
+    }
+    if let Some((start, _)) = text.rsplit_once("expected struct ") {
+        text = format!("{start}expected a table");
+    }
+    if text.chars().count() > LONGEST {
+        text = text.chars().take(LONGEST).chain("...".chars()).collect();
+    }
+    text
+}

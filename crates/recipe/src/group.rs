@@ -1,0 +1,71 @@
+use crate::RecipeError;
+use crate::error::MAX_NUMBER;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use wildmatch::WildMatch;
+
+/// Parameters with a learning rate or a weight decay of their own, as parameter groups of `torch.optim` have.
+///
+/// A parameter belongs to the first group that it matches in everything that the group asks for. That biases and norms
+/// do not decay is `{ max_dims = 1, weight_decay = 0.0 }`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("anyOf" = [{ "required": ["names"] }, { "required": ["max_dims"] }]))]
+pub struct ParameterGroup {
+    /// The whole name, such as `layer1.*.weight`; `*` stands for any characters, `?` for one. Every name if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<String>,
+    /// Only parameters of at most so many dimensions, from 1: biases and the weights of norms have 1, of linear layers 2, of convolutions
+    /// 4. Any number if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MAX_DIMS))]
+    pub max_dims: Option<usize>,
+    /// The learning rate is the schedule's times this, from 0; 1 if not given.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = MAX_NUMBER))]
+    pub lr_factor: f64,
+    /// Weight decay, from 0; the optimizer's own if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_NUMBER))]
+    pub weight_decay: Option<f64>,
+}
+
+/// Dimensions of a convolution's weight: no parameter has more.
+const MAX_DIMS: usize = 4;
+
+fn one() -> f64 {
+    1.0
+}
+
+/// What the optimizer does with a parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Group {
+    /// The learning rate is the schedule's times this.
+    pub lr_factor: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+impl ParameterGroup {
+    /// Whether it matches a parameter of that name and number of dimensions.
+    #[must_use]
+    pub fn matches(&self, name: &str, dims: usize) -> bool {
+        self.names.as_ref().is_none_or(|pattern| WildMatch::new(pattern).matches(name))
+            && self.max_dims.is_none_or(|most| dims <= most)
+    }
+
+    pub(crate) fn check(&self, number: usize) -> Result<(), RecipeError> {
+        let key = |name: &str| format!("{name} of parameter group {number}");
+        if self.names.is_none() && self.max_dims.is_none() {
+            return Err(RecipeError::Combination(format!(
+                "parameter group {number} matches everything; give it names or max_dims, or change the optimizer's own values"
+            )));
+        }
+        if let Some(most) = self.max_dims {
+            let wanted = format!("a whole number from 1 to {MAX_DIMS}");
+            RecipeError::unless((1..=MAX_DIMS).contains(&most), &key("max_dims"), &most, &wanted)?;
+        }
+        RecipeError::not_negative(&key("lr_factor"), self.lr_factor)?;
+        self.weight_decay.map_or(Ok(()), |decay| RecipeError::not_negative(&key("weight_decay"), decay))
+    }
+}

@@ -1,0 +1,26 @@
+//! Two numbers in a file: serde's own arrays would leave out what comes behind them.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// Reads two numbers.
+pub(crate) fn pair<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 2], D::Error> {
+    Pair::deserialize(deserializer).map(|Pair(pair)| pair)
+}
+
+/// Reads a list of two numbers each.
+pub(crate) fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<[f64; 2]>, D::Error> {
+    let pairs = Vec::<Pair>::deserialize(deserializer)?;
+    Ok(pairs.into_iter().map(|Pair(pair)| pair).collect())
+}
+
+struct Pair([f64; 2]);
+
+impl<'de> Deserialize<'de> for Pair {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let values = Vec::<f64>::deserialize(deserializer)?;
+        <[f64; 2]>::try_from(values).map(Self).map_err(|values| {
+            D::Error::custom(format!("an array of length {}; give two numbers", values.len()))
+        })
+    }
+}

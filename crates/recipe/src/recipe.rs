@@ -1,0 +1,198 @@
+//! The whole of it.
+
+use crate::error::MAX_NUMBER;
+use crate::group::{Group, ParameterGroup};
+use crate::optimizer::{Adam, Optimizer};
+use crate::schedule::{Rate, Schedule, Span, Warmup};
+use crate::{Augment, Normalise, RecipeError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a network is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Recipe {
+    /// How often the training images are gone through, from 1.
+    #[schemars(range(min = 1, max = Recipe::MAX_EPOCHS))]
+    pub epochs: u32,
+    /// Images in a batch, from 1; the last batch of an epoch may be smaller.
+    #[schemars(range(min = 1, max = Recipe::MAX_BATCH_SIZE))]
+    pub batch_size: u32,
+    /// The optimizer.
+    pub optimizer: Optimizer,
+    /// The learning rate from step to step.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// What comes before the schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<Warmup>,
+    /// Parameters with values of their own; the first that matches counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameter_groups: Vec<ParameterGroup>,
+    /// The share of a label that goes to all classes alike, in `[0, 1)`, in training (`torch.nn.CrossEntropyLoss`).
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub label_smoothing: f64,
+    /// The largest norm of all gradients together; longer ones are scaled down to it (`torch.nn.utils.clip_grad_norm_`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0), range(max = MAX_NUMBER))]
+    pub clip_norm: Option<f64>,
+    /// A moving average of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
+    /// When to stop before the last epoch; needs held-out images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping: Option<EarlyStopping>,
+    /// What is done to training images.
+    #[serde(default)]
+    pub augment: Augment,
+    /// Whether the training order changes every epoch.
+    #[serde(default = "yes")]
+    pub shuffle: bool,
+    /// What becomes of the values of pixels.
+    #[serde(default)]
+    pub normalise: Normalise,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// An exponential moving average of weights and BatchNorm's statistics, beside the raw ones
+/// (`torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn` and `use_buffers`).
+///
+/// After the first step it is what was trained, after each later one `decay * average + (1 - decay) * trained`. BatchNorm's count of batches,
+/// which nothing reads, has no average; PyTorch's is rounded down at each step, and so comes to nothing in particular.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ema {
+    /// The share of the average that stays at each step, in `[0, 1)`.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub decay: f64,
+}
+
+impl Default for Ema {
+    /// PyTorch's: 0.999.
+    fn default() -> Self {
+        Self { decay: 0.999 }
+    }
+}
+
+/// Stops a training that no longer improves on held-out images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopping {
+    /// It stops after so many epochs in a row without a better accuracy, from 1.
+    #[schemars(range(min = 1, max = Recipe::MAX_EPOCHS))]
+    pub patience: u32,
+}
+
+impl Default for Recipe {
+    /// The published study's: ten epochs of Adam in batches of 126, cropped and flipped.
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            batch_size: 126,
+            optimizer: Adam { weight_decay: 5e-4, ..Adam::default() }.into(),
+            schedule: Schedule::default(),
+            warmup: None,
+            parameter_groups: Vec::new(),
+            label_smoothing: 0.0,
+            clip_norm: None,
+            ema: None,
+            early_stopping: None,
+            augment: Augment::CROP_FLIP,
+            shuffle: true,
+            normalise: Normalise::Dataset,
+        }
+    }
+}
+
+impl Recipe {
+    /// The most passes over the training images.
+    pub const MAX_EPOCHS: u32 = 1_000_000;
+    /// The most images in a batch.
+    pub const MAX_BATCH_SIZE: u32 = 65_536;
+
+    /// The JSON Schema of a recipe's file, for editors.
+    #[must_use]
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(Recipe).to_value()
+    }
+
+    /// Holds every value to its range.
+    ///
+    /// # Errors
+    /// [`RecipeError`] naming the first key that is outside of it.
+    pub fn check(&self) -> Result<(), RecipeError> {
+        let range = |key: &str, value: u32, most: u32| {
+            let wanted = format!("a whole number from 1 to {most}");
+            RecipeError::unless((1..=most).contains(&value), key, &value, &wanted)
+        };
+        range("epochs", self.epochs, Self::MAX_EPOCHS)?;
+        range("batch-size", self.batch_size, Self::MAX_BATCH_SIZE)?;
+        self.optimizer.check()?;
+        self.schedule.check()?;
+        self.warmup.as_ref().map_or(Ok(()), Warmup::check)?;
+        for (number, group) in (1..).zip(&self.parameter_groups) {
+            group.check(number)?;
+        }
+        let factors = self.parameter_groups.iter().map(|group| group.lr_factor);
+        let highest = self.schedule.highest(self.optimizer.lr()) * factors.fold(1.0, f64::max);
+        if highest > MAX_NUMBER {
+            return Err(RecipeError::Combination(format!(
+                "the learning rate rises to {highest:.1e}; lower it, or the factors in schedule and parameter-groups, to at most {MAX_NUMBER:.1e}"
+            )));
+        }
+        RecipeError::share("label-smoothing", self.label_smoothing)?;
+        self.clip_norm.map_or(Ok(()), |norm| RecipeError::positive("clip-norm", norm))?;
+        self.ema.map_or(Ok(()), |ema| RecipeError::share("ema.decay", ema.decay))?;
+        if let Some(EarlyStopping { patience }) = self.early_stopping {
+            range("early-stopping.patience", patience, Self::MAX_EPOCHS)?;
+        }
+        self.augment.check()?;
+        self.normalise.check()
+    }
+
+    /// What step `step`, from 0, of a training of that span is taken with.
+    #[must_use]
+    pub fn rate(&self, step: u64, span: Span) -> Rate {
+        self.schedule.rate(self.optimizer.lr(), self.warmup.as_ref(), step, span)
+    }
+
+    /// The group of a parameter of that name and number of dimensions.
+    #[must_use]
+    pub fn group(&self, name: &str, dims: usize) -> Group {
+        let found = self.parameter_groups.iter().find(|group| group.matches(name, dims));
+        let own = self.optimizer.weight_decay();
+        match found {
+            Some(group) => {
+                Group { lr_factor: group.lr_factor, weight_decay: group.weight_decay.unwrap_or(own) }
+            }
+            None => Group { lr_factor: 1.0, weight_decay: own },
+        }
+    }
+
+    /// Refuses groups to which none of these parameters (name, number of dimensions) belongs: a pattern with a slip of the pen.
+    ///
+    /// # Errors
+    /// [`RecipeError::Combination`] naming the first such group.
+    pub fn check_groups<'a>(
+        &self,
+        parameters: impl Iterator<Item = (&'a str, usize)> + Clone,
+    ) -> Result<(), RecipeError> {
+        let mut is_empty = vec![true; self.parameter_groups.len()];
+        for (name, dims) in parameters {
+            if let Some(first) = self.parameter_groups.iter().position(|group| group.matches(name, dims)) {
+                is_empty[first] = false;
+            }
+        }
+        match is_empty.iter().position(|is_empty| *is_empty) {
+            None => Ok(()),
+            Some(first) => Err(RecipeError::Combination(format!(
+                "no parameter of the network belongs to parameter group {}; check its names and max_dims, and the groups before it",
+                first + 1
+            ))),
+        }
+    }
+}

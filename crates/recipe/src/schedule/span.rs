@@ -1,0 +1,70 @@
+//! How a training's length is counted, and what a step of it is taken with.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a schedule counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Passes over the training images: the rate changes between two of them, as in most training programs.
+    #[default]
+    Epoch,
+    /// Batches.
+    Step,
+}
+
+/// How long a training is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Batches in an epoch, from 1.
+    pub steps_per_epoch: u64,
+    /// Epochs, from 1.
+    pub epochs: u32,
+}
+
+impl Span {
+    /// Batches in the whole training.
+    #[must_use]
+    pub fn steps(self) -> u64 {
+        self.steps_per_epoch.saturating_mul(u64::from(self.epochs))
+    }
+}
+
+/// What an optimizer takes a step with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Learning rate; a parameter group's own factor comes on top.
+    pub lr: f64,
+    /// In place of SGD's momentum or Adam's first beta, where the schedule changes it too.
+    pub momentum: Option<f64>,
+}
+
+/// What a schedule is asked about: a step after the warm-up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// Steps since the warm-up, from 0.
+    pub(super) step: u64,
+    /// Steps from the warm-up to the end of the training, at least 1.
+    pub(super) steps: u64,
+    /// At least 1.
+    pub(super) steps_per_epoch: u64,
+}
+
+impl Moment {
+    /// The step, or its epoch.
+    pub(super) fn count(self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Epoch => self.step / self.steps_per_epoch,
+            Unit::Step => self.step,
+        }
+    }
+
+    /// How many of them there are.
+    pub(super) fn total(self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Epoch => self.steps.div_ceil(self.steps_per_epoch),
+            Unit::Step => self.steps,
+        }
+    }
+}

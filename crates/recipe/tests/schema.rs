@@ -1,0 +1,300 @@
+//! The JSON Schema of a recipe: what editors accept is what the program accepts.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
+
+use pointwise_recipe::Recipe;
+use serde_json::Value;
+
+/// Recipes on the sides of each limit, as TOML: three lines that make one, and what comes behind them.
+const CASES: &[&str] = &[
+    "",
+    "dropout = 1",
+    "epochs = 3",
+    "shuffle = 1",
+    "shuffle = false",
+    "label-smoothing = 0",
+    "label-smoothing = 0.999",
+    "label-smoothing = 1.0",
+    "label-smoothing = -0.1",
+    "clip-norm = 0",
+    "clip-norm = 1",
+    "clip-norm = 1e39",
+    "clip-norm = \"1\"",
+    "ema = {}",
+    "ema = { decay = 0.0 }",
+    "ema = { decay = 1.0 }",
+    "ema = 0.9",
+    "early-stopping = {}",
+    "early-stopping = { patience = 0 }",
+    "early-stopping = { patience = 3 }",
+    "early-stopping = { patience = 2000000 }",
+    "schedule = \"constant\"",
+    "schedule = \"cosine\"",
+    "schedule = \"MultiStepLR\"",
+    "schedule = \"CosineAnnealingLR\"",
+    "schedule = \"OneCycleLR\"",
+    "schedule = \"PiecewiseLinear\"",
+    "schedule = 3",
+    "schedule = {}",
+    "schedule = { constant = {} }",
+    "schedule = { constant = { lr = 1 } }",
+    "schedule = { constant = {}, OneCycleLR = {} }",
+    "schedule = { MultiStepLR = {} }",
+    "schedule = { MultiStepLR = { milestones = [] } }",
+    "schedule = { MultiStepLR = { milestones = [0] } }",
+    "schedule = { MultiStepLR = { milestones = [1, 9007199254740992] } }",
+    "schedule = { MultiStepLR = { milestones = [9007199254740994] } }",
+    "schedule = { MultiStepLR = { milestones = [1.5] } }",
+    "schedule = { MultiStepLR = { milestones = [1], gamma = 0 } }",
+    "schedule = { MultiStepLR = { milestones = [1], gamma = 2 } }",
+    "schedule = { MultiStepLR = { milestones = [1], by = \"step\" } }",
+    "schedule = { MultiStepLR = { milestones = [1], by = \"batch\" } }",
+    "schedule = { CosineAnnealingLR = { T_max = 0 } }",
+    "schedule = { CosineAnnealingLR = { T_max = 1, eta_min = 0, by = \"epoch\" } }",
+    "schedule = { CosineAnnealingLR = { t_max = 1 } }",
+    "schedule = { CosineAnnealingLR = { eta_min = -1 } }",
+    "schedule = { OneCycleLR = { total_steps = 0 } }",
+    "schedule = { OneCycleLR = { total_steps = 1 } }",
+    "schedule = { OneCycleLR = { pct_start = 0 } }",
+    "schedule = { OneCycleLR = { pct_start = 1 } }",
+    "schedule = { OneCycleLR = { pct_start = 0.5, three_phase = false } }",
+    "schedule = { OneCycleLR = { pct_start = 0.5, three_phase = true } }",
+    "schedule = { OneCycleLR = { pct_start = 0.4, three_phase = true } }",
+    "schedule = { OneCycleLR = { three_phase = true } }",
+    "schedule = { OneCycleLR = { anneal_strategy = \"linear\" } }",
+    "schedule = { OneCycleLR = { anneal_strategy = \"line\" } }",
+    "schedule = { OneCycleLR = { base_momentum = 1 } }",
+    "schedule = { OneCycleLR = { base_momentum = 0, max_momentum = 0 } }",
+    "schedule = { OneCycleLR = { max_momentum = -0.1 } }",
+    "schedule = { OneCycleLR = { div_factor = 0 } }",
+    "schedule = { OneCycleLR = { final_div_factor = 0 } }",
+    "schedule = { OneCycleLR = { div_factor = 0.5, final_div_factor = 0.5 } }",
+    "schedule = { PiecewiseLinear = { points = [] } }",
+    "schedule = { PiecewiseLinear = { points = [[0, 1]] } }",
+    "schedule = { PiecewiseLinear = { points = [[0]] } }",
+    "schedule = { PiecewiseLinear = { points = [[0, 1, 2]] } }",
+    "schedule = { PiecewiseLinear = { points = [[0, -1]] } }",
+    "schedule = { PiecewiseLinear = { points = [[-1, 1]] } }",
+    "warmup = {}",
+    "warmup = 5",
+    "warmup = { steps = 0 }",
+    "warmup = { steps = 1 }",
+    "warmup = { epochs = 0 }",
+    "warmup = { epochs = 0.5 }",
+    "warmup = { epochs = 1, steps = 1 }",
+    "warmup = { start_factor = 0.5 }",
+    "warmup = { steps = 1, start_factor = 0 }",
+    "warmup = { steps = 1, start_factor = 1 }",
+    "warmup = { steps = 1, start_factor = 1.5 }",
+    "warmup = { steps = 1, end_factor = 1 }",
+    "parameter-groups = []",
+    "parameter-groups = {}",
+    "parameter-groups = [{}]",
+    "parameter-groups = [{ weight_decay = 0 }]",
+    "parameter-groups = [{ max_dims = 1 }, { names = \"*\" }]",
+    "parameter-groups = [{ max_dims = 0 }]",
+    "parameter-groups = [{ max_dims = 5 }]",
+    "parameter-groups = [{ max_dims = 1, lr_factor = -1 }]",
+    "parameter-groups = [{ max_dims = 1, lr_factor = 0, weight_decay = 0 }]",
+    "parameter-groups = [{ max_dims = 1, weight_decay = -1 }]",
+    "parameter-groups = [{ max_dims = 1, lr = 1 }]",
+    "augment = \"none\"",
+    "augment = \"crop-flip\"",
+    "augment = \"flip\"",
+    "augment = {}",
+    "augment = { crop = 4096, cutout = 4096, flip = \"none\", padding_mode = \"reflect\" }",
+    "augment = { crop = 4097 }",
+    "augment = { cutout = 4097 }",
+    "augment = { crop = -1 }",
+    "augment = { flip = true }",
+    "augment = { rotate = 1 }",
+    "normalise = \"dataset\"",
+    "normalise = \"measured\"",
+    "normalise = \"imagenet\"",
+    "normalise = {}",
+    "normalise = { mean = [0], std = [1] }",
+    "normalise = { mean = [0, 0, 0], std = [1, 1, 1] }",
+    "normalise = { mean = [0, 0], std = [1] }",
+    "normalise = { mean = [0], std = [1, 1] }",
+    "normalise = { mean = [0], std = [0] }",
+    "normalise = { mean = [], std = [1] }",
+    "normalise = { mean = [0] }",
+];
+
+const OPTIMIZERS: &[&str] = &[
+    "\"SGD\"",
+    "\"sgd\"",
+    "3",
+    "{}",
+    "{ SGD = {} }",
+    "{ SGD = {}, Adam = {} }",
+    "{ SGD = { lr = 0 } }",
+    "{ SGD = { lr = 1e-300 } }",
+    "{ SGD = { lr = 1e39 } }",
+    "{ SGD = { momentum = 1 } }",
+    "{ SGD = { momentum = -0.5 } }",
+    "{ SGD = { weight_decay = -1 } }",
+    "{ SGD = { nesterov = false } }",
+    "{ SGD = { nesterov = true } }",
+    "{ SGD = { nesterov = true, momentum = 0 } }",
+    "{ SGD = { nesterov = true, momentum = 0.9 } }",
+    "{ SGD = { betas = [0, 0] } }",
+    "{ Adam = { betas = [0, 0.5] } }",
+    "{ Adam = { betas = [0, 1] } }",
+    "{ Adam = { betas = [-0.1, 0] } }",
+    "{ Adam = { betas = [0.9] } }",
+    "{ Adam = { betas = [0.9, 0.9, 0.9] } }",
+    "{ Adam = { betas = 0.9 } }",
+    "{ Adam = { eps = 0, weight_decay = 0 } }",
+    "{ Adam = { eps = -1 } }",
+    "{ AdamW = { lr = 0 } }",
+    "{ AdamW = { lr = 1, betas = [0.1, 0.2], eps = 1, weight_decay = 1 } }",
+    "{ AdamW = { betas = [1, 0] } }",
+    "{ AdamW = { weight_decay = -1 } }",
+    "{ AdamW = { amsgrad = true } }",
+];
+
+/// What is whole, from the least to the most and beyond.
+const LENGTHS: &[(&str, &str)] = &[
+    ("1", "1"),
+    ("0", "1"),
+    ("1", "0"),
+    ("1000000", "65536"),
+    ("1000001", "1"),
+    ("1", "65537"),
+    ("1.5", "1"),
+];
+
+/// What depends on an order or a product, which a schema cannot say.
+const BEYOND: &[&str] = &[
+    "schedule = { MultiStepLR = { milestones = [3, 1] } }",
+    "schedule = { MultiStepLR = { milestones = [1, 1], gamma = 1e38 } }",
+    "schedule = { PiecewiseLinear = { points = [[1, 0], [0, 1]] } }",
+];
+
+/// Whether a value is valid by a schema, for the keywords that ours uses.
+fn is_valid(value: &Value, schema: &Value, root: &Value) -> bool {
+    let number = |limit: &Value| limit.as_f64().unwrap();
+    let schemas = |list: &'_ Value| -> Vec<Value> { list.as_array().unwrap().clone() };
+    let is = |schema: &Value| is_valid(value, schema, root);
+    let object = value.as_object();
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let is_kept = |(keyword, limit): (&String, &Value)| match keyword.as_str() {
+        "$schema" | "$defs" | "title" | "description" | "default" | "format" | "then" => true,
+        "$ref" => is(root.pointer(limit.as_str().unwrap().strip_prefix('#').unwrap()).unwrap()),
+        "const" => value == limit,
+        "enum" => schemas(limit).contains(value),
+        "type" => match limit {
+            Value::String(name) => is_a(value, name),
+            names => schemas(names).iter().any(|name| is_a(value, name.as_str().unwrap())),
+        },
+        "anyOf" => schemas(limit).iter().any(is),
+        "oneOf" => schemas(limit).iter().filter(|schema| is(schema)).count() == 1,
+        "if" => !is(limit) || is(&schema["then"]),
+        "minimum" => value.as_f64().is_none_or(|value| value >= number(limit)),
+        "maximum" => value.as_f64().is_none_or(|value| value <= number(limit)),
+        "exclusiveMinimum" => value.as_f64().is_none_or(|value| value > number(limit)),
+        "exclusiveMaximum" => value.as_f64().is_none_or(|value| value < number(limit)),
+        "minItems" => value.as_array().is_none_or(|items| items.len() as f64 >= number(limit)),
+        "maxItems" => value.as_array().is_none_or(|items| items.len() as f64 <= number(limit)),
+        "items" => value.as_array().is_none_or(|items| items.iter().all(|item| is_valid(item, limit, root))),
+        "required" => object
+            .is_none_or(|object| schemas(limit).iter().all(|key| object.contains_key(key.as_str().unwrap()))),
+        "properties" => object.is_none_or(|object| {
+            let known =
+                |(key, value): (&String, &Value)| limit.get(key).is_none_or(|it| is_valid(value, it, root));
+            object.iter().all(known)
+        }),
+        "additionalProperties" => {
+            assert_eq!(limit, false);
+            let is_known = |key: &String| properties.is_some_and(|properties| properties.contains_key(key));
+            object.is_none_or(|object| object.keys().all(is_known))
+        }
+        other => panic!("the schema says {other}, of which this test knows nothing"),
+    };
+    match schema {
+        Value::Bool(all) => *all,
+        _ => schema.as_object().unwrap().iter().all(is_kept),
+    }
+}
+
+fn is_a(value: &Value, name: &str) -> bool {
+    match name {
+        "null" => value.is_null(),
+        "boolean" => value.is_boolean(),
+        "string" => value.is_string(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        "number" => value.is_number(),
+        "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn the_schema_and_the_program_agree() {
+    let schema = Recipe::json_schema();
+    let is_valid = |text: &str| {
+        let value: Value = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        self::is_valid(&value, &schema, &schema)
+    };
+    let lines = CASES.iter().map(|line| format!("epochs = 1\nbatch-size = 1\noptimizer = \"SGD\"\n{line}\n"));
+    let optimizers =
+        OPTIMIZERS.iter().map(|kind| format!("epochs = 1\nbatch-size = 1\noptimizer = {kind}\n"));
+    let lengths = LENGTHS
+        .iter()
+        .map(|(epochs, size)| format!("epochs = {epochs}\nbatch-size = {size}\noptimizer = \"Adam\"\n"));
+    let missing = [
+        "epochs = 1\nbatch-size = 1",
+        "epochs = 1\noptimizer = \"SGD\"",
+        "batch-size = 1\noptimizer = \"SGD\"",
+    ];
+    let texts: Vec<String> =
+        lines.chain(optimizers).chain(lengths).chain(missing.map(str::to_owned)).collect();
+    let (mut good, mut wrong) = (0, Vec::new());
+    // A key twice is an error of TOML, which JSON does not come to see.
+    for text in texts.iter().filter(|text| text.parse::<toml::Table>().is_ok()) {
+        let read = Recipe::from_toml(text);
+        good += usize::from(read.is_ok());
+        if is_valid(text) != read.is_ok() {
+            wrong.push(format!("{text}the program says {read:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), texts.len(), wrong.join("\n\n"));
+    assert!(good > 30 && texts.len() - good > 70, "{good} of {}", texts.len());
+
+    for line in BEYOND {
+        let text = format!("epochs = 1\nbatch-size = 1\noptimizer = \"SGD\"\n{line}\n");
+        assert!(is_valid(&text) && Recipe::from_toml(&text).is_err(), "{line}");
+    }
+    // What is written can be read by an editor, too.
+    assert!(is_valid(&Recipe::default().to_toml()));
+}
+
+/// Every key has a description, which an editor shows.
+#[test]
+fn every_key_is_described() {
+    fn look(path: &str, schema: &Value, missing: &mut Vec<String>) {
+        if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+            for (key, property) in properties {
+                let is_kind =
+                    property.get("properties").is_some() || property.get("type") == Some(&"object".into());
+                if property.get("description").is_none() && property.get("$ref").is_none() && !is_kind {
+                    missing.push(format!("{path}.{key}"));
+                }
+                look(&format!("{path}.{key}"), property, missing);
+            }
+        }
+        for list in ["anyOf", "oneOf"] {
+            for alternative in schema.get(list).and_then(Value::as_array).into_iter().flatten() {
+                look(path, alternative, missing);
+            }
+        }
+        for (name, definition) in schema.get("$defs").and_then(Value::as_object).into_iter().flatten() {
+            look(name, definition, missing);
+        }
+    }
+    let mut missing = Vec::new();
+    look("", &Recipe::json_schema(), &mut missing);
+    assert!(missing.is_empty(), "{missing:?}");
+}
