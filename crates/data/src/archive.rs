@@ -7,33 +7,14 @@ use std::path::{Path, PathBuf};
 use flate2::read::GzDecoder;
 use md5::{Digest, Md5};
 
-use crate::binary::{FOLDER, Records, TEST_FILE, TRAIN_FILES};
+use crate::binary::{Cifar, Records};
+use crate::file_spec::FileSpec;
 use crate::files::{
     Kind, hex, in_chunks, is_start_of, kind, put_in_place, reading, remove_if_there, set_aside, sync_folder,
     writing,
 };
 use crate::image_folder::entries;
 use crate::{Error, Images, Progress, Unit};
-
-/// The name of the archive.
-pub(crate) const ARCHIVE: &str = "cifar-10-binary.tar.gz";
-
-/// The size and the checksum that an archive must have before a byte of it is used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArchiveSpec {
-    /// Size in bytes.
-    pub bytes: u64,
-    /// MD5 in lower-case hexadecimal.
-    pub md5: String,
-}
-
-impl ArchiveSpec {
-    /// What the authors of CIFAR-10 publish for `cifar-10-binary.tar.gz`.
-    #[must_use]
-    pub fn official() -> Self {
-        Self { bytes: 170_052_171, md5: "c32a1d4ab5d03f1284b67883e8d87530".to_owned() }
-    }
-}
 
 /// An archive whose size and checksum are right; it stays open, so what was checked is what is read.
 pub(crate) struct Checked {
@@ -43,11 +24,12 @@ pub(crate) struct Checked {
 }
 
 /// Opens `path` and checks its size and its MD5.
-pub(crate) fn check(path: &Path, spec: &ArchiveSpec, progress: &dyn Progress) -> Result<Checked, Error> {
+pub(crate) fn check(path: &Path, spec: &FileSpec, progress: &dyn Progress) -> Result<Checked, Error> {
     let mut file = File::open(path).map_err(reading(path))?;
     let bytes = file.metadata().map_err(reading(path))?.len();
     if bytes != spec.bytes {
-        return Err(Error::ArchiveSize { path: path.to_owned(), actual: bytes, expected: spec.bytes });
+        let problem = spec.problem(path, bytes, String::new());
+        return problem.map_or_else(|| unreachable!("sizes differ"), Err);
     }
     progress.start(&format!("checking {}", path.display()), Some(bytes), Unit::Bytes);
     let mut hash = Md5::new();
@@ -57,32 +39,36 @@ pub(crate) fn check(path: &Path, spec: &ArchiveSpec, progress: &dyn Progress) ->
     })
     .map_err(reading(path))?;
     progress.finish();
-    let actual = hex(&hash.finalize());
-    if actual != spec.md5 {
-        return Err(Error::ArchiveDigest { path: path.to_owned(), actual, expected: spec.md5.clone() });
+    if let Some(problem) = spec.problem(path, bytes, hex(&hash.finalize())) {
+        return Err(problem);
     }
     file.rewind().map_err(reading(path))?;
     Ok(Checked { path: path.to_owned(), file, bytes })
 }
 
 /// What a file is that was taken for the archive and is not, if that can be told; else `error`, which is how that was found.
-pub(crate) fn explained(path: &Path, error: Error) -> Error {
+pub(crate) fn explained(cifar: &Cifar, path: &Path, error: Error) -> Error {
     if !matches!(error, Error::ArchiveSize { .. } | Error::ArchiveDigest { .. }) {
         return error;
     }
     let path = path.to_owned();
-    match contents(&path) {
+    match contents(cifar, &path) {
         Err(error) => error,
-        Ok(Contents::Version(version)) => Error::OtherVersion { path, version },
-        Ok(Contents::Foreign(what)) => Error::NoArchive { path, what },
+        Ok(Contents::Version(version)) => version_error(cifar, path, version),
+        Ok(Contents::Foreign(what)) => Error::NoArchive { path, name: cifar.archive, what },
         Ok(Contents::Archive) => error,
-        Ok(Contents::Unknown) => Error::NotAnArchive { path },
+        Ok(Contents::Unknown) => Error::NotAnArchive { path, name: cifar.archive, dataset: cifar.name },
     }
 }
 
-/// What else the authors publish, beside CIFAR-10's binary version.
+fn version_error(cifar: &Cifar, path: PathBuf, version: &str) -> Error {
+    let wanted = format!("the binary version of {}, {}", cifar.name, cifar.archive);
+    Error::OtherVersion { path, version: version.to_owned(), wanted }
+}
+
+/// What the authors publish.
 #[derive(Debug, Clone, Copy)]
-struct OtherVersion {
+struct Version {
     what: &'static str,
     /// The folder in its archive.
     folder: &'static str,
@@ -94,36 +80,43 @@ struct OtherVersion {
     files: &'static [&'static str],
 }
 
-const OTHER_VERSIONS: [OtherVersion; 5] = [
-    OtherVersion {
+const VERSIONS: [Version; 6] = [
+    Version {
+        what: "the binary version of CIFAR-10",
+        folder: "cifar-10-batches-bin",
+        archive: "cifar-10-binary",
+        bytes: Some(170_052_171),
+        files: &["data_batch_1.bin", "test_batch.bin"],
+    },
+    Version {
         what: "the Python version of CIFAR-10",
         folder: "cifar-10-batches-py",
         archive: "cifar-10-python",
         bytes: Some(170_498_071),
         files: &["data_batch_1"],
     },
-    OtherVersion {
+    Version {
         what: "the MATLAB version of CIFAR-10",
         folder: "cifar-10-batches-mat",
         archive: "cifar-10-matlab",
         bytes: None,
         files: &["data_batch_1.mat"],
     },
-    OtherVersion {
+    Version {
         what: "the Python version of CIFAR-100",
         folder: "cifar-100-python",
         archive: "cifar-100-python",
         bytes: Some(169_001_437),
         files: &["train", "test", "meta"],
     },
-    OtherVersion {
+    Version {
         what: "the MATLAB version of CIFAR-100",
         folder: "cifar-100-matlab",
         archive: "cifar-100-matlab",
         bytes: None,
         files: &["train.mat", "test.mat"],
     },
-    OtherVersion {
+    Version {
         what: "the binary version of CIFAR-100",
         folder: "cifar-100-binary",
         archive: "cifar-100-binary",
@@ -132,27 +125,33 @@ const OTHER_VERSIONS: [OtherVersion; 5] = [
     },
 ];
 
+/// All but the one that is read.
+fn other_versions(cifar: &Cifar) -> impl Iterator<Item = &'static Version> + Clone {
+    let folder = cifar.folder;
+    VERSIONS.iter().filter(move |version| version.folder != folder)
+}
+
 /// The error for a folder that holds another version than the one that is read, if it does.
-pub(crate) fn other_version(folder: &Path) -> Result<Option<Error>, Error> {
-    for version in &OTHER_VERSIONS {
+pub(crate) fn other_version(cifar: &Cifar, folder: &Path) -> Result<Option<Error>, Error> {
+    for version in other_versions(cifar) {
         let mut all = true;
         for file in version.files {
             all &= kind(&folder.join(file))? == Kind::File;
         }
         if all {
-            return Ok(Some(Error::OtherVersion { path: folder.to_owned(), version: version.what }));
+            return Ok(Some(version_error(cifar, folder.to_owned(), version.what)));
         }
         let inner = folder.join(version.folder);
         if kind(&inner)? == Kind::Folder {
-            return Ok(Some(Error::OtherVersion { path: inner, version: version.what }));
+            return Ok(Some(version_error(cifar, inner, version.what)));
         }
     }
     for path in entries(folder)? {
         if looks_packed(&path)
             && kind(&path)? == Kind::File
-            && let Contents::Version(version) = contents(&path)?
+            && let Contents::Version(version) = contents(cifar, &path)?
         {
-            return Ok(Some(Error::OtherVersion { path, version }));
+            return Ok(Some(version_error(cifar, path, version)));
         }
     }
     Ok(None)
@@ -177,7 +176,7 @@ enum Contents {
 }
 
 /// What a file is, by its first bytes, its size and its name, in this order.
-fn contents(path: &Path) -> Result<Contents, Error> {
+fn contents(cifar: &Cifar, path: &Path) -> Result<Contents, Error> {
     let mut file = File::open(path).map_err(reading(path))?;
     let bytes = file.metadata().map_err(reading(path))?.len();
     let mut start = Vec::new();
@@ -187,11 +186,10 @@ fn contents(path: &Path) -> Result<Contents, Error> {
     let first = if zipped { first_member(GzDecoder::new(file)) } else { first_member(file) };
 
     let name = lower_name(path);
-    let by_first =
-        |version: &&OtherVersion| first.as_ref().is_some_and(|first| first.starts_with(version.folder));
-    let by_size = |version: &&OtherVersion| version.bytes == Some(bytes);
-    let by_name = |version: &&OtherVersion| name.starts_with(version.archive);
-    let mut versions = OTHER_VERSIONS.iter();
+    let by_first = |version: &&Version| first.as_ref().is_some_and(|first| first.starts_with(version.folder));
+    let by_size = |version: &&Version| version.bytes == Some(bytes);
+    let by_name = |version: &&Version| name.starts_with(version.archive);
+    let mut versions = other_versions(cifar);
     let version = versions.clone().find(by_first);
     let version = version.or_else(|| versions.clone().find(by_size)).or_else(|| versions.find(by_name));
     if let Some(version) = version {
@@ -219,34 +217,46 @@ fn first_member(tar: impl Read) -> Option<String> {
 
 impl Checked {
     /// Reads the training and the test images without writing anything.
-    pub(crate) fn load(self, progress: &dyn Progress) -> Result<(Images, Images), Error> {
+    ///
+    /// Of each record, label number `label` counts.
+    pub(crate) fn load(
+        self,
+        cifar: &'static Cifar,
+        label: usize,
+        progress: &dyn Progress,
+    ) -> Result<(Images, Images), Error> {
         let path = self.path.clone();
-        let mut members: [Option<Records>; 6] = Default::default();
-        self.each_member("reading", progress, |place, file, bytes, member| {
-            let mut records = Records::default();
+        let mut members: Vec<Option<Records>> = cifar.files().map(|_| None).collect();
+        self.each_member(cifar, "reading", progress, |place, file, bytes, member| {
+            let mut records = Records::new(cifar, label);
             records.read(&format!("{file} in {}", path.display()), &path, member, bytes, |_| ())?;
             members[place] = Some(records);
             Ok(())
         })?;
-        let [train @ .., test] = members;
-        let mut all = Records::default();
-        for records in train.into_iter().flatten() {
-            all.append(records);
+        let test = members.pop().flatten().unwrap_or_else(|| Records::new(cifar, label));
+        let mut all = Records::new(cifar, label);
+        for records in members.into_iter().flatten() {
+            all.append(records)?;
         }
-        Ok((all.into_images()?, test.unwrap_or_default().into_images()?))
+        Ok((all.into_images()?, test.into_images()?))
     }
 
-    /// Unpacks the six files into `cifar-10-batches-bin` in `cache`, which has them all or stays as it is.
+    /// Unpacks the files into their folder in `cache`, which has them all or stays as it is.
     ///
     /// The caller sees to it that nobody else unpacks there at the same time.
-    pub(crate) fn unpack(self, cache: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
-        let folder = cache.join(FOLDER);
+    pub(crate) fn unpack(
+        self,
+        cifar: &'static Cifar,
+        cache: &Path,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, Error> {
+        let folder = cache.join(cifar.folder);
         // A fixed name: what a killed process left is overwritten instead of piling up.
-        let partial = cache.join(format!("{FOLDER}.part"));
+        let partial = cache.join(format!("{}.part", cifar.folder));
         fs::create_dir_all(&partial).map_err(writing(&partial))?;
         let archive = self.path.clone();
-        self.each_member("unpacking", progress, |_, name, bytes, member| {
-            // Whole members (31 MB) in memory keep the errors of reading and of writing apart.
+        self.each_member(cifar, "unpacking", progress, |_, name, bytes, member| {
+            // Whole members (154 MB at most) in memory keep the errors of reading and of writing apart.
             let mut contents = Vec::new();
             let cause = match member.read_to_end(&mut contents) {
                 Ok(n) if n as u64 == bytes => None,
@@ -260,19 +270,19 @@ impl Checked {
             let mut file = File::create(&path).map_err(writing(&path))?;
             file.write_all(&contents).and_then(|()| file.sync_all()).map_err(writing(&path))
         })?;
-        sync_folder(&partial.join(TEST_FILE))?;
+        sync_folder(&partial.join(cifar.test))?;
         if kind(&folder)? == Kind::Nothing {
             put_in_place(&partial, &folder)?;
         } else {
-            // The folder is there but was not complete. Without test_batch.bin it is not taken for complete: that goes
+            // The folder is there but was not complete. Without the test file it is not taken for complete: that goes
             // first and comes last.
-            let names = file_names().map(|name| (partial.join(name), folder.join(name)));
+            let names = cifar.files().map(|name| (partial.join(name), folder.join(name)));
             for (new, old) in names.clone() {
                 if !is_start_of(&old, &new)? {
                     set_aside(&old, progress)?;
                 }
             }
-            remove_if_there(&folder.join(TEST_FILE))?;
+            remove_if_there(&folder.join(cifar.test))?;
             for (new, old) in names {
                 put_in_place(&new, &old)?;
             }
@@ -282,10 +292,11 @@ impl Checked {
         Ok(folder)
     }
 
-    /// Calls `each` with the place (0 to 4: training, 5: test), name, size and contents of each of the six files, in the
+    /// Calls `each` with the place (the test file is the last), name, size and contents of each of the files, in the
     /// order of the archive. All other members are passed over.
     fn each_member(
         self,
+        cifar: &'static Cifar,
         what: &str,
         progress: &dyn Progress,
         mut each: impl FnMut(usize, &'static str, u64, &mut dyn Read) -> Result<(), Error>,
@@ -294,10 +305,10 @@ impl Checked {
         progress.start(&format!("{what} {}", self.path.display()), Some(self.bytes), Unit::Bytes);
         let reader = Watched { inner: BufReader::with_capacity(1 << 18, &self.file), position: 0, progress };
         let mut archive = tar::Archive::new(GzDecoder::new(reader));
-        let mut seen = [false; 6];
+        let mut seen: Vec<bool> = cifar.files().map(|_| false).collect();
         for entry in archive.entries().map_err(|error| bad(error.to_string()))? {
             let mut entry = entry.map_err(|error| bad(error.to_string()))?;
-            let Some((place, name)) = known(&entry.path_bytes()) else {
+            let Some((place, name)) = known(cifar, &entry.path_bytes()) else {
                 continue;
             };
             if !entry.header().entry_type().is_file() {
@@ -309,7 +320,7 @@ impl Checked {
             let bytes = entry.size();
             each(place, name, bytes, &mut entry)?;
         }
-        if let Some((name, _)) = file_names().zip(seen).find(|(_, seen)| !seen) {
+        if let Some((name, _)) = cifar.files().zip(seen).find(|(_, seen)| !seen) {
             return Err(bad(format!("its member {name} is missing")));
         }
         progress.finish();
@@ -317,15 +328,10 @@ impl Checked {
     }
 }
 
-/// The six files, the test file last.
-fn file_names() -> impl Iterator<Item = &'static str> + Clone {
-    TRAIN_FILES.into_iter().chain([TEST_FILE])
-}
-
-/// The place and name of the file that a member is, if it is one of the six.
-fn known(member: &[u8]) -> Option<(usize, &'static str)> {
-    let name = member.strip_prefix(FOLDER.as_bytes())?.strip_prefix(b"/")?;
-    file_names().enumerate().find(|(_, file)| file.as_bytes() == name)
+/// The place and name of the file that a member is, if it is one of those that are read.
+fn known(cifar: &Cifar, member: &[u8]) -> Option<(usize, &'static str)> {
+    let name = member.strip_prefix(cifar.folder.as_bytes())?.strip_prefix(b"/")?;
+    cifar.files().enumerate().find(|(_, file)| file.as_bytes() == name)
 }
 
 /// Reports how far a reader is.
@@ -348,23 +354,23 @@ impl<R: Read> Read for Watched<'_, R> {
 mod tests {
     use super::*;
     use crate::NoProgress;
-    use crate::binary::Layout;
+    use crate::binary::{CIFAR10, Layout};
     use crate::testing::{Watcher, archive_of, md5_hex, six_files, small_archive, write_files};
     use tempfile::TempDir;
 
     /// A folder with the archive in it.
     fn with_archive(bytes: &[u8]) -> (TempDir, PathBuf) {
         let folder = TempDir::new().unwrap();
-        let path = folder.path().join(ARCHIVE);
+        let path = folder.path().join(CIFAR10.archive);
         fs::write(&path, bytes).unwrap();
         (folder, path)
     }
 
     fn named(files: Vec<(&'static str, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
-        files.into_iter().map(|(name, bytes)| (format!("{FOLDER}/{name}"), bytes)).collect()
+        files.into_iter().map(|(name, bytes)| (format!("cifar-10-batches-bin/{name}"), bytes)).collect()
     }
 
-    fn pack(members: &[(String, Vec<u8>)]) -> (Vec<u8>, ArchiveSpec) {
+    fn pack(members: &[(String, Vec<u8>)]) -> (Vec<u8>, FileSpec) {
         archive_of(&members.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect::<Vec<_>>())
     }
 
@@ -387,14 +393,14 @@ mod tests {
     fn expected() -> (Images, Images) {
         let folder = TempDir::new().unwrap();
         write_files(folder.path(), &six_files());
-        Layout::find(folder.path()).unwrap().unwrap().load(&NoProgress).unwrap()
+        Layout::find(&CIFAR10, folder.path()).unwrap().unwrap().load(0, &NoProgress).unwrap()
     }
 
     #[test]
     fn loads_what_the_unpacked_files_hold_in_their_order() {
         let (bytes, spec) = small_archive();
         let (folder, path) = with_archive(&bytes);
-        let loaded = check(&path, &spec, &NoProgress).unwrap().load(&NoProgress).unwrap();
+        let loaded = check(&path, &spec, &NoProgress).unwrap().load(&CIFAR10, 0, &NoProgress).unwrap();
         assert_eq!(loaded, expected());
         assert_eq!(tree(folder.path()), [(path, spec.bytes)], "loading writes nothing");
     }
@@ -405,8 +411,9 @@ mod tests {
         let (folder, path) = with_archive(&bytes);
         // Left by a killed process.
         write_files(&folder.path().join("cifar-10-batches-bin.part"), &[("data_batch_1.bin", vec![1; 5])]);
-        let unpacked = check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &NoProgress).unwrap();
-        assert_eq!(unpacked, folder.path().join(FOLDER));
+        let unpacked =
+            check(&path, &spec, &NoProgress).unwrap().unpack(&CIFAR10, folder.path(), &NoProgress).unwrap();
+        assert_eq!(unpacked, folder.path().join(CIFAR10.folder));
         for (name, contents) in six_files() {
             assert_eq!(fs::read(unpacked.join(name)).unwrap(), contents, "{name}");
         }
@@ -418,7 +425,7 @@ mod tests {
     fn an_incomplete_folder_is_completed() {
         let (bytes, spec) = small_archive();
         let (folder, path) = with_archive(&bytes);
-        let unpacked = folder.path().join(FOLDER);
+        let unpacked = folder.path().join(CIFAR10.folder);
         // One cut short, one of something else, and one of something else set aside before.
         let cut = six_files()[1].1[..2000].to_vec();
         let there =
@@ -426,8 +433,11 @@ mod tests {
         write_files(&unpacked, &there);
         write_files(&unpacked, &[("data_batch_2.bin", cut)]);
         let watcher = Watcher::default();
-        check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &watcher).unwrap();
-        assert_eq!(Layout::find(&unpacked).unwrap().unwrap().load(&NoProgress).unwrap(), expected());
+        check(&path, &spec, &NoProgress).unwrap().unpack(&CIFAR10, folder.path(), &watcher).unwrap();
+        assert_eq!(
+            Layout::find(&CIFAR10, &unpacked).unwrap().unwrap().load(0, &NoProgress).unwrap(),
+            expected()
+        );
         let aside = unpacked.join("data_batch_1.bin.old2");
         let old = unpacked.join("data_batch_1.bin");
         assert_eq!(watcher.notes(), [format!("what was {} is now {}", old.display(), aside.display())]);
@@ -483,13 +493,16 @@ mod tests {
         fs::create_dir_all(&cache).unwrap();
         let path = outer.path().join("archive.tar.gz");
         fs::write(&path, bytes).unwrap();
-        check(&path, &spec, &NoProgress).unwrap().unpack(&cache, &NoProgress).unwrap();
+        check(&path, &spec, &NoProgress).unwrap().unpack(&CIFAR10, &cache, &NoProgress).unwrap();
         let outside: Vec<_> = tree(outer.path())
             .into_iter()
-            .filter(|(path, _)| !path.starts_with(cache.join(FOLDER)))
+            .filter(|(path, _)| !path.starts_with(cache.join(CIFAR10.folder)))
             .collect();
         assert_eq!(outside, [(path.clone(), spec.bytes)]);
-        assert_eq!(check(&path, &spec, &NoProgress).unwrap().load(&NoProgress).unwrap(), expected());
+        assert_eq!(
+            check(&path, &spec, &NoProgress).unwrap().load(&CIFAR10, 0, &NoProgress).unwrap(),
+            expected()
+        );
     }
 
     #[test]
@@ -511,7 +524,11 @@ mod tests {
         for (members, expected) in cases {
             let (bytes, spec) = pack(&members);
             let (_folder, path) = with_archive(&bytes);
-            let error = check(&path, &spec, &NoProgress).unwrap().load(&NoProgress).unwrap_err().to_string();
+            let error = check(&path, &spec, &NoProgress)
+                .unwrap()
+                .load(&CIFAR10, 0, &NoProgress)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(expected) && error.contains(&path.display().to_string()), "{error}");
         }
     }
@@ -523,13 +540,16 @@ mod tests {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
-        tar.append_link(&mut header, format!("{FOLDER}/data_batch_1.bin"), "/etc/hostname").unwrap();
+        tar.append_link(&mut header, "cifar-10-batches-bin/data_batch_1.bin", "/etc/hostname").unwrap();
         let bytes = tar.into_inner().unwrap().finish().unwrap();
-        let spec = ArchiveSpec { bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
+        let spec = FileSpec { name: CIFAR10.archive, bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
         let (folder, path) = with_archive(&bytes);
-        let error = check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &NoProgress).unwrap_err();
+        let error = check(&path, &spec, &NoProgress)
+            .unwrap()
+            .unpack(&CIFAR10, folder.path(), &NoProgress)
+            .unwrap_err();
         assert!(error.to_string().contains("its member data_batch_1.bin is not a plain file"), "{error}");
-        assert!(!folder.path().join(FOLDER).exists());
+        assert!(!folder.path().join(CIFAR10.folder).exists());
     }
 
     /// The checksum may be right and the archive cut all the same, if somebody publishes such a one.
@@ -538,13 +558,18 @@ mod tests {
         let (bytes, _) = small_archive();
         for n in [0, 10, bytes.len() / 3, bytes.len() / 2] {
             let cut = &bytes[..n];
-            let spec = ArchiveSpec { bytes: n as u64, md5: md5_hex(cut) };
+            let spec = FileSpec { name: CIFAR10.archive, bytes: n as u64, md5: md5_hex(cut) };
             let (folder, path) = with_archive(cut);
-            let error =
-                check(&path, &spec, &NoProgress).unwrap().unpack(folder.path(), &NoProgress).unwrap_err();
+            let error = check(&path, &spec, &NoProgress)
+                .unwrap()
+                .unpack(&CIFAR10, folder.path(), &NoProgress)
+                .unwrap_err();
             assert!(matches!(error, Error::Archive { .. }), "{n} bytes: {error}");
-            assert!(!folder.path().join(FOLDER).exists());
-            assert!(check(&path, &spec, &NoProgress).unwrap().load(&NoProgress).is_err(), "{n} bytes");
+            assert!(!folder.path().join(CIFAR10.folder).exists());
+            assert!(
+                check(&path, &spec, &NoProgress).unwrap().load(&CIFAR10, 0, &NoProgress).is_err(),
+                "{n} bytes"
+            );
         }
     }
 }

@@ -7,14 +7,17 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use pointwise_random::{Purpose, permutation};
+use pointwise_recipe::Augment;
 
-use crate::{Augmentation, Crop, IMAGE_BYTES, Images, augment_into};
+use crate::{Draw, Error, Images, Normalisation, Transform};
 
 /// Batches that wait for their use; one more is in the making.
 const AHEAD: usize = 2;
+/// Batches that there are as long as used ones are given back: those, and the one in use.
+const BUFFERS: usize = AHEAD + 2;
 
 /// How training batches are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BatchSettings {
     /// Seed of the order and of the augmentation.
     pub seed: u64,
@@ -23,73 +26,116 @@ pub struct BatchSettings {
     /// Whether each epoch has a random order of its own; otherwise images come in the order of the dataset.
     pub shuffle: bool,
     /// What is done to the images.
-    pub augmentation: Augmentation,
+    pub augment: Augment,
+    /// What becomes of their values.
+    pub normalisation: Normalisation,
 }
 
 /// Normalised images with their labels.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
-    /// `(N, 3, 32, 32)` f32, normalised with [`MEAN`](crate::MEAN) and [`STD`](crate::STD).
+    /// `(N, C, H, W)` f32, normalised.
     pub images: Vec<f32>,
-    /// N labels, 0 to 9.
-    pub labels: Vec<u8>,
+    /// N labels, below the number of classes.
+    pub labels: Vec<u16>,
+}
+
+impl Batch {
+    /// An empty one for so many images.
+    fn with_room(images: usize, image_values: usize) -> Result<Self, Error> {
+        let values = images.saturating_mul(image_values);
+        let mut batch = Self::default();
+        let reserved = batch.images.try_reserve_exact(values);
+        let reserved = reserved.and_then(|()| batch.labels.try_reserve_exact(images));
+        let bytes = (values as u64).saturating_mul(4 * BUFFERS as u64);
+        reserved.map_err(|_| Error::BatchMemory { images, bytes })?;
+        Ok(batch)
+    }
 }
 
 /// The batches of one training epoch (1-based), from batch number `first` (0-based) on, to resume in the middle of an epoch.
 ///
 /// All images come once; the short last batch is included. The result is a pure function of the arguments: nothing depends
 /// on time or threads, and batch k is the same whatever `first` is.
-#[must_use]
-pub fn training_batches(images: &Arc<Images>, settings: BatchSettings, epoch: u32, first: usize) -> Batches {
-    Batches::start(images, Plan { settings, epoch }, first)
+///
+/// # Errors
+///
+/// Those of [`Transform::new`]; [`Error::BatchMemory`]; [`Error::Thread`].
+pub fn training_batches(
+    images: &Arc<Images>,
+    settings: &BatchSettings,
+    epoch: u32,
+    first: usize,
+) -> Result<Batches, Error> {
+    let transform = Transform::new(images.shape(), settings.augment, &settings.normalisation)?;
+    let BatchSettings { seed, batch_size, shuffle, .. } = *settings;
+    let draw = Some((seed, epoch));
+    let order = if shuffle { Order::Shuffled { seed, epoch } } else { Order::AsIs };
+    Batches::start(images, Plan { batch_size, order, draw, transform }, first)
 }
 
-/// All images in the order of the dataset, normalised and otherwise as they are; 0 counts as a `batch_size` of 1.
-#[must_use]
-pub fn evaluation_batches(images: &Arc<Images>, batch_size: usize) -> Batches {
-    let settings = BatchSettings { seed: 0, batch_size, shuffle: false, augmentation: Augmentation::None };
-    Batches::start(images, Plan { settings, epoch: 0 }, 0)
+/// All images in the order of the data set, normalised and otherwise as they are; 0 counts as a `batch_size` of 1.
+///
+/// # Errors
+///
+/// [`Error::Channels`] if the figures are for another number of channels; [`Error::BatchMemory`]; [`Error::Thread`].
+pub fn evaluation_batches(
+    images: &Arc<Images>,
+    batch_size: usize,
+    normalisation: &Normalisation,
+) -> Result<Batches, Error> {
+    let transform = Transform::new(images.shape(), Augment::NONE, normalisation)?;
+    Batches::start(images, Plan { batch_size, order: Order::AsIs, draw: None, transform }, 0)
 }
 
-/// The places of the dataset in the order of a training epoch (1-based): what [`training_batches`] goes through.
+/// The places of the data set in the order of a training epoch (1-based): what [`training_batches`] goes through.
 #[must_use]
-pub fn training_order(len: usize, settings: BatchSettings, epoch: u32) -> Vec<u32> {
-    Plan { settings, epoch }.order(len)
+pub fn training_order(len: usize, settings: &BatchSettings, epoch: u32) -> Vec<u32> {
+    let seed = settings.seed;
+    if settings.shuffle { Order::Shuffled { seed, epoch } } else { Order::AsIs }.places(len)
+}
+
+/// The order of images.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    AsIs,
+    Shuffled { seed: u64, epoch: u32 },
+}
+
+impl Order {
+    fn places(self, len: usize) -> Vec<u32> {
+        // `Images` has checked that the length fits.
+        let len = len as u32;
+        match self {
+            Self::AsIs => (0..len).collect(),
+            Self::Shuffled { seed, epoch } => permutation(seed, Purpose::Shuffle, epoch, len),
+        }
+    }
 }
 
 /// Which images make which batch.
-#[derive(Clone, Copy)]
 struct Plan {
-    settings: BatchSettings,
-    epoch: u32,
+    batch_size: usize,
+    order: Order,
+    /// Seed and epoch of what is done to the images, if anything.
+    draw: Option<(u64, u32)>,
+    transform: Transform,
 }
 
 impl Plan {
     fn batch_size(&self) -> usize {
-        self.settings.batch_size.max(1)
-    }
-
-    /// The places of the dataset in the order of this epoch.
-    fn order(&self, len: usize) -> Vec<u32> {
-        // `Images` has checked that the length fits.
-        let len = len as u32;
-        if self.settings.shuffle {
-            permutation(self.settings.seed, Purpose::Shuffle, self.epoch, len)
-        } else {
-            (0..len).collect()
-        }
+        self.batch_size.max(1)
     }
 
     fn fill(&self, images: &Images, places: &[u32], batch: &mut Batch) {
         batch.labels.clear();
         batch.labels.extend(places.iter().map(|&place| images.labels()[place as usize]));
-        batch.images.resize(places.len() * IMAGE_BYTES, 0.0);
-        for (&place, out) in places.iter().zip(batch.images.chunks_exact_mut(IMAGE_BYTES)) {
-            let crop = match self.settings.augmentation {
-                Augmentation::CropFlip => Crop::draw(self.settings.seed, self.epoch, place),
-                Augmentation::None => Crop::CENTRE,
-            };
-            augment_into(images.image(place as usize), crop, out);
+        let len = images.image_bytes();
+        batch.images.resize(places.len() * len, 0.0);
+        for (&place, out) in places.iter().zip(batch.images.chunks_exact_mut(len)) {
+            let draw =
+                self.draw.map_or_else(Draw::default, |(seed, epoch)| self.transform.draw(seed, epoch, place));
+            self.transform.apply(images.image(place as usize), draw, out);
         }
     }
 }
@@ -97,7 +143,7 @@ impl Plan {
 /// An iterator over [`Batch`]es that another thread prepares ahead.
 ///
 /// Dropping it stops and joins the thread. A batch given back by [`recycle`](Batches::recycle) is filled again instead of a
-/// new one (48 KiB x batch size), which costs the system's zeroing of fresh memory.
+/// new one (4 bytes a value), which costs the system's zeroing of fresh memory.
 #[derive(Debug)]
 pub struct Batches {
     remaining: usize,
@@ -108,16 +154,22 @@ pub struct Batches {
 }
 
 impl Batches {
-    fn start(images: &Arc<Images>, plan: Plan, first: usize) -> Self {
+    fn start(images: &Arc<Images>, plan: Plan, first: usize) -> Result<Self, Error> {
         let remaining = images.len().div_ceil(plan.batch_size()).saturating_sub(first);
         let (ready_sender, ready) = sync_channel(AHEAD);
         let (used, used_receiver) = channel::<Batch>();
+        // Looked at before it is taken: on the thread, too little memory could only be an abort.
+        for _ in 0..BUFFERS.min(remaining) {
+            let batch = Batch::with_room(plan.batch_size().min(images.len()), images.image_bytes())?;
+            // The receiver is here.
+            let _ = used.send(batch);
+        }
         let images = Arc::clone(images);
-        let worker = std::thread::spawn(move || {
+        let work = move || {
             if remaining == 0 {
                 return;
             }
-            let order = plan.order(images.len());
+            let order = plan.order.places(images.len());
             for places in order.chunks(plan.batch_size()).skip(first) {
                 let mut batch = used_receiver.try_recv().unwrap_or_default();
                 plan.fill(&images, places, &mut batch);
@@ -126,8 +178,10 @@ impl Batches {
                     return;
                 }
             }
-        });
-        Self { remaining, ready: Some(ready), used, worker: Some(worker) }
+        };
+        let worker = std::thread::Builder::new().name("batches".to_owned()).spawn(work);
+        let worker = worker.map_err(|cause| Error::Thread { what: "prepares batches", cause })?;
+        Ok(Self { remaining, ready: Some(ready), used, worker: Some(worker) })
     }
 
     /// Gives the buffers of a used batch back.
@@ -182,31 +236,44 @@ impl Drop for Batches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::CLASSES;
 
-    /// Image `i` starts with the bytes of `i`, and has noise otherwise.
+    const SHAPE: [usize; 3] = [3, 6, 5];
+    const IMAGE_BYTES: usize = 90;
+
+    /// Noise of 300 classes.
     fn images(n: usize) -> Arc<Images> {
         let mut pixels = Vec::with_capacity(n * IMAGE_BYTES);
         let mut words = pointwise_random::Stream::new(9, Purpose::Synthetic, 1);
         for _ in 0..n {
             pixels.extend((0..IMAGE_BYTES).map(|_| words.word() as u8));
         }
-        let labels = (0..n).map(|i| (i % CLASSES) as u8).collect();
-        Arc::new(Images::new(pixels, labels).unwrap())
+        let labels = (0..n).map(|i| (i * 7 % 300) as u16).collect();
+        Arc::new(Images::new(SHAPE, 300, pixels, labels).unwrap())
     }
 
-    const SETTINGS: BatchSettings =
-        BatchSettings { seed: 42, batch_size: 16, shuffle: true, augmentation: Augmentation::CropFlip };
+    fn normalisation() -> Normalisation {
+        Normalisation { mean: vec![0.5, 0.25, 0.125], std: vec![0.25, 0.5, 2.0] }
+    }
+
+    fn settings() -> BatchSettings {
+        let augment = Augment { cutout: 3, ..Augment::CROP_FLIP };
+        BatchSettings { seed: 42, batch_size: 16, shuffle: true, augment, normalisation: normalisation() }
+    }
+
+    fn batches(images: &Arc<Images>, settings: &BatchSettings, epoch: u32, first: usize) -> Batches {
+        training_batches(images, settings, epoch, first).unwrap()
+    }
 
     /// What `training_batches` is defined to give, without threads or buffers.
-    fn naive(images: &Images, settings: BatchSettings, epoch: u32) -> Vec<Batch> {
+    fn naive(images: &Images, settings: &BatchSettings, epoch: u32) -> Vec<Batch> {
+        let transform = Transform::new(SHAPE, settings.augment, &settings.normalisation).unwrap();
         let order = permutation(settings.seed, Purpose::Shuffle, epoch, images.len() as u32);
         let batch = |places: &[u32]| {
             let mut batch = Batch::default();
             for &place in places {
                 let mut out = vec![0.0; IMAGE_BYTES];
-                let crop = Crop::draw(settings.seed, epoch, place);
-                augment_into(images.image(place as usize), crop, &mut out);
+                let draw = transform.draw(settings.seed, epoch, place);
+                transform.apply(images.image(place as usize), draw, &mut out);
                 batch.images.extend(out);
                 batch.labels.push(images.labels()[place as usize]);
             }
@@ -219,18 +286,18 @@ mod tests {
     fn an_epoch_is_its_definition_for_sizes_around_the_batch() {
         for n in [0, 1, 15, 16, 17, 31, 32, 33, 100] {
             let images = images(n);
-            let batches = training_batches(&images, SETTINGS, 3, 0);
+            let batches = batches(&images, &settings(), 3, 0);
             assert_eq!(batches.len(), n.div_ceil(16));
-            assert_eq!(batches.collect::<Vec<_>>(), naive(&images, SETTINGS, 3), "{n} images");
+            assert_eq!(batches.collect::<Vec<_>>(), naive(&images, &settings(), 3), "{n} images");
         }
     }
 
     #[test]
     fn resuming_gives_the_rest_of_the_epoch() {
         let images = images(100);
-        let whole = naive(&images, SETTINGS, 2);
+        let whole = naive(&images, &settings(), 2);
         for first in 0..9 {
-            let batches = training_batches(&images, SETTINGS, 2, first);
+            let batches = batches(&images, &settings(), 2, first);
             assert_eq!(batches.len(), 7usize.saturating_sub(first));
             assert_eq!(batches.collect::<Vec<_>>(), whole[first.min(7)..], "from batch {first}");
         }
@@ -240,8 +307,8 @@ mod tests {
     fn recycled_buffers_change_nothing() {
         let images = images(100);
         // From full to short batches and back: the stale end of a recycled buffer must not show.
-        let mut batches = training_batches(&images, SETTINGS, 1, 0);
-        for (i, expected) in naive(&images, SETTINGS, 1).into_iter().enumerate() {
+        let mut batches = batches(&images, &settings(), 1, 0);
+        for (i, expected) in naive(&images, &settings(), 1).into_iter().enumerate() {
             let batch = batches.next().unwrap();
             assert_eq!(batch, expected, "batch {i}");
             batches.recycle(batch);
@@ -254,23 +321,24 @@ mod tests {
     #[test]
     fn epochs_and_seeds_differ() {
         let images = images(64);
-        let labels = |settings, epoch| {
-            training_batches(&images, settings, epoch, 0).flat_map(|batch| batch.labels).collect::<Vec<_>>()
+        let labels = |settings: BatchSettings, epoch| {
+            batches(&images, &settings, epoch, 0).flat_map(|batch| batch.labels).collect::<Vec<_>>()
         };
-        assert_ne!(labels(SETTINGS, 1), labels(SETTINGS, 2));
-        assert_ne!(labels(SETTINGS, 1), labels(BatchSettings { seed: 43, ..SETTINGS }, 1));
-        let in_order = labels(BatchSettings { shuffle: false, ..SETTINGS }, 1);
+        assert_ne!(labels(settings(), 1), labels(settings(), 2));
+        assert_ne!(labels(settings(), 1), labels(BatchSettings { seed: 43, ..settings() }, 1));
+        let in_order = labels(BatchSettings { shuffle: false, ..settings() }, 1);
         assert_eq!(in_order, images.labels());
     }
 
     #[test]
     fn evaluation_is_in_order_and_centred() {
         let images = images(21);
-        let batches: Vec<Batch> = evaluation_batches(&images, 10).collect();
+        let batches: Vec<Batch> = evaluation_batches(&images, 10, &normalisation()).unwrap().collect();
+        let transform = Transform::new(SHAPE, Augment::NONE, &normalisation()).unwrap();
         assert_eq!(batches.iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [10, 10, 1]);
         for i in 0..images.len() {
             let mut expected = vec![0.0; IMAGE_BYTES];
-            augment_into(images.image(i), Crop::CENTRE, &mut expected);
+            transform.apply(images.image(i), Draw::default(), &mut expected);
             let batch = &batches[i / 10];
             assert_eq!(batch.images[i % 10 * IMAGE_BYTES..][..IMAGE_BYTES], expected, "image {i}");
             assert_eq!(batch.labels[i % 10], images.labels()[i]);
@@ -281,7 +349,7 @@ mod tests {
     fn dropping_early_ends_the_thread() {
         let images = images(200);
         for taken in [0, 1, 5] {
-            let mut batches = training_batches(&images, SETTINGS, 1, 0);
+            let mut batches = batches(&images, &settings(), 1, 0);
             for _ in 0..taken {
                 batches.next().unwrap();
             }
@@ -292,10 +360,25 @@ mod tests {
     }
 
     #[test]
+    fn batches_larger_than_memory_are_refused() {
+        let error = Batch::with_room(1 << 20, 1 << 50).unwrap_err().to_string();
+        assert!(
+            error.contains("for batches of 1048576 images do not fit in memory: give a smaller batch size"),
+            "{error}"
+        );
+        // No more is asked for than there are images.
+        let images = images(3);
+        assert_eq!(evaluation_batches(&images, usize::MAX, &normalisation()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_batch_size_of_zero_is_one() {
         let images = images(3);
         assert_eq!(
-            evaluation_batches(&images, 0).map(|batch| batch.labels.len()).collect::<Vec<_>>(),
+            evaluation_batches(&images, 0, &normalisation())
+                .unwrap()
+                .map(|batch| batch.labels.len())
+                .collect::<Vec<_>>(),
             [1, 1, 1]
         );
     }

@@ -1,37 +1,128 @@
-//! CIFAR-10's binary version: files of records, each a label byte and 3072 pixel bytes.
+//! The binary version of CIFAR-10 and CIFAR-100: files of records, each one or two label bytes and 3072 pixel bytes.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use crate::file_spec::FileSpec;
 use crate::files::{Kind, kind, reading};
-use crate::{CLASSES, Error, IMAGE_BYTES, Images, Progress, Unit};
+use crate::{Error, Images, Progress, Unit};
 
-/// The folder in the official archive.
-pub(crate) const FOLDER: &str = "cifar-10-batches-bin";
-/// Training files in order; the official archive has all five.
-pub(crate) const TRAIN_FILES: [&str; 5] =
-    ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
-/// The file of test images.
-pub(crate) const TEST_FILE: &str = "test_batch.bin";
-/// A label and an image.
-pub(crate) const RECORD_BYTES: usize = 1 + IMAGE_BYTES;
+/// Bytes of an image: 3 x 32 x 32.
+pub(crate) const IMAGE_BYTES: usize = 3072;
 
-/// The binary files of a folder: `test_batch.bin` and `data_batch_1.bin` up to some number, at most 5, without a gap.
+/// A data set of the CIFAR family, in its binary version.
+#[derive(Debug)]
+pub(crate) struct Cifar {
+    pub(crate) name: &'static str,
+    /// The folder in the official archive.
+    pub(crate) folder: &'static str,
+    /// The name of the archive.
+    pub(crate) archive: &'static str,
+    /// Training files in order; the official archive has all of them.
+    pub(crate) train: &'static [&'static str],
+    /// The file of test images.
+    pub(crate) test: &'static str,
+    /// Records of each training file and of the test file in the official archive.
+    records: [u64; 2],
+    /// How many classes each label byte of a record tells apart.
+    labels: &'static [u8],
+    /// Size and MD5 of the official archive.
+    official: (u64, &'static str),
+}
+
+pub(crate) static CIFAR10: Cifar = Cifar {
+    name: "CIFAR-10",
+    folder: "cifar-10-batches-bin",
+    archive: "cifar-10-binary.tar.gz",
+    train: &[
+        "data_batch_1.bin",
+        "data_batch_2.bin",
+        "data_batch_3.bin",
+        "data_batch_4.bin",
+        "data_batch_5.bin",
+    ],
+    test: "test_batch.bin",
+    records: [10_000, 10_000],
+    labels: &[10],
+    official: (170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
+};
+
+/// Each record has a coarse label and then a fine one.
+pub(crate) static CIFAR100: Cifar = Cifar {
+    name: "CIFAR-100",
+    folder: "cifar-100-binary",
+    archive: "cifar-100-binary.tar.gz",
+    train: &["train.bin"],
+    test: "test.bin",
+    records: [50_000, 10_000],
+    labels: &[20, 100],
+    official: (168_513_733, "03b5dce01913d631647c71ecec9e9cb8"),
+};
+
+impl Cifar {
+    /// Labels and an image.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.labels.len() + IMAGE_BYTES
+    }
+
+    /// What the authors publish of the archive.
+    pub(crate) fn official(&self) -> FileSpec {
+        let (bytes, md5) = self.official;
+        FileSpec { name: self.archive, bytes, md5: md5.to_owned() }
+    }
+
+    /// All files, training first.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.train.iter().copied().chain([self.test])
+    }
+
+    /// What a folder needs, for people.
+    fn needed(&self) -> String {
+        match self.train {
+            [first, second, ..] => format!("{} and {first}, {second}, ... without a gap", self.test),
+            train => format!("{} and {}", train.join(", "), self.test),
+        }
+    }
+
+    pub(crate) fn wrong_size(&self, file: &str, bytes: u64) -> Error {
+        let (labels, record) = (self.labels.len(), self.record_bytes());
+        Error::FileSize { file: file.to_owned(), bytes, labels, record, dataset: self.name }
+    }
+
+    /// Labels of a record, a byte each.
+    pub(crate) fn label_bytes(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// The error if label number `number` of a record is too large.
+    pub(crate) fn check_label(&self, number: usize, label: u8, file: &str, record: u64) -> Result<(), Error> {
+        let classes = self.labels[number];
+        if label < classes {
+            return Ok(());
+        }
+        let (file, last) = (file.to_owned(), classes - 1);
+        Err(Error::RecordLabel { file, record, label, dataset: self.name, last })
+    }
+}
+
+/// The binary files of a folder: the file of test images and training files up to some number without a gap.
 #[derive(Debug)]
 pub(crate) struct Layout {
+    pub(crate) cifar: &'static Cifar,
     pub(crate) folder: PathBuf,
     pub(crate) train: Vec<PathBuf>,
     pub(crate) test: PathBuf,
 }
 
 impl Layout {
-    /// Looks in `path` and in its folder `cifar-10-batches-bin`; `None` if neither has any of the files, an error if neither is
+    /// Looks in `path` and in its folder of the archive's name; `None` if neither has any of the files, an error if neither is
     /// complete.
-    pub(crate) fn find(path: &Path) -> Result<Option<Self>, Error> {
-        match Self::find_in(path) {
-            Ok(None) => Self::find_in(&path.join(FOLDER)),
-            Err(missing @ Error::MissingFile { .. }) => match Self::find_in(&path.join(FOLDER)) {
+    pub(crate) fn find(cifar: &'static Cifar, path: &Path) -> Result<Option<Self>, Error> {
+        let inner = path.join(cifar.folder);
+        match Self::find_in(cifar, path) {
+            Ok(None) => Self::find_in(cifar, &inner),
+            Err(missing @ Error::MissingFile { .. }) => match Self::find_in(cifar, &inner) {
                 Ok(Some(layout)) => Ok(Some(layout)),
                 _ => Err(missing),
             },
@@ -39,37 +130,45 @@ impl Layout {
         }
     }
 
-    /// Whether these are all six files, each with as many records (if that is known).
-    pub(crate) fn is_whole(&self, records: Option<u64>) -> Result<bool, Error> {
+    /// Whether these are all files, each with as many records as the official one, if it `is_official`.
+    pub(crate) fn is_whole(&self, is_official: bool) -> Result<bool, Error> {
+        let record = self.cifar.record_bytes() as u64;
+        let [train, test] = self.cifar.records;
         for file in self.files() {
             let bytes = file.metadata().map_err(reading(file))?.len();
-            let whole = bytes > 0 && bytes.is_multiple_of(RECORD_BYTES as u64);
-            if !whole || records.is_some_and(|records| bytes != records * RECORD_BYTES as u64) {
+            let whole = bytes > 0 && bytes.is_multiple_of(record);
+            let records = if *file == self.test { test } else { train };
+            if !whole || (is_official && bytes != records * record) {
                 return Ok(false);
             }
         }
-        Ok(self.train.len() == TRAIN_FILES.len())
+        Ok(self.train.len() == self.cifar.train.len())
     }
 
-    fn find_in(folder: &Path) -> Result<Option<Self>, Error> {
-        let missing = |file: &str| Error::MissingFile { folder: folder.to_owned(), file: file.to_owned() };
+    fn find_in(cifar: &'static Cifar, folder: &Path) -> Result<Option<Self>, Error> {
+        let missing = |file: &str| Error::MissingFile {
+            folder: folder.to_owned(),
+            file: file.to_owned(),
+            needed: cifar.needed(),
+        };
         let there = |file: &str| Ok(kind(&folder.join(file))? == Kind::File);
 
-        let test = there(TEST_FILE)?;
-        let train = TRAIN_FILES.map(there).into_iter().collect::<Result<Vec<bool>, Error>>()?;
+        let test = there(cifar.test)?;
+        let train = cifar.train.iter().map(|file| there(file)).collect::<Result<Vec<bool>, Error>>()?;
         let Some(last) = train.iter().rposition(|&there| there) else {
-            return if test { Err(missing(TRAIN_FILES[0])) } else { Ok(None) };
+            return if test { Err(missing(cifar.train[0])) } else { Ok(None) };
         };
         if let Some(gap) = train[..last].iter().position(|&there| !there) {
-            return Err(missing(TRAIN_FILES[gap]));
+            return Err(missing(cifar.train[gap]));
         }
         if !test {
-            return Err(missing(TEST_FILE));
+            return Err(missing(cifar.test));
         }
         Ok(Some(Self {
+            cifar,
             folder: folder.to_owned(),
-            train: TRAIN_FILES[..=last].iter().map(|file| folder.join(file)).collect(),
-            test: folder.join(TEST_FILE),
+            train: cifar.train[..=last].iter().map(|file| folder.join(file)).collect(),
+            test: folder.join(cifar.test),
         }))
     }
 
@@ -78,19 +177,19 @@ impl Layout {
         self.train.iter().chain([&self.test])
     }
 
-    /// Reads the training and the test images.
-    pub(crate) fn load(&self, progress: &dyn Progress) -> Result<(Images, Images), Error> {
+    /// Reads the training and the test images; of each record, label number `label` counts.
+    pub(crate) fn load(&self, label: usize, progress: &dyn Progress) -> Result<(Images, Images), Error> {
         let mut total = 0;
         for file in self.files() {
             total += file.metadata().map_err(reading(file))?.len();
         }
-        progress.start("reading CIFAR-10", Some(total), Unit::Bytes);
+        progress.start(&format!("reading {}", self.cifar.name), Some(total), Unit::Bytes);
         let mut position = 0;
-        let mut train = Records::default();
+        let mut train = Records::new(self.cifar, label);
         for file in &self.train {
             train.read_file(file, &mut position, progress)?;
         }
-        let mut test = Records::default();
+        let mut test = Records::new(self.cifar, label);
         test.read_file(&self.test, &mut position, progress)?;
         progress.finish();
         Ok((train.into_images()?, test.into_images()?))
@@ -98,13 +197,20 @@ impl Layout {
 }
 
 /// Records read so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Records {
+    cifar: &'static Cifar,
+    /// Which label counts.
+    label: usize,
     pixels: Vec<u8>,
-    labels: Vec<u8>,
+    labels: Vec<u16>,
 }
 
 impl Records {
+    pub(crate) fn new(cifar: &'static Cifar, label: usize) -> Self {
+        Self { cifar, label, pixels: Vec::new(), labels: Vec::new() }
+    }
+
     fn read_file(&mut self, path: &Path, position: &mut u64, progress: &dyn Progress) -> Result<(), Error> {
         let file = File::open(path).map_err(reading(path))?;
         let bytes = file.metadata().map_err(reading(path))?.len();
@@ -130,9 +236,11 @@ impl Records {
         /// Records between two reports of progress.
         const REPORT: u64 = 256;
 
-        let wrong_size = |bytes| Error::FileSize { file: name.to_owned(), bytes };
-        let records = bytes / RECORD_BYTES as u64;
-        if records == 0 || !bytes.is_multiple_of(RECORD_BYTES as u64) {
+        let cifar = self.cifar;
+        let wrong_size = |bytes| cifar.wrong_size(name, bytes);
+        let record_bytes = cifar.record_bytes() as u64;
+        let records = bytes / record_bytes;
+        if records == 0 || !bytes.is_multiple_of(record_bytes) {
             return Err(wrong_size(bytes));
         }
         let memory = || Error::Memory { file: name.to_owned(), bytes };
@@ -140,38 +248,42 @@ impl Records {
         self.pixels.try_reserve_exact(pixels.ok_or_else(memory)?).map_err(|_| memory())?;
         self.labels.try_reserve_exact(records as usize).map_err(|_| memory())?;
 
-        let mut buffer = [0; RECORD_BYTES];
+        let mut buffer = vec![0; cifar.record_bytes()];
         for record in 0..records {
             reader.read_exact(&mut buffer).map_err(|error| match error.kind() {
                 // It has shrunk since its size was asked.
-                ErrorKind::UnexpectedEof => wrong_size(record * RECORD_BYTES as u64),
+                ErrorKind::UnexpectedEof => wrong_size(record * record_bytes),
                 _ => reading(path)(error),
             })?;
-            let (&label, pixels) = buffer.split_first().expect("a record is not empty");
-            if usize::from(label) >= CLASSES {
-                return Err(Error::RecordLabel { file: name.to_owned(), record, label });
+            let (labels, pixels) = buffer.split_at(cifar.labels.len());
+            for (number, &label) in labels.iter().enumerate() {
+                cifar.check_label(number, label, name, record)?;
             }
-            self.labels.push(label);
+            self.labels.push(labels[self.label].into());
             self.pixels.extend_from_slice(pixels);
             if (record + 1) % REPORT == 0 || record + 1 == records {
-                advance((record + 1) * RECORD_BYTES as u64);
+                advance((record + 1) * record_bytes);
             }
         }
         Ok(())
     }
 
     /// Appends the records of `other`.
-    pub(crate) fn append(&mut self, mut other: Self) {
+    pub(crate) fn append(&mut self, mut other: Self) -> Result<(), Error> {
         if self.labels.is_empty() {
             *self = other;
-        } else {
-            self.pixels.append(&mut other.pixels);
-            self.labels.append(&mut other.labels);
+            return Ok(());
         }
+        let (pixels, labels) = (other.pixels.len(), other.labels.len());
+        let reserved = self.pixels.try_reserve(pixels).and_then(|()| self.labels.try_reserve(labels));
+        reserved.map_err(|_| Error::Memory { file: self.cifar.archive.to_owned(), bytes: pixels as u64 })?;
+        self.pixels.append(&mut other.pixels);
+        self.labels.append(&mut other.labels);
+        Ok(())
     }
 
     pub(crate) fn into_images(self) -> Result<Images, Error> {
-        Images::new(self.pixels, self.labels)
+        Images::new([3, 32, 32], self.cifar.labels[self.label].into(), self.pixels, self.labels)
     }
 }
 
@@ -179,26 +291,26 @@ impl Records {
 mod tests {
     use super::*;
     use crate::NoProgress;
-    use crate::testing::{records, six_files, write_files};
+    use crate::testing::{RECORD_BYTES, records, six_files, write_files};
     use std::fs;
     use tempfile::TempDir;
 
     fn load(folder: &Path) -> Result<Option<(Images, Images)>, Error> {
-        Layout::find(folder)?.map(|layout| layout.load(&NoProgress)).transpose()
+        Layout::find(&CIFAR10, folder)?.map(|layout| layout.load(0, &NoProgress)).transpose()
     }
 
     /// The records one after the other, without a reader.
     fn images(files: &[(&str, Vec<u8>)]) -> Images {
         let records: Vec<&[u8]> = files.iter().flat_map(|(_, bytes)| bytes.chunks(RECORD_BYTES)).collect();
         let pixels = records.iter().flat_map(|record| record[1..].to_vec()).collect();
-        Images::new(pixels, records.iter().map(|record| record[0]).collect()).unwrap()
+        Images::new([3, 32, 32], 10, pixels, records.iter().map(|record| record[0].into()).collect()).unwrap()
     }
 
     #[test]
     fn any_number_of_records_and_of_training_files() {
         let files = six_files();
         for count in 1..=5 {
-            for inner in ["", FOLDER] {
+            for inner in ["", CIFAR10.folder] {
                 let folder = TempDir::new().unwrap();
                 write_files(&folder.path().join(inner), &files[..count]);
                 write_files(&folder.path().join(inner), &files[5..]);
@@ -222,7 +334,7 @@ mod tests {
     fn a_folder_without_any_of_the_files_is_no_layout() {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("readme.html"), "").unwrap();
-        assert!(Layout::find(folder.path()).unwrap().is_none());
+        assert!(Layout::find(&CIFAR10, folder.path()).unwrap().is_none());
     }
 
     #[test]
@@ -240,7 +352,7 @@ mod tests {
             let folder = TempDir::new().unwrap();
             let files: Vec<_> = there.iter().map(|&i| files[i].clone()).collect();
             write_files(folder.path(), &files);
-            let error = Layout::find(folder.path()).unwrap_err().to_string();
+            let error = Layout::find(&CIFAR10, folder.path()).unwrap_err().to_string();
             let expected = format!("{missing} is missing in {}: ", folder.path().display());
             assert!(error.starts_with(&expected), "{there:?}: {error}");
         }
@@ -273,7 +385,7 @@ mod tests {
     fn the_record_with_the_wrong_label_is_counted_from_zero() {
         let mut contents = records(1, 9);
         contents[7 * RECORD_BYTES] = 11;
-        let error = Records::default()
+        let error = Records::new(&CIFAR10, 0)
             .read("x.bin", Path::new("x.bin"), contents.as_slice(), contents.len() as u64, |_| ())
             .unwrap_err();
         assert!(matches!(error, Error::RecordLabel { record: 7, label: 11, .. }), "{error}");
@@ -282,7 +394,7 @@ mod tests {
     #[test]
     fn a_file_that_shrinks_while_it_is_read_is_an_error() {
         let contents = records(1, 2);
-        let error = Records::default()
+        let error = Records::new(&CIFAR10, 0)
             .read("x.bin", Path::new("x.bin"), &contents[..4000], contents.len() as u64, |_| ())
             .unwrap_err();
         assert!(matches!(error, Error::FileSize { bytes: 3073, .. }), "{error}");
@@ -293,7 +405,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         write_files(folder.path(), &six_files());
         let watcher = crate::testing::Watcher::default();
-        Layout::find(folder.path()).unwrap().unwrap().load(&watcher).unwrap();
+        Layout::find(&CIFAR10, folder.path()).unwrap().unwrap().load(0, &watcher).unwrap();
         assert_eq!(watcher.last_position(), 21 * RECORD_BYTES as u64);
     }
 }

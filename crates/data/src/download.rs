@@ -1,4 +1,4 @@
-//! The archive from one of several addresses, continued where it was interrupted.
+//! A file from one of several addresses, continued where it was interrupted.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -10,7 +10,8 @@ use ureq::http::Response;
 use ureq::http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use ureq::{Agent, Proxy};
 
-use crate::archive::{self, ArchiveSpec};
+use crate::archive;
+use crate::file_spec::FileSpec;
 use crate::files::{CHUNK, Kind, kind, put_in_place, reading, remove_if_there, set_aside, writing};
 use crate::{AddressFailure, Error, Progress, Unit};
 
@@ -55,7 +56,8 @@ impl Default for Patience {
 pub(crate) fn download(
     target: &Path,
     addresses: &[String],
-    spec: &ArchiveSpec,
+    spec: &FileSpec,
+    dataset: &'static str,
     patience: &Patience,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
@@ -77,7 +79,7 @@ pub(crate) fn download(
         .into();
     let mut part = target.as_os_str().to_owned();
     part.push(".part");
-    let transfer = Transfer { agent, part: part.into(), spec, patience, progress };
+    let transfer = Transfer { agent, part: part.into(), spec, dataset, patience, progress };
 
     let mut failures = Vec::new();
     // A slow address is left for the ones behind it, and comes again after them: better slow than never.
@@ -100,7 +102,7 @@ pub(crate) fn download(
         }
     }
     let file = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Err(Error::Download { file, failures })
+    Err(Error::Download { file, dataset, failures })
 }
 
 /// The first of the variables in which ureq looks for a proxy that holds something else, which it passes over in silence.
@@ -141,7 +143,8 @@ enum Attempt {
 struct Transfer<'a> {
     agent: Agent,
     part: PathBuf,
-    spec: &'a ArchiveSpec,
+    spec: &'a FileSpec,
+    dataset: &'static str,
     patience: &'a Patience,
     progress: &'a dyn Progress,
 }
@@ -269,7 +272,7 @@ impl Transfer<'_> {
             .map_err(writing(&self.part))?;
         file.set_len(present).map_err(writing(&self.part))?;
         file.seek(SeekFrom::Start(present)).map_err(writing(&self.part))?;
-        self.progress.start("downloading CIFAR-10", Some(expected), Unit::Bytes);
+        self.progress.start(&format!("downloading {}", self.dataset), Some(expected), Unit::Bytes);
         self.receive(&mut file, response.body_mut().as_reader(), present, hurry)
     }
 
@@ -336,7 +339,7 @@ mod tests {
     struct Case {
         folder: TempDir,
         body: Vec<u8>,
-        spec: ArchiveSpec,
+        spec: FileSpec,
         watcher: Watcher,
         patience: Patience,
     }
@@ -346,7 +349,7 @@ mod tests {
             let body = noise(1, BODY_BYTES);
             Self {
                 folder: TempDir::new().unwrap(),
-                spec: ArchiveSpec { bytes: body.len() as u64, md5: md5_hex(&body) },
+                spec: FileSpec { name: "file.gz", bytes: body.len() as u64, md5: md5_hex(&body) },
                 body,
                 watcher: Watcher::default(),
                 patience: Patience {
@@ -372,7 +375,7 @@ mod tests {
 
         fn download(&self, servers: &[&Server]) -> Result<(), Error> {
             let addresses: Vec<String> = servers.iter().map(|server| server.address()).collect();
-            download(&self.target(), &addresses, &self.spec, &self.patience, &self.watcher)
+            download(&self.target(), &addresses, &self.spec, "CIFAR-10", &self.patience, &self.watcher)
         }
 
         /// The file is in place, whole, and nothing else is left.
@@ -554,7 +557,7 @@ mod tests {
         case.patience.proxy = Some(Proxy::new(&format!("socks5h://{}", proxy.host())).unwrap());
         // Only the proxy knows this host.
         let addresses = ["http://cifar.invalid/file.gz".to_owned()];
-        download(&case.target(), &addresses, &case.spec, &case.patience, &case.watcher).unwrap();
+        download(&case.target(), &addresses, &case.spec, "CIFAR-10", &case.patience, &case.watcher).unwrap();
         case.assert_whole();
     }
 

@@ -4,46 +4,67 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::DatasetSpec;
+
 /// Why there is no dataset. A message holds the underlying cause, which is therefore not repeated as a `source`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The folder or file given does not exist.
-    #[error("{} does not exist: give the folder or the archive that holds CIFAR-10", path.display())]
+    #[error("{} does not exist: give {wanted}", path.display())]
     NoSuchPath {
         /// What was given.
         path: PathBuf,
+        /// What is to be given: "the folder or the archive that holds CIFAR-10".
+        wanted: String,
     },
 
     /// The folder exists and holds nothing that could be loaded.
     #[error(
-        "no CIFAR-10 in {}: looked for data_batch_1.bin to data_batch_5.bin and test_batch.bin in it and in its folder \
-         cifar-10-batches-bin, for the archive cifar-10-binary.tar.gz, and for folders train and test with one folder of \
-         images for each class, and found {}",
+        "no {dataset} in {}: looked for {looked_for}, and found {}",
         path.display(),
         in_short(found)
     )]
     NotFound {
         /// The folder that was searched.
         path: PathBuf,
+        /// The data set.
+        dataset: &'static str,
+        /// What was not found.
+        looked_for: String,
         /// The names of what is in it.
         found: Vec<String>,
     },
 
     /// A file was given that is no archive.
-    #[error("{} is neither a folder nor cifar-10-binary.tar.gz: give the folder that holds CIFAR-10", path.display())]
+    #[error("{} is neither a folder nor {name}: give the folder that holds {dataset}", path.display())]
     NotAnArchive {
         /// What was given.
         path: PathBuf,
+        /// The name of the archive.
+        name: &'static str,
+        /// The data set.
+        dataset: &'static str,
     },
 
-    /// Another version of CIFAR-10, or CIFAR-100, was given.
-    #[error("{} is {version}: give the binary version of CIFAR-10, cifar-10-binary.tar.gz", path.display())]
+    /// A folder is needed, and something else was given.
+    #[error("{} is no folder: give the folder that holds {dataset}", path.display())]
+    NotAFolder {
+        /// What was given.
+        path: PathBuf,
+        /// What it should hold.
+        dataset: &'static str,
+    },
+
+    /// Another version of the data set, or another data set, was given.
+    #[error("{} is {version}: give {wanted}", path.display())]
     OtherVersion {
         /// The file or folder.
         path: PathBuf,
-        /// Which version it is, "the Python version of CIFAR-10".
-        version: &'static str,
+        /// What it is: "the Python version of CIFAR-10".
+        version: String,
+        /// What is read: "the binary version of CIFAR-10, cifar-10-binary.tar.gz".
+        wanted: String,
     },
 
     /// A file or folder cannot be read.
@@ -66,7 +87,7 @@ pub enum Error {
 
     /// One of the binary files is missing.
     #[error(
-        "{file} is missing in {}: the folder needs test_batch.bin and data_batch_1.bin, data_batch_2.bin, ... without a gap",
+        "{file} is missing in {}: the folder needs {needed}",
         folder.display()
     )]
     MissingFile {
@@ -74,23 +95,32 @@ pub enum Error {
         folder: PathBuf,
         /// The name of the missing file.
         file: String,
+        /// All that is needed.
+        needed: String,
     },
 
     /// A binary file is empty or does not consist of whole records.
     #[error(
-        "{file} has {bytes} bytes, which is not one or more records of 3073 bytes (a label and 3072 pixels): it is cut short \
-         or no CIFAR-10 binary file, so copy or fetch it again"
+        "{file} has {bytes} bytes, which is not one or more records of {record} bytes ({} and 3072 pixels): it is cut short \
+         or no {dataset} binary file, so copy or fetch it again",
+        if *labels == 1 { "a label".to_owned() } else { format!("{labels} labels") }
     )]
     FileSize {
         /// The file, or the archive and its member.
         file: String,
         /// Its size.
         bytes: u64,
+        /// Labels of a record.
+        labels: usize,
+        /// Size of a record.
+        record: usize,
+        /// The data set.
+        dataset: &'static str,
     },
 
-    /// A record of a binary file has a label above 9.
+    /// A record of a file has a label that is too large.
     #[error(
-        "record {record} of {file} has label {label}, but the labels of CIFAR-10 are 0 to 9: copy or fetch the file again"
+        "record {record} of {file} has label {label}, but the labels of {dataset} are 0 to {last}: copy or fetch the file again"
     )]
     RecordLabel {
         /// The file, or the archive and its member.
@@ -99,6 +129,38 @@ pub enum Error {
         record: u64,
         /// Its label.
         label: u8,
+        /// The data set.
+        dataset: &'static str,
+        /// The largest label.
+        last: u8,
+    },
+
+    /// A file is no idx file of the data set.
+    #[error("{} {cause}: it is no idx file of {dataset}, so copy or fetch it again", path.display())]
+    Idx {
+        /// The file.
+        path: PathBuf,
+        /// The data set.
+        dataset: &'static str,
+        /// What is wrong with it: "is cut short".
+        cause: String,
+    },
+
+    /// A file of images and its file of labels do not go together.
+    #[error(
+        "{} has {count} images, and {} has {labels} labels: copy or fetch both again",
+        images.display(),
+        labels_file.display()
+    )]
+    Counts {
+        /// The file of images.
+        images: PathBuf,
+        /// How many it has.
+        count: usize,
+        /// The file of labels.
+        labels_file: PathBuf,
+        /// How many it has.
+        labels: usize,
     },
 
     /// A source has more images than fit in memory.
@@ -110,29 +172,105 @@ pub enum Error {
         bytes: u64,
     },
 
+    /// Images of a shape that is not supported.
+    #[error(
+        "there are no images of shape {} x {} x {}: give 1 or 3 channels, and a height and width from 1 to {}",
+        shape[0], shape[1], shape[2], DatasetSpec::MAX_SIDE
+    )]
+    Shape {
+        /// Channels, height and width.
+        shape: [usize; 3],
+    },
+
+    /// More classes than there can be, or none.
+    #[error("there are no data sets of {classes} classes: give 1 to {}", DatasetSpec::MAX_CLASSES)]
+    Classes {
+        /// Number of classes.
+        classes: usize,
+    },
+
+    /// A number of classes that is not drawn.
+    #[error("synthetic data has 2 to {} classes, not {classes}", DatasetSpec::MAX_CLASSES)]
+    SyntheticClasses {
+        /// Number of classes.
+        classes: usize,
+    },
+
     /// Pixels and labels do not go together.
     #[error(
-        "{pixels} bytes of pixels do not go with {labels} labels: every image has 3072 bytes and one label"
+        "{pixels} bytes of pixels do not go with {labels} labels: every image has {image} bytes and one label"
     )]
     Lengths {
         /// Number of bytes.
         pixels: usize,
         /// Number of labels.
         labels: usize,
+        /// Bytes of an image.
+        image: usize,
     },
 
-    /// A label is outside 0 to 9.
-    #[error("image {image} has label {label}, but the labels of CIFAR-10 are 0 to 9")]
+    /// A label is too large.
+    #[error("image {image} has label {label}, but the labels are 0 to {}", classes - 1)]
     LabelValue {
         /// Place of the image, from 0 on.
         image: usize,
         /// Its label.
-        label: i64,
+        label: u16,
+        /// Number of classes.
+        classes: usize,
+    },
+
+    /// An augmentation does not suit the images.
+    #[error("{cause}")]
+    Augment {
+        /// What is wrong and what to do.
+        cause: String,
+    },
+
+    /// Mean or standard deviation are given for another number of channels.
+    #[error(
+        "normalise has figures for {given} channels, and the images have {channels}: give one figure for each channel, or one for all"
+    )]
+    Channels {
+        /// Number of figures.
+        given: usize,
+        /// Channels of the images.
+        channels: usize,
+    },
+
+    /// There is no deviation to divide by.
+    #[error(
+        "the training images have the same value everywhere in channel {channel} of {channels}, so that no standard deviation can \
+         be measured: give normalise a mean and std"
+    )]
+    Constant {
+        /// The channel, from 0 on.
+        channel: usize,
+        /// Number of channels.
+        channels: usize,
+    },
+
+    /// Batches do not fit in memory.
+    #[error("{bytes} bytes for batches of {images} images do not fit in memory: give a smaller batch size")]
+    BatchMemory {
+        /// Images in a batch.
+        images: usize,
+        /// What the batches take that are there at a time.
+        bytes: u64,
+    },
+
+    /// No thread can be started.
+    #[error("no thread can be started that {what}: {cause}")]
+    Thread {
+        /// What it is for: "prepares batches".
+        what: &'static str,
+        /// What the system says.
+        cause: io::Error,
     },
 
     /// The archive has another size than the official one.
     #[error(
-        "{} has {actual} bytes instead of {expected}: it is cut short, or it is not cifar-10-binary.tar.gz",
+        "{} has {actual} bytes instead of {expected}: it is cut short, or it is not {name}",
         path.display()
     )]
     ArchiveSize {
@@ -142,11 +280,13 @@ pub enum Error {
         actual: u64,
         /// The official size in bytes.
         expected: u64,
+        /// The name of the archive.
+        name: &'static str,
     },
 
     /// The archive has another checksum than the official one.
     #[error(
-        "the MD5 of {} is {actual} instead of {expected}: it is damaged, or it is not cifar-10-binary.tar.gz",
+        "the MD5 of {} is {actual} instead of {expected}: it is damaged, or it is not {name}",
         path.display()
     )]
     ArchiveDigest {
@@ -156,19 +296,23 @@ pub enum Error {
         actual: String,
         /// The official MD5, hexadecimal.
         expected: String,
+        /// The name of the archive.
+        name: &'static str,
     },
 
     /// A file that is named as an archive is something else.
-    #[error("{} is {what}, not the archive cifar-10-binary.tar.gz", path.display())]
+    #[error("{} is {what}, not the archive {name}", path.display())]
     NoArchive {
         /// The file.
         path: PathBuf,
+        /// The name of the archive.
+        name: &'static str,
         /// What it is, "a web page".
         what: &'static str,
     },
 
     /// The archive has the right checksum (or was not checked) and still cannot be used.
-    #[error("{} cannot be unpacked, {cause}: fetch cifar-10-binary.tar.gz again", path.display())]
+    #[error("{} cannot be unpacked, {cause}: fetch it again", path.display())]
     Archive {
         /// The archive.
         path: PathBuf,
@@ -178,21 +322,24 @@ pub enum Error {
 
     /// No address gave the archive.
     #[error(
-        "could not download {file} ({}): give a folder that holds CIFAR-10 with --data-dir, or use synthetic data",
+        "could not download {file} ({}): give a folder that holds {dataset} with --data-dir, or use synthetic data",
         listed(failures)
     )]
     Download {
         /// The name of the file.
         file: String,
+        /// The data set.
+        dataset: &'static str,
         /// Why each address failed, in the order in which they were tried.
         failures: Vec<AddressFailure>,
     },
 
     /// One of the two sets of an image folder is missing.
     #[error(
-        "{} has no folder {set}: {}images are taken from train/<class> and test/<class>",
+        "{} has no folder {set}: {}images are taken from train/<class> and test/<class>{}",
         path.display(),
-        meant.as_ref().map_or_else(String::new, |meant| format!("rename {meant} to {set}, because "))
+        meant.as_ref().map_or_else(String::new, |meant| format!("rename {meant} to {set}, because ")),
+        if *can_split { "; or split some of the training images off for the test with --test-split" } else { "" }
     )]
     MissingSet {
         /// The image folder.
@@ -201,17 +348,50 @@ pub enum Error {
         set: &'static str,
         /// A folder that may be meant for it, such as `val`.
         meant: Option<String>,
+        /// Whether training images can take its place.
+        can_split: bool,
+    },
+
+    /// The name of a folder cannot be a class's.
+    #[error("the class folder {:?} has {cause} in its name: rename it", path)]
+    ClassName {
+        /// The folder.
+        path: PathBuf,
+        /// "bytes that are not UTF-8"
+        cause: &'static str,
+    },
+
+    /// A class has test images and no training images.
+    #[error(
+        "the class folder {} has no training images beside it: put some into {}, or move it away",
+        path.display(),
+        train.display()
+    )]
+    TestOnlyClass {
+        /// The folder of test images.
+        path: PathBuf,
+        /// The folder that is missing or empty.
+        train: PathBuf,
+    },
+
+    /// Test images cannot be split off as asked for.
+    #[error("--test-split {cause}")]
+    TestSplit {
+        /// What is wrong and what to do.
+        cause: String,
     },
 
     /// A folder of images is no class of CIFAR-10.
     #[error(
-        "the folder {} is not named after a class of CIFAR-10: rename it to one of airplane, automobile, bird, cat, deer, \
-         dog, frog, horse, ship, truck, or move it away",
+        "the folder {} is not named after a class of CIFAR-10: rename it to one of {classes}, or move it away; for other classes \
+         use --data folder",
         path.display()
     )]
     ClassFolder {
         /// The folder.
         path: PathBuf,
+        /// The names of the classes.
+        classes: String,
     },
 
     /// An image lies among the folders of the classes.
@@ -237,7 +417,7 @@ pub enum Error {
         /// The second folder.
         path: PathBuf,
         /// The class.
-        class: &'static str,
+        class: String,
     },
 
     /// An image folder has something else than images where images are expected.
@@ -308,6 +488,8 @@ impl Error {
                 | Self::MissingFile { .. }
                 | Self::FileSize { .. }
                 | Self::RecordLabel { .. }
+                | Self::Idx { .. }
+                | Self::Counts { .. }
                 | Self::ArchiveSize { .. }
                 | Self::ArchiveDigest { .. }
                 | Self::NoArchive { .. }

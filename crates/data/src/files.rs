@@ -1,6 +1,6 @@
 //! Files: asking, hashing, putting in place.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -94,6 +94,26 @@ pub(crate) fn set_aside(path: &Path, progress: &dyn Progress) -> Result<(), Erro
     put_in_place(path, &aside)?;
     progress.note(&format!("what was {} is now {}", path.display(), aside.display()));
     Ok(())
+}
+
+/// Waits for the right to change the folder.
+pub(crate) fn lock(cache: &Path, progress: &dyn Progress) -> Result<Option<File>, Error> {
+    let path = cache.join(".fetch.lock");
+    let file = File::create(&path).map_err(writing(&path))?;
+    let result = match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            progress.note(&format!("waiting for another process that fetches into {}", cache.display()));
+            file.lock()
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+        Ok(()) => Ok(()),
+    };
+    match result {
+        Ok(()) => Ok(Some(file)),
+        // Some network file systems have no locks: the user of such a one has to take turns alone.
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
+        Err(error) => Err(writing(&path)(error)),
+    }
 }
 
 /// Flushes the folder that holds `path`.

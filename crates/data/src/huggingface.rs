@@ -9,7 +9,10 @@ use hf_hub::{HFClientSync, split_id};
 use parquet::record::{Field, Row};
 
 use crate::image_folder::{append_planes, decode};
-use crate::{CLASSES, Error, Images, Progress, SIDE, Unit};
+use crate::{Error, Images, Progress, Unit};
+
+const SHAPE: [usize; 3] = [3, 32, 32];
+const CLASSES: u16 = 10;
 
 /// Where the Hub keeps the parquet version of every dataset, and where `from_hub` looks.
 const REVISION: &str = "refs/convert/parquet";
@@ -63,7 +66,7 @@ fn load_with(
         if decoded.labels.is_empty() {
             return Err(failed(dataset, format!("which has no {} images", set.name())));
         }
-        Images::new(decoded.pixels, decoded.labels)
+        Images::new(SHAPE, CLASSES.into(), decoded.pixels, decoded.labels)
     };
     let result = (images(Set::Train)?, images(Set::Test)?);
     progress.finish();
@@ -115,7 +118,7 @@ impl Set {
 #[derive(Default)]
 struct Decoded {
     pixels: Vec<u8>,
-    labels: Vec<u8>,
+    labels: Vec<u16>,
 }
 
 impl Decoded {
@@ -149,14 +152,14 @@ impl Decoded {
         }
         let encoded = encoded.ok_or("has no column with the bytes of an image")?;
         let label = label.ok_or("has no column label with a number")?;
-        let label = u8::try_from(label).ok().filter(|&label| usize::from(label) < CLASSES);
+        let label = u16::try_from(label).ok().filter(|&label| label < CLASSES);
         let label = label.ok_or("has a label outside 0 to 9")?;
         let image = decode(encoded.data()).map_err(|cause| format!("has a bad image ({cause})"))?;
-        let (width, height) = image.dimensions();
-        if (width, height) != (SIDE as u32, SIDE as u32) {
+        let (width, height) = (image.width(), image.height());
+        if (width, height) != (32, 32) {
             return Err(format!("has an image of {width}x{height} pixels instead of 32x32"));
         }
-        append_planes(&image, &mut self.pixels);
+        append_planes(image, SHAPE, &mut self.pixels);
         self.labels.push(label);
         Ok(())
     }
@@ -165,9 +168,9 @@ impl Decoded {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::binary::Layout;
+    use crate::NoProgress;
+    use crate::binary::{CIFAR10, Layout};
     use crate::testing::{noise, records, write_files};
-    use crate::{IMAGE_BYTES, NoProgress};
     use hf_hub::HFClient;
     use image::{ImageFormat, RgbImage};
     use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
@@ -182,6 +185,8 @@ mod tests {
     use std::sync::Arc;
     use std::thread;
     use tempfile::TempDir;
+
+    const IMAGE_BYTES: usize = 3072;
 
     /// The columns of `uoft-cs/cifar10`.
     const SCHEMA: &str = "message schema {
@@ -253,8 +258,9 @@ mod tests {
         let record = |label: u8, seed| [vec![label], planes(seed)].concat();
         let train = [record(9, 1), record(0, 2), record(4, 3)].concat();
         write_files(folder.path(), &[("data_batch_1.bin", train), ("test_batch.bin", records(1, 1))]);
-        let (binary, _) = Layout::find(folder.path()).unwrap().unwrap().load(&NoProgress).unwrap();
-        assert_eq!(Images::new(decoded.pixels, decoded.labels).unwrap(), binary);
+        let (binary, _) =
+            Layout::find(&CIFAR10, folder.path()).unwrap().unwrap().load(0, &NoProgress).unwrap();
+        assert_eq!(Images::new(SHAPE, 10, decoded.pixels, decoded.labels).unwrap(), binary);
     }
 
     #[test]
@@ -421,18 +427,19 @@ mod tests {
     fn candle_reads_the_same_binary_files() {
         let folder = TempDir::new().unwrap();
         let file = |seed: u64| records(seed, 10_000);
-        let files: Vec<(&str, Vec<u8>)> =
-            crate::binary::TRAIN_FILES.into_iter().zip((1..).map(file)).collect();
+        let files: Vec<(&str, Vec<u8>)> = CIFAR10.train.iter().copied().zip((1..).map(file)).collect();
         write_files(folder.path(), &files);
         write_files(folder.path(), &[("test_batch.bin", file(9))]);
-        let (train, test) = Layout::find(folder.path()).unwrap().unwrap().load(&NoProgress).unwrap();
+        let (train, test) =
+            Layout::find(&CIFAR10, folder.path()).unwrap().unwrap().load(0, &NoProgress).unwrap();
         let candle = candle_datasets::vision::cifar::load_dir(folder.path()).unwrap();
         for (ours, images, labels) in [
             (train, candle.train_images, candle.train_labels),
             (test, candle.test_images, candle.test_labels),
         ] {
             assert_eq!(images.dims(), [ours.len(), 3, 32, 32]);
-            assert_eq!(labels.to_vec1::<u8>().unwrap(), ours.labels());
+            let labels: Vec<u16> = labels.to_vec1::<u8>().unwrap().into_iter().map(u16::from).collect();
+            assert_eq!(labels, ours.labels());
             // A part at a time: all at once would be 600 MB.
             for start in (0..ours.len()).step_by(5_000) {
                 let part = images.narrow(0, start, 5_000).unwrap().flatten_all().unwrap();

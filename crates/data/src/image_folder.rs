@@ -5,10 +5,12 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use image::imageops::{FilterType, resize};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use crate::dataset::{check_shape, reserve};
 use crate::files::{Kind, kind, reading};
-use crate::{CHANNELS, CLASS_NAMES, Error, IMAGE_BYTES, Images, Progress, SIDE, Unit, jpeg};
+use crate::spec::image_bytes;
+use crate::{DatasetSpec, Error, Images, Progress, TestSplit, Unit, jpeg, test_split};
 
 const TRAIN: &str = "train";
 const TEST: &str = "test";
@@ -39,11 +41,68 @@ pub(crate) fn is_one(path: &Path) -> Result<bool, Error> {
     Ok(kind(&path.join(TRAIN))? == Kind::Folder || kind(&path.join(TEST))? == Kind::Folder)
 }
 
-/// Reads the training and the test images.
-pub(crate) fn load(path: &Path, progress: &dyn Progress) -> Result<(Images, Images), Error> {
+/// Which classes the folders of images may be of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Classes<'a> {
+    /// These, in this order, in any case.
+    Known(&'a [String]),
+    /// Those of the training images.
+    Own,
+}
+
+/// What a folder of images holds.
+pub(crate) struct ImageFolder {
+    pub(crate) spec: DatasetSpec,
+    /// Training and test images.
+    pub(crate) images: (Images, Images),
+}
+
+/// What is known of a folder with classes of its own before an image is read.
+pub(crate) fn spec(path: &Path, shape: [usize; 3]) -> Result<DatasetSpec, Error> {
+    check_shape(shape)?;
+    let classes = ClassList::find(path, Classes::Own, &mut Vec::new())?;
+    Ok(spec_of(classes.names, shape))
+}
+
+fn spec_of(classes: Vec<String>, shape: [usize; 3]) -> DatasetSpec {
+    DatasetSpec { name: "image folder".to_owned(), shape, classes, mean_std: None }
+}
+
+/// Reads the training and the test images, the latter out of the former by `split` and its seed.
+pub(crate) fn load(
+    path: &Path,
+    classes: Classes<'_>,
+    shape: [usize; 3],
+    split: Option<(TestSplit, u64)>,
+    progress: &dyn Progress,
+) -> Result<ImageFolder, Error> {
+    check_shape(shape)?;
     let mut left_out = Vec::new();
-    let train = list(path, TRAIN, &mut left_out)?;
-    let test = list(path, TEST, &mut left_out)?;
+    let list = ClassList::find(path, classes, &mut left_out)?;
+    let mut train = list.files(&list.train, &mut left_out)?;
+    if train.is_empty() {
+        return Err(Error::NoImages { path: path.join(TRAIN) });
+    }
+    let test = match split {
+        None => {
+            let test = list.files(&list.test_folders(path, &mut left_out)?, &mut left_out)?;
+            if test.is_empty() {
+                return Err(Error::NoImages { path: path.join(TEST) });
+            }
+            if list.is_own {
+                list.check_trained(path, &train, &test)?;
+            }
+            test
+        }
+        Some((split, seed)) => {
+            if kind(&path.join(TEST))? != Kind::Nothing {
+                let cause =
+                    format!("is given, and {} has a folder test: leave the option out", path.display());
+                return Err(Error::TestSplit { cause });
+            }
+            test_split::take(split, seed, list.names.len(), &mut train)?
+        }
+    };
     if let Some(first) = left_out.first() {
         progress.note(&match left_out.len() {
             1 => format!("{} is no image and is left out", first.display()),
@@ -52,78 +111,182 @@ pub(crate) fn load(path: &Path, progress: &dyn Progress) -> Result<(Images, Imag
     }
     progress.start("reading images", Some((train.len() + test.len()) as u64), Unit::Images);
     let mut done = 0;
-    let mut read_all = |files: Vec<(PathBuf, u8)>| {
-        let mut pixels = Vec::with_capacity(files.len() * IMAGE_BYTES);
-        let mut labels = Vec::with_capacity(files.len());
-        for (file, label) in files {
-            let image = read(&file)?;
-            append_planes(&image, &mut pixels);
-            labels.push(label);
+    let mut read_all = |files: Vec<(PathBuf, u16)>| {
+        let what = || format!("{} images", files.len());
+        let mut pixels = reserve(what, files.len().saturating_mul(image_bytes(shape)))?;
+        let mut labels = reserve(what, files.len())?;
+        for (file, label) in &files {
+            append_planes(read(file)?, shape, &mut pixels);
+            labels.push(*label);
             done += 1;
             progress.advance(done);
         }
-        Images::new(pixels, labels)
+        Images::new(shape, list.names.len(), pixels, labels)
     };
     let images = (read_all(train)?, read_all(test)?);
     progress.finish();
-    Ok(images)
+    Ok(ImageFolder { spec: spec_of(list.names, shape), images })
 }
 
-/// The images of one set with their labels, by class and then by name. Texts that lie among them are added to `left_out`.
-fn list(path: &Path, name: &'static str, left_out: &mut Vec<PathBuf>) -> Result<Vec<(PathBuf, u8)>, Error> {
+/// The classes of a folder of images.
+struct ClassList {
+    /// In the order of labels.
+    names: Vec<String>,
+    /// Whether they are the folder's own.
+    is_own: bool,
+    /// The folders of training images with their labels, in the order of labels.
+    train: Vec<(PathBuf, u16)>,
+}
+
+impl ClassList {
+    /// Looks at the folders of training images. Texts that lie among them are added to `left_out`.
+    fn find(path: &Path, classes: Classes<'_>, left_out: &mut Vec<PathBuf>) -> Result<Self, Error> {
+        if kind(path)? == Kind::Nothing {
+            let wanted = "the folder that holds train/<class> and test/<class>".to_owned();
+            return Err(Error::NoSuchPath { path: path.to_owned(), wanted });
+        }
+        let folders = class_folders(path, TRAIN, matches!(classes, Classes::Own), left_out)?;
+        match classes {
+            Classes::Known(names) => {
+                let train = known(names, folders)?;
+                Ok(Self { names: names.to_vec(), is_own: false, train })
+            }
+            Classes::Own => {
+                if folders.is_empty() {
+                    return Err(Error::NoImages { path: path.join(TRAIN) });
+                }
+                if folders.len() > DatasetSpec::MAX_CLASSES {
+                    return Err(Error::Classes { classes: folders.len() });
+                }
+                let names = folders.iter().map(|folder| class_name(folder)).collect::<Result<_, _>>()?;
+                let train = folders.into_iter().enumerate();
+                let train = train.map(|(label, folder)| (folder, label as u16)).collect();
+                Ok(Self { names, is_own: true, train })
+            }
+        }
+    }
+
+    /// The folders of test images with their labels, in the order of labels.
+    fn test_folders(&self, path: &Path, left_out: &mut Vec<PathBuf>) -> Result<Vec<(PathBuf, u16)>, Error> {
+        let folders = class_folders(path, TEST, self.is_own, left_out)?;
+        if !self.is_own {
+            return known(&self.names, folders);
+        }
+        let labelled = folders.into_iter().map(|folder| {
+            let name = class_name(&folder)?;
+            // The names are sorted by their bytes.
+            match self.names.binary_search(&name) {
+                Ok(label) => Ok((folder, label as u16)),
+                Err(_) => Err(test_only(path, &name)),
+            }
+        });
+        labelled.collect()
+    }
+
+    /// An error for a class whose folder of training images is empty while that of test images is not.
+    fn check_trained(
+        &self,
+        path: &Path,
+        train: &[(PathBuf, u16)],
+        test: &[(PathBuf, u16)],
+    ) -> Result<(), Error> {
+        let mut is_trained = vec![false; self.names.len()];
+        train.iter().for_each(|(_, label)| is_trained[usize::from(*label)] = true);
+        match test.iter().find(|(_, label)| !is_trained[usize::from(*label)]) {
+            Some((_, label)) => Err(test_only(path, &self.names[usize::from(*label)])),
+            None => Ok(()),
+        }
+    }
+
+    /// The images of folders with their labels, by class and then by name. Texts that lie among them are added to `left_out`.
+    fn files(
+        &self,
+        folders: &[(PathBuf, u16)],
+        left_out: &mut Vec<PathBuf>,
+    ) -> Result<Vec<(PathBuf, u16)>, Error> {
+        let mut images = Vec::new();
+        for (folder, label) in folders {
+            for file in entries(folder)? {
+                let extension = extension(&file);
+                match kind(&file)? {
+                    // A link that leads nowhere is an image that cannot be read.
+                    Kind::File | Kind::Nothing if EXTENSIONS.contains(&extension.as_str()) => {
+                        images.push((file, *label));
+                    }
+                    Kind::File if TEXTS.contains(&extension.as_str()) => left_out.push(file),
+                    _ => return Err(Error::NotAnImage { path: file }),
+                }
+            }
+        }
+        Ok(images)
+    }
+}
+
+fn test_only(path: &Path, class: &str) -> Error {
+    Error::TestOnlyClass { path: path.join(TEST).join(class), train: path.join(TRAIN).join(class) }
+}
+
+/// The folders in a set, sorted by the bytes of their names.
+fn class_folders(
+    path: &Path,
+    name: &'static str,
+    can_split: bool,
+    left_out: &mut Vec<PathBuf>,
+) -> Result<Vec<PathBuf>, Error> {
     let set = path.join(name);
     if kind(&set)? != Kind::Folder {
-        return Err(missing_set(path, name));
+        return Err(missing_set(path, name, can_split));
     }
-    let mut classes: [Option<PathBuf>; CLASS_NAMES.len()] = Default::default();
+    let mut folders = Vec::new();
     for entry in entries(&set)? {
-        if kind(&entry)? != Kind::Folder {
-            match extension(&entry).as_str() {
-                image if EXTENSIONS.contains(&image) => return Err(Error::LooseImage { path: entry }),
-                text if TEXTS.contains(&text) => left_out.push(entry),
-                _ => return Err(Error::NotAClass { path: entry }),
-            }
+        if kind(&entry)? == Kind::Folder {
+            folders.push(entry);
             continue;
         }
-        let name = entry.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        let Some(label) = CLASS_NAMES.iter().position(|class| *class == name) else {
-            return Err(Error::ClassFolder { path: entry });
+        match extension(&entry).as_str() {
+            image if EXTENSIONS.contains(&image) => return Err(Error::LooseImage { path: entry }),
+            text if TEXTS.contains(&text) => left_out.push(entry),
+            _ => return Err(Error::NotAClass { path: entry }),
+        }
+    }
+    Ok(folders)
+}
+
+/// Folders with their labels in the order of labels, by their names in any case.
+fn known(names: &[String], folders: Vec<PathBuf>) -> Result<Vec<(PathBuf, u16)>, Error> {
+    let mut classes: Vec<Option<PathBuf>> = vec![None; names.len()];
+    for folder in folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+        let Some(label) = names.iter().position(|class| *class == name) else {
+            return Err(Error::ClassFolder { path: folder, classes: names.join(", ") });
         };
         if classes[label].is_some() {
-            return Err(Error::ClassTwice { path: entry, class: CLASS_NAMES[label] });
+            return Err(Error::ClassTwice { path: folder, class: names[label].clone() });
         }
-        classes[label] = Some(entry);
+        classes[label] = Some(folder);
     }
-    let mut images = Vec::new();
-    for (label, folder) in classes.into_iter().enumerate() {
-        for file in folder.map_or_else(|| Ok(Vec::new()), |folder| entries(&folder))? {
-            let extension = extension(&file);
-            match kind(&file)? {
-                // A link that leads nowhere is an image that cannot be read.
-                Kind::File | Kind::Nothing if EXTENSIONS.contains(&extension.as_str()) => {
-                    images.push((file, label as u8));
-                }
-                Kind::File if TEXTS.contains(&extension.as_str()) => left_out.push(file),
-                _ => return Err(Error::NotAnImage { path: file }),
-            }
-        }
+    let labelled = classes.into_iter().enumerate();
+    Ok(labelled.filter_map(|(label, folder)| Some((folder?, label as u16))).collect())
+}
+
+/// The class that a folder is named after.
+fn class_name(folder: &Path) -> Result<String, Error> {
+    let bad = |cause| Err(Error::ClassName { path: folder.to_owned(), cause });
+    match folder.file_name().and_then(|name| name.to_str()) {
+        None => bad("bytes that are not UTF-8"),
+        // They would break every table and file that names the class.
+        Some(name) if name.contains(char::is_control) => bad("a control character"),
+        Some(name) => Ok(name.to_owned()),
     }
-    if images.is_empty() {
-        return Err(Error::NoImages { path: set });
-    }
-    Ok(images)
 }
 
 /// The error for a folder that has one set and lacks the other, with what may be meant for it.
-fn missing_set(path: &Path, set: &'static str) -> Error {
+fn missing_set(path: &Path, set: &'static str, can_split: bool) -> Error {
     let aliases: &[&str] = if set == TRAIN { &TRAIN_ALIASES } else { &TEST_ALIASES };
-    let names: Vec<String> = entries(path)
-        .unwrap_or_default()
-        .iter()
-        .map(|entry| entry.file_name().unwrap_or_default().to_string_lossy().into_owned())
-        .collect();
+    let names = names(path).unwrap_or_default();
     let meant = names.iter().find(|name| aliases.contains(&name.to_lowercase().as_str())).cloned();
-    Error::MissingSet { path: path.to_owned(), set, meant }
+    let can_split = can_split && set == TEST;
+    Error::MissingSet { path: path.to_owned(), set, meant, can_split }
 }
 
 fn extension(path: &Path) -> String {
@@ -144,36 +307,37 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
+/// The names of what is in a folder, as [`entries`] gives it.
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, Error> {
+    let name = |entry: &PathBuf| entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(entries(folder)?.iter().map(name).collect())
+}
+
 /// Reads a png, jpeg or webp file of any size, up to 10,000 pixels a side, as an image folder's files are read: turned upright
-/// as its EXIF data says, transparency left out, resized to 32x32 whatever its proportions (Catmull-Rom). Gives red, green and
-/// blue planes, row by row, [`IMAGE_BYTES`] in all. A pipe will do for a file.
+/// as its EXIF data says, transparency left out, resized to the height and width of `shape` whatever its proportions (Catmull-Rom).
+/// Gives the plane of each channel, row by row; the one of a grey image has Rec. 709's weights of the colours. A pipe will do for a
+/// file.
 ///
 /// # Errors
-/// [`Error::Read`] or [`Error::Decode`], each of which names the file.
-pub fn read_image(path: &Path) -> Result<Vec<u8>, Error> {
-    let mut pixels = Vec::with_capacity(IMAGE_BYTES);
-    append_planes(&read(path)?, &mut pixels);
+/// [`Error::Shape`]; [`Error::Read`] or [`Error::Decode`], each of which names the file.
+pub fn read_image(path: &Path, shape: [usize; 3]) -> Result<Vec<u8>, Error> {
+    check_shape(shape)?;
+    let mut pixels = Vec::with_capacity(image_bytes(shape));
+    append_planes(read(path)?, shape, &mut pixels);
     Ok(pixels)
 }
 
-/// Reads an image of any size as 32x32 RGB.
-fn read(path: &Path) -> Result<RgbImage, Error> {
+fn read(path: &Path) -> Result<DynamicImage, Error> {
     let mut encoded = Vec::new();
     let file = File::open(path).map_err(reading(path))?;
     // A device may have no end.
     file.take(DECODING_BYTES + 1).read_to_end(&mut encoded).map_err(reading(path))?;
-    let image = decode(&encoded).map_err(|cause| Error::Decode { path: path.to_owned(), cause })?;
-    let side = SIDE as u32;
-    Ok(if image.dimensions() == (side, side) {
-        image
-    } else {
-        resize(&image, side, side, FilterType::CatmullRom)
-    })
+    decode(&encoded).map_err(|cause| Error::Decode { path: path.to_owned(), cause })
 }
 
 /// Decodes a whole png, jpeg or webp image (by its contents: a jpeg named png is common), within limits. An error says what is
 /// wrong with it and what to do.
-pub(crate) fn decode(encoded: &[u8]) -> Result<RgbImage, String> {
+pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let damaged = |cause: &str| format!("{cause}; replace or remove it");
     let failed = |error: image::ImageError| damaged(&error.to_string());
     if encoded.is_empty() {
@@ -218,7 +382,7 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<RgbImage, String> {
         _ => {}
     }
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    Ok(image)
 }
 
 /// The last chunk of a png file, from its name on. The decoder does not ask for it.
@@ -231,10 +395,28 @@ fn webp_length(encoded: &[u8]) -> usize {
     length as usize + 8
 }
 
-/// Appends an image as the binary files have it: red, green and blue planes, row by row.
-pub(crate) fn append_planes(image: &RgbImage, pixels: &mut Vec<u8>) {
-    for channel in 0..CHANNELS {
-        pixels.extend(image.as_raw().iter().skip(channel).step_by(CHANNELS));
+/// Appends an image in another shape: the plane of each channel, row by row.
+pub(crate) fn append_planes(
+    image: DynamicImage,
+    [channels, height, width]: [usize; 3],
+    pixels: &mut Vec<u8>,
+) {
+    let (width, height) = (width as u32, height as u32);
+    if channels == 1 {
+        let image = image.into_luma8();
+        if image.dimensions() == (width, height) {
+            pixels.extend(image.as_raw());
+        } else {
+            pixels.extend(resize(&image, width, height, FilterType::CatmullRom).as_raw());
+        }
+        return;
+    }
+    let mut image = image.into_rgb8();
+    if image.dimensions() != (width, height) {
+        image = resize(&image, width, height, FilterType::CatmullRom);
+    }
+    for channel in 0..channels {
+        pixels.extend(image.as_raw().iter().skip(channel).step_by(channels));
     }
 }
 
@@ -242,8 +424,9 @@ pub(crate) fn append_planes(image: &RgbImage, pixels: &mut Vec<u8>) {
 mod tests {
     use super::*;
     use crate::NoProgress;
+    use crate::Published;
     use crate::testing::{Watcher, noise};
-    use image::{ImageFormat, Rgb};
+    use image::{ImageFormat, Rgb, RgbImage};
     use tempfile::TempDir;
 
     fn random_image(seed: u64, width: u32, height: u32) -> RgbImage {
@@ -261,6 +444,15 @@ mod tests {
         save(&random_image(1, 32, 32), &folder.path().join("train/cat/a.png"));
         save(&random_image(2, 32, 32), &folder.path().join("test/dog/a.png"));
         folder
+    }
+
+    const SHAPE: [usize; 3] = [3, 32, 32];
+    const IMAGE_BYTES: usize = 3072;
+
+    /// With CIFAR-10's classes.
+    fn load(path: &Path, progress: &dyn Progress) -> Result<(Images, Images), Error> {
+        let classes = Published::Cifar10.spec().classes;
+        Ok(super::load(path, Classes::Known(&classes), SHAPE, None, progress)?.images)
     }
 
     fn error(folder: &TempDir) -> String {
@@ -432,5 +624,165 @@ mod tests {
         let error = error(&folder);
         let expected = "a.png: it has 60000 x 60000 pixels and the limit is 10000 a side; make it smaller";
         assert!(error.ends_with(expected), "{error}");
+    }
+
+    /// Seven classes with names in three scripts, sorted by their bytes; image i of a class is of one colour.
+    const OWN: [&str; 7] = ["Zebra", "chow chow", "cat", "犬", "кошка", "собака", "été d'or"];
+
+    fn own_folder(sets: &[(&str, usize)]) -> TempDir {
+        let folder = TempDir::new().unwrap();
+        for (set, count) in sets {
+            for (class, name) in OWN.iter().enumerate() {
+                for i in 0..*count {
+                    let image =
+                        RgbImage::from_pixel(9, 7, Rgb([20 * class as u8, 10 * i as u8, set.len() as u8]));
+                    save(&image, &folder.path().join(set).join(name).join(format!("{i:03}.png")));
+                }
+            }
+        }
+        folder
+    }
+
+    fn load_own(folder: &TempDir, split: Option<TestSplit>) -> Result<ImageFolder, Error> {
+        super::load(folder.path(), Classes::Own, [3, 5, 6], split.map(|split| (split, 42)), &NoProgress)
+    }
+
+    fn own_error(folder: &TempDir, split: Option<TestSplit>) -> String {
+        load_own(folder, split).err().expect("it is refused").to_string()
+    }
+
+    #[test]
+    fn a_folder_may_have_classes_of_its_own_in_any_script() {
+        let folder = own_folder(&[("train", 2), ("test", 1)]);
+        fs::create_dir(folder.path().join("train/.cache")).unwrap();
+        let found = load_own(&folder, None).unwrap();
+        let mut sorted = OWN.map(str::to_owned);
+        sorted.sort();
+        assert_eq!(found.spec.classes, sorted);
+        assert_eq!(sorted, ["Zebra", "cat", "chow chow", "été d'or", "кошка", "собака", "犬"]);
+        assert_eq!(found.spec, spec(folder.path(), [3, 5, 6]).unwrap());
+        let (train, test) = found.images;
+        assert_eq!((train.shape(), train.classes()), ([3, 5, 6], 7));
+        assert_eq!(train.labels(), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]);
+        assert_eq!(test.labels(), [0, 1, 2, 3, 4, 5, 6]);
+        for i in 0..14 {
+            let class = OWN.iter().position(|name| *name == sorted[i / 2]).unwrap();
+            let expected = [20 * class as u8, 10 * (i % 2) as u8, 5];
+            let planes = train.image(i).chunks(30).zip(expected);
+            assert!(planes.into_iter().all(|(plane, byte)| plane.iter().all(|value| *value == byte)), "{i}");
+        }
+    }
+
+    #[test]
+    fn images_become_grey_by_the_weights_of_their_colours() {
+        let folder = own_folder(&[("train", 1), ("test", 1)]);
+        let found = super::load(folder.path(), Classes::Own, [1, 7, 9], None, &NoProgress).unwrap();
+        let (train, _) = found.images;
+        assert_eq!(train.shape(), [1, 7, 9]);
+        for (label, name) in found.spec.classes.iter().enumerate() {
+            let class = OWN.iter().position(|known| known == name).unwrap();
+            // Rec. 709: 0.2126 R + 0.7152 G + 0.0722 B.
+            let expected = 0.2126 * 20.0 * class as f64 + 0.0722 * 5.0;
+            assert!(
+                train.image(label).iter().all(|&byte| (f64::from(byte) - expected).abs() < 1.0),
+                "{name}"
+            );
+        }
+        let path = folder.path().join("train/cat/000.png");
+        assert_eq!(read_image(&path, [1, 7, 9]).unwrap(), train.image(1));
+        assert_eq!(read_image(&path, [3, 2, 2]).unwrap(), [[40; 4], [0; 4], [5; 4]].concat());
+    }
+
+    #[test]
+    fn a_missing_test_folder_is_split_off_by_class() {
+        let folder = own_folder(&[("train", 10)]);
+        let error = own_error(&folder, None);
+        assert!(error.contains("has no folder test") && error.contains("--test-split"), "{error}");
+        let found = load_own(&folder, Some(TestSplit::Share(0.2))).unwrap();
+        let (train, test) = found.images;
+        assert_eq!((train.len(), test.len()), (56, 14));
+        assert_eq!((train.class_counts(), test.class_counts()), (vec![8; 7], vec![2; 7]));
+        // Every image once: of a class, green is 0, 10, ..., 90.
+        for class in 0..7u16 {
+            let green = |images: &Images| -> Vec<u8> {
+                let of_class = (0..images.len()).filter(|i| images.labels()[*i] == class);
+                of_class.map(|i| images.image(i)[30]).collect()
+            };
+            let mut all = [green(&train), green(&test)].concat();
+            all.sort_unstable();
+            assert_eq!(all, (0..10).map(|i| 10 * i).collect::<Vec<u8>>());
+        }
+        let again = load_own(&folder, Some(TestSplit::Count(14))).unwrap().images;
+        assert_eq!(again, (train, test));
+
+        let whole = own_folder(&[("train", 2), ("test", 1)]);
+        let error = own_error(&whole, Some(TestSplit::Share(0.5)));
+        assert!(
+            error.starts_with("--test-split is given, and ") && error.contains("has a folder test"),
+            "{error}"
+        );
+        let error = own_error(&folder, Some(TestSplit::Count(64)));
+        assert!(error.contains("can be 1 to 63"), "{error}");
+    }
+
+    #[test]
+    fn classes_of_the_test_alone_are_refused_and_of_the_training_alone_are_not() {
+        let folder = own_folder(&[("train", 1), ("test", 1)]);
+        fs::remove_dir_all(folder.path().join("test/犬")).unwrap();
+        let found = load_own(&folder, None).unwrap();
+        assert_eq!(found.images.1.class_counts(), [1, 1, 1, 1, 1, 1, 0]);
+        // Empty in the training as good as missing: the class is there, and nothing is known of it.
+        fs::remove_file(folder.path().join("train/cat/000.png")).unwrap();
+        let error = own_error(&folder, None);
+        assert!(error.contains("test/cat has no training images beside it"), "{error}");
+        fs::remove_dir(folder.path().join("train/cat")).unwrap();
+        let error = own_error(&folder, None);
+        assert!(error.contains("test/cat has no training images beside it"), "{error}");
+        assert!(error.contains(&folder.path().join("train/cat").display().to_string()), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_that_cannot_be_shown_are_refused() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+        for (name, expected) in [
+            (&b"caf\xe9"[..], "has bytes that are not UTF-8 in its name"),
+            (b"a\nb", "has a control character in its name"),
+        ] {
+            for set in ["train", "test"] {
+                let folder = own_folder(&[("train", 1), ("test", 1)]);
+                fs::create_dir(folder.path().join(set).join(OsStr::from_bytes(name))).unwrap();
+                let error = own_error(&folder, None);
+                assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_without_classes_or_images_is_named() {
+        let folder = TempDir::new().unwrap();
+        let error = own_error(&folder, None);
+        assert!(error.contains("has no folder train: images are taken from"), "{error}");
+        assert!(!error.contains("--test-split"), "{error}");
+        fs::create_dir_all(folder.path().join("train")).unwrap();
+        assert!(
+            own_error(&folder, None).starts_with("no png, jpg, jpeg or webp file in "),
+            "{}",
+            own_error(&folder, None)
+        );
+        fs::create_dir_all(folder.path().join("train/cat")).unwrap();
+        assert!(
+            own_error(&folder, None).starts_with("no png, jpg, jpeg or webp file in "),
+            "{}",
+            own_error(&folder, None)
+        );
+        let error = spec(&folder.path().join("x"), [3, 5, 6]).unwrap_err().to_string();
+        assert!(
+            error.ends_with("does not exist: give the folder that holds train/<class> and test/<class>"),
+            "{error}"
+        );
+        let error = spec(folder.path(), [2, 5, 6]).unwrap_err().to_string();
+        assert!(error.starts_with("there are no images of shape 2 x 5 x 6"), "{error}");
     }
 }

@@ -14,9 +14,13 @@ use flate2::write::GzEncoder;
 use md5::{Digest, Md5};
 use pointwise_random::{Purpose, Stream};
 
-use crate::binary::{RECORD_BYTES, TEST_FILE, TRAIN_FILES};
+use crate::binary::{CIFAR10, CIFAR100};
+use crate::file_spec::FileSpec;
 use crate::files::hex;
-use crate::{ArchiveSpec, Progress, Unit};
+use crate::{Progress, Unit};
+
+/// A label and an image of CIFAR-10.
+pub(crate) const RECORD_BYTES: usize = 3073;
 
 /// Bytes that do not compress, each of its seed.
 pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
@@ -39,8 +43,11 @@ pub(crate) fn records(seed: u64, count: usize) -> Vec<u8> {
 
 /// The six files of the binary layout, each with its own noise and number of records: training first.
 pub(crate) fn six_files() -> Vec<(&'static str, Vec<u8>)> {
-    let names = TRAIN_FILES.into_iter().chain([TEST_FILE]);
-    names.zip([3, 1, 4, 2, 5, 6]).map(|(name, count)| (name, records(count as u64, count))).collect()
+    CIFAR10
+        .files()
+        .zip([3, 1, 4, 2, 5, 6])
+        .map(|(name, count)| (name, records(count as u64, count)))
+        .collect()
 }
 
 pub(crate) fn write_files(folder: &Path, files: &[(&str, Vec<u8>)]) {
@@ -51,7 +58,7 @@ pub(crate) fn write_files(folder: &Path, files: &[(&str, Vec<u8>)]) {
 }
 
 /// A gzipped tar of these members, and what is to be known about it.
-pub(crate) fn archive_of(members: &[(&str, Vec<u8>)]) -> (Vec<u8>, ArchiveSpec) {
+pub(crate) fn archive_of(members: &[(&str, Vec<u8>)]) -> (Vec<u8>, FileSpec) {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (name, contents) in members {
         let mut header = tar::Header::new_ustar();
@@ -63,12 +70,12 @@ pub(crate) fn archive_of(members: &[(&str, Vec<u8>)]) -> (Vec<u8>, ArchiveSpec) 
         tar.append(&header, contents.as_slice()).unwrap();
     }
     let bytes = tar.into_inner().unwrap().finish().unwrap();
-    let spec = ArchiveSpec { bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
+    let spec = FileSpec { name: CIFAR10.archive, bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
     (bytes, spec)
 }
 
 /// The official archive in small: its order of members, with the two that are no data.
-pub(crate) fn small_archive() -> (Vec<u8>, ArchiveSpec) {
+pub(crate) fn small_archive() -> (Vec<u8>, FileSpec) {
     let files = six_files();
     let member = |place: usize| (format!("cifar-10-batches-bin/{}", files[place].0), files[place].1.clone());
     let mut members = vec![member(0)];
@@ -77,6 +84,26 @@ pub(crate) fn small_archive() -> (Vec<u8>, ArchiveSpec) {
     members.push(("cifar-10-batches-bin/readme.html".to_owned(), b"<html>".to_vec()));
     members.extend([4, 1].map(member));
     archive_of(&members.iter().map(|(name, contents)| (name.as_str(), contents.clone())).collect::<Vec<_>>())
+}
+
+/// CIFAR-100's two files in small: of record i the coarse label `i % 20`, the fine one `13 * i % 100`, and noise.
+pub(crate) fn cifar100_files() -> Vec<(&'static str, Vec<u8>)> {
+    let records = |seed: u64, count: usize| {
+        let pixels = noise(seed, count * 3072);
+        let record = |(i, pixels): (usize, &[u8])| [&[(i % 20) as u8, (13 * i % 100) as u8], pixels].concat();
+        pixels.chunks(3072).enumerate().flat_map(record).collect()
+    };
+    vec![("train.bin", records(1, 200)), ("test.bin", records(2, 6))]
+}
+
+/// CIFAR-100's archive in small, with the members that are no data.
+pub(crate) fn cifar100_archive() -> (Vec<u8>, FileSpec) {
+    let mut members = vec![("cifar-100-binary/fine_label_names.txt".to_owned(), b"apple\n".to_vec())];
+    let files = cifar100_files().into_iter();
+    members.extend(files.map(|(name, contents)| (format!("cifar-100-binary/{name}"), contents)));
+    let members: Vec<_> = members.iter().map(|(name, contents)| (name.as_str(), contents.clone())).collect();
+    let (bytes, spec) = archive_of(&members);
+    (bytes, FileSpec { name: CIFAR100.archive, ..spec })
 }
 
 /// Remembers what progress it was told.
@@ -107,6 +134,65 @@ impl Progress for Watcher {
 
     fn note(&self, message: &str) {
         self.notes.lock().unwrap().push(message.to_owned());
+    }
+}
+
+/// An idx file of so many values of the dimensions behind the first.
+pub(crate) fn idx_file(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
+    dimensions.iter().for_each(|side| bytes.extend(side.to_be_bytes()));
+    bytes.extend(values);
+    bytes
+}
+
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Serves files by their names on the loopback interface, until the end of the program.
+pub(crate) struct FileServer {
+    /// With a slash at the end.
+    pub(crate) address: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl FileServer {
+    pub(crate) fn new(files: &[(&str, Vec<u8>)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let files: Vec<_> = files.iter().map(|(name, body)| ((*name).to_owned(), body.clone())).collect();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let request = lines.next().unwrap_or_default();
+                let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+                // A client that hangs up early is its own affair.
+                let _ = lines.find(String::is_empty);
+                let _ = match files.iter().find(|(name, _)| *name == path) {
+                    Some((_, body)) => {
+                        let head = format!(
+                            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                            body.len()
+                        );
+                        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body))
+                    }
+                    None => stream.write_all(
+                        b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+                    ),
+                };
+                seen.lock().unwrap().push(path);
+            }
+        });
+        Self { address, asked }
+    }
+
+    /// The names that were asked for, since the last call of this.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
     }
 }
 

@@ -1,4 +1,4 @@
-//! A report on every file of a folder, without stopping at the first fault.
+//! A report on every file of a data set, without stopping at the first fault.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use md5::{Digest, Md5};
 use sha2::Sha256;
 
-use crate::archive::{self, ARCHIVE, ArchiveSpec};
-use crate::binary::{Layout, RECORD_BYTES};
+use crate::archive;
+use crate::binary::{Cifar, Layout};
+use crate::cifar::{no_such_path, not_an_archive, not_found};
+use crate::file_spec::FileSpec;
 use crate::files::{Kind, hex, in_chunks, kind, reading};
-use crate::source::not_found;
-use crate::{CLASSES, Error, Progress, Unit};
+use crate::{Error, Progress, Unit};
 
 /// What a file is and whether it can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,82 +30,85 @@ pub struct FileReport {
     pub problem: Option<String>,
 }
 
-/// Examines the binary files in `path` or in its folder `cifar-10-batches-bin`, and the archive `cifar-10-binary.tar.gz` in
-/// it (or that `path` is), whatever of them is there.
-///
-/// # Errors
-///
-/// [`Error::NoSuchPath`], [`Error::NotAnArchive`], [`Error::NotFound`] if there is none of them, [`Error::MissingFile`] if binary files are missing,
-/// [`Error::Read`]. A file with wrong contents is no error but has a [`problem`](FileReport::problem).
-pub fn verify(path: &Path, progress: &dyn Progress) -> Result<Vec<FileReport>, Error> {
+/// Examines the files of a CIFAR in `path` or in its folder of the archive's name, and the archive in it (or that `path` is).
+pub(crate) fn cifar(
+    cifar: &'static Cifar,
+    path: &Path,
+    progress: &dyn Progress,
+) -> Result<Vec<FileReport>, Error> {
     let (layout, archive) = match kind(path)? {
-        Kind::Nothing => return Err(Error::NoSuchPath { path: path.to_owned() }),
+        Kind::Nothing => return Err(no_such_path(cifar, path)),
         Kind::File => (None, path.to_owned()),
-        Kind::Other => return Err(Error::NotAnArchive { path: path.to_owned() }),
-        Kind::Folder => (Layout::find(path)?, path.join(ARCHIVE)),
+        Kind::Other => return Err(not_an_archive(cifar, path)),
+        Kind::Folder => (Layout::find(cifar, path)?, path.join(cifar.archive)),
     };
     let mut reports = Vec::new();
     for file in layout.iter().flat_map(Layout::files) {
-        reports.push(binary(file, progress)?);
+        reports.push(binary(cifar, file, progress)?);
     }
     if kind(&archive)? == Kind::File {
-        reports.push(official(&archive, &ArchiveSpec::official(), progress)?);
+        reports.push(official(cifar, &archive, &cifar.official(), progress)?);
     }
     if reports.is_empty() {
-        return Err(not_found(path)?);
+        return Err(not_found(cifar, path)?);
     }
     Ok(reports)
 }
 
-fn binary(path: &Path, progress: &dyn Progress) -> Result<FileReport, Error> {
-    let mut first_bad: Option<(u64, u8)> = None;
+fn binary(cifar: &Cifar, path: &Path, progress: &dyn Progress) -> Result<FileReport, Error> {
+    let (record_bytes, name) = (cifar.record_bytes() as u64, path.display().to_string());
+    let mut first_bad: Option<Error> = None;
     let (bytes, sha256) = examine(path, progress, |chunk, start| {
-        // Labels are at multiples of the record size; the first in this chunk:
-        let record = start.div_ceil(RECORD_BYTES as u64);
-        let offset = (record * RECORD_BYTES as u64 - start) as usize;
-        let labels = chunk.iter().skip(offset).step_by(RECORD_BYTES);
-        let bad = (record..).zip(labels).find(|&(_, &label)| usize::from(label) >= CLASSES);
-        first_bad = first_bad.or(bad.map(|(record, &label)| (record, label)));
+        // Labels are at the start of records; each byte of them is looked at where it is, as records do not end where chunks do.
+        for number in 0..cifar.label_bytes() {
+            let record = start.saturating_sub(number as u64).div_ceil(record_bytes);
+            let offset = (record * record_bytes + number as u64 - start) as usize;
+            let labels = chunk.iter().skip(offset).step_by(record_bytes as usize);
+            let bad = (record..)
+                .zip(labels)
+                .find_map(|(record, &label)| cifar.check_label(number, label, &name, record).err());
+            if first_bad.is_none() {
+                first_bad = bad;
+            }
+        }
     })?;
-    let file = path.display().to_string();
-    let problem = if bytes == 0 || !bytes.is_multiple_of(RECORD_BYTES as u64) {
-        Some(Error::FileSize { file, bytes })
-    } else {
-        first_bad.map(|(record, label)| Error::RecordLabel { file, record, label })
-    };
-    Ok(FileReport {
-        path: path.to_owned(),
-        bytes,
-        records: Some(bytes / RECORD_BYTES as u64),
-        sha256,
-        labels_valid: Some(first_bad.is_none()),
-        problem: problem.map(|problem| problem.to_string()),
-    })
-}
-
-fn official(path: &Path, spec: &ArchiveSpec, progress: &dyn Progress) -> Result<FileReport, Error> {
-    let mut md5 = Md5::new();
-    let (bytes, sha256) = examine(path, progress, |chunk, _| md5.update(chunk))?;
-    let actual = hex(&md5.finalize());
-    let problem = if bytes != spec.bytes {
-        Some(Error::ArchiveSize { path: path.to_owned(), actual: bytes, expected: spec.bytes })
-    } else if actual != spec.md5 {
-        Some(Error::ArchiveDigest { path: path.to_owned(), actual, expected: spec.md5.clone() })
+    let problem = if bytes == 0 || !bytes.is_multiple_of(record_bytes) {
+        Some(cifar.wrong_size(&name, bytes))
     } else {
         None
     };
+    let labels_valid = Some(first_bad.is_none());
+    Ok(FileReport {
+        path: path.to_owned(),
+        bytes,
+        records: Some(bytes / record_bytes),
+        sha256,
+        labels_valid,
+        problem: problem.or(first_bad).map(|problem| problem.to_string()),
+    })
+}
+
+fn official(
+    cifar: &Cifar,
+    path: &Path,
+    spec: &FileSpec,
+    progress: &dyn Progress,
+) -> Result<FileReport, Error> {
+    let mut md5 = Md5::new();
+    let (bytes, sha256) = examine(path, progress, |chunk, _| md5.update(chunk))?;
+    let problem = spec.problem(path, bytes, hex(&md5.finalize()));
     Ok(FileReport {
         path: path.to_owned(),
         bytes,
         records: None,
         sha256,
         labels_valid: None,
-        problem: problem.map(|problem| archive::explained(path, problem).to_string()),
+        problem: problem.map(|problem| archive::explained(cifar, path, problem).to_string()),
     })
 }
 
 /// Size and SHA-256 of a file; `each` gets its chunks and where they start.
-fn examine(
+pub(crate) fn examine(
     path: &Path,
     progress: &dyn Progress,
     mut each: impl FnMut(&[u8], u64),
@@ -127,7 +131,9 @@ fn examine(
 mod tests {
     use super::*;
     use crate::NoProgress;
+    use crate::binary::CIFAR10;
     use crate::files::CHUNK;
+    use crate::testing::RECORD_BYTES;
     use crate::testing::{md5_hex, records, six_files, small_archive, write_files};
     use std::fs;
     use tempfile::TempDir;
@@ -137,7 +143,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let files = six_files();
         write_files(&folder.path().join("cifar-10-batches-bin"), &files);
-        let reports = verify(folder.path(), &NoProgress).unwrap();
+        let reports = super::cifar(&CIFAR10, folder.path(), &NoProgress).unwrap();
         assert_eq!(reports.len(), 6);
         for (report, (name, contents)) in reports.iter().zip(&files) {
             let expected = FileReport {
@@ -159,7 +165,7 @@ mod tests {
         files[1].1.truncate(3000);
         files[4].1[RECORD_BYTES] = 200;
         write_files(folder.path(), &files);
-        let reports = verify(folder.path(), &NoProgress).unwrap();
+        let reports = super::cifar(&CIFAR10, folder.path(), &NoProgress).unwrap();
         let bad: Vec<usize> = (0..6).filter(|&i| reports[i].problem.is_some()).collect();
         assert_eq!(bad, [1, 4]);
         assert!(reports[1].problem.as_ref().unwrap().contains("data_batch_2.bin has 3000 bytes"));
@@ -177,34 +183,64 @@ mod tests {
             let mut contents = records(1, count);
             contents[bad * RECORD_BYTES] = 10;
             write_files(folder.path(), &[("data_batch_1.bin", contents), ("test_batch.bin", records(2, 1))]);
-            let reports = verify(folder.path(), &NoProgress).unwrap();
+            let reports = super::cifar(&CIFAR10, folder.path(), &NoProgress).unwrap();
             let problem = reports[0].problem.clone().unwrap_or_default();
             assert!(problem.starts_with(&format!("record {bad} of ")), "{bad}: {problem}");
+        }
+    }
+
+    /// Both label bytes of a record are looked at, in every chunk.
+    #[test]
+    fn both_labels_of_cifar100_are_found_in_every_chunk() {
+        use crate::binary::CIFAR100;
+        const RECORD: usize = 3074;
+        let count = 3 * CHUNK / RECORD;
+        // The record, its label, and a value that is too large for it.
+        for (bad, number, value) in
+            [(0, 1, 100), (1, 0, 20), (CHUNK / RECORD, 0, 255), (CHUNK / RECORD, 1, 100), (count - 1, 1, 200)]
+        {
+            let folder = TempDir::new().unwrap();
+            let mut train = vec![0; count * RECORD];
+            // The largest labels that are good.
+            train.chunks_mut(RECORD).for_each(|record| record[..2].copy_from_slice(&[19, 99]));
+            train[bad * RECORD + number] = value;
+            write_files(folder.path(), &[("train.bin", train), ("test.bin", vec![0; RECORD])]);
+            let reports = super::cifar(&CIFAR100, folder.path(), &NoProgress).unwrap();
+            let problem = reports[0].problem.clone().unwrap_or_default();
+            let expected = format!("record {bad} of ");
+            assert!(
+                problem.starts_with(&expected) && problem.contains(&format!("label {value}")),
+                "{problem}"
+            );
+            assert_eq!((reports[1].problem.as_ref(), reports[0].records), (None, Some(count as u64)));
         }
     }
 
     #[test]
     fn an_archive_is_compared_with_the_official_one() {
         let folder = TempDir::new().unwrap();
-        let path = folder.path().join(ARCHIVE);
+        let path = folder.path().join(CIFAR10.archive);
         let (mut bytes, spec) = small_archive();
         fs::write(&path, &bytes).unwrap();
         for given in [folder.path(), &path] {
-            let reports = verify(given, &NoProgress).unwrap();
+            let reports = super::cifar(&CIFAR10, given, &NoProgress).unwrap();
             let [report] = &reports[..] else { panic!("{reports:?}") };
             assert!(report.problem.as_ref().unwrap().contains("instead of 170052171"), "{report:?}");
         }
-        assert_eq!(official(&path, &spec, &NoProgress).unwrap().problem, None);
+        assert_eq!(official(&CIFAR10, &path, &spec, &NoProgress).unwrap().problem, None);
         bytes[99] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        let problem = official(&path, &spec, &NoProgress).unwrap().problem.unwrap();
+        let problem = official(&CIFAR10, &path, &spec, &NoProgress).unwrap().problem.unwrap();
         assert!(problem.contains(&md5_hex(&bytes)), "{problem}");
     }
 
     #[test]
     fn nothing_to_verify_is_an_error() {
         let folder = TempDir::new().unwrap();
-        assert!(matches!(verify(folder.path(), &NoProgress), Err(Error::NotFound { .. })));
-        assert!(matches!(verify(&folder.path().join("x"), &NoProgress), Err(Error::NoSuchPath { .. })));
+        assert!(matches!(super::cifar(&CIFAR10, folder.path(), &NoProgress), Err(Error::NotFound { .. })));
+        assert!(matches!(
+            super::cifar(&CIFAR10, &folder.path().join("x"), &NoProgress),
+            Err(Error::NoSuchPath { .. })
+        ));
     }
 }

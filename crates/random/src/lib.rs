@@ -48,6 +48,8 @@ pub enum Purpose {
     Split = 5,
     /// Synthetic images; stream: the split, or the image.
     Synthetic = 6,
+    /// Choice of the training images that become the test set of a folder without one; stream: the class.
+    TestSplit = 7,
 }
 
 /// Four independent words, uniform over `u32`, for one place of use.
