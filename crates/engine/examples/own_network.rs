@@ -53,9 +53,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Noisy images with one brighter quarter, and which one it is.
-fn quarters(batch: usize) -> (Vec<f32>, Vec<u8>) {
+fn quarters(batch: usize) -> (Vec<f32>, Vec<u16>) {
     let noise = |i: usize| ((i as f32 * 78.233 + batch as f32 * 12.9898).sin() * 43758.547).fract();
-    let labels: Vec<u8> = (0..IMAGES).map(|image| ((image * 7 + batch) % 4) as u8).collect();
+    let labels: Vec<u16> = (0..IMAGES).map(|image| ((image * 7 + batch) % 4) as u16).collect();
     let pixel = |at: usize| {
         let (image, row, column) = (at / (SIDE * SIDE), at / SIDE % SIDE, at % SIDE);
         let quarter = 2 * (row / (SIDE / 2)) + column / (SIDE / 2);

@@ -1,17 +1,17 @@
 //! What a device is called by its maker.
 
-use crate::device::DeviceName;
+use pointwise_recipe::DeviceName;
 
-impl DeviceName {
-    /// The name of the card; `None` of the processor.
-    #[must_use]
-    pub fn accelerator(self) -> Option<String> {
-        match self {
-            Self::Cpu => None,
-            #[cfg(feature = "cuda")]
-            Self::Cuda(ordinal) => Some(crate::cuda::card_name(ordinal).unwrap_or_else(|_| self.to_string())),
-            #[cfg(not(feature = "cuda"))]
-            Self::Cuda(_) => Some(self.to_string()),
+/// The name of the card; `None` of the processor.
+#[must_use]
+pub fn accelerator(device: DeviceName) -> Option<String> {
+    match device {
+        DeviceName::Cpu => None,
+        #[cfg(feature = "cuda")]
+        DeviceName::Cuda(ordinal) => {
+            Some(crate::cuda::card_name(ordinal).unwrap_or_else(|_| device.to_string()))
         }
+        #[cfg(not(feature = "cuda"))]
+        DeviceName::Cuda(_) => Some(device.to_string()),
     }
 }

@@ -8,7 +8,7 @@ pub struct Batch<'a> {
     /// `(N, C, H, W)` f32, normalised; its length is `N` times the network's input.
     pub images: &'a [f32],
     /// `N` class numbers, each below the network's number of classes.
-    pub labels: &'a [u8],
+    pub labels: &'a [u16],
 }
 
 /// Sums over the batches since [`Engine::set_totals`](crate::Engine::set_totals).
@@ -22,6 +22,8 @@ pub struct Totals {
     pub samples: u64,
     /// Mean loss of the newest batch, in nats.
     pub last_loss: f64,
+    /// With `clip_norm`, the L2 norm of all gradients of the newest training step together, before they were clipped.
+    pub last_gradient_norm: Option<f64>,
 }
 
 impl Totals {
@@ -48,7 +50,7 @@ impl Totals {
 
 /// Number of rows of `(N, classes)` logits whose first largest value is the label's.
 #[must_use]
-pub fn count_correct(logits: &[f32], labels: &[u8], classes: usize) -> u64 {
+pub fn count_correct(logits: &[f32], labels: &[u16], classes: usize) -> u64 {
     logits
         .chunks_exact(classes)
         .zip(labels)
@@ -110,7 +112,7 @@ mod tests {
     #[test]
     fn batches_that_do_not_fit_are_refused() {
         let images = vec![0.0; 2 * 12];
-        let cases: [(&[f32], &[u8], &str); 4] = [
+        let cases: [(&[f32], &[u16], &str); 4] = [
             (&images, &[0], "1 labels came with 24 values of images, 12 for each image"),
             (&images[..23], &[0, 1], "2 labels came with 23 values of images, 12 for each image"),
             (&[], &[], "0 labels came with 0 values of images, 12 for each image"),

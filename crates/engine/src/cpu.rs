@@ -17,15 +17,17 @@ mod parameters;
 mod plan;
 
 use crate::batch::{Batch, Totals, check_batch, count_correct};
-use crate::engine::Engine;
-use crate::error::EngineError;
+use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, check_rate};
+use crate::error::{EngineError, finite};
 use crate::memory::lacking;
+use crate::optimizer::Step;
 use crate::settings::Settings;
-use crate::state::{Array, Moments, State};
+use crate::state::{Array, Average, OptimizerState, State};
 use parameters::Parameters;
 use plan::Plan;
-use pointwise_kernels::{AdamStep, Isa, adam, softmax_cross_entropy};
+use pointwise_kernels::{Isa, softmax_cross_entropy};
 use pointwise_network::Network;
+use pointwise_recipe::{Ema, Rate, Recipe};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -42,17 +44,46 @@ pub struct Cpu {
     classes: usize,
     parameters: Parameters,
     plan: Plan,
+    rate: Rate,
+    averaging: Option<Averaging>,
     step: u64,
     totals: Totals,
     optimizer_seconds: f64,
 }
 
-/// What training a network on batches of `batch` images takes on this machine, with the current rayon pool; takes none of it.
+/// What the moving average has beside [`Parameters`].
+#[derive(Debug)]
+struct Averaging {
+    ema: Ema,
+    /// The averaged statistics; the trained ones while the plan has the averaged ones.
+    statistics: BTreeMap<String, Array>,
+    /// Whether plan and parameters have changed places with what is averaged.
+    is_used: bool,
+}
+
+impl Averaging {
+    /// Takes the statistics after a step in: see [`Parameters::take_average`].
+    fn take_statistics(&mut self, trained: BTreeMap<String, Array>, is_first: bool) {
+        if is_first {
+            self.statistics = trained;
+            return;
+        }
+        let decay = self.ema.decay;
+        for (average, trained) in self.statistics.values_mut().zip(trained.values()) {
+            for (average, trained) in average.values.iter_mut().zip(&trained.values) {
+                *average = (decay * f64::from(*average) + (1.0 - decay) * f64::from(*trained)) as f32;
+            }
+        }
+    }
+}
+
+/// What training a network by a recipe on batches of `batch` images takes on this machine, with the current rayon pool; takes none
+/// of it.
 ///
 /// # Errors
 /// [`EngineError::Network`].
-pub fn training_memory(network: &Network, batch: usize) -> Result<Memory, EngineError> {
-    let mut parameters = Parameters::default();
+pub fn training_memory(network: &Network, recipe: &Recipe, batch: usize) -> Result<Memory, EngineError> {
+    let mut parameters = Parameters::new(recipe);
     let plan = Plan::new(&network.graph()?, Isa::detect(), 0, &mut parameters);
     Ok(plan.memory(batch, parameters.bytes()))
 }
@@ -61,7 +92,7 @@ impl Cpu {
     /// Makes an engine with the network's initial values, for this machine's best instruction set and the current rayon pool.
     ///
     /// # Errors
-    /// [`EngineError::Network`]; [`EngineError::DeviceUnavailable`] when the settings name another device than the CPU;
+    /// [`EngineError::Network`]; [`EngineError::Recipe`]; [`EngineError::DeviceUnavailable`] when the settings name another device than the CPU;
     /// [`EngineError::Memory`] when there is not enough for a single image.
     pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
         Self::with_isa(network, settings, Isa::detect())
@@ -78,10 +109,14 @@ impl Cpu {
                 reason: "the engine `cpu` computes on the CPU".to_owned(),
             });
         }
-        let mut parameters = Parameters::default();
         let graph = network.graph()?;
+        settings.check(&graph)?;
+        let recipe = &settings.recipe;
+        let mut parameters = Parameters::new(recipe);
         let plan = Plan::new(&graph, isa, settings.seed, &mut parameters);
-        require(|batch| plan.memory(batch, parameters.bytes()), &network.name, 0, 1, false)?;
+        parameters.set_groups(plan.ranges().map(|(name, dims, range)| (range, recipe.group(name, dims))));
+        let memory = |batch| plan.memory(batch, parameters.bytes());
+        require(memory, parameters.arenas(), &network.name, 0, 1, false)?;
         parameters.allocate()?;
         let mut engine = Self {
             network: network.clone(),
@@ -90,6 +125,8 @@ impl Cpu {
             classes: graph.classes(),
             parameters,
             plan,
+            rate: Rate { lr: recipe.optimizer.lr(), momentum: None },
+            averaging: recipe.ema.map(|ema| Averaging { ema, statistics: BTreeMap::new(), is_used: false }),
             step: 0,
             totals: Totals::default(),
             optimizer_seconds: 0.0,
@@ -119,7 +156,8 @@ impl Cpu {
             0 => self.parameters.bytes(),
             batch => self.memory(batch).total(),
         };
-        require(|batch| self.memory(batch), &self.network.name, held, batch, training)?;
+        let arenas = self.parameters.arenas();
+        require(|batch| self.memory(batch), arenas, &self.network.name, held, batch, training)?;
         Ok(self.plan.reserve(batch)?)
     }
 
@@ -128,7 +166,7 @@ impl Cpu {
         let mut times = self.plan.take_times();
         times.push(LayerTime {
             name: "optimizer".to_owned(),
-            method: "Adam".to_owned(),
+            method: self.settings.recipe.optimizer.class().to_owned(),
             forward: 0.0,
             backward: std::mem::take(&mut self.optimizer_seconds),
             macs: 0,
@@ -152,17 +190,17 @@ impl Cpu {
         let n = check_batch(batch, self.network.input, self.classes)?;
         self.plan.check_training(n)?;
         self.reserve(n, true)?;
-        let Self { plan, parameters, step, classes, .. } = self;
+        let Self { plan, parameters, step, classes, settings, .. } = self;
+        let smoothing = settings.recipe.label_smoothing;
         // On a thread of the pool, so that it waits for the others by working, not by sleeping.
         rayon::scope(|_| {
             plan.forward_train(parameters, batch.images, n, *step);
             let stride = plan.logit_stride();
             let (logits, gradient) = plan.logits_and_gradient(n);
-            let loss = softmax_cross_entropy(logits, stride, *classes, batch.labels, Some(gradient));
+            let loss =
+                softmax_cross_entropy(logits, stride, *classes, batch.labels, smoothing, Some(gradient));
             let correct = count_correct(&dense(logits, stride, *classes), batch.labels, *classes);
-            if !loss.is_finite() {
-                return Err(EngineError::NotFinite { step: *step + 1, loss });
-            }
+            finite("loss", loss, *step + 1)?;
             plan.backward(parameters, batch.images, n);
             Ok((loss, correct))
         })
@@ -180,9 +218,11 @@ impl Cpu {
     }
 }
 
-/// An error when the memory that a batch takes is not there; `held` bytes of it are taken already.
+/// An error when the memory that a batch takes is not there; `held` bytes of it are taken already. `arenas` is
+/// [`Parameters::arenas`].
 fn require(
     memory: impl Fn(usize) -> Memory,
+    arenas: usize,
     network: &str,
     held: usize,
     batch: usize,
@@ -192,10 +232,10 @@ fn require(
     const PROGRAM: usize = 32 << 20;
     let need = |batch: usize| {
         let memory = memory(batch);
-        let share = memory.parameters / 4;
+        let share = memory.parameters / arenas;
         let whole = memory.total().saturating_add(PROGRAM);
-        // Writing a checkpoint holds parameters and moments twice more; without training, gradients are never written to.
-        let used = if training { whole.saturating_add(6 * share) } else { whole - share };
+        // Writing a checkpoint holds all but the gradients twice more; without training, gradients are never written to.
+        let used = if training { whole.saturating_add(2 * (arenas - 1) * share) } else { whole - share };
         used.saturating_sub(held) as u64
     };
     let Some(available) = lacking(need(batch)) else { return Ok(()) };
@@ -221,33 +261,63 @@ fn dense(logits: &[f32], stride: usize, classes: usize) -> Vec<f32> {
 
 impl Engine for Cpu {
     fn train_step(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
+        if self.averaging.as_ref().is_some_and(|averaging| averaging.is_used) {
+            return Err(AVERAGE_IN_USE);
+        }
         let (loss, correct) = self.forward_backward(batch)?;
-        self.totals.add(loss, correct, batch.labels.len() as u64);
-        self.step += 1;
         let start = Instant::now();
-        let constants = self.settings.adam;
-        let step = AdamStep {
-            lr: constants.lr,
-            beta1: constants.beta1,
-            beta2: constants.beta2,
-            eps: constants.eps,
-            weight_decay: constants.weight_decay,
-            step: self.step,
-        };
-        let Parameters { values, gradients, first, second, .. } = &mut self.parameters;
-        rayon::scope(|_| adam(self.isa, step, values, gradients, first, second));
-        self.plan.weights_changed();
+        let Self { isa, settings: Settings { recipe, .. }, parameters, plan, averaging, rate, .. } = self;
+        let step = self.step + 1;
+        let norm = rayon::scope(|_| {
+            let norm = match recipe.clip_norm {
+                Some(most) => {
+                    let norm = finite("gradient norm", parameters.gradient_norm(*isa), step)?;
+                    parameters.clip(*isa, norm, most);
+                    Some(norm)
+                }
+                None => None,
+            };
+            parameters.step(*isa, |group| Step::new(&recipe.optimizer, *rate, group, step));
+            if let Some(averaging) = averaging {
+                parameters.take_average(*isa, averaging.ema.decay, step == 1);
+                averaging.take_statistics(plan.statistics().0, step == 1);
+            }
+            Ok::<_, EngineError>(norm)
+        })?;
+        plan.weights_changed();
+        self.step = step;
+        self.totals.add(loss, correct, batch.labels.len() as u64);
+        self.totals.last_gradient_norm = norm;
         self.optimizer_seconds += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    fn set_rate(&mut self, rate: Rate) -> Result<(), EngineError> {
+        check_rate(rate)?;
+        self.rate = rate;
+        Ok(())
+    }
+
+    fn use_average(&mut self, on: bool) -> Result<(), EngineError> {
+        let (Some(averaging), Some(average)) = (&mut self.averaging, &mut self.parameters.average) else {
+            return Err(NO_AVERAGE);
+        };
+        if averaging.is_used != on {
+            std::mem::swap(&mut self.parameters.values, average);
+            let (statistics, batches_tracked) = self.plan.statistics();
+            let others = std::mem::replace(&mut averaging.statistics, statistics);
+            self.plan.set_statistics(&others, &batches_tracked);
+            self.plan.weights_changed();
+            averaging.is_used = on;
+        }
         Ok(())
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
         let n = check_batch(batch, self.network.input, self.classes)?;
         let logits = self.forward_evaluate(batch.images)?;
-        let loss = softmax_cross_entropy(&logits, self.classes, self.classes, batch.labels, None);
-        if !loss.is_finite() {
-            return Err(EngineError::NotFinite { step: self.step, loss });
-        }
+        let loss = softmax_cross_entropy(&logits, self.classes, self.classes, batch.labels, 0.0, None);
+        finite("loss", loss, self.step)?;
         self.totals.add(loss, count_correct(&logits, batch.labels, self.classes), n as u64);
         Ok(())
     }
@@ -279,36 +349,55 @@ impl Engine for Cpu {
     fn state(&self) -> Result<State, EngineError> {
         let export = |values| self.plan.export(values);
         let (statistics, batches_tracked) = self.plan.statistics();
+        let Parameters { values, buffers, average, .. } = &self.parameters;
+        let (mut parameters, mut statistics, mut averaged) = (export(values), statistics, None);
+        if let (Some(averaging), Some(average)) = (&self.averaging, average) {
+            let mut average =
+                Average { parameters: export(average), statistics: averaging.statistics.clone() };
+            if averaging.is_used {
+                std::mem::swap(&mut parameters, &mut average.parameters);
+                std::mem::swap(&mut statistics, &mut average.statistics);
+            }
+            averaged = Some(average);
+        }
+        let names = self.settings.recipe.optimizer.buffers().iter();
+        let buffers = names.zip(buffers).map(|(name, values)| ((*name).to_owned(), export(values)));
+        let begun = self.step > 0;
         Ok(State {
-            parameters: export(&self.parameters.values),
+            parameters,
             statistics,
             batches_tracked,
-            moments: match self.step {
-                0 => None,
-                step => Some(Moments {
-                    first: export(&self.parameters.first),
-                    second: export(&self.parameters.second),
-                    step,
-                }),
-            },
+            optimizer: begun.then(|| OptimizerState { buffers: buffers.collect(), step: self.step }),
+            average: averaged.filter(|_| begun),
         })
     }
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
         state.check(&self.network)?;
-        self.plan.import(&mut self.parameters, |all| &mut all.values, &state.parameters);
-        self.plan.set_statistics(&state.statistics, &state.batches_tracked);
-        match &state.moments {
-            Some(moments) => {
-                self.plan.import(&mut self.parameters, |all| &mut all.first, &moments.first);
-                self.plan.import(&mut self.parameters, |all| &mut all.second, &moments.second);
-                self.step = moments.step;
+        state.check_recipe(&self.settings.recipe)?;
+        let Self { plan, parameters: Parameters { values, buffers, average, .. }, averaging, .. } = self;
+        plan.import(values, &state.parameters);
+        plan.set_statistics(&state.statistics, &state.batches_tracked);
+        match &state.optimizer {
+            Some(optimizer) => {
+                for (name, buffer) in self.settings.recipe.optimizer.buffers().iter().zip(buffers) {
+                    plan.import(buffer, &optimizer.buffers[*name]);
+                }
+                self.step = optimizer.step;
             }
             None => {
-                self.parameters.first.fill(0.0);
-                self.parameters.second.fill(0.0);
+                buffers.iter_mut().for_each(|buffer| buffer.fill(0.0));
                 self.step = 0;
             }
+        }
+        if let (Some(averaging), Some(average)) = (averaging, average) {
+            let loaded = state.average.as_ref();
+            plan.import(average, loaded.map_or(&state.parameters, |average| &average.parameters));
+            loaded
+                .map_or(&state.statistics, |average| &average.statistics)
+                .clone_into(&mut averaging.statistics);
+            let was_used = std::mem::replace(&mut averaging.is_used, false);
+            self.use_average(was_used)?;
         }
         self.plan.weights_changed();
         Ok(())

@@ -2,30 +2,18 @@
 
 #[cfg(feature = "cuda")]
 use crate::cuda;
-use crate::device::DeviceName;
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::kind::EngineKind;
-use crate::precision::Precision;
 use crate::settings::Settings;
 use crate::{cpu, reference};
 use pointwise_network::Network;
-
-impl EngineKind {
-    /// The engine to use on a device when none is named: the fastest that computes there.
-    #[must_use]
-    pub fn default_for(device: DeviceName) -> Self {
-        match device {
-            DeviceName::Cpu => Self::Cpu,
-            DeviceName::Cuda(_) => Self::Cuda,
-        }
-    }
-}
+use pointwise_recipe::{EngineKind, Precision};
 
 /// Makes an engine with the network's initial values.
 ///
 /// # Errors
-/// [`EngineError::Network`] when the description does not fit together, [`EngineError::Unavailable`] when this build has no such
+/// [`EngineError::Network`] when the description does not fit together, [`EngineError::Recipe`] when a value of the recipe is out of
+/// range or one of its groups matches no parameter, [`EngineError::Unavailable`] when this build has no such
 /// engine, [`EngineError::Unsupported`] when it does not compute as the settings ask, [`EngineError::Device`] when the device
 /// fails.
 pub fn create(

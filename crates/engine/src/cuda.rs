@@ -2,9 +2,9 @@
 //!
 //! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, an activation, 2x2 maximum
 //! pooling. Each block keeps the convolution's raw result, without bias, and its output; which of a window's results the pool took
-//! is found again backward. Other pools, sums, products and concatenations are stages of their own. A whole step is recorded as a CUDA graph the second time that it is taken, and only replayed from then on:
-//! what changes from step to step (the place in the order of images, Adam's corrections, the dropout's counter) lies in the GPU's
-//! memory and is advanced there.
+//! is found again backward. Other pools, sums, products and concatenations are stages of their own. A whole step is recorded as a CUDA
+//! graph the second time that it is taken, and only replayed from then on: what changes from step to step (the place in the order of
+//! images, the learning rate, Adam's corrections, the dropout's counter) lies in the GPU's memory and is advanced there.
 //!
 //! * Convolutions are cuDNN's, channels last, but for those below. For each layer, direction and batch size an algorithm is chosen once: the
 //!   fastest, measured; or with `deterministic` the first of cuDNN's own preference that gives the same bits every time. A batch
@@ -13,7 +13,7 @@
 //!   computed and kept: in the border every product is with zero.
 //! * Depthwise convolutions, groups that do not begin with whole vectors of channels, and what cuDNN has no algorithm for are computed
 //!   by kernels of our own.
-//! * Sums (BatchNorm's, the loss) are taken in an order that the shapes alone decide: no atomic additions.
+//! * Sums (BatchNorm's, the loss, the norm of the gradients) are taken in an order that the shapes alone decide: no atomic additions.
 //!
 //! With `deterministic`, the same seed gives the same bits on the same kind of GPU with the same libraries. Without it, cuDNN may
 //! choose other algorithms in another process, and ones that add in no fixed order.
@@ -28,6 +28,8 @@ mod launch;
 #[cfg(feature = "cuda")]
 mod peak;
 mod plan;
+#[cfg(feature = "cuda")]
+mod update;
 
 #[cfg(feature = "cuda")]
 pub use engine::Cuda;

@@ -1,9 +1,9 @@
-//! Names of devices, and the devices behind them.
+//! What a user may ask for, and the devices behind the names.
 
 use crate::error::EngineError;
 use crate::error::message;
 use candle_core::Device;
-use std::fmt;
+use pointwise_recipe::DeviceName;
 use std::str::FromStr;
 
 /// What a user may ask for.
@@ -15,37 +15,14 @@ pub enum DeviceChoice {
     Only(DeviceName),
 }
 
-/// A device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceName {
-    /// The processor.
-    Cpu,
-    /// The NVIDIA GPU of this number, from 0.
-    Cuda(usize),
-}
-
-impl fmt::Display for DeviceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
-        }
-    }
-}
-
 impl FromStr for DeviceChoice {
     type Err = EngineError;
 
     fn from_str(name: &str) -> Result<Self, EngineError> {
-        let ordinal = match name {
-            "auto" => return Ok(Self::Auto),
-            "cpu" => return Ok(Self::Only(DeviceName::Cpu)),
-            "cuda" => Some(0),
-            _ => name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()),
-        };
-        match ordinal {
-            Some(ordinal) => Ok(Self::Only(DeviceName::Cuda(ordinal))),
-            None => Err(EngineError::UnknownDevice(name.to_owned())),
+        match name {
+            "auto" => Ok(Self::Auto),
+            "cuda" => Ok(Self::Only(DeviceName::Cuda(0))),
+            _ => name.parse().map(Self::Only).map_err(|_| EngineError::UnknownDevice(name.to_owned())),
         }
     }
 }
@@ -57,32 +34,30 @@ impl DeviceChoice {
     /// [`EngineError::DeviceUnavailable`].
     pub fn resolve(self) -> Result<DeviceName, EngineError> {
         match self {
-            Self::Auto => Ok(match DeviceName::Cuda(0).open() {
+            Self::Auto => Ok(match open(DeviceName::Cuda(0)) {
                 Ok(_) => DeviceName::Cuda(0),
                 Err(_) => DeviceName::Cpu,
             }),
-            Self::Only(name) => name.open().map(|_| name),
+            Self::Only(name) => open(name).map(|_| name),
         }
     }
 }
 
-impl DeviceName {
-    /// candle's device of that name.
-    ///
-    /// # Errors
-    /// [`EngineError::DeviceUnavailable`].
-    pub(crate) fn open(self) -> Result<Device, EngineError> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(ordinal) => Device::new_cuda(ordinal).map_err(|error| {
-                let reason = if cfg!(feature = "cuda") {
-                    explained(&message(&error))
-                } else {
-                    "this build has no CUDA (it needs the feature `cuda`)".to_owned()
-                };
-                EngineError::DeviceUnavailable { device: self.to_string(), reason }
-            }),
-        }
+/// candle's device of that name.
+///
+/// # Errors
+/// [`EngineError::DeviceUnavailable`].
+pub(crate) fn open(name: DeviceName) -> Result<Device, EngineError> {
+    match name {
+        DeviceName::Cpu => Ok(Device::Cpu),
+        DeviceName::Cuda(ordinal) => Device::new_cuda(ordinal).map_err(|error| {
+            let reason = if cfg!(feature = "cuda") {
+                explained(&message(&error))
+            } else {
+                "this build has no CUDA (it needs the feature `cuda`)".to_owned()
+            };
+            EngineError::DeviceUnavailable { device: name.to_string(), reason }
+        }),
     }
 }
 
@@ -108,6 +83,7 @@ pub(crate) fn explained(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accelerator;
 
     #[test]
     fn codes_are_explained_and_other_messages_kept() {
@@ -121,7 +97,7 @@ mod tests {
     #[cfg(feature = "cuda")]
     #[test]
     fn without_a_gpu_auto_is_the_cpu_and_the_reason_is_a_sentence() {
-        match DeviceName::Cuda(0).open() {
+        match open(DeviceName::Cuda(0)) {
             Ok(_) => eprintln!("skipped: this machine has a GPU"),
             Err(error) => {
                 let error = error.to_string();
@@ -133,9 +109,9 @@ mod tests {
 
     #[test]
     fn only_a_gpu_is_an_accelerator() {
-        assert_eq!(DeviceName::Cpu.accelerator(), None);
+        assert_eq!(accelerator(DeviceName::Cpu), None);
         // With a driver it has a name of its own.
-        assert!(DeviceName::Cuda(0).accelerator().is_some_and(|name| !name.is_empty()));
+        assert!(accelerator(DeviceName::Cuda(0)).is_some_and(|name| !name.is_empty()));
     }
 
     #[test]

@@ -4,18 +4,34 @@ use crate::batch::{Batch, Totals};
 use crate::error::EngineError;
 use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet};
 use crate::state::State;
+use pointwise_recipe::Rate;
 use std::ops::Range;
 
 /// Trains and evaluates one network on one device.
 pub trait Engine {
-    /// One step: forward in training mode, cross-entropy, gradients, Adam. Adds to the totals.
+    /// One step: forward in training mode, cross-entropy, gradients, the optimizer, the moving average. Adds to the totals.
     ///
     /// # Errors
-    /// [`EngineError::Batch`] for a batch that does not fit; [`EngineError::NotFinite`] when the loss is NaN or infinite (an engine
-    /// that works ahead may say so at the next [`Engine::totals`]); [`EngineError::MissingGradient`]; [`EngineError::Device`].
+    /// [`EngineError::Batch`] for a batch that does not fit; [`EngineError::NotFinite`] when the loss, or with `clip_norm` the
+    /// norm of the gradients, is NaN or infinite (an engine that works ahead may say so at the next [`Engine::totals`]), which leaves
+    /// parameters as they were; [`EngineError::Average`] when averaged weights are in use; [`EngineError::MissingGradient`];
+    /// [`EngineError::Device`].
     fn train_step(&mut self, batch: Batch<'_>) -> Result<(), EngineError>;
 
-    /// Forward in evaluation mode. Adds to the totals and changes nothing else.
+    /// What the coming steps are taken with, until it is called again: at first the optimizer's own learning rate and momentum.
+    ///
+    /// # Errors
+    /// [`EngineError::Rate`] for a learning rate that is negative or no number, or a momentum outside of `[0, 1)`.
+    fn set_rate(&mut self, rate: Rate) -> Result<(), EngineError>;
+
+    /// Whether evaluation and logits are those of the averaged weights and statistics, in place of the trained ones. Before the first
+    /// step they are equal. The state is the same either way.
+    ///
+    /// # Errors
+    /// [`EngineError::Average`] when the recipe has no `ema`.
+    fn use_average(&mut self, on: bool) -> Result<(), EngineError>;
+
+    /// Forward in evaluation mode; the loss is the plain cross-entropy. Adds to the totals and changes nothing else.
     ///
     /// # Errors
     /// As [`Engine::train_step`].
@@ -39,16 +55,18 @@ pub trait Engine {
     /// [`EngineError::Device`].
     fn set_totals(&mut self, totals: Totals) -> Result<(), EngineError>;
 
-    /// Everything that the next step depends on, by PyTorch's names.
+    /// Everything that the next step depends on but its rate, by PyTorch's names.
     ///
     /// # Errors
     /// [`EngineError::Device`].
     fn state(&self) -> Result<State, EngineError>;
 
-    /// Replaces everything that the next step depends on. A state without moments starts the optimizer anew.
+    /// Replaces everything that [`Engine::state`] gives. A state without the optimizer's starts a training anew, and the average with it,
+    /// which the next step sets.
     ///
     /// # Errors
-    /// [`EngineError::State`] when a name or a shape is not the network's; then nothing was changed.
+    /// [`EngineError::State`] when a name or a shape is not the network's, [`EngineError::OtherRecipe`] when the recipe has another
+    /// optimizer or, other than the state, averages; then nothing was changed.
     fn load_state(&mut self, state: &State) -> Result<(), EngineError>;
 
     /// Makes room for batches of up to `batch` images, for training or evaluation alone, which otherwise the first of them does.
@@ -97,6 +115,26 @@ pub trait Engine {
         Err(not_resident())
     }
 }
+
+/// Refuses a rate that no step can be taken with.
+pub(crate) fn check_rate(rate: Rate) -> Result<(), EngineError> {
+    let refuse = |name, value| Err(EngineError::Rate { name, value });
+    match rate {
+        Rate { lr, .. } if !(lr >= 0.0 && lr.is_finite()) => refuse("learning rate", lr),
+        Rate { momentum: Some(momentum), .. } if !(0.0..1.0).contains(&momentum) => {
+            refuse("momentum", momentum)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The error of an engine whose recipe has no `ema`.
+pub(crate) const NO_AVERAGE: EngineError =
+    EngineError::Average("there are no averaged weights: give the recipe an `ema`");
+
+/// The error of a step while the averaged weights are in use.
+pub(crate) const AVERAGE_IN_USE: EngineError =
+    EngineError::Average("the averaged weights are in use, and training goes on from the others");
 
 fn not_resident() -> EngineError {
     EngineError::Batch("this engine keeps no images".to_owned())

@@ -1,6 +1,6 @@
-use crate::kind::EngineKind;
 use crate::memory::{Available, shown};
 use pointwise_network::NetworkError;
+use pointwise_recipe::{EngineKind, RecipeError};
 
 /// Why an engine could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -9,9 +9,6 @@ pub enum EngineError {
     /// The engine is not part of this build.
     #[error("the engine `{0}` is not part of this build (it needs the feature `cuda`); use `--engine cpu`")]
     Unavailable(EngineKind),
-    /// No precision has this name.
-    #[error("there is no precision `{0}`; the precisions are f32, tf32 and bf16")]
-    UnknownPrecision(String),
     /// The engine does not compute as the settings ask.
     #[error("the engine `{engine}` does not compute {what}; {fix}")]
     Unsupported {
@@ -36,19 +33,35 @@ pub enum EngineError {
     /// The description does not fit together.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// A value of the recipe is out of range, or a parameter group matches nothing.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// A batch has the wrong size or an unknown label.
     #[error("a batch does not fit the network: {0}")]
     Batch(String),
-    /// The loss is NaN or infinite.
+    /// The loss, or the norm of the gradients, is NaN or infinite.
     #[error(
-        "the loss of step {step} is {loss}: training has diverged; start again with a smaller --lr, in another --run-dir"
+        "the {quantity} of step {step} is {value}: training has diverged; start again with a smaller --lr, in another --run-dir"
     )]
     NotFinite {
         /// The step, from 1.
         step: u64,
-        /// What the loss was.
-        loss: f64,
+        /// `loss` or `gradient norm`.
+        quantity: &'static str,
+        /// What it was.
+        value: f64,
     },
+    /// A rate that no step can be taken with.
+    #[error("the {name} of a step cannot be {value}")]
+    Rate {
+        /// `learning rate` or `momentum`.
+        name: &'static str,
+        /// What it was.
+        value: f64,
+    },
+    /// Averaged weights are asked for or in use where they cannot be.
+    #[error("{0}")]
+    Average(&'static str),
     /// Automatic differentiation gave a parameter no gradient.
     #[error("the parameter `{0}` received no gradient")]
     MissingGradient(String),
@@ -60,6 +73,9 @@ pub enum EngineError {
         /// The first thing that does not fit.
         reason: String,
     },
+    /// A state belongs to a training by another recipe.
+    #[error("the state is of another recipe: {0}")]
+    OtherRecipe(String),
     /// There is not as much memory as the engine would take.
     #[error("{what} takes {} of memory, and {available}: {fix}", shown(*.need))]
     Memory {
@@ -85,6 +101,11 @@ impl From<candle_core::Error> for EngineError {
     fn from(error: candle_core::Error) -> Self {
         Self::Device(message(&error))
     }
+}
+
+/// The loss or the norm of the gradients of a step, from 1, if it is finite.
+pub(crate) fn finite(quantity: &'static str, value: f64, step: u64) -> Result<f64, EngineError> {
+    if value.is_finite() { Ok(value) } else { Err(EngineError::NotFinite { step, quantity, value }) }
 }
 
 /// candle's message without its backtrace.

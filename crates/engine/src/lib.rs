@@ -1,7 +1,8 @@
 //! "One step of this network on this device".
 //!
 //! An [`Engine`] owns the parameters, BatchNorm's statistics and the optimizer's state of one network, and takes training and
-//! evaluation steps on batches that the caller prepares. It keeps its own running [`Totals`], so that a step needs no answer
+//! evaluation steps on batches that the caller prepares. What a step is made of is the [`Recipe`](pointwise_recipe::Recipe)'s in its
+//! [`Settings`]; the rate is told before a step ([`Engine::set_rate`]). It keeps its own running [`Totals`], so that a step needs no answer
 //! from the device: an engine whose step is a graph of kernels on preallocated buffers reads them back only when asked.
 //!
 //! The [`reference`](mod@reference) engine is candle autograd over the candle-nn modules of `pointwise-models`, on any candle device: slow,
@@ -21,7 +22,6 @@
 //! ```
 
 mod accelerator;
-mod adam;
 mod batch;
 pub mod cpu;
 mod create;
@@ -32,25 +32,23 @@ mod engine;
 
 mod error;
 mod gradients;
-mod kind;
 pub mod memory;
 pub mod ops;
+pub mod optimizer;
 mod places;
-mod precision;
 pub mod reference;
 mod resident;
 mod settings;
 mod stage;
 mod state;
 
-pub use adam::Adam;
+pub use accelerator::accelerator;
 pub use batch::{Batch, Totals, count_correct};
 pub use create::create;
-pub use device::{DeviceChoice, DeviceName};
+pub use device::DeviceChoice;
 pub use engine::Engine;
 pub use error::EngineError;
-pub use kind::{EngineKind, UnknownEngine};
-pub use precision::Precision;
+pub use pointwise_recipe::{DeviceName, EngineKind, Precision};
 pub use resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet};
 pub use settings::Settings;
-pub use state::{Array, Moments, State};
+pub use state::{Array, Average, OptimizerState, State};

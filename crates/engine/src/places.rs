@@ -61,6 +61,10 @@ impl<L> Places<L> {
         self.0.push(Place { name, shape, at });
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Place<L>> {
+        self.0.iter()
+    }
+
     /// All parameters by name; `read` gives the values of one in PyTorch's order.
     pub(crate) fn export(&self, read: impl Fn(&Place<L>) -> Vec<f32>) -> BTreeMap<String, Array> {
         let export = |place: &Place<L>| {

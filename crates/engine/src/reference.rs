@@ -5,16 +5,19 @@
 //! be believed, not to be fast.
 
 use crate::batch::{Batch, Totals, check_batch, count_correct};
-use crate::device::DeviceName;
-use crate::engine::Engine;
-use crate::error::EngineError;
+use crate::device::open;
+use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, check_rate};
+use crate::error::{EngineError, finite};
 use crate::memory::lacking;
+use crate::optimizer::{Step, clip_factor};
 use crate::settings::Settings;
-use crate::state::{Array, Moments, State};
+use crate::state::{Array, Average, OptimizerState, State};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
+use candle_nn::ops::log_softmax;
 use pointwise_models::{Model, ParameterStore};
 use pointwise_network::Network;
+use pointwise_recipe::{DeviceName, Ema, Rate};
 use std::collections::BTreeMap;
 
 /// See the [module](self).
@@ -26,24 +29,101 @@ pub struct Reference {
     settings: Settings,
     store: ParameterStore,
     model: Model,
-    first: BTreeMap<String, Var>,
-    second: BTreeMap<String, Var>,
+    rate: Rate,
+    /// The optimizer's, in the order of [`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers).
+    buffers: Vec<BTreeMap<String, Var>>,
+    /// With `ema`.
+    average: Option<Averaging>,
     step: u64,
     batches_tracked: BTreeMap<String, i64>,
     totals: Totals,
+}
+
+/// Averaged weights and statistics.
+#[derive(Debug)]
+struct Averaging {
+    ema: Ema,
+    average: Copies,
+    /// The trained ones, while the modules have the averaged ones.
+    trained: Option<Copies>,
+}
+
+/// Values of parameters and statistics that do not change with them.
+#[derive(Debug, Clone)]
+struct Copies {
+    parameters: BTreeMap<String, Tensor>,
+    statistics: BTreeMap<String, Tensor>,
+}
+
+impl Copies {
+    fn of(store: &ParameterStore) -> Result<Self, EngineError> {
+        let copies = |vars: &BTreeMap<String, Var>| {
+            vars.iter()
+                .map(|(name, var)| Ok((name.clone(), var.copy()?.detach())))
+                .collect::<Result<_, EngineError>>()
+        };
+        Ok(Self { parameters: copies(store.trainable())?, statistics: copies(store.statistics())? })
+    }
+
+    fn restore(&self, store: &ParameterStore) -> Result<(), EngineError> {
+        for (vars, values) in [(store.trainable(), &self.parameters), (store.statistics(), &self.statistics)]
+        {
+            for (name, var) in vars {
+                var.set(&values[name])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn loaded(average: &Average, device: &Device) -> Result<Self, EngineError> {
+        let tensors = |arrays: &BTreeMap<String, Array>| {
+            arrays
+                .iter()
+                .map(|(name, array)| Ok((name.clone(), tensor(array, device)?)))
+                .collect::<Result<_, EngineError>>()
+        };
+        Ok(Self { parameters: tensors(&average.parameters)?, statistics: tensors(&average.statistics)? })
+    }
+
+    fn arrays(&self) -> Result<Average, EngineError> {
+        Ok(Average {
+            parameters: arrays(self.parameters.iter())?,
+            statistics: arrays(self.statistics.iter())?,
+        })
+    }
+}
+
+impl Averaging {
+    /// Takes what was trained in, after step `step`, from 1.
+    fn update(&mut self, store: &ParameterStore, step: u64) -> Result<(), EngineError> {
+        let Copies { mut parameters, mut statistics } = Copies::of(store)?;
+        if step > 1 {
+            let olds = self.average.parameters.iter().chain(&self.average.statistics);
+            let news = parameters.iter_mut().chain(&mut statistics);
+            for ((_, old), (_, new)) in olds.zip(news) {
+                *new = ((old * self.ema.decay)? + (&*new * (1.0 - self.ema.decay))?)?;
+            }
+        }
+        self.average = Copies { parameters, statistics };
+        Ok(())
+    }
 }
 
 impl Reference {
     /// Makes an engine with the network's initial values.
     ///
     /// # Errors
-    /// [`EngineError::Network`], [`EngineError::DeviceUnavailable`], [`EngineError::Device`].
+    /// [`EngineError::Network`], [`EngineError::Recipe`], [`EngineError::DeviceUnavailable`], [`EngineError::Device`].
     pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
         let graph = network.graph()?;
-        let device = settings.device.open()?;
+        settings.check(&graph)?;
+        let recipe = &settings.recipe;
+        let device = open(settings.device)?;
         let store = ParameterStore::initialised(&graph, settings.seed, &device)?;
         let model = Model::new(&graph, store.var_builder(&device), settings.seed)?;
-        let zeros = || zeros_like(store.trainable());
+        let buffers = zeros_for(recipe.optimizer.buffers(), store.trainable())?;
+        let averaging =
+            |ema| Ok::<_, EngineError>(Averaging { ema, average: Copies::of(&store)?, trained: None });
         let batches_tracked = store
             .statistics()
             .keys()
@@ -55,8 +135,9 @@ impl Reference {
             classes: graph.classes(),
             device,
             settings: settings.clone(),
-            first: zeros()?,
-            second: zeros()?,
+            rate: Rate { lr: recipe.optimizer.lr(), momentum: None },
+            buffers,
+            average: recipe.ema.map(averaging).transpose()?,
             store,
             model,
             step: 0,
@@ -85,12 +166,14 @@ impl Reference {
         Ok(Tensor::from_slice(images, shape, &self.device)?)
     }
 
-    /// Adds a batch to the totals; refuses a loss that is not finite.
-    fn add(&mut self, loss: &Tensor, logits: &Tensor, labels: &[u8], step: u64) -> Result<(), EngineError> {
+    /// The batch's loss as a number.
+    fn finite_loss(loss: &Tensor, step: u64) -> Result<f64, EngineError> {
         let loss = f64::from(loss.to_scalar::<f32>()?);
-        if !loss.is_finite() {
-            return Err(EngineError::NotFinite { step, loss });
-        }
+        finite("loss", loss, step)
+    }
+
+    /// Adds a batch to the totals.
+    fn add(&mut self, loss: f64, logits: &Tensor, labels: &[u16]) -> Result<(), EngineError> {
         let correct = count_correct(&host(logits)?, labels, self.classes);
         self.totals.add(loss, correct, labels.len() as u64);
         Ok(())
@@ -129,7 +212,7 @@ impl Reference {
         for tracked in self.batches_tracked.values_mut() {
             *tracked += 1;
         }
-        let loss = cross_entropy(&logits, &labels)?;
+        let loss = smoothed_cross_entropy(&logits, &labels, self.settings.recipe.label_smoothing)?;
         let mut all = loss.backward()?;
         let gradients = self
             .store
@@ -146,21 +229,59 @@ impl Reference {
 
 impl Engine for Reference {
     fn train_step(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
-        let (logits, loss, gradients) = self.forward_backward(batch)?;
-        self.add(&loss, &logits, batch.labels, self.step + 1)?;
-        self.step += 1;
-        for (name, parameter) in self.store.trainable() {
-            let (first, second) = (&self.first[name], &self.second[name]);
-            self.settings.adam.update(parameter, &gradients[name], first, second, self.step)?;
+        if self.average.as_ref().is_some_and(|average| average.trained.is_some()) {
+            return Err(AVERAGE_IN_USE);
         }
+        let step = self.step + 1;
+        let (logits, loss, mut gradients) = self.forward_backward(batch)?;
+        let loss = Self::finite_loss(&loss, step)?;
+        let recipe = &self.settings.recipe;
+        let norm = match recipe.clip_norm {
+            Some(most) => Some(finite("gradient norm", clip(&mut gradients, most)?, step)?),
+            None => None,
+        };
+        for (name, parameter) in self.store.trainable() {
+            let group = recipe.group(name, parameter.dims().len());
+            let buffers: Vec<&Var> = self.buffers.iter().map(|buffer| &buffer[name]).collect();
+            let constants = Step::new(&recipe.optimizer, self.rate, group, step);
+            constants.update(parameter, &gradients[name], &buffers)?;
+        }
+        self.step = step;
+        if let Some(average) = &mut self.average {
+            average.update(&self.store, step)?;
+        }
+        self.add(loss, &logits, batch.labels)?;
+        self.totals.last_gradient_norm = norm;
         Ok(())
+    }
+
+    fn set_rate(&mut self, rate: Rate) -> Result<(), EngineError> {
+        check_rate(rate)?;
+        self.rate = rate;
+        Ok(())
+    }
+
+    fn use_average(&mut self, on: bool) -> Result<(), EngineError> {
+        let Averaging { average, trained, .. } = self.average.as_mut().ok_or(NO_AVERAGE)?;
+        match (on, &trained) {
+            (true, None) => {
+                *trained = Some(Copies::of(&self.store)?);
+                average.restore(&self.store)
+            }
+            (false, Some(copies)) => {
+                copies.restore(&self.store)?;
+                *trained = None;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
         let (images, labels) = self.tensors(batch)?;
         let logits = self.model.forward_eval(&images)?.detach();
-        let loss = cross_entropy(&logits, &labels)?;
-        self.add(&loss, &logits, batch.labels, self.step)
+        let loss = Self::finite_loss(&cross_entropy(&logits, &labels)?, self.step)?;
+        self.add(loss, &logits, batch.labels)
     }
 
     fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>, EngineError> {
@@ -198,44 +319,107 @@ impl Engine for Reference {
     }
 
     fn state(&self) -> Result<State, EngineError> {
+        let trained = self.average.as_ref().and_then(|average| average.trained.as_ref());
+        let Average { parameters, statistics } = match trained {
+            Some(trained) => trained.arrays()?,
+            None => Copies::of(&self.store)?.arrays()?,
+        };
+        let names = self.settings.recipe.optimizer.buffers().iter();
+        let buffers = names.zip(&self.buffers).map(|(name, vars)| {
+            let values = arrays(vars.iter().map(|(name, var)| (name, var.as_tensor())))?;
+            Ok(((*name).to_owned(), values))
+        });
+        let begun = self.step > 0;
         Ok(State {
-            parameters: arrays(self.store.trainable())?,
-            statistics: arrays(self.store.statistics())?,
+            parameters,
+            statistics,
             batches_tracked: self.batches_tracked.clone(),
-            moments: match self.step {
-                0 => None,
-                step => Some(Moments { first: arrays(&self.first)?, second: arrays(&self.second)?, step }),
+            optimizer: match begun {
+                true => Some(OptimizerState {
+                    buffers: buffers.collect::<Result<_, EngineError>>()?,
+                    step: self.step,
+                }),
+                false => None,
+            },
+            average: match &self.average {
+                Some(Averaging { average, .. }) if begun => Some(average.arrays()?),
+                _ => None,
             },
         })
     }
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
         state.check(&self.network)?;
+        state.check_recipe(&self.settings.recipe)?;
         set(self.store.trainable(), &state.parameters)?;
         set(self.store.statistics(), &state.statistics)?;
         for (name, tracked) in &mut self.batches_tracked {
             *tracked = state.batches_tracked.get(name).copied().unwrap_or(0);
         }
-        match &state.moments {
-            Some(moments) => {
-                set(&self.first, &moments.first)?;
-                set(&self.second, &moments.second)?;
-                self.step = moments.step;
+        let names = self.settings.recipe.optimizer.buffers();
+        match &state.optimizer {
+            Some(OptimizerState { buffers, step }) => {
+                for (name, vars) in names.iter().zip(&self.buffers) {
+                    set(vars, &buffers[*name])?;
+                }
+                self.step = *step;
             }
             None => {
-                self.first = zeros_like(self.store.trainable())?;
-                self.second = zeros_like(self.store.trainable())?;
+                self.buffers = zeros_for(names, self.store.trainable())?;
                 self.step = 0;
+            }
+        }
+        if let Some(Averaging { average, trained, .. }) = &mut self.average {
+            let loaded = Copies::of(&self.store)?;
+            let in_use = trained.is_some();
+            *average = match &state.average {
+                Some(average) => Copies::loaded(average, &self.device)?,
+                None => loaded.clone(),
+            };
+            if in_use {
+                average.restore(&self.store)?;
+                *trained = Some(loaded);
             }
         }
         Ok(())
     }
 }
 
-fn zeros_like(vars: &BTreeMap<String, Var>) -> Result<BTreeMap<String, Var>, EngineError> {
-    vars.iter()
-        .map(|(name, var)| Ok((name.clone(), Var::zeros(var.shape(), DType::F32, var.device())?)))
-        .collect()
+/// The loss of training: see [`pointwise_kernels::softmax_cross_entropy`].
+fn smoothed_cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result<Tensor, EngineError> {
+    let loss = cross_entropy(logits, labels)?;
+    if smoothing == 0.0 {
+        return Ok(loss);
+    }
+    let mean = log_softmax(logits, 1)?.mean_all()?.neg()?;
+    Ok(((loss * (1.0 - smoothing))? + (mean * smoothing)?)?)
+}
+
+/// Scales gradients down so that their norm is at most `most`, as `torch.nn.utils.clip_grad_norm_`; gives the norm before. One that is not
+/// finite changes nothing.
+fn clip(gradients: &mut BTreeMap<String, Tensor>, most: f64) -> Result<f64, EngineError> {
+    let mut squares = 0.0;
+    for gradient in gradients.values() {
+        squares += gradient.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
+    }
+    let norm = squares.sqrt();
+    let factor = clip_factor(norm, most);
+    if factor < 1.0 {
+        for gradient in gradients.values_mut() {
+            *gradient = (&*gradient * factor)?;
+        }
+    }
+    Ok(norm)
+}
+
+/// Zeros in the shapes of all variables, for each of the buffers.
+fn zeros_for(
+    buffers: &[&str],
+    vars: &BTreeMap<String, Var>,
+) -> Result<Vec<BTreeMap<String, Var>>, EngineError> {
+    let zeros = |var: &Var| Var::zeros(var.shape(), DType::F32, var.device());
+    let all = || vars.iter().map(|(name, var)| Ok((name.clone(), zeros(var)?))).collect();
+    buffers.iter().map(|_| all()).collect()
 }
 
 fn host(tensor: &Tensor) -> Result<Vec<f32>, EngineError> {
@@ -246,15 +430,20 @@ fn array(tensor: &Tensor) -> Result<Array, EngineError> {
     Ok(Array { shape: tensor.dims().to_vec(), values: host(tensor)? })
 }
 
-pub(crate) fn arrays(vars: &BTreeMap<String, Var>) -> Result<BTreeMap<String, Array>, EngineError> {
-    vars.iter().map(|(name, var)| Ok((name.clone(), array(var.as_tensor())?))).collect()
+fn tensor(array: &Array, device: &Device) -> Result<Tensor, EngineError> {
+    Ok(Tensor::from_slice(&array.values, array.shape.as_slice(), device)?)
+}
+
+fn arrays<'a>(
+    all: impl Iterator<Item = (&'a String, &'a Tensor)>,
+) -> Result<BTreeMap<String, Array>, EngineError> {
+    all.map(|(name, tensor)| Ok((name.clone(), array(tensor)?))).collect()
 }
 
 /// Sets variables from arrays that [`State::check`] has passed.
 fn set(vars: &BTreeMap<String, Var>, arrays: &BTreeMap<String, Array>) -> Result<(), EngineError> {
     for (name, var) in vars {
-        let array = &arrays[name];
-        var.set(&Tensor::from_slice(&array.values, array.shape.as_slice(), var.device())?)?;
+        var.set(&tensor(&arrays[name], var.device())?)?;
     }
     Ok(())
 }

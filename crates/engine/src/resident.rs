@@ -9,7 +9,7 @@ pub struct ResidentImages<'a> {
     /// `(N, C, H, W)` bytes.
     pub images: &'a [u8],
     /// `N` class numbers, each below the network's number of classes.
-    pub labels: &'a [u8],
+    pub labels: &'a [u16],
     /// `(C, 256)`: the number that the network sees for each byte.
     pub values: &'a [f32],
 }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn images_that_do_not_fit_are_refused() {
         let (bytes, values) = (vec![0; 2 * 12], vec![0.0; 3 * 256]);
-        let check = |images: &[u8], labels: &[u8], values: &[f32]| {
+        let check = |images: &[u8], labels: &[u16], values: &[f32]| {
             check_images(ResidentImages { images, labels, values }, [3, 2, 2], 10)
                 .map_err(|error| error.to_string())
         };

@@ -1,8 +1,8 @@
 //! What an engine is made with.
 
-use crate::adam::Adam;
-use crate::device::DeviceName;
-use crate::precision::Precision;
+use crate::error::EngineError;
+use pointwise_network::Graph;
+use pointwise_recipe::{DeviceName, Precision, Recipe};
 
 /// What an engine needs to know beside the network.
 #[derive(Debug, Clone)]
@@ -11,8 +11,8 @@ pub struct Settings {
     pub seed: u64,
     /// Where to compute.
     pub device: DeviceName,
-    /// The optimizer's constants.
-    pub adam: Adam,
+    /// Of it, an engine reads the optimizer, the parameter groups, label smoothing, clipping and averaging: what a step is made of.
+    pub recipe: Recipe,
     /// How precisely products are computed; the engines `reference` and `cpu` compute in [`Precision::F32`] only.
     pub precision: Precision,
     /// Whether the same seed must give the same bits every time. The engines on the CPU always do that.
@@ -25,9 +25,19 @@ impl Default for Settings {
         Self {
             seed: 42,
             device: DeviceName::Cpu,
-            adam: Adam::default(),
+            recipe: Recipe::default(),
             precision: Precision::F32,
             deterministic: false,
         }
+    }
+}
+
+impl Settings {
+    /// Refuses a recipe that no step of this network can be taken by.
+    pub(crate) fn check(&self, graph: &Graph) -> Result<(), EngineError> {
+        self.recipe.check()?;
+        let parameters = graph.parameters();
+        self.recipe.check_groups(parameters.iter().map(|own| (own.name.as_str(), own.shape.len())))?;
+        Ok(())
     }
 }

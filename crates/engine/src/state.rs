@@ -2,6 +2,7 @@
 
 use crate::error::EngineError;
 use pointwise_network::{Graph, Network};
+use pointwise_recipe::Recipe;
 use std::collections::BTreeMap;
 
 /// A tensor in host memory, row-major.
@@ -23,18 +24,27 @@ pub struct State {
     /// BatchNorm's `num_batches_tracked`: training steps since the statistics began.
     pub batches_tracked: BTreeMap<String, i64>,
     /// The optimizer's state; `None` before the first step of a training.
-    pub moments: Option<Moments>,
+    pub optimizer: Option<OptimizerState>,
+    /// Averaged weights, by a recipe with `ema`; `None` before the first step of a training.
+    pub average: Option<Average>,
 }
 
-/// Adam's state.
+/// What an optimizer remembers.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Moments {
-    /// Decaying mean of the gradient of each parameter (`exp_avg`).
-    pub first: BTreeMap<String, Array>,
-    /// Decaying mean of its square (`exp_avg_sq`).
-    pub second: BTreeMap<String, Array>,
+pub struct OptimizerState {
+    /// By PyTorch's name of the buffer ([`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers)), of each parameter.
+    pub buffers: BTreeMap<String, BTreeMap<String, Array>>,
     /// Steps taken.
     pub step: u64,
+}
+
+/// Exponential moving averages ([`Ema`](pointwise_recipe::Ema)).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Average {
+    /// Of the parameters.
+    pub parameters: BTreeMap<String, Array>,
+    /// Of BatchNorm's running statistics.
+    pub statistics: BTreeMap<String, Array>,
 }
 
 impl State {
@@ -66,14 +76,46 @@ impl State {
         let mut misfits = Misfits::default();
         misfits.compare(&self.parameters, &parameters, "");
         misfits.compare(&self.statistics, &statistics, "");
-        if let Some(moments) = &self.moments {
-            misfits.compare(&moments.first, &parameters, "first moment of ");
-            misfits.compare(&moments.second, &parameters, "second moment of ");
+        for (buffer, arrays) in self.optimizer.iter().flat_map(|optimizer| &optimizer.buffers) {
+            misfits.compare(arrays, &parameters, &format!("{buffer} of "));
+        }
+        if let Some(average) = &self.average {
+            misfits.compare(&average.parameters, &parameters, "average of ");
+            misfits.compare(&average.statistics, &statistics, "average of ");
         }
         match misfits.sentence() {
             Some(reason) => Err(EngineError::State { network: network.name.clone(), reason }),
             None => Ok(()),
         }
+    }
+
+    /// Checks that a training by this recipe can go on from here.
+    ///
+    /// # Errors
+    /// [`EngineError::OtherRecipe`] when the buffers are not those of the recipe's optimizer, or averaged weights are missing or too many.
+    pub(crate) fn check_recipe(&self, recipe: &Recipe) -> Result<(), EngineError> {
+        let refuse = |reason: &str| Err(EngineError::OtherRecipe(reason.to_owned()));
+        if self.average.is_some() && recipe.ema.is_none() {
+            return refuse("it has averaged weights, and the recipe has no `ema`");
+        }
+        let Some(optimizer) = &self.optimizer else { return Ok(()) };
+        let expected = recipe.optimizer.buffers();
+        let found: Vec<&str> = optimizer.buffers.keys().map(String::as_str).collect();
+        if found.len() != expected.len() || !expected.iter().all(|name| found.contains(name)) {
+            let named = |names: &[&str]| match names {
+                [] => "nothing".to_owned(),
+                names => names.join(" and "),
+            };
+            let (found, expected) = (named(&found), named(expected));
+            let class = recipe.optimizer.class();
+            return Err(EngineError::OtherRecipe(format!(
+                "its optimizer kept {found}, and {class} keeps {expected}"
+            )));
+        }
+        if optimizer.step > 0 && self.average.is_none() && recipe.ema.is_some() {
+            return refuse("it has no averaged weights, and the recipe has `ema`");
+        }
+        Ok(())
     }
 }
 

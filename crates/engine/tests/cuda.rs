@@ -4,7 +4,9 @@
 
 mod networks;
 
-use networks::{distance, drawn_network, graph_networks, images, labels, moved_state, odd_networks, tiny};
+use networks::{
+    distance, drawn_network, graph_networks, images, labels, moved_state, odd_networks, tiny, uniform,
+};
 use pointwise_engine::cuda::Cuda;
 use pointwise_engine::reference::Reference;
 use pointwise_engine::{
@@ -13,6 +15,7 @@ use pointwise_engine::{
 };
 use pointwise_network::Network;
 use pointwise_random::{Purpose, Stream, below, block, permutation};
+use pointwise_recipe::{Rate, Recipe};
 
 /// The settings for a GPU; `None` where there is none, said on stderr.
 fn settings(precision: Precision) -> Option<Settings> {
@@ -197,7 +200,7 @@ fn mean_distance(a: &[f32], b: &[f32]) -> f32 {
 /// Images as a data set has them.
 struct Bytes {
     images: Vec<u8>,
-    labels: Vec<u8>,
+    labels: Vec<u16>,
     values: Vec<f32>,
 }
 
@@ -276,7 +279,7 @@ fn resident_images_give_the_bits_of_batches_from_the_host() {
                         .iter()
                         .flat_map(|sample| bytes.augmented(&network, settings.seed, epoch, *sample, margin))
                         .collect();
-                    let labels: Vec<u8> =
+                    let labels: Vec<u16> =
                         samples.iter().map(|sample| bytes.labels[*sample as usize]).collect();
                     staged.train_step(Batch { images: &images, labels: &labels }).unwrap();
                     // Between the steps of an epoch, as they lie.
@@ -369,7 +372,7 @@ fn a_loss_that_is_not_finite_leaves_the_parameters() {
         engine.train_step(Batch { images: &images, labels: &[0, 1] }).unwrap();
     }
     let after = engine.state().unwrap();
-    let numbers = |state: &State| (state.parameters.clone(), state.moments.clone());
+    let numbers = |state: &State| (state.parameters.clone(), state.optimizer.clone());
     assert!(numbers(&after) == numbers(&before));
     assert!(matches!(engine.totals(), Err(EngineError::NotFinite { step: 2, .. })));
     // A new beginning.
@@ -389,7 +392,7 @@ fn it_computes_on_a_gpu_alone() {
     assert!(error.contains("bf16") && error.contains("--engine cuda"), "{error}");
 }
 
-/// What the emulator's log holds of: an epoch of six equal steps on images that stay.
+/// What the emulator's log holds of: an epoch of six equal steps on images that stay, each at a rate of its own.
 #[test]
 fn six_steps() {
     let Some(settings) = settings(Precision::F32) else { return };
@@ -401,6 +404,7 @@ fn six_steps() {
     let epoch = ResidentEpoch { epoch: 1, order: &order, margin: Some(1) };
     let begun = engine.begin_epoch(set, epoch).unwrap();
     for step in 0..6 {
+        engine.set_rate(Rate { lr: 0.1 / (1 + step) as f64, momentum: None }).unwrap();
         engine.train_resident(begun, 2 * step..2 * step + 2).unwrap();
     }
     assert_eq!(engine.totals().unwrap().samples, 12);
@@ -441,7 +445,8 @@ fn a_step_is_these_calls_once_and_then_one() {
         &["gemm tn"],
         &block,
         // The classifier.
-        &["flatten_f32", "dropout_f32", "gemm tn", "apply_f32", "gemm tn", "apply_f32", "loss_f32"],
+        &["flatten_f32", "dropout_f32", "gemm tn", "apply_f32", "gemm tn", "apply_f32"],
+        &["loss_rows_f32", "loss_total"],
         // Nothing follows the last layer: its gradient is that of the logits.
         &back,
         &["gemm nt", "gemm nn"],
@@ -458,8 +463,11 @@ fn a_step_is_these_calls_once_and_then_one() {
     // Step one is taken call by call, step two recorded; from then on there is nothing else until the totals are asked for.
     let first = lines.iter().position(|line| line.starts_with("graph launch")).unwrap();
     let replayed = format!("graph launch nodes={}", recorded.len());
-    assert_eq!(lines[first..first + 5], [replayed.as_str(); 5]);
-    assert!(lines[first + 5].starts_with("copy dtoh bytes=80"), "{}", lines[first + 5]);
+    for step in lines[first..first + 9].chunks(2) {
+        assert_eq!(step[0], replayed);
+        assert!(step.get(1).is_none_or(|line| line.starts_with("launch set_rate ")), "{step:?}");
+    }
+    assert!(lines[first + 9].starts_with("copy dtoh bytes=104"), "{}", lines[first + 9]);
 }
 
 #[test]
@@ -482,6 +490,260 @@ fn measured_algorithms_agree_too() {
                 let distance = distance(&gradient.values, &expected[&name].values, 5e-2);
                 assert!(distance < TOLERANCE, "{} x{n}: {name} is {distance:.1e} away", network.name);
             }
+        }
+    }
+}
+
+/// Every optimizer, alone and with whatever else makes a step.
+fn recipes() -> Vec<(String, Recipe)> {
+    let optimizers = [
+        "Adam = { lr = 0.01, betas = [0.8, 0.99], weight_decay = 0.1 }",
+        "AdamW = { lr = 0.01, eps = 1e-4, weight_decay = 0.5 }",
+        "SGD = { lr = 0.1 }",
+        "SGD = { lr = 0.1, momentum = 0.9, weight_decay = 0.1 }",
+        "SGD = { lr = 0.1, momentum = 0.9, nesterov = true, weight_decay = 0.1 }",
+    ];
+    let groups = r#"parameter-groups = [
+        { names = "b.*", lr_factor = 0.3 }, { max_dims = 1, weight_decay = 0.0 }, { names = "*.weight", weight_decay = 0.3, lr_factor = 2.0 },
+    ]"#;
+    let others = [
+        String::new(),
+        groups.to_owned(),
+        "clip-norm = 1.0".to_owned(),
+        "label-smoothing = 0.2".to_owned(),
+        "ema = { decay = 0.9 }".to_owned(),
+        format!("ema = {{ decay = 0.25 }}\nclip-norm = 0.9\nlabel-smoothing = 0.1\n{groups}"),
+    ];
+    let mut recipes = Vec::new();
+    for optimizer in optimizers {
+        for other in &others {
+            let text = format!("epochs = 1\nbatch-size = 6\noptimizer = {{ {optimizer} }}\n{other}");
+            recipes.push((format!("{optimizer} {other}"), Recipe::from_toml(&text).unwrap()));
+        }
+    }
+    recipes
+}
+
+/// Smooth, and without a bias before a norm: of that, engines differ in the noise that Adam would make steps of.
+fn smooth() -> Network {
+    let text = r#"
+        name = "smooth"
+        input = [2, 6, 6]
+        layers = [
+            { name = "a", Conv2d = { out_channels = 5, kernel_size = 3, padding = 1, bias = false } },
+            { name = "n", BatchNorm2d = {} }, "SiLU", { AvgPool2d = { kernel_size = 2 } },
+            { name = "b", Conv2d = { out_channels = 9, kernel_size = 1 } }, "Tanh",
+            "Flatten", { Dropout = { p = 0.25 } }, { name = "c", Linear = { out_features = 7 } },
+        ]"#;
+    Network::from_toml(text).unwrap()
+}
+
+/// The rate of step `step`, from 0: another one at each, with momentum of its own later and without it at the end.
+fn rate(recipe: &Recipe, step: usize) -> Rate {
+    let lr = recipe.optimizer.lr() * (1.0 + 0.5 * (step as f64).sin());
+    let momentum = match step {
+        0..7 => None,
+        7..16 => Some(0.6 + 0.02 * step as f64),
+        _ => Some(0.0),
+    };
+    Rate { lr, momentum }
+}
+
+/// Batch number `step` of six images.
+fn step_batch(network: &Network, step: usize) -> (Vec<f32>, Vec<u16>) {
+    let len = 6 * network.input.iter().product::<usize>();
+    (uniform(1000 + step as u64, len), (0..6).map(|i| ((i * 3 + step) % 7) as u16).collect())
+}
+
+/// Takes step `step`, from 0.
+fn take(engine: &mut dyn Engine, network: &Network, recipe: &Recipe, step: usize) {
+    let (images, labels) = step_batch(network, step);
+    engine.set_rate(rate(recipe, step)).unwrap();
+    engine.train_step(Batch { images: &images, labels: &labels }).unwrap();
+}
+
+#[test]
+fn recorded_steps_take_any_rate_and_resume_anywhere() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some(settings) = settings(precision) else { return };
+        let network = smooth();
+        for (name, recipe) in recipes() {
+            let settings = Settings { recipe: recipe.clone(), ..settings.clone() };
+            let mut whole = cuda(&network, &settings);
+            let mut state = whole.state().unwrap();
+            for step in 0..20 {
+                // A fresh engine takes the step call by call.
+                let mut fresh = cuda(&network, &settings);
+                fresh.load_state(&state).unwrap();
+                assert!(fresh.state().unwrap() == state, "{name} in {precision}: loaded before step {step}");
+                take(&mut fresh, &network, &recipe, step);
+                take(&mut whole, &network, &recipe, step);
+                state = fresh.state().unwrap();
+                assert!(whole.state().unwrap() == state, "{name} in {precision}: step {step}");
+                let (all, one) = (whole.totals().unwrap(), fresh.totals().unwrap());
+                assert_eq!(all.last_gradient_norm, one.last_gradient_norm, "{name} in {precision}");
+            }
+            assert!(whole.description().ends_with("CUDA graph"), "{}", whole.description());
+        }
+    }
+}
+
+#[test]
+fn a_step_is_along_the_clipped_gradients_in_any_precision() {
+    // Of f32, over the largest of an array.
+    const TOLERANCE: f32 = 1e-5;
+    let text = "epochs = 1\nbatch-size = 6\noptimizer = { SGD = { lr = 1.0 } }\nclip-norm = 0.2\n\
+                parameter-groups = [{ names = \"b.*\", lr_factor = 0.5 }]";
+    let recipe = Recipe::from_toml(text).unwrap();
+    for precision in Precision::ALL {
+        let Some(settings) = settings(precision) else { return };
+        let network = smooth();
+        let mut engine = cuda(&network, &Settings { recipe: recipe.clone(), ..settings });
+        let before = engine.state().unwrap();
+        let (images, labels) = step_batch(&network, 0);
+        let batch = Batch { images: &images, labels: &labels };
+        let (_, gradients) = engine.gradients(batch).unwrap();
+        let squares = gradients.values().flat_map(|array| &array.values).map(|x| f64::from(*x).powi(2));
+        let norm = squares.sum::<f64>().sqrt();
+        assert!(norm > 0.4, "{precision}: {norm} is hardly clipped");
+        engine.train_step(batch).unwrap();
+        let got = engine.totals().unwrap().last_gradient_norm.unwrap();
+        assert!((got / norm - 1.0).abs() < 1e-9, "{precision}: {got}, not {norm}");
+        for (name, after) in &engine.state().unwrap().parameters {
+            let rate = (0.2 / (norm + 1e-6)) as f32 * if name.starts_with("b.") { 0.5 } else { 1.0 };
+            let old = before.parameters[name].values.iter();
+            let expected: Vec<f32> =
+                old.zip(&gradients[name].values).map(|(value, gradient)| value - rate * gradient).collect();
+            let far = distance(&after.values, &expected, 0.01);
+            assert!(far < TOLERANCE, "{precision}: {name} is {far:.1e} away");
+        }
+    }
+}
+
+#[test]
+fn averages_stand_in_for_what_was_trained() {
+    for precision in Precision::ALL {
+        let Some(settings) = settings(precision) else { return };
+        let (network, text) =
+            (smooth(), "epochs = 1\nbatch-size = 6\noptimizer = \"Adam\"\nema = { decay = 0.8 }");
+        let recipe = Recipe::from_toml(text).unwrap();
+        let settings = Settings { recipe: recipe.clone(), ..settings };
+        let (mut plain, mut watched) = (cuda(&network, &settings), cuda(&network, &settings));
+        let (images, labels) = step_batch(&network, 50);
+        let batch = Batch { images: &images, labels: &labels };
+        // Before the first step averages are the initial values.
+        let initial = watched.logits(&images).unwrap();
+        watched.use_average(true).unwrap();
+        assert_eq!(watched.logits(&images).unwrap(), initial);
+        watched.use_average(false).unwrap();
+        for step in 0..8 {
+            take(&mut plain, &network, &recipe, step);
+            take(&mut watched, &network, &recipe, step);
+            let state = watched.state().unwrap();
+            let trained = watched.logits(&images).unwrap();
+            // Twice, as once.
+            watched.use_average(true).unwrap();
+            watched.use_average(true).unwrap();
+            assert!(watched.state().unwrap() == state, "{precision}: step {step}");
+            let average = state.average.clone().unwrap();
+            let mut other = cuda(&network, &Settings { precision, ..self::settings(precision).unwrap() });
+            let averaged =
+                State { parameters: average.parameters, statistics: average.statistics, ..State::default() };
+            other.load_state(&averaged).unwrap();
+            assert_eq!(
+                watched.logits(&images).unwrap(),
+                other.logits(&images).unwrap(),
+                "{precision}: step {step}"
+            );
+            assert_eq!(step > 0, watched.logits(&images).unwrap() != trained, "{precision}: step {step}");
+            let error = watched.train_step(batch).unwrap_err();
+            assert!(matches!(error, EngineError::Average(_)), "{error}");
+            // A state that is loaded meanwhile is told apart.
+            watched.load_state(&state).unwrap();
+            assert_eq!(watched.logits(&images).unwrap(), other.logits(&images).unwrap());
+            assert!(watched.state().unwrap() == state);
+            watched.use_average(false).unwrap();
+            assert_eq!(watched.logits(&images).unwrap(), trained);
+        }
+        assert!(plain.state().unwrap() == watched.state().unwrap(), "{precision}");
+    }
+}
+
+#[test]
+fn there_can_be_65_536_classes() {
+    for (precision, tolerance) in TOLERANCES {
+        let Some(settings) = settings(precision) else { return };
+        for classes in [1, 3, 17, 300, 1025, 65_536] {
+            let text = format!(
+                r#"
+                name = "many"
+                input = [1, 1, 4]
+                layers = ["Flatten", {{ Linear = {{ out_features = {classes} }} }}]
+                "#
+            );
+            let network = Network::from_toml(&text).unwrap();
+            let recipe = Recipe { label_smoothing: 0.1, ..Recipe::default() };
+            let settings = Settings { recipe: recipe.clone(), ..settings.clone() };
+            let mut reference =
+                Reference::new(&network, &Settings { recipe, ..Settings::default() }).unwrap();
+            let mut engine = cuda(&network, &settings);
+            let last = (classes - 1) as u16;
+            let labels = [last, 0, last / 2, last.min(256), last.min(255)];
+            let bytes: Vec<u8> = (0..20).map(|i| (i * 37 % 256) as u8).collect();
+            let values: Vec<f32> = (0..256).map(|i| i as f32 / 64.0 - 2.0).collect();
+            let images: Vec<f32> = bytes.iter().map(|byte| values[usize::from(*byte)]).collect();
+            let batch = Batch { images: &images, labels: &labels };
+            let (expected_loss, expected) = reference.gradients(batch).unwrap();
+            let (loss, gradients) = engine.gradients(batch).unwrap();
+            let close = |a: f64, b: f64| (a - b).abs() <= f64::from(tolerance) * b.abs().max(1.0);
+            assert!(close(loss, expected_loss), "{classes} in {precision}: {loss} is not {expected_loss}");
+            for (name, gradient) in &gradients {
+                let far = distance(&gradient.values, &expected[name].values, 0.02);
+                assert!(far < tolerance, "{classes} in {precision}: {name} is {far:.1e} away");
+            }
+            let set = engine
+                .reside(ResidentImages { images: &bytes, labels: &labels, values: &values })
+                .unwrap()
+                .unwrap();
+            engine.evaluate_resident(set, 0..5).unwrap();
+            let resident = engine.totals().unwrap();
+            engine.set_totals(Totals::default()).unwrap();
+            engine.evaluate(batch).unwrap();
+            assert_eq!(engine.totals().unwrap(), resident);
+            reference.evaluate(batch).unwrap();
+            let plain = reference.totals().unwrap().last_loss;
+            assert!(close(resident.last_loss, plain), "{classes} in {precision}: {resident:?}, not {plain}");
+            let logits = engine.logits(&images).unwrap();
+            assert_eq!(resident.correct, pointwise_engine::count_correct(&logits, &labels, classes));
+        }
+    }
+}
+
+#[test]
+fn the_first_of_equal_logits_is_the_prediction() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    let text = r#"
+        name = "equal"
+        input = [1, 1, 1]
+        layers = ["Flatten", { Linear = { out_features = 600 } }]
+    "#;
+    let network = Network::from_toml(text).unwrap();
+    let mut engine = cuda(&network, &settings);
+    let mut state = engine.state().unwrap();
+    for array in state.parameters.values_mut() {
+        array.values.fill(0.0);
+    }
+    for largest in [[5, 261], [130, 131], [3, 599], [0, 256]] {
+        let bias = &mut state.parameters.get_mut("1.bias").unwrap().values;
+        bias.fill(0.0);
+        for class in largest {
+            bias[class] = 1.0;
+        }
+        engine.load_state(&state).unwrap();
+        for (class, correct) in largest.into_iter().zip([1, 0]) {
+            engine.set_totals(Totals::default()).unwrap();
+            engine.evaluate(Batch { images: &[0.5], labels: &[class as u16] }).unwrap();
+            assert_eq!(engine.totals().unwrap().correct, correct, "{class} of {largest:?}");
         }
     }
 }

@@ -5,39 +5,21 @@
 mod networks;
 
 use networks::{
-    conv, distance, drawn_network, graph_networks, images, labels, moved_state, network, norm, odd_networks,
-    tiny,
+    conv, device_settings, distance, drawn_network, engines, graph_networks, images, labels, moved_state,
+    network, norm, odd_networks, tiny,
 };
 use pointwise_engine::cpu::Cpu;
 use pointwise_engine::reference::Reference;
 use pointwise_engine::{
-    Array, Batch, DeviceChoice, DeviceName, Engine, EngineError, EngineKind, Moments, Settings, State,
-    Totals, count_correct, create,
+    Array, Batch, DeviceName, Engine, EngineError, EngineKind, OptimizerState, Settings, State, Totals,
+    count_correct, create,
 };
 use pointwise_kernels::Isa;
 use pointwise_network::{AvgPool2d, MaxPool2d, Network, NinVariation};
 use std::collections::BTreeMap;
 
-/// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
-fn engines() -> Vec<EngineKind> {
-    if cfg!(feature = "cuda") {
-        match DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
-            Ok(_) => return vec![EngineKind::Cuda],
-            // Whoever names libraries wants them tested.
-            Err(error) => assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}"),
-        }
-    }
-    vec![EngineKind::Reference, EngineKind::Cpu]
-}
-
-fn settings(kind: EngineKind) -> Settings {
-    let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
-    // A GPU promises the same bits only when it is asked for them.
-    Settings { device, deterministic: true, ..Settings::default() }
-}
-
 fn make(kind: EngineKind, network: &Network) -> Box<dyn Engine> {
-    create(kind, network, &settings(kind)).unwrap()
+    create(kind, network, &device_settings(kind)).unwrap()
 }
 
 type Gradients = BTreeMap<String, Array>;
@@ -232,7 +214,7 @@ fn training_lowers_the_loss_and_evaluation_changes_nothing() {
             first.last_loss
         );
         let state = engine.state().unwrap();
-        assert_eq!(state.moments.as_ref().unwrap().step, 61);
+        assert_eq!(state.optimizer.as_ref().unwrap().step, 61);
         assert!(state.batches_tracked.values().all(|tracked| *tracked == 61));
         engine.set_totals(Totals::default()).unwrap();
         engine.evaluate(batch).unwrap();
@@ -320,10 +302,12 @@ fn a_state_of_another_network_is_refused_and_changes_nothing() {
                 s.parameters.extend(extra);
             },
         ),
-        ("first moment of `features.0.bias` is missing", |s| {
+        ("exp_avg of `features.0.bias` is missing", |s| {
             let mut first = s.parameters.clone();
             first.remove("features.0.bias");
-            s.moments = Some(Moments { first, second: s.parameters.clone(), step: 1 });
+            let buffers = [("exp_avg", first), ("exp_avg_sq", s.parameters.clone())];
+            let buffers = buffers.map(|(name, arrays)| (name.to_owned(), arrays)).into();
+            s.optimizer = Some(OptimizerState { buffers, step: 1 });
         }),
     ];
     for kind in engines() {

@@ -44,11 +44,11 @@ const FROZEN: [Frozen; 3] = [
 ];
 
 /// Normalised images and labels; every value is a function of its place.
-fn drawn(network: &Network) -> (Vec<f32>, Vec<u8>) {
+fn drawn(network: &Network) -> (Vec<f32>, Vec<u16>) {
     let word = |place: usize| block(126, Purpose::Synthetic, 0, place as u64)[0];
     let values = BATCH * network.input.iter().product::<usize>();
     let images = (0..values).map(|place| (unit_f32(word(place)) - 0.5) * 3.5).collect();
-    let labels = (0..BATCH).map(|image| below(word(values + image), 10) as u8).collect();
+    let labels = (0..BATCH).map(|image| below(word(values + image), 10) as u16).collect();
     (images, labels)
 }
 
@@ -80,9 +80,9 @@ fn trained(network: &Network, isa: Isa, steps: usize) -> String {
         engine.train_step(batch).unwrap();
     }
     totals(&mut digest, engine.totals().unwrap());
-    let State { parameters, statistics, moments, .. } = engine.state().unwrap();
-    let moments = moments.unwrap();
-    for values in [&parameters, &statistics, &moments.first, &moments.second] {
+    let State { parameters, statistics, optimizer, .. } = engine.state().unwrap();
+    let buffers = optimizer.unwrap().buffers;
+    for values in [&parameters, &statistics, &buffers["exp_avg"], &buffers["exp_avg_sq"]] {
         arrays(&mut digest, values);
     }
     engine.set_totals(Totals::default()).unwrap();

@@ -7,6 +7,7 @@ use pointwise_engine::{
     DeviceChoice, DeviceName, EngineKind, ResidentEpoch, ResidentImages, Settings, create,
 };
 use pointwise_network::Network;
+use pointwise_recipe::Recipe;
 use std::env;
 use std::process::Command;
 
@@ -28,7 +29,7 @@ fn network() -> Network {
 }
 
 /// What the kernels of the one above do not do: groups of one channel and of several, an overlapping pool, sums, products, another
-/// activation than ReLU, runs of channels that begin within a vector.
+/// activation than ReLU, runs of channels that begin within a vector, classes that several threads share.
 fn graph() -> Network {
     Network::from_toml(
         r#"
@@ -41,7 +42,7 @@ fn graph() -> Network {
             { name = "concat", Concat = [[{ name = "b", Conv2d = { out_channels = 6, kernel_size = 1, groups = 3 } }], []] },
             { MaxPool2d = { kernel_size = 2, stride = 1 } },
             { name = "gate", Multiply = [["AdaptiveAvgPool2d", "Sigmoid"], []] }, "BatchNorm2d",
-            { AvgPool2d = { kernel_size = 2 } }, "Flatten", { Linear = { out_features = 4 } },
+            { AvgPool2d = { kernel_size = 2 } }, "Flatten", { Linear = { out_features = 40 } },
         ]
         "#,
     )
@@ -57,11 +58,20 @@ fn a_process_that_trains() {
     if env::var_os(TRAINS).is_none() {
         return;
     }
-    let network = if env::var(TRAINS).unwrap() == "graph" { graph() } else { network() };
-    let settings = Settings { device: DeviceName::Cuda(0), deterministic: true, ..Settings::default() };
+    let (network, optimizer) = match env::var(TRAINS).unwrap().as_str() {
+        "graph" => (graph(), "SGD = { momentum = 0.9, nesterov = true }"),
+        _ => (network(), "AdamW = {}"),
+    };
+    let recipe = Recipe::from_toml(&format!(
+        "epochs = 2\nbatch-size = 4\noptimizer = {{ {optimizer} }}\nlabel-smoothing = 0.1\nclip-norm = 0.5\nema = {{ decay = 0.9 }}\n\
+         parameter-groups = [{{ max_dims = 1, weight_decay = 0.0 }}]"
+    ))
+    .unwrap();
+    let settings =
+        Settings { device: DeviceName::Cuda(0), deterministic: true, recipe, ..Settings::default() };
     let mut engine = create(EngineKind::Cuda, &network, &settings).unwrap();
     let images: Vec<u8> = (0..12 * 72).map(|i| (i * 7919 % 251) as u8).collect();
-    let labels: Vec<u8> = (0..12).map(|i| i % 4).collect();
+    let labels: Vec<u16> = (0..12).map(|i| i % 4).collect();
     let values: Vec<f32> = (0..2 * 256).map(|i| (i % 256) as f32 / 128.0 - 1.0).collect();
     let images = ResidentImages { images: &images, labels: &labels, values: &values };
     let set = engine.reside(images).unwrap().unwrap();
@@ -73,7 +83,7 @@ fn a_process_that_trains() {
             engine.train_resident(begun, first..first + 4).unwrap();
         }
     }
-    println!("STATE {:?}", engine.state().unwrap());
+    println!("STATE {:?} {:?}", engine.state().unwrap(), engine.totals().unwrap());
 }
 
 /// What a process that trains this network in this order comes to; `None` without a GPU.

@@ -270,46 +270,76 @@ impl<const WINDOW: usize, F: Function> Kernel for Reduce<'_, WINDOW, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
+    fn run<S: Simd>(mut self, simd: S) {
+        let channels = stored_channels(self.affine);
+        let mut channel = 0;
+        while channel < channels {
+            let vectors = ((channels - channel) / S::WIDTH).min(2);
+            // SAFETY: `vectors` vectors of channels from `channel` on; lengths checked in `Epilogue::reduce`.
+            unsafe {
+                match vectors {
+                    2 => self.vectors::<S, 2>(simd, channel),
+                    _ => self.vectors::<S, 1>(simd, channel),
+                }
+            }
+            channel += vectors * S::WIDTH;
+        }
+    }
+}
+
+impl<const WINDOW: usize, F: Function> Reduce<'_, WINDOW, F> {
+    /// The sums of some vectors of channels, in registers: in memory, each pixel's would wait for those of the last one to be written and
+    /// read again.
+    ///
+    /// # Safety
+    /// `N` vectors from `channel` on are inside the padded channels.
+    #[inline(always)]
+    unsafe fn vectors<S: Simd, const N: usize>(&mut self, simd: S, channel: usize) {
         let function = self.function;
         let channels = stored_channels(self.affine);
         let (rows, columns) = self.shape.output_map();
-        let (scale, shift) = (self.affine.scale.as_ptr(), self.affine.shift.as_ptr());
-        let center = self.center.as_ptr();
-        let sums = self.sums.as_mut_ptr();
-        let mut gradient = self.gradient.as_ptr();
-        for row in 0..rows {
-            for column in 0..columns {
-                let pixels = window::<WINDOW>(&self.shape, channels, self.y, row, column);
-                for channel in (0..channels).step_by(S::WIDTH) {
-                    // SAFETY: lengths checked in `Epilogue::reduce`, channels a multiple of 16.
-                    unsafe {
-                        let (scale, shift) = (simd.load(scale.add(channel)), simd.load(shift.add(channel)));
+        // SAFETY: the caller's.
+        unsafe {
+            let load = |p: *const f32| -> [S::V; N] {
+                std::array::from_fn(|v| simd.load(p.add(channel + v * S::WIDTH)))
+            };
+            let (scale, shift) = (load(self.affine.scale.as_ptr()), load(self.affine.shift.as_ptr()));
+            let center = load(self.center.as_ptr());
+            let sums = self.sums.as_mut_ptr();
+            let (mut first, mut second) = (load(sums), load(sums.add(channels)));
+            let mut gradient = self.gradient.as_ptr();
+            for row in 0..rows {
+                for column in 0..columns {
+                    let pixels = window::<WINDOW>(&self.shape, channels, self.y, row, column);
+                    for v in 0..N {
+                        let channel = channel + v * S::WIDTH;
                         let mut y = simd.load(pixels[0].0.add(pixels[0].1 * channel));
-                        let mut best = simd.mul_add(y, scale, shift);
+                        let mut best = simd.mul_add(y, scale[v], shift[v]);
                         if WINDOW > 1 {
                             best = compared(simd, function, best);
                         }
                         for (pixel, step) in &pixels[1..] {
                             let other_y = simd.load(pixel.add(step * channel));
-                            let other = compared(simd, function, simd.mul_add(other_y, scale, shift));
+                            let other = compared(simd, function, simd.mul_add(other_y, scale[v], shift[v]));
                             y = simd.if_greater_or_nan(other, best, other_y, y);
                             best = simd.if_greater_or_nan(other, best, other, best);
                         }
                         if WINDOW > 1 && !F::AFTER_MAXIMUM {
                             // What the best one was before the function.
-                            best = simd.mul_add(y, scale, shift);
+                            best = simd.mul_add(y, scale[v], shift[v]);
                         }
                         let dz = simd.load(gradient.add(channel));
                         let dz = function.backward(simd, best, dz);
-                        let (first, second) = (sums.add(channel), sums.add(channels + channel));
-                        simd.store(first, simd.add(simd.load(first), dz));
-                        let centered = simd.sub(y, simd.load(center.add(channel)));
-                        simd.store(second, simd.mul_add(dz, centered, simd.load(second)));
+                        first[v] = simd.add(first[v], dz);
+                        second[v] = simd.mul_add(dz, simd.sub(y, center[v]), second[v]);
                     }
+                    // One pixel of the output further, at most its end.
+                    gradient = gradient.add(channels);
                 }
-                // SAFETY: one pixel of the output further, at most its end.
-                gradient = unsafe { gradient.add(channels) };
+            }
+            for v in 0..N {
+                simd.store(sums.add(channel + v * S::WIDTH), first[v]);
+                simd.store(sums.add(channels + channel + v * S::WIDTH), second[v]);
             }
         }
     }

@@ -129,6 +129,8 @@ impl Kernel for TransposedProduct {
         let blocks = self.k.div_ceil(TRANSPOSED_K_BLOCK).max(1);
         let k_block = self.k.div_ceil(blocks).max(1);
         let tile = 2 * S::WIDTH;
+        // Tiles of equal height: sums of a few rows would wait for each other.
+        let height = self.m.div_ceil(self.m.div_ceil(S::ROWS).max(1)).max(1);
         let mut from = 0;
         loop {
             let k = k_block.min(self.k - from);
@@ -139,7 +141,7 @@ impl Kernel for TransposedProduct {
                     let columns = tile.min(self.n - column);
                     let mut row = 0;
                     while row < self.m {
-                        let rows = S::ROWS.min(self.m - row);
+                        let rows = height.min(self.m - row);
                         let tiles = Tiles {
                             m: rows,
                             n: columns,

@@ -6,7 +6,8 @@
 //! * [`image_moments`] and [`BatchStatistics`]: BatchNorm's statistics, safe against cancellation.
 //! * [`activation`], [`elementwise`], [`max_pool`], [`avg_pool`], [`global_average`]: what stands between convolutions, on single
 //!   images; [`copy_channels`], [`subsample`] and the layouts between.
-//! * [`softmax_cross_entropy`] and [`adam`].
+//! * [`softmax_cross_entropy`]; [`l2_norm`] and [`scale_all`], with which gradients are clipped; the optimizers [`adam`], [`adamw`]
+//!   and [`sgd`]; a moving [`average`].
 //!
 //! Maps are channels-last, `(rows, columns, channels)`, with the channels [`padded`] to a multiple of 16 by zeros. Every result is the
 //! same, bit for bit, for every number of threads; the threads are those of the current rayon pool. Instructions are chosen at
@@ -46,7 +47,6 @@
 //! ```
 
 pub mod activation;
-mod adam;
 mod algorithm;
 mod convolution;
 mod depthwise;
@@ -59,6 +59,7 @@ mod loss;
 mod maps;
 mod memory;
 mod norm;
+mod optimizer;
 mod parallel;
 mod patches;
 mod peak;
@@ -73,7 +74,6 @@ mod winograd;
 mod workspace;
 
 pub use activation::Activation;
-pub use adam::{AdamStep, adam};
 pub use algorithm::{GradientSink, InputGradient, Sink, Source, Weights};
 pub use convolution::{Convolution, Method};
 pub use epilogue::{Affine, Epilogue, EpilogueShape, GradientAffine};
@@ -84,6 +84,7 @@ pub use maps::{
 };
 pub use memory::{Buffer, EndingAllocator, OutOfMemory};
 pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
+pub use optimizer::{AdamStep, SgdStep, adam, adamw, average, l2_norm, scale_all, sgd};
 pub use peak::peak_gflops;
 pub use pool::{PoolShape, avg_pool, avg_pool_backward, max_pool, max_pool_backward};
 pub use shape::{ConvShape, padded};

@@ -1,6 +1,10 @@
 //! Softmax cross-entropy.
 
-/// Mean over rows of `ln(sum(exp(logits))) - logits[label]`, in nats, and its gradient; in `f64` inside.
+/// Mean over rows of the cross-entropy of softmax against the label, in nats, and its gradient; in `f64` inside.
+///
+/// A share of `smoothing`, in `[0, 1)`, of each label goes to all classes alike (Szegedy et al. 2016, arXiv:1512.00567), as in
+/// `torch.nn.CrossEntropyLoss(label_smoothing=...)`: with `nll(class) = ln(sum(exp(logits))) - logits[class]` the loss of a row is
+/// `(1 - smoothing) * nll(label)` and `smoothing` times the mean of `nll` over the classes.
 ///
 /// `logits` and `gradient` are rows of `stride` floats of which the first `classes` count; the gradient of the others is zero.
 ///
@@ -10,7 +14,8 @@ pub fn softmax_cross_entropy(
     logits: &[f32],
     stride: usize,
     classes: usize,
-    labels: &[u8],
+    labels: &[u16],
+    smoothing: f64,
     mut gradient: Option<&mut [f32]>,
 ) -> f64 {
     let rows = labels.len() as f64;
@@ -24,12 +29,20 @@ pub fn softmax_cross_entropy(
             *weight = (f64::from(*logit) - f64::from(largest)).exp();
             sum += *weight;
         }
-        total += f64::ln(sum) + f64::from(largest) - f64::from(logits[label]);
+        let nll = f64::ln(sum) + f64::from(largest) - f64::from(logits[label]);
+        // Apart, because a logit of minus infinity makes the mean infinite.
+        total += if smoothing == 0.0 {
+            nll
+        } else {
+            let mean = logits.iter().map(|logit| f64::from(*logit)).sum::<f64>() / classes as f64;
+            (1.0 - smoothing) * nll + smoothing * (f64::ln(sum) + f64::from(largest) - mean)
+        };
         if let Some(gradient) = &mut gradient {
             let gradient = &mut gradient[row * stride..(row + 1) * stride];
             gradient[classes..].fill(0.0);
             for (class, (gradient, weight)) in gradient.iter_mut().zip(&weights).enumerate() {
-                let target = f64::from(u8::from(class == label));
+                let own = if class == label { 1.0 - smoothing } else { 0.0 };
+                let target = own + smoothing / classes as f64;
                 *gradient = ((weight / sum - target) / rows) as f32;
             }
         }

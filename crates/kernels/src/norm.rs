@@ -31,20 +31,55 @@ impl Kernel for ImageMoments<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let channels = self.channels;
-        let (pivots, sums) = self.moments.split_at_mut(channels);
-        pivots.copy_from_slice(&self.image[..channels]);
-        sums.fill(0.0);
-        let (pivots, sums) = (pivots.as_ptr(), sums.as_mut_ptr());
-        for pixel in self.image.chunks_exact(channels).skip(1) {
-            for channel in (0..channels).step_by(S::WIDTH) {
-                // SAFETY: `channels` floats in each row, a multiple of 16.
-                unsafe {
-                    let y = simd.load(pixel.as_ptr().add(channel));
-                    let distance = simd.sub(y, simd.load(pivots.add(channel)));
-                    let (first, second) = (sums.add(channel), sums.add(channels + channel));
-                    simd.store(first, simd.add(simd.load(first), distance));
-                    simd.store(second, simd.mul_add(distance, distance, simd.load(second)));
+        let (image, moments) = (self.image, self.moments.as_mut_ptr());
+        let mut channel = 0;
+        while channel < channels {
+            let vectors = ((channels - channel) / S::WIDTH).min(4);
+            // SAFETY: `vectors` vectors of channels from `channel` on, in each pixel and in each row of moments.
+            unsafe {
+                match vectors {
+                    4 => vectors_moments::<S, 4>(simd, channels, channel, image, moments),
+                    3 => vectors_moments::<S, 3>(simd, channels, channel, image, moments),
+                    2 => vectors_moments::<S, 2>(simd, channels, channel, image, moments),
+                    _ => vectors_moments::<S, 1>(simd, channels, channel, image, moments),
                 }
+            }
+            channel += vectors * S::WIDTH;
+        }
+    }
+}
+
+/// The moments of some vectors of channels, from `channel` on. Their sums stay in registers: in memory, each pixel's would wait for those of
+/// the last one to be written and read again.
+///
+/// # Safety
+/// `N` vectors from `channel` on are inside `channels`, which `image` has in each pixel, and `moments` three times.
+#[inline(always)]
+unsafe fn vectors_moments<S: Simd, const N: usize>(
+    simd: S,
+    channels: usize,
+    channel: usize,
+    image: &[f32],
+    moments: *mut f32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let load = |pixel: &[f32]| -> [S::V; N] {
+            std::array::from_fn(|v| simd.load(pixel.as_ptr().add(channel + v * S::WIDTH)))
+        };
+        let pivots = load(image);
+        let (mut sums, mut squares) = ([simd.zero(); N], [simd.zero(); N]);
+        for pixel in image.chunks_exact(channels).skip(1) {
+            let y = load(pixel);
+            for v in 0..N {
+                let distance = simd.sub(y[v], pivots[v]);
+                sums[v] = simd.add(sums[v], distance);
+                squares[v] = simd.mul_add(distance, distance, squares[v]);
+            }
+        }
+        for (row, values) in [pivots, sums, squares].into_iter().enumerate() {
+            for (v, value) in values.into_iter().enumerate() {
+                simd.store(moments.add(row * channels + channel + v * S::WIDTH), value);
             }
         }
     }

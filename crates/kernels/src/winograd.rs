@@ -5,8 +5,8 @@
 //! `dU = V' M'` and `dw = G' dU G`; `dV = M' U'` and `dx = B dV B'`. `V` is computed anew in the backward pass: the input in
 //! cache is cheaper than `V`, two to four times its size, from memory.
 //!
-//! `V`, `M'` and `dV` lie as `[frequency][tile][channel]`. Sixteen floats of padding at the end of each row, and frequencies apart by
-//! no multiple of 4 KiB, keep the writes of a transform out of each other's cache sets. `M` lies as `[tile][frequency][channel]`,
+//! `V`, `M'` and `dV` lie as `[frequency][tile][channel]`. Sixteen floats of padding at the end of each long row, and frequencies apart
+//! by no multiple of 4 KiB, keep the writes of a transform out of each other's cache sets. `M` lies as `[tile][frequency][channel]`,
 //! a block of channels at a time: a product writes it and the transform back reads it while it is in the second cache level.
 
 use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Source, Weights};
@@ -15,6 +15,7 @@ use crate::memory::{Buffer, Shared};
 use crate::parallel::{for_each, for_each_task};
 use crate::shape::{ConvShape, padded};
 use crate::simd::{Isa, Kernel, Simd};
+use crate::sums::{partial_len, sum_over_groups};
 use crate::transforms::Tile;
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::marker::PhantomData;
@@ -28,6 +29,15 @@ const LARGE_WEIGHTS: usize = 1 << 20;
 
 /// ...and the tiles that a group then has at least, so that the products take longer than the reading.
 const FORWARD_TILES: usize = 64;
+
+/// Tiles that a thread takes through the backward pass at once by itself, if an image has no more; it is part of the order of sums.
+const OWN_TILES: usize = 64;
+
+/// Most floats of transformed weights with which it does so: they, and their gradient...
+const OWN_WEIGHTS: usize = 40 << 10;
+
+/// ...stay in the second cache level with so many floats of `V` and `M'`.
+const OWN_FLOATS: usize = 160 << 10;
 
 /// Target for `V`, `M'` and `dV` of the images that all threads share in the backward pass, in floats: about the third cache level.
 const BACKWARD_FLOATS: usize = 4 << 20;
@@ -60,9 +70,9 @@ const fn largest_stride(rows: usize, row: usize) -> usize {
     aligned(rows * row) + 48
 }
 
-/// Floats between rows of tiles.
+/// Floats between rows of tiles. Short ones lie side by side: what one of them leaves of a few cache sets, the next ones fill.
 const fn row(channels: usize) -> usize {
-    channels + PANEL
+    if channels <= 2 * PANEL { channels } else { channels + PANEL }
 }
 
 impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
@@ -105,6 +115,18 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
         let image = A * A * self.tiles() * (2 * row(self.inputs) + row(self.outputs));
         // Every group visits all sums of the weights' gradient: large ones want larger groups.
         (BACKWARD_FLOATS.max(3 * A * A * self.weight_stride) / image).max(1)
+    }
+
+    /// Images that a thread takes through the backward pass by itself.
+    fn own_images(&self) -> usize {
+        (OWN_TILES / self.tiles()).max(1)
+    }
+
+    /// Whether the backward pass is cut by images alone, so that `V`, `M'` and `dV` never leave a thread's second cache level. All threads
+    /// sharing a group reads larger weights less often.
+    fn is_by_thread(&self) -> bool {
+        let image = A * A * self.tiles() * (row(self.inputs) + row(self.outputs));
+        A * A * self.weight_stride <= OWN_WEIGHTS && self.own_images() * image <= OWN_FLOATS
     }
 
     /// The geometry of one side's images.
@@ -188,13 +210,14 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
         let stride = |images: usize, channels: usize| largest_stride(images * self.tiles(), row(channels));
         let (input, output) = (aligned(self.shape.input_len()), aligned(self.shape.output_len()));
         let strides = [stride(backward, self.inputs), stride(backward, self.outputs)];
-        WorkspaceNeed {
-            // More than the transformed weights, which the forward pass keeps there.
-            shared: self.backward_parts(backward == batch, strides).iter().sum(),
-            worker: input
-                + (A * A * stride(forward, self.inputs) + forward * self.tiles() * self.block_row())
-                    .max(output),
+        let worker = input
+            + (A * A * stride(forward, self.inputs) + forward * self.tiles() * self.block_row()).max(output);
+        // More is shared than the transformed weights, which the forward pass keeps there.
+        if self.is_by_thread() {
+            let own = self.own_parts(self.own_maps()).iter().sum();
+            return WorkspaceNeed { shared: self.own_shared(batch).iter().sum(), worker: worker.max(own) };
         }
+        WorkspaceNeed { shared: self.backward_parts(backward == batch, strides).iter().sum(), worker }
     }
 
     fn transformed_len(&self) -> Option<usize> {
@@ -280,6 +303,9 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
     }
 
     fn backward(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
+        if self.is_by_thread() {
+            return self.backward_by_thread(weights, gradient, workspace);
+        }
         let Backward { images, input, output_gradient, mut input_gradient, weight_gradient } = gradient;
         let tiles = self.tiles();
         let group = self.backward_images().min(images).max(1);
@@ -384,6 +410,82 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
             true => [transformed, 0, A * A * m_stride, v.max(weights)],
             false => [transformed, transformed, A * A * m_stride, (2 * v).max(weights)],
         }
+    }
+
+    /// The tiles of the images that a thread takes by itself, on both sides.
+    fn own_maps(&self) -> [Map; 2] {
+        let tiles = self.own_images() * self.tiles();
+        [self.inputs, self.outputs].map(|channels| self.map(channels, frequency_stride(tiles, row(channels))))
+    }
+
+    /// Floats of what the threads share: `U'`, the transposed weights, and the weights' gradients of groups of images.
+    fn own_shared(&self, images: usize) -> [usize; 3] {
+        let weights = self.weight_len();
+        [A * A * self.weight_stride, weights, partial_len(images, self.own_images(), weights)]
+    }
+
+    /// Parts of a worker's memory: an image of either side, `V` and in its place `dV`, `M'`, and `V' M'`.
+    fn own_parts(&self, [map, gradient_map]: [Map; 2]) -> [usize; 4] {
+        [
+            aligned(self.shape.input_len().max(self.shape.output_len())),
+            A * A * map.stride,
+            A * A * gradient_map.stride,
+            A * A * self.weight_stride,
+        ]
+    }
+
+    /// See [`Winograd::is_by_thread`].
+    fn backward_by_thread(&self, weights: &[f32], gradient: Backward<'_>, workspace: &mut Workspace) {
+        let Backward { images, input, output_gradient, input_gradient, weight_gradient } = gradient;
+        let [transformed, transposed, partial] = carve(&mut workspace.shared, self.own_shared(images));
+        if input_gradient.is_some() {
+            self.transform_transposed(weights, transposed, transformed);
+        }
+        let transformed = &*transformed;
+        let workers = &mut workspace.workers;
+        let (tiles, group) = (self.tiles(), self.own_images());
+        let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
+        let [map, gradient_map] = self.own_maps();
+        let add = input_gradient.as_ref().is_some_and(|gradient| gradient.add);
+        let input_gradient = input_gradient.map(|gradient| (Shared::new(gradient.values), gradient.finished));
+        sum_over_groups(images, group, partial, weight_gradient, |groups, partial| {
+            let partial = Shared::new(partial);
+            for_each(groups.len(), workers, |memory, slot| {
+                let first = (groups.start + slot) * group;
+                let count = group.min(images - first);
+                let [image, v, m, products] = carve(memory, self.own_parts([map, gradient_map]));
+                let (v, m, products) = (Shared::new(v), Shared::new(m), Shared::new(products));
+                for i in 0..count {
+                    let gradient = &mut image[..output_len];
+                    output_gradient(first + i, gradient);
+                    self.isa.run(GradientTransform::<M, A, T>::new(gradient, gradient_map, m, i * tiles));
+                    let image = &mut image[..input_len];
+                    input(first + i, image);
+                    self.isa.run(InputTransform::<M, A, T>::new(image, map, v, i * tiles));
+                }
+                let now = TileGroup { rows: count * tiles, map, gradient_map };
+                for frequency in 0..A * A {
+                    self.weight_product(now, frequency, (0, 1), [v, m], products, false);
+                    if input_gradient.is_some() {
+                        self.input_product(now, frequency, (0, 1), m, transformed, v);
+                    }
+                }
+                // SAFETY: every group of images has its own sums.
+                let sums = unsafe { partial.part(slot * self.weight_len()..(slot + 1) * self.weight_len()) };
+                self.weight_gradient(products, sums);
+                let Some((values, finished)) = &input_gradient else { return };
+                for i in 0..count {
+                    let at = (first + i) * input_len;
+                    // SAFETY: every image belongs to one task.
+                    let image = unsafe { values.part(at..at + input_len) };
+                    if !add {
+                        image.fill(0.0);
+                    }
+                    self.isa.run(InputAdjoint::<M, A, T>::new(v, map, i * tiles, image));
+                    finished(first + i, image);
+                }
+            });
+        });
     }
 
     /// `U'`; `memory` is room for the transposed weights.

@@ -13,6 +13,8 @@ use std::sync::{Mutex, PoisonError};
 pub(super) trait Inputs: Sync {
     /// Writes an image of input `which`.
     fn read(&self, which: usize, image: usize, target: &mut [f32]);
+    /// An image of input `which`, `len` floats, where it lies in memory as it is.
+    fn stored(&self, which: usize, image: usize, len: usize) -> Option<&[f32]>;
 }
 
 /// A layer that is no part of a block, with the maps around it.
@@ -144,12 +146,15 @@ impl Layer {
             }
             Operation::Sum { relu } => {
                 inputs.read(0, image, target);
-                scratch.image(target.len(), |input| {
-                    for which in 1..self.inputs.len() {
-                        inputs.read(which, image, input);
-                        elementwise::add_assign(isa, target, input);
+                for which in 1..self.inputs.len() {
+                    match inputs.stored(which, image, target.len()) {
+                        Some(input) => elementwise::add_assign(isa, target, input),
+                        None => scratch.image(target.len(), |input| {
+                            inputs.read(which, image, input);
+                            elementwise::add_assign(isa, target, input);
+                        }),
                     }
-                });
+                }
                 if *relu {
                     // NaN stays NaN.
                     target.iter_mut().for_each(|x| *x = if *x <= 0.0 { 0.0 } else { *x });

@@ -176,6 +176,11 @@ impl Inputs for Reading<'_> {
             }
         }
     }
+
+    fn stored(&self, which: usize, image: usize, len: usize) -> Option<&[f32]> {
+        let Source::Stage(at) = self.sources[which] else { return None };
+        self.nodes[at].values().map(|values| &values[image * len..(image + 1) * len])
+    }
 }
 
 /// Where a parameter lies in the arena.
@@ -632,6 +637,11 @@ impl Plan {
         self.nodes.iter_mut().map(take).collect()
     }
 
+    /// Each parameter's name, number of dimensions and range in the arena, in the arena's order.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (&str, usize, Range<usize>)> {
+        self.places.iter().map(|place| (place.name.as_str(), place.shape.len(), place.at.range.clone()))
+    }
+
     /// Values of the arena by PyTorch's names and in its layouts.
     pub(super) fn export(&self, values: &[f32]) -> BTreeMap<String, Array> {
         self.places.export(|place| {
@@ -644,13 +654,7 @@ impl Plan {
     }
 
     /// The inverse of [`Plan::export`], for arrays that were checked.
-    pub(super) fn import(
-        &self,
-        parameters: &mut Parameters,
-        which: fn(&mut Parameters) -> &mut Buffer,
-        arrays: &BTreeMap<String, Array>,
-    ) {
-        let target = which(parameters);
+    pub(super) fn import(&self, target: &mut [f32], arrays: &BTreeMap<String, Array>) {
         self.places.import(arrays, |place, values| {
             let own = &mut target[place.at.range.clone()];
             match self.convolution(&place.at) {

@@ -5,24 +5,23 @@ use super::gpu::{
     Kernel, Operands, Product, Read, dnn_version,
 };
 use super::launch::{
-    AdamPass, Address, Apply, Assemble, ChannelsPass, Chunks, Coefficients, Control, DropoutPass,
-    ElementsPass, Evaluation, Gradient, Grid, Grouped, GroupedFilter, Import, Loss, MapPass, Merge, Moments,
+    Address, Apply, Assemble, ChannelsPass, Chunks, Coefficients, Control, DropoutPass, ElementsPass,
+    Evaluation, Gradient, Grid, Grouped, GroupedFilter, Import, LossRows, LossTotal, MapPass, Merge, Moments,
     MultiplyPass, Normalise, PoolPass, Reduce, Tiles,
 };
 use super::plan::{Block, Convolution, Floor, Kind, Method, Node, Plan, ROWS, width, windows};
+use super::update::{Trained, Update};
 use crate::batch::{Batch, Totals, check_batch};
-use crate::device::DeviceName;
-use crate::engine::Engine;
+use crate::engine::{AVERAGE_IN_USE, Engine};
 use crate::error::EngineError;
 use crate::gradients::Flow;
-use crate::kind::EngineKind;
 use crate::places::{RunningStatistics, export_statistics, import_statistics};
-use crate::precision::Precision;
 use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet, check_images};
 use crate::settings::Settings;
 use crate::stage::{Map, Source, Window};
-use crate::state::{Array, Moments as AdamMoments, State};
+use crate::state::{Array, Average, OptimizerState, State};
 use pointwise_network::Network;
+use pointwise_recipe::{DeviceName, EngineKind, Precision, Rate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 use std::ops::Range;
@@ -37,6 +36,7 @@ pub struct Cuda {
     classes: usize,
     plan: Plan,
     arenas: Arenas,
+    update: Update,
     /// Has room for the largest batch so far.
     room: Option<Room>,
     sets: Vec<Set>,
@@ -55,6 +55,9 @@ pub struct Cuda {
     // Last, so that it is dropped last.
     gpu: Gpu,
 }
+
+/// Running statistics and batches tracked, by name.
+type Statistics = (BTreeMap<String, Array>, BTreeMap<String, i64>);
 
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,8 +98,6 @@ struct Step {
 struct Arenas {
     /// Weights, then three rows of vectors.
     values: Buffer,
-    first: Buffer,
-    second: Buffer,
     /// The weights as the products read them, where that is not `values`.
     copies: Option<Buffer>,
     /// In the type of the products.
@@ -174,8 +175,8 @@ struct Kernels {
     flatten: Kernel<MapPass>,
     unflatten: Kernel<MapPass>,
     dropout: Kernel<DropoutPass>,
-    loss: Kernel<Loss>,
-    adam: Kernel<AdamPass>,
+    loss_rows: Kernel<LossRows>,
+    loss_total: Kernel<LossTotal>,
     /// For activations other than ReLU.
     apply_other: Kernel<Apply>,
     reduce_other: Kernel<Reduce>,
@@ -214,8 +215,8 @@ impl Kernels {
             flatten: gpu.kernel(of("flatten_f32", "flatten_bf16"))?,
             unflatten: gpu.kernel(of("unflatten_f32", "unflatten_bf16"))?,
             dropout: gpu.kernel(of("dropout_f32", "dropout_bf16"))?,
-            loss: gpu.kernel(of("loss_f32", "loss_bf16"))?,
-            adam: gpu.kernel(of("adam_f32", "adam_bf16"))?,
+            loss_rows: gpu.kernel(of("loss_rows_f32", "loss_rows_bf16"))?,
+            loss_total: gpu.kernel("loss_total")?,
             apply_other: gpu.kernel(of("apply_other_f32", "apply_other_bf16"))?,
             reduce_other: gpu.kernel(of("reduce_other_f32", "reduce_other_bf16"))?,
             gradient_other: gpu.kernel(of("gradient_other_f32", "gradient_other_bf16"))?,
@@ -241,7 +242,7 @@ impl Cuda {
     /// Makes an engine with the network's initial values.
     ///
     /// # Errors
-    /// [`EngineError::Network`]; [`EngineError::Unsupported`] when the settings name another device than a GPU;
+    /// [`EngineError::Network`]; [`EngineError::Recipe`]; [`EngineError::Unsupported`] when the settings name another device than a GPU;
     /// [`EngineError::DeviceUnavailable`] when the GPU or a library of NVIDIA's cannot be used.
     pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
         let DeviceName::Cuda(ordinal) = settings.device else {
@@ -252,6 +253,7 @@ impl Cuda {
             });
         };
         let graph = network.graph()?;
+        settings.check(&graph)?;
         let classes = graph.classes();
         let plan = Plan::new(&graph, settings.precision);
         let unavailable = |error| match error {
@@ -263,11 +265,14 @@ impl Cuda {
         let gpu = Gpu::open(ordinal, settings.precision).map_err(unavailable)?;
         let kernels = Kernels::load(&gpu, settings.precision)?;
         let arenas = Arenas::new(&gpu, &plan, settings.precision)?;
+        let update = Update::new(&gpu, &plan, settings)?;
+        gpu.upload(&arenas.control, 0, &[Control { gradient_norm: f64::NAN, ..Control::default() }])?;
         let mut engine = Self {
             network: network.clone(),
             settings: settings.clone(),
             classes,
             arenas,
+            update,
             room: None,
             sets: Vec::new(),
             convolutions: plan.nodes.iter().map(|_| BTreeMap::new()).collect(),
@@ -297,7 +302,7 @@ impl Cuda {
     /// The least that a step on `batch` images computes and moves.
     #[must_use]
     pub fn floor(&self, batch: usize, training: bool) -> Floor {
-        self.plan.floor(batch, training)
+        self.plan.floor(batch, training, self.update.traffic())
     }
 
     /// Loss, and the gradient of every parameter by name, of one batch in training mode, without taking the step.
@@ -315,9 +320,7 @@ impl Cuda {
         let after = self.control()?;
         self.gpu.upload(&self.arenas.control, 0, &[before])?;
         self.offset = Some(before.offset);
-        if after.bad != 0 {
-            return Err(EngineError::NotFinite { step: after.bad_step, loss: after.bad_loss });
-        }
+        check_finite(&after)?;
         let weights = self.plan.weights;
         let mut gradients = match &self.arenas.copies {
             None => self.gpu.download(&self.arenas.weight_gradients, 0, weights)?,
@@ -334,6 +337,66 @@ impl Cuda {
         Ok((after.last_loss, self.plan.export(&gradients)))
     }
 
+    fn check_trainable(&self) -> Result<(), EngineError> {
+        match &self.update.average {
+            Some(average) if average.is_used => Err(AVERAGE_IN_USE),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a step changes.
+    fn trained(&self) -> Trained {
+        let Self { plan, arenas, .. } = self;
+        Trained {
+            values: arenas.values.address(),
+            copies: arenas.copies.as_ref().map_or(0, Buffer::address),
+            weight_gradients: arenas.weight_gradients.address(),
+            vector_gradients: arenas.vector_gradients.address(),
+            statistics: arenas.statistics.address(),
+            control: arenas.control.address(),
+            weights: plan.weights,
+            length: plan.parameters(),
+            statistics_length: plan.statistics(),
+        }
+    }
+
+    /// Numbers laid out as the parameters, by name.
+    fn export(&self, arena: &Buffer) -> Result<BTreeMap<String, Array>, EngineError> {
+        Ok(self.plan.export(&self.gpu.download(arena, 0, self.plan.parameters())?))
+    }
+
+    /// Running statistics and batches tracked, by name.
+    fn export_statistics(&self, statistics: &Buffer) -> Result<Statistics, EngineError> {
+        let rows: Vec<f32> = self.gpu.download(statistics, 0, self.plan.statistics())?;
+        let norms = self.plan.norms().map(|(norm, at)| {
+            let row = |row: usize| {
+                let start = row * self.plan.channels + at;
+                rows[start..start + norm.channels].to_vec()
+            };
+            let batches_tracked = self.batches_tracked.get(&norm.path).copied().unwrap_or(0);
+            RunningStatistics { path: &norm.path, mean: row(0), variance: row(1), batches_tracked }
+        });
+        Ok(export_statistics(norms))
+    }
+
+    /// The inverse of [`Cuda::export_statistics`], for arrays that were checked.
+    fn import_statistics(
+        &self,
+        statistics: &BTreeMap<String, Array>,
+        tracked: &BTreeMap<String, i64>,
+    ) -> (Vec<f32>, BTreeMap<String, i64>) {
+        let (mut rows, mut batches_tracked) = (vec![0.0; self.plan.statistics()], BTreeMap::new());
+        for (norm, at) in self.plan.norms() {
+            let (mean, variance, tracked) = import_statistics(&norm.path, statistics, tracked);
+            for (row, values) in [mean, variance].into_iter().enumerate() {
+                let start = row * self.plan.channels + at;
+                rows[start..start + norm.channels].copy_from_slice(values);
+            }
+            batches_tracked.insert(norm.path.clone(), tracked);
+        }
+        (rows, batches_tracked)
+    }
+
     fn control(&self) -> Result<Control, EngineError> {
         self.gpu.make_current()?;
         let control: Vec<Control> = self.gpu.download(&self.arenas.control, 0, 1)?;
@@ -341,7 +404,7 @@ impl Cuda {
     }
 
     /// Brings a batch to the GPU.
-    fn stage(&mut self, images: &[f32], labels: &[u8], n: usize, training: bool) -> Result<(), EngineError> {
+    fn stage(&mut self, images: &[f32], labels: &[u16], n: usize, training: bool) -> Result<(), EngineError> {
         self.plan.check(n, training)?;
         self.gpu.make_current()?;
         self.reserve(n)?;
@@ -372,6 +435,9 @@ impl Cuda {
     /// Takes a step: from its record, or, the first time, call by call.
     fn run(&mut self, step: Step) -> Result<(), EngineError> {
         self.gpu.make_current()?;
+        if step.mode == Mode::Train {
+            self.update.renew_rate(&self.gpu, self.arenas.control.address())?;
+        }
         if let Some(graph) = self.graphs.get(&step) {
             return self.gpu.replay(graph);
         }
@@ -522,8 +588,18 @@ impl Cuda {
             Mode::Train => {
                 pass.loss(true)?;
                 pass.backward()?;
-                pass.adam()
+                self.update.enqueue(&self.gpu, self.trained(), step.n)
             }
+        }
+    }
+}
+
+/// The error of a loss or a norm that was not finite.
+fn check_finite(control: &Control) -> Result<(), EngineError> {
+    match control.bad_quantity() {
+        None => Ok(()),
+        Some(quantity) => {
+            Err(EngineError::NotFinite { step: control.bad_step, quantity, value: control.bad_value })
         }
     }
 }
@@ -566,12 +642,10 @@ impl Arenas {
         gpu.upload(&kept.1, 0, &units)?;
         Ok(Self {
             values: floats(plan.parameters())?,
-            first: floats(plan.parameters())?,
-            second: floats(plan.parameters())?,
             copies: own_copies.then(|| gpu.allocate(plan.weights * width(precision))).transpose()?,
             weight_gradients: gpu.allocate(plan.weights * width(precision))?,
             vector_gradients: floats(ROWS * plan.channels)?,
-            statistics: floats(2 * plan.channels)?,
+            statistics: floats(plan.statistics())?,
             affine: floats(AFFINE_ROWS * plan.channels)?,
             eps: kept.0,
             units: kept.1,
@@ -604,7 +678,7 @@ impl Room {
         Ok(Self {
             batch,
             staged: gpu.allocate(batch * input.pixels() * input.channels * F32)?,
-            labels: gpu.allocate(batch)?,
+            labels: gpu.allocate(batch * size_of::<u16>())?,
             input: numbers(plan.len(input))?,
             results: plan.nodes.iter().map(results).collect::<Result<_, _>>()?,
             outputs: plan
@@ -1104,21 +1178,36 @@ impl Pass<'_> {
 
     /// Adds the batch to the totals; in training also makes the logits' gradient.
     fn loss(&self, training: bool) -> Result<(), EngineError> {
-        let Cuda { plan, kernels, arenas, settings, classes, .. } = self.engine;
+        let Cuda { plan, kernels, arenas, settings, classes, update, .. } = self.engine;
+        let rows = self.room.partials.address();
         self.start(
-            &kernels.loss,
-            Grid::linear(1),
-            Loss {
+            &kernels.loss_rows,
+            LossRows::grid(self.n, *classes),
+            LossRows {
                 logits: self.room.logits().address(),
                 labels: self.room.labels.address(),
                 gradient: if training { self.room.gradients[0].address() } else { 0 },
-                control: arenas.control.address(),
-                lr: settings.adam.lr,
-                beta1: settings.adam.beta1,
-                beta2: settings.adam.beta2,
+                rows,
+                smoothing: if training { settings.recipe.label_smoothing } else { 0.0 },
                 n: self.n as u32,
                 classes: *classes as u32,
                 padded: plan.len(plan.output()) as u32,
+            },
+        )?;
+        let (groups, constants, group_count) = update.groups();
+        let (kind, optimizer) = update.optimizer();
+        self.start(
+            &kernels.loss_total,
+            Grid::linear(1),
+            LossTotal {
+                rows,
+                control: arenas.control.address(),
+                groups: if training { groups } else { 0 },
+                constants,
+                optimizer,
+                kind,
+                group_count: group_count as u32,
+                n: self.n as u32,
             },
         )
     }
@@ -1360,44 +1449,27 @@ impl Pass<'_> {
         let grid = Grid::linear(weights as usize);
         self.start(&kernels.merge, grid, Merge { partials, out, weights, chunks })
     }
-
-    /// The optimizer's step, and on to the next.
-    fn adam(&self) -> Result<(), EngineError> {
-        let Cuda { plan, kernels, arenas, settings, .. } = self.engine;
-        let adam = settings.adam;
-        let length = plan.parameters();
-        self.start(
-            &kernels.adam,
-            Grid::linear(length.div_ceil(4).max(1)),
-            AdamPass {
-                values: arenas.values.address(),
-                first: arenas.first.address(),
-                second: arenas.second.address(),
-                weight_gradients: arenas.weight_gradients.address(),
-                vector_gradients: arenas.vector_gradients.address(),
-                copies: arenas.copies.as_ref().map_or(0, Buffer::address),
-                control: arenas.control.address(),
-                weight_decay: adam.weight_decay as f32,
-                first_rate: (1.0 - adam.beta1) as f32,
-                second_decay: adam.beta2 as f32,
-                second_rate: (1.0 - adam.beta2) as f32,
-                eps: adam.eps as f32,
-                weights: plan.weights as u32,
-                length: length as u32,
-                n: self.n as u32,
-            },
-        )
-    }
 }
 
 impl Engine for Cuda {
     fn train_step(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
+        self.check_trainable()?;
         let n = check_batch(batch, self.network.input, self.classes)?;
         self.stage(batch.images, batch.labels, n, true)?;
         self.run(Step { mode: Mode::Train, from: Origin::Staged, n })?;
         self.advance(n);
         self.count_batch();
         Ok(())
+    }
+
+    fn set_rate(&mut self, rate: Rate) -> Result<(), EngineError> {
+        self.update.set_rate(rate)
+    }
+
+    fn use_average(&mut self, on: bool) -> Result<(), EngineError> {
+        self.gpu.make_current()?;
+        let trained = self.trained();
+        self.update.use_average(&self.gpu, trained, on)
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
@@ -1432,16 +1504,17 @@ impl Engine for Cuda {
 
     fn totals(&mut self) -> Result<Totals, EngineError> {
         let control = self.control()?;
-        if control.bad != 0 {
-            return Err(EngineError::NotFinite { step: control.bad_step, loss: control.bad_loss });
-        }
-        let Control { loss_sum, correct, samples, last_loss, .. } = control;
-        Ok(Totals { loss_sum, correct, samples, last_loss })
+        check_finite(&control)?;
+        let Control { loss_sum, correct, samples, last_loss, gradient_norm, .. } = control;
+        let last_gradient_norm = (!gradient_norm.is_nan()).then_some(gradient_norm);
+        Ok(Totals { loss_sum, correct, samples, last_loss, last_gradient_norm })
     }
 
     fn set_totals(&mut self, totals: Totals) -> Result<(), EngineError> {
-        let Totals { loss_sum, correct, samples, last_loss } = totals;
-        let control = Control { loss_sum, correct, samples, last_loss, bad: 0, ..self.control()? };
+        let Totals { loss_sum, correct, samples, last_loss, last_gradient_norm } = totals;
+        let gradient_norm = last_gradient_norm.unwrap_or(f64::NAN);
+        let before = self.control()?;
+        let control = Control { loss_sum, correct, samples, last_loss, gradient_norm, bad: 0, ..before };
         self.gpu.upload(&self.arenas.control, 0, &[control])?;
         self.offset = Some(control.offset);
         Ok(())
@@ -1449,72 +1522,74 @@ impl Engine for Cuda {
 
     fn state(&self) -> Result<State, EngineError> {
         let step = self.control()?.step;
-        let arena = |buffer: &Buffer| -> Result<_, EngineError> {
-            Ok(self.plan.export(&self.gpu.download(buffer, 0, self.plan.parameters())?))
-        };
-        let rows: Vec<f32> = self.gpu.download(&self.arenas.statistics, 0, 2 * self.plan.channels)?;
-        let norms = self.plan.norms().map(|(norm, at)| {
-            let row = |row: usize| {
-                let start = row * self.plan.channels + at;
-                rows[start..start + norm.channels].to_vec()
-            };
-            let batches_tracked = self.batches_tracked.get(&norm.path).copied().unwrap_or(0);
-            RunningStatistics { path: &norm.path, mean: row(0), variance: row(1), batches_tracked }
+        let Self { arenas, update: Update { buffers, average, .. }, .. } = self;
+        let (mut parameters, mut statistics) = (&arenas.values, &arenas.statistics);
+        let averages = average.as_ref().map(|average| {
+            let mut places = (&average.parameters, &average.statistics);
+            if average.is_used {
+                std::mem::swap(&mut parameters, &mut places.0);
+                std::mem::swap(&mut statistics, &mut places.1);
+            }
+            places
         });
-        let (statistics, batches_tracked) = export_statistics(norms);
-        Ok(State {
-            parameters: arena(&self.arenas.values)?,
-            statistics,
-            batches_tracked,
-            moments: match step {
-                0 => None,
-                step => Some(AdamMoments {
-                    first: arena(&self.arenas.first)?,
-                    second: arena(&self.arenas.second)?,
-                    step,
-                }),
-            },
-        })
+        let parameters = self.export(parameters)?;
+        let (statistics, batches_tracked) = self.export_statistics(statistics)?;
+        let (mut optimizer, mut average) = (None, None);
+        if step > 0 {
+            let names = self.settings.recipe.optimizer.buffers();
+            let buffers = names
+                .iter()
+                .zip(buffers)
+                .map(|(name, buffer)| Ok::<_, EngineError>(((*name).to_owned(), self.export(buffer)?)));
+            optimizer = Some(OptimizerState { buffers: buffers.collect::<Result<_, _>>()?, step });
+            if let Some((parameters, statistics)) = averages {
+                let statistics = self.export_statistics(statistics)?.0;
+                average = Some(Average { parameters: self.export(parameters)?, statistics });
+            }
+        }
+        Ok(State { parameters, statistics, batches_tracked, optimizer, average })
     }
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
         state.check(&self.network)?;
+        state.check_recipe(&self.settings.recipe)?;
         let control = Control {
-            step: state.moments.as_ref().map_or(0, |moments| moments.step),
+            step: state.optimizer.as_ref().map_or(0, |optimizer| optimizer.step),
             bad: 0,
             ..self.control()?
         };
-        let Self { gpu, plan, arenas, batches_tracked, .. } = self;
+        let (rows, batches_tracked) = self.import_statistics(&state.statistics, &state.batches_tracked);
+        // Averages are those of the trained values where there are none.
+        let averages = match &state.average {
+            Some(average) => (
+                self.plan.import(&average.parameters),
+                self.import_statistics(&average.statistics, &state.batches_tracked).0,
+            ),
+            None => (self.plan.import(&state.parameters), rows.clone()),
+        };
+        let Self { gpu, plan, arenas, update, .. } = self;
         let values = plan.import(&state.parameters);
         gpu.upload(&arenas.values, 0, &values)?;
         if let Some(copies) = &arenas.copies {
             let halves: Vec<u16> = values[..plan.weights].iter().copied().map(to_bf16).collect();
             gpu.upload(copies, 0, &halves)?;
         }
-        match &state.moments {
-            Some(moments) => {
-                gpu.upload(&arenas.first, 0, &plan.import(&moments.first))?;
-                gpu.upload(&arenas.second, 0, &plan.import(&moments.second))?;
+        for (name, buffer) in self.settings.recipe.optimizer.buffers().iter().zip(&update.buffers) {
+            match &state.optimizer {
+                Some(optimizer) => gpu.upload(buffer, 0, &plan.import(&optimizer.buffers[*name]))?,
+                None => gpu.clear(buffer)?,
             }
-            None => {
-                gpu.clear(&arenas.first)?;
-                gpu.clear(&arenas.second)?;
-            }
-        }
-        let mut rows = vec![0.0; 2 * plan.channels];
-        batches_tracked.clear();
-        for (norm, at) in plan.norms() {
-            let (mean, variance, tracked) =
-                import_statistics(&norm.path, &state.statistics, &state.batches_tracked);
-            for (row, values) in [mean, variance].into_iter().enumerate() {
-                let start = row * plan.channels + at;
-                rows[start..start + norm.channels].copy_from_slice(values);
-            }
-            batches_tracked.insert(norm.path.clone(), tracked);
         }
         gpu.upload(&arenas.statistics, 0, &rows)?;
         gpu.upload(&arenas.control, 0, &[control])?;
+        self.batches_tracked = batches_tracked;
         self.offset = Some(control.offset);
+        if let Some(average) = &mut update.average {
+            gpu.upload(&average.parameters, 0, &averages.0)?;
+            gpu.upload(&average.statistics, 0, &averages.1)?;
+            let was_used = std::mem::replace(&mut average.is_used, false);
+            self.use_average(was_used)?;
+        }
         Ok(())
     }
 
@@ -1525,7 +1600,7 @@ impl Engine for Cuda {
         let set = Set {
             len,
             images: gpu.allocate(images.images.len())?,
-            labels: gpu.allocate(len)?,
+            labels: gpu.allocate(len * size_of::<u16>())?,
             values: gpu.allocate(size_of_val(images.values))?,
             order: gpu.allocate(len * size_of::<u32>())?,
             margin: -1,
@@ -1571,6 +1646,7 @@ impl Engine for Cuda {
     }
 
     fn train_resident(&mut self, epoch: BegunEpoch, range: Range<usize>) -> Result<(), EngineError> {
+        self.check_trainable()?;
         self.run_resident(epoch.set, Some(epoch), range)?;
         self.count_batch();
         Ok(())
@@ -1596,17 +1672,20 @@ fn to_bf16(x: f32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::launch::Sizes;
+    use super::super::launch::{
+        GradientNorm, Group, RowLoss, SetRate, Sizes, StepConstants, SwapAverage, Update as UpdatePass,
+    };
     use super::*;
 
     #[test]
     fn structures_are_as_large_as_in_the_kernels() {
-        if DeviceName::Cuda(0).open().is_err() {
+        if crate::device::open(DeviceName::Cuda(0)).is_err() {
             return;
         }
         let gpu = Gpu::open(0, Precision::F32).unwrap();
         let expected = [
             size_of::<Control>(),
+            size_of::<SetRate>(),
             size_of::<Assemble>(),
             size_of::<Import>(),
             size_of::<Moments>(),
@@ -1618,8 +1697,13 @@ mod tests {
             size_of::<Gradient>(),
             size_of::<MapPass>(),
             size_of::<DropoutPass>(),
-            size_of::<Loss>(),
-            size_of::<AdamPass>(),
+            size_of::<LossRows>(),
+            size_of::<LossTotal>(),
+            size_of::<RowLoss>(),
+            size_of::<Group>(),
+            size_of::<StepConstants>(),
+            size_of::<GradientNorm>(),
+            size_of::<UpdatePass>(),
             size_of::<ElementsPass>(),
             size_of::<MultiplyPass>(),
             size_of::<ChannelsPass>(),
@@ -1627,6 +1711,7 @@ mod tests {
             size_of::<Grouped>(),
             size_of::<GroupedFilter>(),
             size_of::<Merge>(),
+            size_of::<SwapAverage>(),
         ];
         let buffer = gpu.allocate(expected.len() * size_of::<u32>()).unwrap();
         let kernel = gpu.kernel("sizes").unwrap();

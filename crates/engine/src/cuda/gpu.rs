@@ -62,6 +62,7 @@ impl Plain for u64 {}
 impl Plain for f32 {}
 impl Plain for f64 {}
 impl Plain for launch::Control {}
+impl Plain for launch::Group {}
 
 /// The device's primary context, which candle uses as well.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 //
 // The file compiles with nvcc, and with a C++ compiler that defines CUDA's words, on which the tests without a GPU run it.
 
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
@@ -14,7 +15,7 @@ typedef unsigned long long u64;
 // ---------------------------------------------------------------------------------------------------------------- numbers
 
 struct bf16 {
-    unsigned short bits;
+    u16 bits;
 };
 
 __device__ inline u32 float_bits(float x) {
@@ -41,7 +42,7 @@ __device__ inline float widen(bf16 x) { return bits_float((u32)x.bits << 16); }
 // To the nearest, of two equally near to the even one; a NaN stays one.
 __device__ inline u32 bf16_bits(float x) {
 #ifdef __CUDA_ARCH__
-    unsigned short bits;
+    u16 bits;
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
     return bits;
 #else
@@ -52,7 +53,7 @@ __device__ inline u32 bf16_bits(float x) {
 }
 
 __device__ inline void narrow(float x, float *to) { *to = x; }
-__device__ inline void narrow(float x, bf16 *to) { to->bits = (unsigned short)bf16_bits(x); }
+__device__ inline void narrow(float x, bf16 *to) { to->bits = (u16)bf16_bits(x); }
 
 // A vector of 16 bytes.
 template <typename T> struct Lanes;
@@ -127,30 +128,61 @@ struct Control {
     u64 correct;
     u64 samples;
     double last_loss;
+    // Of the newest training step, before clipping; NaN without one.
+    double gradient_norm;
     // Training steps taken.
     u64 step;
-    // The first loss that was not finite, and the step it was of.
-    double bad_loss;
+    // What the coming steps are taken with: the learning rate, and SGD's momentum or the first beta of Adam and AdamW.
+    double lr, momentum;
+    // The first value that was not finite, what it was of (0: there was none), and its step.
+    double bad_value;
     u64 bad_step;
     u32 bad;
     // Place of the next batch's first image in the order.
     u32 offset;
     u32 epoch;
-    // Adam's factors of the step in hand: lr over the first correction, one over the root of the second.
-    float rate;
-    float inverse_root;
+    // What the gradients of the step in hand are multiplied by.
+    float clip;
+    // Whether the step in hand is the first: the moving average begins with it.
+    u32 first;
 };
+
+// Of Control::bad.
+#define BAD_LOSS 1
+#define BAD_GRADIENT_NORM 2
+
+// A NaN and an infinity are the numbers whose difference from themselves is no zero.
+__device__ inline bool is_finite(double x) { return x - x == 0.0; }
+
+__device__ inline void stop_at(Control *control, u32 what, double value, u64 step) {
+    if (control->bad) return;
+    control->bad = what;
+    control->bad_value = value;
+    control->bad_step = step;
+}
+
+struct SetRateParams {
+    Control *control;
+    double lr, momentum;
+};
+
+// Arguments of a kernel are copied when it is started, so that the host need not wait until they are read.
+extern "C" __global__ void __launch_bounds__(256) set_rate(SetRateParams p) {
+    if (blockIdx.x * THREADS + threadIdx.x > 0) return;
+    p.control->lr = p.lr;
+    p.control->momentum = p.momentum;
+}
 
 // --------------------------------------------------------------------------------------------------------------- a batch
 
 struct AssembleParams {
     const unsigned char *images;  // (all, channels, height, width)
-    const unsigned char *labels;
+    const u16 *labels;
     const u32 *order;             // null: as they lie
     const float *values;          // (channels, 256): what each byte becomes
     const Control *control;
     void *out;                    // (n, height, width, padded)
-    unsigned char *out_labels;
+    u16 *out_labels;
     u64 seed;
     u32 n, channels, height, width, padded;
     // Black pixels on each side before a random crop and flip; below zero: neither.
@@ -1335,47 +1367,208 @@ template <typename T> __device__ void merge(const MergeParams &p) {
 extern "C" __global__ void __launch_bounds__(256) merge_f32(MergeParams p) { merge<float>(p); }
 extern "C" __global__ void __launch_bounds__(256) merge_bf16(MergeParams p) { merge<bf16>(p); }
 
+// ------------------------------------------------------------------------------------------------------------- optimizers
+
+// An optimizer is a structure of two functions: the constants of a step for a group of parameters, and the step. Its operations and
+// their order are PyTorch's (torch/optim, the _single_tensor functions).
+
+// A group of parameters.
+struct Group {
+    double lr_factor, weight_decay;
+};
+
+// Of a step for a group; what they mean is the optimizer's.
+struct alignas(16) StepConstants {
+    float rate, decay, momentum, inverse_root;
+};
+
+// What stays from step to step.
+struct OptimizerParams {
+    double second_beta;
+    float second_decay, second_rate, eps;
+    u32 nesterov;
+};
+
+// Moves the moments on by a gradient, and gives how far the value goes down.
+__device__ inline float adam_movement(const OptimizerParams &o, const StepConstants &c, float gradient, float &first, float &second) {
+    first += (gradient - first) * c.momentum;
+    second = second * o.second_decay + gradient * gradient * o.second_rate;
+    return first / (sqrtf(second) * c.inverse_root + o.eps) * c.rate;
+}
+
+__device__ inline StepConstants adam_constants(const OptimizerParams &o, double lr, double first_beta, double step) {
+    StepConstants c;
+    c.rate = (float)(lr / (1.0 - pow(first_beta, step)));
+    c.decay = 0.0f;
+    c.momentum = (float)(1.0 - first_beta);
+    c.inverse_root = (float)(1.0 / sqrt(1.0 - pow(o.second_beta, step)));
+    return c;
+}
+
+// ------------------------------------------------------------------------------------------------------------------- Adam
+
+// With the L2 penalty in the gradient.
+struct Adam {
+    static const bool SECOND = true;
+    static __device__ inline StepConstants constants(const OptimizerParams &o, const Group &group, double lr, double momentum, double step) {
+        StepConstants c = adam_constants(o, lr * group.lr_factor, momentum, step);
+        c.decay = (float)group.weight_decay;
+        return c;
+    }
+    static __device__ inline void step(const OptimizerParams &o, const StepConstants &c, float gradient, float &value, float &first, float &second) {
+        value -= adam_movement(o, c, gradient + c.decay * value, first, second);
+    }
+};
+
+// ------------------------------------------------------------------------------------------------------------------ AdamW
+
+// The values shrink by themselves.
+struct AdamW {
+    static const bool SECOND = true;
+    static __device__ inline StepConstants constants(const OptimizerParams &o, const Group &group, double lr, double momentum, double step) {
+        StepConstants c = adam_constants(o, lr * group.lr_factor, momentum, step);
+        c.decay = (float)(1.0 - lr * group.lr_factor * group.weight_decay);
+        return c;
+    }
+    static __device__ inline void step(const OptimizerParams &o, const StepConstants &c, float gradient, float &value, float &first, float &second) {
+        value = value * c.decay - adam_movement(o, c, gradient, first, second);
+    }
+};
+
+// -------------------------------------------------------------------------------------------------------------------- SGD
+
+// `first` is the momentum buffer. Without momentum it is neither read nor written: it stays what it is.
+struct Sgd {
+    static const bool SECOND = false;
+    static __device__ inline StepConstants constants(const OptimizerParams &, const Group &group, double lr, double momentum, double) {
+        StepConstants c;
+        c.rate = (float)(lr * group.lr_factor);
+        c.decay = (float)group.weight_decay;
+        c.momentum = (float)momentum;
+        c.inverse_root = 0.0f;
+        return c;
+    }
+    static __device__ inline void step(const OptimizerParams &o, const StepConstants &c, float gradient, float &value, float &first, float &) {
+        float direction = gradient + c.decay * value;
+        if (c.momentum != 0.0f) {
+            first = c.momentum * first + direction;
+            direction = o.nesterov ? direction + c.momentum * first : first;
+        }
+        value -= direction * c.rate;
+    }
+};
+
 // ------------------------------------------------------------------------------------------------------------------- loss
 
-struct LossParams {
-    const void *logits;           // (n, padded)
-    const unsigned char *labels;  // (n)
-    void *gradient;               // (n, padded); null in evaluation
-    Control *control;
-    double lr, beta1, beta2;
+// Of an image.
+struct RowLoss {
+    double loss;
+    u32 correct;
+};
+
+struct LossRowsParams {
+    const void *logits;  // (n, padded)
+    const u16 *labels;   // (n)
+    void *gradient;      // (n, padded); null in evaluation
+    RowLoss *rows;       // (n)
+    double smoothing;    // share of each label that goes to all classes alike
     u32 n, classes, padded;
 };
 
-// One block. In f64, as on the CPU.
-template <typename T> __device__ void loss(const LossParams &p) {
-    __shared__ double losses[THREADS];
-    __shared__ u32 corrects[THREADS];
-    double total = 0.0;
-    u32 correct = 0;
-    for (u32 row = threadIdx.x; row < p.n; row += THREADS) {
-        const T *logits = (const T *)p.logits + (u64)row * p.padded;
-        const u32 label = p.labels[row];
-        float largest = widen(logits[0]);
-        u32 best = 0;
-        for (u32 class_ = 1; class_ < p.classes; class_++) {
+// A block of (across, 256 / across) threads: `across` of them, a power of two, have a row. In f64, as on the CPU.
+template <typename T> __device__ void loss_rows(const LossRowsParams &p) {
+    __shared__ float largests[THREADS];
+    __shared__ u32 bests[THREADS];
+    __shared__ double sums[THREADS], logit_sums[THREADS];
+    const u32 across = blockDim.x, own = threadIdx.x, at = threadIdx.y * across + own;
+    const u32 row = blockIdx.x * blockDim.y + threadIdx.y;
+    const bool used = row < p.n;
+    const T *logits = (const T *)p.logits + (u64)row * p.padded;
+    float largest = 0.0f;
+    u32 best = 0;
+    if (used) {
+        // No thread is without a class.
+        largest = widen(logits[own]);
+        best = own;
+        for (u32 class_ = own + across; class_ < p.classes; class_ += across) {
             const float x = widen(logits[class_]);
             if (x > largest) largest = x, best = class_;
         }
-        correct += best == label;
-        double sum = 0.0;
-        for (u32 class_ = 0; class_ < p.classes; class_++) sum += exp((double)widen(logits[class_]) - (double)largest);
-        total += log(sum) + (double)largest - (double)widen(logits[label]);
-        if (p.gradient) {
-            T *gradient = (T *)p.gradient + (u64)row * p.padded;
-            for (u32 class_ = 0; class_ < p.padded; class_++) {
-                double value = 0.0;
-                if (class_ < p.classes) {
-                    const double target = class_ == label ? 1.0 : 0.0;
-                    value = (exp((double)widen(logits[class_]) - (double)largest) / sum - target) / (double)p.n;
-                }
-                narrow((float)value, gradient + class_);
-            }
+    }
+    largests[at] = largest, bests[at] = best;
+    for (u32 half = across / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (own < half) {
+            const float x = largests[at + half];
+            const u32 class_ = bests[at + half];
+            // The first of equals.
+            if (x > largests[at] || (x == largests[at] && class_ < bests[at])) largests[at] = x, bests[at] = class_;
         }
+    }
+    __syncthreads();
+    largest = largests[threadIdx.y * across];
+    double sum = 0.0, logit_sum = 0.0;
+    if (used) {
+        for (u32 class_ = own; class_ < p.classes; class_ += across) {
+            const double x = widen(logits[class_]);
+            sum += exp(x - (double)largest);
+            logit_sum += x;
+        }
+    }
+    sums[at] = sum, logit_sums[at] = logit_sum;
+    for (u32 half = across / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (own < half) sums[at] += sums[at + half], logit_sums[at] += logit_sums[at + half];
+    }
+    __syncthreads();
+    if (!used) return;
+    sum = sums[threadIdx.y * across];
+    const u32 label = p.labels[row];
+    if (own == 0) {
+        const double whole = log(sum) + (double)largest;
+        double loss = whole - (double)widen(logits[label]);
+        // Apart, because a logit of minus infinity makes the mean infinite.
+        if (p.smoothing != 0.0) loss = (1.0 - p.smoothing) * loss + p.smoothing * (whole - logit_sums[at] / (double)p.classes);
+        p.rows[row].loss = loss;
+        p.rows[row].correct = bests[at] == label;
+    }
+    if (!p.gradient) return;
+    T *gradient = (T *)p.gradient + (u64)row * p.padded;
+    for (u32 class_ = own; class_ < p.padded; class_ += across) {
+        double value = 0.0;
+        if (class_ < p.classes) {
+            const double target = (class_ == label ? 1.0 - p.smoothing : 0.0) + p.smoothing / (double)p.classes;
+            value = (exp((double)widen(logits[class_]) - (double)largest) / sum - target) / (double)p.n;
+        }
+        narrow((float)value, gradient + class_);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) loss_rows_f32(LossRowsParams p) { loss_rows<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) loss_rows_bf16(LossRowsParams p) { loss_rows<bf16>(p); }
+
+struct LossTotalParams {
+    const RowLoss *rows;
+    Control *control;
+    const Group *groups;   // null in evaluation
+    StepConstants *constants;  // of the groups, for the step in hand
+    OptimizerParams optimizer;
+    u32 kind;              // 0 Adam, 1 AdamW, 2 SGD
+    u32 group_count;
+    u32 n;
+};
+
+// One block: adds the batch to the totals; in training also begins the optimizer's step.
+extern "C" __global__ void __launch_bounds__(256) loss_total(LossTotalParams p) {
+    __shared__ double losses[THREADS];
+    __shared__ u32 corrects[THREADS];
+    Control *control = p.control;
+    const bool training = p.groups != 0;
+    double total = 0.0;
+    u32 correct = 0;
+    for (u32 row = threadIdx.x; row < p.n; row += THREADS) {
+        total += p.rows[row].loss;
+        correct += p.rows[row].correct;
     }
     losses[threadIdx.x] = total, corrects[threadIdx.x] = correct;
     for (u32 half = THREADS / 2; half > 0; half /= 2) {
@@ -1385,16 +1578,19 @@ template <typename T> __device__ void loss(const LossParams &p) {
             corrects[threadIdx.x] += corrects[threadIdx.x + half];
         }
     }
-    if (threadIdx.x > 0) return;
-    Control *control = p.control;
-    const double mean = losses[0] / (double)p.n;
-    const bool training = p.gradient != 0;
-    // A NaN and an infinity are the numbers whose difference from themselves is no zero.
-    if (!(mean - mean == 0.0) && !control->bad) {
-        control->bad = 1;
-        control->bad_loss = mean;
-        control->bad_step = control->step + (training ? 1 : 0);
+    if (training) {
+        const double lr = control->lr, momentum = control->momentum, step = (double)(control->step + 1);
+        for (u32 i = threadIdx.x; i < p.group_count; i += THREADS) {
+            switch (p.kind) {
+            case 0: p.constants[i] = Adam::constants(p.optimizer, p.groups[i], lr, momentum, step); break;
+            case 1: p.constants[i] = AdamW::constants(p.optimizer, p.groups[i], lr, momentum, step); break;
+            case 2: p.constants[i] = Sgd::constants(p.optimizer, p.groups[i], lr, momentum, step); break;
+            }
+        }
     }
+    if (threadIdx.x > 0) return;
+    const double mean = losses[0] / (double)p.n;
+    if (!is_finite(mean)) stop_at(control, BAD_LOSS, mean, control->step + (training ? 1 : 0));
     if (!control->bad) {
         control->loss_sum += mean * (double)p.n;
         control->correct += corrects[0];
@@ -1402,29 +1598,15 @@ template <typename T> __device__ void loss(const LossParams &p) {
         control->last_loss = mean;
     }
     if (training) {
-        const double step = (double)(control->step + 1);
-        control->rate = (float)(p.lr / (1.0 - pow(p.beta1, step)));
-        control->inverse_root = (float)(1.0 / sqrt(1.0 - pow(p.beta2, step)));
+        control->gradient_norm = NAN;
+        control->clip = 1.0f;
+        control->first = control->step == 0;
     } else {
         control->offset += p.n;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) loss_f32(LossParams p) { loss<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) loss_bf16(LossParams p) { loss<bf16>(p); }
-
-// ------------------------------------------------------------------------------------------------------------------- Adam
-
-struct AdamParams {
-    float *values, *first, *second;       // weights, then vectors
-    const void *weight_gradients;         // of the weights, in the type of the products
-    const float *vector_gradients;
-    bf16 *copies;                         // of the weights, for the products; null where those read the values
-    Control *control;
-    float weight_decay, first_rate, second_decay, second_rate, eps;
-    u32 weights, length;                  // multiples of 8
-    u32 n;                                // images in the batch
-};
+// --------------------------------------------------------------------------------------------------------------- clipping
 
 template <typename T> struct Quad;
 template <> struct Quad<float> {
@@ -1436,36 +1618,124 @@ template <> struct Quad<bf16> {
     }
 };
 
-// The operations and their order are PyTorch's (torch/optim/adam.py, _single_tensor_adam), four numbers a thread. The last kernel of
-// a training step: it advances what the next step begins with. After a loss that is not finite nothing changes any more.
-template <typename T> __device__ void adam(const AdamParams &p) {
+// Four gradients: those of the weights have the type of the products.
+template <typename T>
+__device__ inline void load_gradients(const void *weight_gradients, const float *vector_gradients, u32 weights, u32 at, float *v) {
+    if (at < weights) {
+        Quad<T>::load((const T *)weight_gradients + at, v);
+    } else {
+        Lanes<float>::load(vector_gradients + (at - weights), v);
+    }
+}
+
+struct GradientNormParams {
+    const void *weight_gradients;
+    const float *vector_gradients;
+    double *partials;  // (blocks)
+    Control *control;
+    double most;       // the largest norm that stays
+    u32 weights, length, blocks;
+};
+
+// For the first thread.
+__device__ inline double block_sum(double sum) {
+    __shared__ double sums[THREADS];
+    sums[threadIdx.x] = sum;
+    for (u32 half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    }
+    return sums[0];
+}
+
+// Sums of the squares of all gradients, one a block.
+template <typename T> __device__ void gradient_squares(const GradientNormParams &p) {
+    double sum = 0.0;
+    for (u32 at = (blockIdx.x * THREADS + threadIdx.x) * 4; at < p.length; at += p.blocks * THREADS * 4) {
+        float gradient[4];
+        load_gradients<T>(p.weight_gradients, p.vector_gradients, p.weights, at, gradient);
+#pragma unroll
+        for (int k = 0; k < 4; k++) sum += (double)gradient[k] * (double)gradient[k];
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) p.partials[blockIdx.x] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256) gradient_squares_f32(GradientNormParams p) { gradient_squares<float>(p); }
+extern "C" __global__ void __launch_bounds__(256) gradient_squares_bf16(GradientNormParams p) { gradient_squares<bf16>(p); }
+
+// One block: the norm, and what brings it down to `most` (torch.nn.utils.clip_grad_norm_).
+extern "C" __global__ void __launch_bounds__(256) clip_gradients(GradientNormParams p) {
+    double sum = 0.0;
+    for (u32 block = threadIdx.x; block < p.blocks; block += THREADS) sum += p.partials[block];
+    sum = block_sum(sum);
+    Control *control = p.control;
+    if (threadIdx.x > 0) return;
+    const double norm = sqrt(sum);
+    if (!is_finite(norm)) stop_at(control, BAD_GRADIENT_NORM, norm, control->step + 1);
+    const double factor = p.most / (norm + 1e-6);
+    control->gradient_norm = norm;
+    control->clip = factor < 1.0 ? (float)factor : 1.0f;
+}
+
+// ----------------------------------------------------------------------------------------------------------------- update
+
+struct UpdateParams {
+    float *values, *first, *second;          // weights, then vectors; `second` is null where the optimizer has none
+    const void *weight_gradients;            // of the weights, in the type of the products
+    const float *vector_gradients;
+    bf16 *copies;                            // of the weights, for the products; null where those read the values
+    float *statistics;                       // BatchNorm's
+    float *average, *average_statistics;     // moving averages of values and statistics; null without them
+    Control *control;
+    const StepConstants *constants;
+    const u32 *groups;                       // of each four numbers; null: there is one group
+    OptimizerParams optimizer;
+    float average_share;                     // as in `averaged`
+    u32 from_average;
+    u32 weights, length, statistics_length;  // multiples of 8
+    u32 n;                                   // images in the batch
+};
+
+// The way of torch.lerp: from the nearer end. The first step's values are what the average begins with.
+__device__ inline void averaged(const UpdateParams &p, u32 is_first, float *average, const float *v) {
+    float old[4];
+    Lanes<float>::load(average, old);
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        const float start = p.from_average ? old[k] : v[k], end = p.from_average ? v[k] : old[k];
+        old[k] = is_first ? v[k] : start + p.average_share * (end - start);
+    }
+    Lanes<float>::store(average, old);
+}
+
+// Four numbers a thread: parameters, then, where there is an average, statistics. The last kernel of a training step: it advances what
+// the next step begins with. After a value that is not finite nothing changes any more.
+template <typename T, class Optimizer> __device__ void update(const UpdateParams &p) {
     Control *control = p.control;
     if (control->bad) return;
     const u32 at = (blockIdx.x * THREADS + threadIdx.x) * 4;
     if (at < p.length) {
+        const StepConstants c = p.constants[p.groups ? p.groups[at / 4] : 0];
+        const float clip = control->clip;
         float value[4], first[4], second[4], gradient[4];
         Lanes<float>::load(p.values + at, value);
         Lanes<float>::load(p.first + at, first);
-        Lanes<float>::load(p.second + at, second);
-        if (at < p.weights) {
-            Quad<T>::load((const T *)p.weight_gradients + at, gradient);
-        } else {
-            Lanes<float>::load(p.vector_gradients + (at - p.weights), gradient);
-        }
-        const float rate = control->rate, inverse_root = control->inverse_root;
+        if (Optimizer::SECOND) Lanes<float>::load(p.second + at, second);
+        load_gradients<T>(p.weight_gradients, p.vector_gradients, p.weights, at, gradient);
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const float g = gradient[k] + p.weight_decay * value[k];
-            first[k] += (g - first[k]) * p.first_rate;
-            second[k] = second[k] * p.second_decay + g * g * p.second_rate;
-            value[k] -= first[k] / (sqrtf(second[k]) * inverse_root + p.eps) * rate;
-        }
+        for (int k = 0; k < 4; k++) Optimizer::step(p.optimizer, c, gradient[k] * clip, value[k], first[k], second[k]);
         Lanes<float>::store(p.values + at, value);
         Lanes<float>::store(p.first + at, first);
-        Lanes<float>::store(p.second + at, second);
+        if (Optimizer::SECOND) Lanes<float>::store(p.second + at, second);
         if (p.copies && at < p.weights) {
             for (int k = 0; k < 4; k++) narrow(value[k], p.copies + at + k);
         }
+        if (p.average) averaged(p, control->first, p.average + at, value);
+    } else if (p.average && at - p.length < p.statistics_length) {
+        float v[4];
+        Lanes<float>::load(p.statistics + (at - p.length), v);
+        averaged(p, control->first, p.average_statistics + (at - p.length), v);
     }
     // No other thread reads these two.
     if (at == 0) {
@@ -1474,8 +1744,35 @@ template <typename T> __device__ void adam(const AdamParams &p) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) adam_f32(AdamParams p) { adam<float>(p); }
-extern "C" __global__ void __launch_bounds__(256) adam_bf16(AdamParams p) { adam<bf16>(p); }
+extern "C" __global__ void __launch_bounds__(256) adam_f32(UpdateParams p) { update<float, Adam>(p); }
+extern "C" __global__ void __launch_bounds__(256) adam_bf16(UpdateParams p) { update<bf16, Adam>(p); }
+extern "C" __global__ void __launch_bounds__(256) adamw_f32(UpdateParams p) { update<float, AdamW>(p); }
+extern "C" __global__ void __launch_bounds__(256) adamw_bf16(UpdateParams p) { update<bf16, AdamW>(p); }
+extern "C" __global__ void __launch_bounds__(256) sgd_f32(UpdateParams p) { update<float, Sgd>(p); }
+extern "C" __global__ void __launch_bounds__(256) sgd_bf16(UpdateParams p) { update<bf16, Sgd>(p); }
+
+struct SwapParams {
+    float *values, *average;
+    float *statistics, *average_statistics;
+    bf16 *copies;  // renewed; null where there are none
+    u32 weights, length, statistics_length;
+};
+
+// Averages change places with what was trained: recorded steps know one address of each.
+extern "C" __global__ void __launch_bounds__(256) swap_average(SwapParams p) {
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at < p.length) {
+        const float value = p.average[at];
+        p.average[at] = p.values[at];
+        p.values[at] = value;
+        if (p.copies && at < p.weights) narrow(value, p.copies + at);
+    } else if (at - p.length < p.statistics_length) {
+        const u32 own = at - p.length;
+        const float value = p.average_statistics[own];
+        p.average_statistics[own] = p.statistics[own];
+        p.statistics[own] = value;
+    }
+}
 
 // ------------------------------------------------------------------------------------------------------------------ checks
 
@@ -1486,11 +1783,12 @@ struct SizesParams {
 // What the device's compiler makes of the structures, for a test to compare with the host's.
 extern "C" __global__ void __launch_bounds__(256) sizes(SizesParams p) {
     if (blockIdx.x * THREADS + threadIdx.x > 0) return;
-    const u32 all[] = {sizeof(Control),            sizeof(AssembleParams),      sizeof(ImportParams),   sizeof(MomentsParams),
-                       sizeof(NormaliseParams),    sizeof(EvaluationParams),    sizeof(ApplyParams),    sizeof(ReduceParams),
-                       sizeof(CoefficientsParams), sizeof(GradientParams),      sizeof(MapParams),      sizeof(DropoutParams),
-                       sizeof(LossParams),         sizeof(AdamParams),          sizeof(ElementsParams), sizeof(MultiplyParams),
-                       sizeof(ChannelsParams),     sizeof(PoolParams),          sizeof(GroupedParams),  sizeof(GroupedFilterParams),
-                       sizeof(MergeParams)};
+    const u32 all[] = {sizeof(Control),           sizeof(SetRateParams),     sizeof(AssembleParams),     sizeof(ImportParams),
+                       sizeof(MomentsParams),     sizeof(NormaliseParams),   sizeof(EvaluationParams),   sizeof(ApplyParams),
+                       sizeof(ReduceParams),      sizeof(CoefficientsParams), sizeof(GradientParams),    sizeof(MapParams),
+                       sizeof(DropoutParams),     sizeof(LossRowsParams),    sizeof(LossTotalParams),    sizeof(RowLoss),
+                       sizeof(Group),             sizeof(StepConstants),         sizeof(GradientNormParams), sizeof(UpdateParams),
+                       sizeof(ElementsParams),    sizeof(MultiplyParams),    sizeof(ChannelsParams),     sizeof(PoolParams),
+                       sizeof(GroupedParams),     sizeof(GroupedFilterParams), sizeof(MergeParams),        sizeof(SwapParams)};
     for (u32 i = 0; i < sizeof(all) / sizeof(all[0]); i++) p.sizes[i] = all[i];
 }

@@ -39,14 +39,36 @@ pub(super) struct Control {
     pub(super) correct: u64,
     pub(super) samples: u64,
     pub(super) last_loss: f64,
+    pub(super) gradient_norm: f64,
     pub(super) step: u64,
-    pub(super) bad_loss: f64,
+    pub(super) lr: f64,
+    pub(super) momentum: f64,
+    pub(super) bad_value: f64,
     pub(super) bad_step: u64,
     pub(super) bad: u32,
     pub(super) offset: u32,
     pub(super) epoch: u32,
-    pub(super) rate: f32,
-    pub(super) inverse_root: f32,
+    pub(super) clip: f32,
+    pub(super) first: u32,
+}
+
+impl Control {
+    /// What `bad` says that was not finite; `None` where nothing was.
+    pub(super) fn bad_quantity(&self) -> Option<&'static str> {
+        match self.bad {
+            0 => None,
+            1 => Some("loss"),
+            _ => Some("gradient norm"),
+        }
+    }
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SetRate {
+    pub(super) control: Address,
+    pub(super) lr: f64,
+    pub(super) momentum: f64,
 }
 
 #[repr(C)]
@@ -322,37 +344,131 @@ pub(super) struct DropoutPass {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Loss {
+pub(super) struct LossRows {
     pub(super) logits: Address,
     pub(super) labels: Address,
     pub(super) gradient: Address,
-    pub(super) control: Address,
-    pub(super) lr: f64,
-    pub(super) beta1: f64,
-    pub(super) beta2: f64,
+    pub(super) rows: Address,
+    pub(super) smoothing: f64,
     pub(super) n: u32,
     pub(super) classes: u32,
     pub(super) padded: u32,
 }
 
+impl LossRows {
+    /// Threads side by side have a row, each of them some four classes or more.
+    pub(super) fn grid(n: usize, classes: usize) -> Grid {
+        let across = classes.div_ceil(4).next_power_of_two().min(THREADS as usize) as u32;
+        let tall = THREADS / across;
+        Grid { blocks: [(n as u32).div_ceil(tall), 1], threads: [across, tall] }
+    }
+}
+
+/// What becomes of an image in the loss.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct AdamPass {
+pub(super) struct RowLoss {
+    pub(super) loss: f64,
+    pub(super) correct: u32,
+}
+
+/// A group of parameters.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Group {
+    pub(super) lr_factor: f64,
+    pub(super) weight_decay: f64,
+}
+
+/// What a step does to the parameters of a group.
+#[repr(C, align(16))]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StepConstants {
+    pub(super) rate: f32,
+    pub(super) decay: f32,
+    pub(super) momentum: f32,
+    pub(super) inverse_root: f32,
+}
+
+/// What an optimizer keeps from step to step.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OptimizerConstants {
+    pub(super) second_beta: f64,
+    pub(super) second_decay: f32,
+    pub(super) second_rate: f32,
+    pub(super) eps: f32,
+    pub(super) nesterov: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LossTotal {
+    pub(super) rows: Address,
+    pub(super) control: Address,
+    pub(super) groups: Address,
+    pub(super) constants: Address,
+    pub(super) optimizer: OptimizerConstants,
+    pub(super) kind: u32,
+    pub(super) group_count: u32,
+    pub(super) n: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GradientNorm {
+    pub(super) weight_gradients: Address,
+    pub(super) vector_gradients: Address,
+    pub(super) partials: Address,
+    pub(super) control: Address,
+    pub(super) most: f64,
+    pub(super) weights: u32,
+    pub(super) length: u32,
+    pub(super) blocks: u32,
+}
+
+impl GradientNorm {
+    /// Blocks that share out the gradients of `parameters` numbers, four a thread.
+    pub(super) fn blocks(parameters: usize) -> usize {
+        parameters.div_ceil(4 * THREADS as usize).clamp(1, BLOCKS_AT_ONCE)
+    }
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Update {
     pub(super) values: Address,
     pub(super) first: Address,
     pub(super) second: Address,
     pub(super) weight_gradients: Address,
     pub(super) vector_gradients: Address,
     pub(super) copies: Address,
+    pub(super) statistics: Address,
+    pub(super) average: Address,
+    pub(super) average_statistics: Address,
     pub(super) control: Address,
-    pub(super) weight_decay: f32,
-    pub(super) first_rate: f32,
-    pub(super) second_decay: f32,
-    pub(super) second_rate: f32,
-    pub(super) eps: f32,
+    pub(super) constants: Address,
+    pub(super) groups: Address,
+    pub(super) optimizer: OptimizerConstants,
+    pub(super) average_share: f32,
+    pub(super) from_average: u32,
     pub(super) weights: u32,
     pub(super) length: u32,
+    pub(super) statistics_length: u32,
     pub(super) n: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SwapAverage {
+    pub(super) values: Address,
+    pub(super) average: Address,
+    pub(super) statistics: Address,
+    pub(super) average_statistics: Address,
+    pub(super) copies: Address,
+    pub(super) weights: u32,
+    pub(super) length: u32,
+    pub(super) statistics_length: u32,
 }
 
 #[repr(C)]
@@ -533,6 +649,22 @@ mod tests {
                 let (Chunks { chunk, chunks }, grid) = Chunks::new(weights, pixels);
                 assert!((chunks - 1) * chunk < pixels as u32 && pixels as u32 <= chunks * chunk);
                 assert!(grid.blocks[0] as usize * 32 >= weights && grid.blocks[1] <= BLOCKS_AT_ONCE as u32);
+            }
+        }
+    }
+
+    #[test]
+    fn every_row_of_the_loss_has_its_threads() {
+        for classes in [1, 2, 4, 5, 10, 100, 1000, 1024, 1025, 1 << 16] {
+            for n in [1, 2, 63, 64, 65, 126, 1 << 16] {
+                let Grid { blocks: [blocks, 1], threads: [across, tall] } = LossRows::grid(n, classes) else {
+                    panic!("{classes} classes take a second dimension");
+                };
+                let case = format!("{n} x {classes}: {blocks} blocks of {across} x {tall}");
+                assert!(across.is_power_of_two() && across * tall == THREADS, "{case}");
+                // A thread without a class would have no largest one.
+                assert!(across as usize <= classes, "{case}");
+                assert!((blocks * tall) as usize >= n && ((blocks - 1) * tall) < n as u32, "{case}");
             }
         }
     }

@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn rates_are_positive_where_there_is_a_gpu() {
         let device = DeviceName::Cuda(0);
-        if device.open().is_err() {
+        if crate::device::open(device).is_err() {
             return;
         }
         for precision in Precision::ALL {

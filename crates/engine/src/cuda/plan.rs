@@ -1,15 +1,16 @@
 //! Where everything lies on the GPU and how large it is: no device is needed to make a plan.
 
-use super::launch::{Chunks, Shape, Tiles, Windows, activation};
+use super::launch::{Chunks, RowLoss, Shape, Tiles, Windows, activation};
+use crate::Precision;
 use crate::error::EngineError;
 use crate::gradients::{Flow, Schedule};
 use crate::places::{Place, Places, Role};
-use crate::precision::Precision;
 use crate::stage::{
     BlockLayers, ConvolutionLayer, Map, NormLayer, Source, Stage, StageKind, Window, check_training, stages,
 };
 use crate::state::Array;
 use pointwise_network::{Activation, Graph};
+use pointwise_recipe::{Group, Recipe};
 use std::collections::BTreeMap;
 
 /// Numbers in a vector of 16 bytes: channels are padded to a multiple of it.
@@ -366,6 +367,11 @@ impl Plan {
         self.weights + ROWS * self.channels
     }
 
+    /// Numbers of BatchNorm's statistics: a row of running means, a row of running variances.
+    pub(super) fn statistics(&self) -> usize {
+        2 * self.channels
+    }
+
     /// Place of a row behind the weights, as a number of numbers from the arena's start.
     pub(super) fn norm_weights(&self) -> usize {
         self.weights + NORM_WEIGHT * self.channels
@@ -404,7 +410,7 @@ impl Plan {
         self.nodes.iter().map(of).max().unwrap_or(0)
     }
 
-    /// Floats of the largest array of partial sums for a batch.
+    /// Floats of the largest array of partial sums for a batch; the loss has one for each image.
     pub(super) fn partials(&self, n: usize) -> usize {
         let blocks = self.nodes.iter().filter_map(|node| match &node.kind {
             Kind::Block(block) if block.sums_gradient() => Some(block.shape(n, self.lane)),
@@ -423,7 +429,8 @@ impl Plan {
             }
             _ => None,
         });
-        sums.chain(weights).max().unwrap_or(0)
+        let rows = n * size_of::<RowLoss>() / size_of::<f32>();
+        sums.chain(weights).chain([rows]).max().unwrap_or(0)
     }
 
     /// Refuses a batch on which BatchNorm has no variance, or of which a kernel could not count the numbers.
@@ -436,8 +443,8 @@ impl Plan {
         if training { check_training(&self.stages, n) } else { Ok(()) }
     }
 
-    /// What a step of `n` images takes at least.
-    pub(super) fn floor(&self, n: usize, training: bool) -> Floor {
+    /// What a step of `n` images takes at least; `arenas` are the floats that it reads or writes for each parameter.
+    pub(super) fn floor(&self, n: usize, training: bool, arenas: usize) -> Floor {
         let mut floor = Floor { operations: 0.0, bytes: 0.0 };
         let map = |map: Map| (n * self.len(map) * self.width) as f64;
         for (node, gradients) in self.nodes.iter().zip(&self.schedule.stages) {
@@ -469,10 +476,29 @@ impl Plan {
             }
         }
         if training {
-            // Adam reads and writes values and moments and reads the gradients.
-            floor.bytes += (7 * size_of::<f32>() * self.parameters()) as f64;
+            floor.bytes += (arenas * size_of::<f32>() * self.parameters()) as f64;
         }
         floor
+    }
+
+    /// The groups that parameters belong to, each once; and, where there are several, which one each four numbers of the arena are of.
+    pub(super) fn groups(&self, recipe: &Recipe) -> (Vec<Group>, Option<Vec<u32>>) {
+        let mut groups = Vec::new();
+        let mut of_fours = vec![0; self.parameters() / 4];
+        for place in self.places.iter() {
+            let group = recipe.group(&place.name, place.shape.len());
+            let index = groups.iter().position(|other| *other == group).unwrap_or_else(|| {
+                groups.push(group);
+                groups.len() - 1
+            });
+            let (start, len) = match place.at {
+                At::Weight(convolution) => (convolution.weight, convolution.len()),
+                At::Row(row, at) => (self.weights + row * self.channels + at, place.shape.iter().product()),
+            };
+            of_fours[start / 4..(start + len).div_ceil(4)].fill(index as u32);
+        }
+        let several = groups.len() > 1;
+        (groups, several.then_some(of_fours))
     }
 
     /// Numbers of the arena by PyTorch's names and in its layouts.
@@ -525,6 +551,7 @@ mod tests {
     use super::*;
     use crate::state::State;
     use pointwise_network::Network;
+    use pointwise_recipe::ParameterGroup;
 
     fn nin() -> Graph {
         Network::by_name("nin").unwrap().graph().unwrap()
@@ -596,6 +623,39 @@ mod tests {
     }
 
     #[test]
+    fn every_number_is_of_its_parameters_group() {
+        let recipe = Recipe {
+            parameter_groups: vec![
+                ParameterGroup { names: Some("0.*".to_owned()), lr_factor: 0.5, ..ParameterGroup::default() },
+                ParameterGroup { max_dims: Some(1), weight_decay: Some(0.0), ..ParameterGroup::default() },
+                ParameterGroup { names: Some("4.*".to_owned()), lr_factor: 0.5, ..ParameterGroup::default() },
+            ],
+            ..Recipe::default()
+        };
+        let graph = grouped();
+        for precision in [Precision::F32, Precision::Bf16] {
+            let plan = Plan::new(&graph, precision);
+            let (groups, of_fours) = plan.groups(&recipe);
+            let of_fours = of_fours.unwrap();
+            let own: Vec<_> = graph.parameters().iter().collect();
+            let mut arrays = State::initial(&graph, 1).parameters;
+            for (number, own) in own.iter().enumerate() {
+                arrays.get_mut(&own.name).unwrap().values.fill((number + 1) as f32);
+            }
+            for (at, number) in
+                plan.import(&arrays).into_iter().enumerate().filter(|(_, number)| *number > 0.0)
+            {
+                let own = own[number as usize - 1];
+                let group = groups[of_fours[at / 4] as usize];
+                let expected = recipe.group(&own.name, own.shape.len());
+                assert_eq!(group, expected, "{precision}: {} at {at}", own.name);
+            }
+            let whole = Recipe::default();
+            assert_eq!(plan.groups(&whole), (vec![whole.group("x", 1)], None));
+        }
+    }
+
+    #[test]
     fn a_weight_lies_by_pixels_then_channels() {
         let (graph, plan) = (nin(), Plan::new(&nin(), Precision::F32));
         let mut arrays = State::initial(&graph, 1).parameters;
@@ -663,12 +723,12 @@ mod tests {
             let graph = Network::by_name(name).unwrap().graph().unwrap();
             let plan = Plan::new(&graph, Precision::F32);
             let macs = graph.macs() as f64;
-            assert_eq!(plan.floor(10, false).operations, 20.0 * macs, "{name}");
+            assert_eq!(plan.floor(10, false, 7).operations, 20.0 * macs, "{name}");
             // The first layer's input needs no gradient.
             let first = plan.nodes[0].macs as f64;
-            assert_eq!(plan.floor(10, true).operations, 20.0 * (3.0 * macs - first), "{name}");
+            assert_eq!(plan.floor(10, true, 7).operations, 20.0 * (3.0 * macs - first), "{name}");
             let half = Plan::new(&graph, Precision::Bf16);
-            let (f32, bf16) = (plan.floor(126, false).bytes, half.floor(126, false).bytes);
+            let (f32, bf16) = (plan.floor(126, false, 7).bytes, half.floor(126, false, 7).bytes);
             assert!(bf16 < 0.6 * f32 && bf16 > 0.45 * f32, "{name}: {bf16} of {f32}");
         }
     }

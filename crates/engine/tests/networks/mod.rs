@@ -1,11 +1,32 @@
 //! Descriptions and inputs that several tests share.
 
-use pointwise_engine::{EngineKind, Settings, State, create};
+#![allow(dead_code, reason = "each program takes what it needs")]
+
+use pointwise_engine::{DeviceChoice, DeviceName, EngineKind, Settings, State, create};
 use pointwise_network::{
     AdaptiveAvgPool2d, AvgPool2d, BatchNorm2d, Branch, Conv2d, Dropout, Entry, Flatten, Layer, Linear,
     MaxPool2d, Network, PadChannels, Part, Relu, Scale, Sigmoid, Silu, Subsample, Tanh,
 };
 use pointwise_random::{Purpose, Stream, below};
+
+/// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
+pub(crate) fn engines() -> Vec<EngineKind> {
+    if cfg!(feature = "cuda") {
+        match DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
+            Ok(_) => return vec![EngineKind::Cuda],
+            // Whoever names libraries wants them tested.
+            Err(error) => assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}"),
+        }
+    }
+    vec![EngineKind::Reference, EngineKind::Cpu]
+}
+
+/// The default settings on an engine's device.
+pub(crate) fn device_settings(kind: EngineKind) -> Settings {
+    let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
+    // A GPU promises the same bits only when it is asked for them.
+    Settings { device, deterministic: true, ..Settings::default() }
+}
 
 /// A network of one sequence, `features`, which need not end in a vector.
 pub(crate) fn network(name: &str, input: [usize; 3], layers: Vec<Layer>) -> Network {
@@ -347,8 +368,8 @@ pub(crate) fn images(network: &Network, n: usize) -> Vec<f32> {
     uniform(77 + n as u64, n * network.input.iter().product::<usize>())
 }
 
-pub(crate) fn labels(network: &Network, n: usize) -> Vec<u8> {
-    (0..n).map(|i| (i * 5 % network.graph().unwrap().classes()) as u8).collect()
+pub(crate) fn labels(network: &Network, n: usize) -> Vec<u16> {
+    (0..n).map(|i| (i * 5 % network.graph().unwrap().classes()) as u16).collect()
 }
 
 /// Initial values, moved: with biases of zero, BatchNorm gives the border of a padded pointwise convolution and the map inside the

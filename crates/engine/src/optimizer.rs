@@ -1,0 +1,70 @@
+//! What a step of an optimizer does to a parameter, a file an optimizer: for every engine the constants, on candle tensors the
+//! formulas.
+
+mod adam;
+mod adamw;
+mod penalty;
+mod sgd;
+
+use candle_core::{Result, Tensor, Var};
+use pointwise_kernels::{AdamStep, SgdStep};
+use pointwise_recipe::{Adam, AdamW, Group, Optimizer, Rate, Sgd};
+
+/// The constants of one step for the parameters of one group.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Step {
+    /// See [`Adam`].
+    Adam(AdamStep),
+    /// See [`AdamW`].
+    AdamW(AdamStep),
+    /// See [`Sgd`].
+    Sgd(SgdStep),
+}
+
+impl Step {
+    /// Step `number`, from 1, at a rate.
+    #[must_use]
+    pub fn new(optimizer: &Optimizer, rate: Rate, group: Group, number: u64) -> Self {
+        let lr = rate.lr * group.lr_factor;
+        let adam = |[beta1, beta2]: [f64; 2], eps: f64| AdamStep {
+            lr,
+            beta1: rate.momentum.unwrap_or(beta1),
+            beta2,
+            eps,
+            weight_decay: group.weight_decay,
+            step: number,
+        };
+        match optimizer {
+            Optimizer::Adam(Adam { betas, eps, .. }) => Self::Adam(adam(*betas, *eps)),
+            Optimizer::AdamW(AdamW { betas, eps, .. }) => Self::AdamW(adam(*betas, *eps)),
+            Optimizer::Sgd(Sgd { momentum, nesterov, .. }) => Self::Sgd(SgdStep {
+                lr,
+                momentum: rate.momentum.unwrap_or(*momentum),
+                weight_decay: group.weight_decay,
+                nesterov: *nesterov,
+            }),
+        }
+    }
+
+    /// Takes the step on candle tensors, in place; `buffers` are those of [`Optimizer::buffers`] in their order.
+    ///
+    /// # Errors
+    /// When there are not as many buffers as the optimizer keeps, shapes differ or the device fails.
+    pub fn update(&self, parameter: &Var, gradient: &Tensor, buffers: &[&Var]) -> Result<()> {
+        match (self, buffers) {
+            (Self::Adam(step), [first, second]) => adam::update(step, parameter, gradient, first, second),
+            (Self::AdamW(step), [first, second]) => adamw::update(step, parameter, gradient, first, second),
+            (Self::Sgd(step), [buffer]) => sgd::update(step, parameter, gradient, buffer),
+            _ => candle_core::bail!("{} buffers are not those of {self:?}", buffers.len()),
+        }
+    }
+}
+
+/// What all gradients are multiplied by where their norm shall be at most `most` (`torch.nn.utils.clip_grad_norm_`); 1 for a norm that is
+/// no number.
+pub(crate) fn clip_factor(norm: f64, most: f64) -> f64 {
+    (most / (norm + 1e-6)).min(1.0)
+}
+
+#[cfg(test)]
+mod tests;
