@@ -6,6 +6,7 @@ use crate::layer::{Dropout, Layer};
 use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use wildmatch::WildMatch;
 
 /// A network: the shape of its input, and its layers.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -59,24 +60,8 @@ impl InitialRule {
     pub(crate) fn matches(&self, class: &str, parameter: &str, path: &str) -> bool {
         self.parameter == parameter
             && self.layer.as_ref().is_none_or(|layer| layer == class)
-            && self.path.as_ref().is_none_or(|pattern| glob(pattern, path))
+            && self.path.as_ref().is_none_or(|pattern| WildMatch::new(pattern).matches(path))
     }
-}
-
-/// Whether `text` is `pattern`, in which `*` stands for anything.
-fn glob(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        // The earliest place leaves the most for what follows.
-        match rest.find(part) {
-            Some(place) => rest = &rest[place + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 impl Network {
@@ -97,6 +82,22 @@ impl Network {
     #[must_use]
     pub fn with_dropout(mut self, p: f64) -> Self {
         set_dropout(&mut self.layers, p);
+        self
+    }
+
+    /// The network for images of another shape, `[channels, rows, columns]`.
+    #[must_use]
+    pub fn with_input(self, input: [usize; 3]) -> Self {
+        Self { input, ..self }
+    }
+
+    /// The network with as many outputs of its last convolution or linear layer; as it is where none of them is the last layer with
+    /// weights, or the last one stands in branches or is repeated.
+    #[must_use]
+    pub fn with_classes(mut self, classes: usize) -> Self {
+        if let Some(outputs) = last_outputs(&mut self.layers) {
+            *outputs = classes;
+        }
         self
     }
 }
@@ -125,25 +126,59 @@ fn set_dropout(entries: &mut [Entry], p: f64) {
     }
 }
 
+/// The number of outputs of the last layer that has a choice of them.
+fn last_outputs(entries: &mut [Entry]) -> Option<&mut usize> {
+    let has_weights = |entry: &Entry| match &entry.part {
+        Part::Layer(layer) => matches!(layer, Layer::Conv2d(_) | Layer::Linear(_) | Layer::BatchNorm2d(_)),
+        _ => true,
+    };
+    let last = entries.iter_mut().rev().find(|entry| has_weights(entry)).filter(|entry| entry.repeat == 1)?;
+    match &mut last.part {
+        Part::Layer(Layer::Conv2d(convolution)) if convolution.groups == 1 => {
+            Some(&mut convolution.out_channels)
+        }
+        Part::Layer(Layer::Linear(linear)) => Some(&mut linear.out_features),
+        Part::Sequential(entries) => last_outputs(entries),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::glob;
+    use super::*;
 
     #[test]
-    fn stars_stand_for_anything() {
-        let cases = [
-            ("layer1.0.bn2", "layer1.0.bn2", true),
-            ("layer*.bn2", "layer1.0.bn2", true),
-            ("*", "anything", true),
-            ("*.bn2", "layer1.0.bn2", true),
-            ("*.bn2", "layer1.0.bn1", false),
-            ("a*b*c", "aXbYc", true),
-            ("a*b*c", "aXcYb", false),
-            ("ab*b", "ab", false),
-            ("features", "features.0", false),
-        ];
-        for (pattern, text, expected) in cases {
-            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+    fn every_shipped_network_takes_other_images_and_classes() {
+        for name in Network::shipped() {
+            let network = Network::by_name(name).unwrap();
+            let own = network.graph().unwrap();
+            let other = network.clone().with_classes(7).with_input([1, 64, 48]);
+            let graph = other.graph().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(graph.classes(), 7, "{name}");
+            assert_eq!(graph.parameters().len(), own.parameters().len(), "{name}");
+            // And back again.
+            assert_eq!(other.with_classes(own.classes()).with_input(network.input), network);
+        }
+    }
+
+    #[test]
+    fn outputs_that_are_no_layers_own_stay() {
+        for (layers, expected) in [
+            ("[\"Flatten\", { Linear = { out_features = 3 } }]", 7),
+            ("[\"Flatten\", { Linear = { out_features = 3 } }, \"ReLU\", { Scale = { factor = 0.1 } }]", 7),
+            (
+                "[{ Conv2d = { out_channels = 3, kernel_size = 1 } }, \"BatchNorm2d\", \"AdaptiveAvgPool2d\", \"Flatten\"]",
+                3,
+            ),
+            ("[\"Flatten\", { repeat = 2, Linear = { out_features = 3 } }]", 3),
+            (
+                "[\"Flatten\", { name = \"a\", Sum = [[{ Linear = { out_features = 3 } }], [{ name = \"b\", Linear = { out_features = 3 } }]] }]",
+                3,
+            ),
+        ] {
+            let text = format!("name = \"a\"\ninput = [3, 4, 4]\nlayers = {layers}");
+            let network = Network::from_toml(&text).unwrap().with_classes(7);
+            assert_eq!(network.graph().unwrap().classes(), expected, "{layers}");
         }
     }
 }

@@ -12,7 +12,8 @@ pub struct Analysis {
     pub version: u32,
     /// Names of the classes, in the order of the labels.
     pub classes: Vec<String>,
-    /// How many test images of a class (row) were taken for which class (column).
+    /// How many test images of a class (row) were taken for which class (column); empty where there are more than
+    /// [`Analysis::MAX_CONFUSED`] classes.
     pub confusion: Vec<Vec<u32>>,
     /// Test images that were taken for another class: a few of each kind, the most confident first, then the most confident of
     /// all. An image is in here once.
@@ -32,9 +33,9 @@ pub struct Mistake {
     /// Its place in the test set, counted from 0.
     pub image: u32,
     /// Its class.
-    pub label: u8,
+    pub label: u16,
     /// The class it was taken for.
-    pub predicted: u8,
+    pub predicted: u16,
     /// The probability that the network gave to `predicted`, in [0, 1].
     pub confidence: f64,
 }
@@ -67,6 +68,9 @@ impl Analysis {
     /// The version of the file that this crate writes and reads.
     pub const VERSION: u32 = 1;
 
+    /// With more classes there is no confusion matrix: nobody could read it.
+    pub const MAX_CONFUSED: usize = 100;
+
     /// A file above this size is not read: what the trainer writes has about 400 kB.
     pub const MAX_BYTES: u64 = 8 << 20;
 
@@ -79,9 +83,10 @@ impl Analysis {
         let demand = |good: bool, what: &str| if good { Ok(()) } else { Err(what.to_owned()) };
         demand(*version == Self::VERSION, &format!("it is of version {version}, not {}", Self::VERSION))?;
         let n = classes.len();
-        demand((1..=100).contains(&n), "it has no classes, or more than 100")?;
+        demand((1..=65_536).contains(&n), "it has no classes, or more than 65536")?;
+        let rows = if n <= Self::MAX_CONFUSED { n } else { 0 };
         demand(
-            confusion.len() == n && confusion.iter().all(|row| row.len() == n),
+            confusion.len() == rows && confusion.iter().all(|row| row.len() == n),
             "its confusion matrix is not one row and one column for each class",
         )?;
         let total: u64 = confusion.iter().flatten().map(|&count| u64::from(count)).sum();

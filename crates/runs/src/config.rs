@@ -1,10 +1,17 @@
-use std::{fmt, path::PathBuf};
+//! What decides a run.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::{fmt, num::NonZeroU32, num::NonZeroU64};
+
+use pointwise_recipe::{DataKind, DeviceName, EngineKind, Precision, Recipe};
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 use crate::{Error, Result, error::MAX_THREADS};
 
-/// The resolved configuration of a run: everything that decides its numbers, and how it is recorded.
+/// The resolved configuration of a run: everything that decides its numbers, and how it is recorded. With a checkpoint, nothing else
+/// is needed to resume it, and to evaluate and use what was trained.
 ///
 /// Written as `config.toml` with kebab-case keys; an unknown key is an error, an absent option is left out.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -12,41 +19,32 @@ use crate::{Error, Result, error::MAX_THREADS};
 pub struct RunConfig {
     /// The network's name.
     pub model: String,
-    /// What computes the steps: `reference`, `cpu` or `cuda`.
-    pub engine: String,
-    /// The device, resolved: `cpu`, `cuda:0`, ...
-    pub device: String,
-    /// The numbers of convolutions and linear layers: `f32`, `tf32` or `bf16`.
-    #[serde(default = "single")]
-    pub precision: String,
+    /// What computes the steps.
+    pub engine: EngineKind,
+    /// The device, resolved.
+    pub device: DeviceName,
+    /// The numbers of convolutions and linear layers.
+    #[serde(default)]
+    pub precision: Precision,
     /// Whether the same seed must give the same bits; on a CPU it always does.
     #[serde(default)]
     pub deterministic: bool,
-    /// Where the images come from: `cifar10`, `synthetic` or `huggingface`.
-    pub data: String,
+    /// Where the images come from.
+    pub data: DataKind,
     /// The folder that holds the data set, where it was given. Does not decide numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
     /// The seed of synthetic images.
     pub data_seed: u64,
-    /// How often the training images are gone through, from 1.
-    pub epochs: u32,
-    /// Images in a batch, from 1; the last batch of an epoch may be smaller.
-    pub batch_size: u32,
-    /// Adam's step size.
-    pub lr: f64,
-    /// Coupled L2 weight decay.
-    pub weight_decay: f64,
+    /// What is split off the images of a data set without a test set: a share or a number of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_split: Option<String>,
     /// Probability of dropping a unit, in [0, 1).
     pub dropout: f64,
     /// The seed of initialisation, order, augmentation and dropout.
     pub seed: u64,
     /// Training images held out for choosing the best epoch; 0 is the published protocol, which chooses on the test set.
     pub val_split: u32,
-    /// `crop-flip` or `none`.
-    pub augment: String,
-    /// Whether the training order changes every epoch.
-    pub shuffle: bool,
     /// Parameters to start from instead of drawing them. The path does not decide numbers, its content does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -55,36 +53,53 @@ pub struct RunConfig {
     pub init_sha256: Option<String>,
     /// Only so many training images, where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit_train: Option<u32>,
+    pub limit_train: Option<NonZeroU32>,
     /// Only so many test images, where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit_test: Option<u32>,
+    pub limit_test: Option<NonZeroU32>,
     /// Stop after so many steps, where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_steps: Option<u64>,
+    pub max_steps: Option<NonZeroU64>,
     /// Worker threads; absent means all cores. Does not decide numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub threads: Option<u32>,
-    /// Record every so many steps, from 1.
-    pub log_every: u32,
+    pub threads: Option<NonZeroU32>,
+    /// Record every so many steps.
+    pub log_every: NonZeroU32,
     /// Seconds between checkpoints within an epoch; absent means at the end of an epoch only. Does not decide numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<u64>,
     /// The description of the network as TOML, where it is not the one that the program ships under the name `model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
+    /// How the network is trained.
+    pub recipe: Recipe,
+    /// What was trained on. Absent before the images are known, and in runs of versions that knew CIFAR-10 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<DatasetConfig>,
 }
 
-/// What runs computed in before they could choose.
-fn single() -> String {
-    "f32".to_owned()
+/// What a network must know of the images that it was trained on to be used on others.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct DatasetConfig {
+    /// Shape of an image: channels, rows, columns.
+    pub shape: [usize; 3],
+    /// The names of the classes, in the order of their labels.
+    pub classes: Vec<String>,
+    /// What was subtracted from the values of each channel, in units of [0, 1].
+    pub mean: Vec<f32>,
+    /// What they were then divided by.
+    pub std: Vec<f32>,
 }
+
+/// Keys that do not decide the record of a run. What decides `init` is `init-sha256`.
+const NOT_DECIDING: [&str; 4] = ["threads", "checkpoint-every", "data-dir", "init"];
 
 /// A field in which two configurations differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The key in `config.toml`.
-    pub name: &'static str,
+    /// The key in `config.toml`, with dots between those of nested tables, and without `recipe`.
+    pub name: String,
     /// The value in the configuration that was asked, or `none`.
     pub ours: String,
     /// The value in the other one, or `none`.
@@ -98,141 +113,107 @@ impl fmt::Display for Difference {
 }
 
 impl RunConfig {
-    /// The most passes over the training images.
-    pub const MAX_EPOCHS: u32 = 1_000_000;
-    /// The most images in a batch.
-    pub const MAX_BATCH_SIZE: u32 = 65_536;
     /// The most computing threads.
     pub const MAX_THREADS: u32 = MAX_THREADS;
     /// The largest integer of TOML.
     pub const MAX_SEED: u64 = i64::MAX as u64;
-    /// What `engine` may be.
-    pub const ENGINES: [&'static str; 3] = ["reference", "cpu", "cuda"];
-    /// What `precision` may be.
-    pub const PRECISIONS: [&'static str; 3] = ["f32", "tf32", "bf16"];
-    /// What `data` may be.
-    pub const DATA: [&'static str; 3] = ["cifar10", "synthetic", "huggingface"];
-    /// What `augment` may be.
-    pub const AUGMENT: [&'static str; 2] = ["crop-flip", "none"];
 
-    /// What decides the record of a run, in the order of the file: each key with its value as text, where it has one.
-    ///
-    /// What does not decide it is left out: `threads`, `checkpoint-every`, `data-dir`, and the path `init` (`init-sha256` counts).
+    /// The published study's recipe for a network, with seed 42, on CIFAR-10 and the CPU.
     #[must_use]
-    pub fn deciding(&self) -> [(&'static str, Option<String>); 22] {
-        // Taken apart by name, so that a new field does not compile until it is listed or ignored here.
-        let Self {
-            model,
-            engine,
-            device,
-            precision,
-            deterministic,
-            data,
-            data_dir: _,
-            data_seed,
-            epochs,
-            batch_size,
-            lr,
-            weight_decay,
-            dropout,
-            seed,
-            val_split,
-            augment,
-            shuffle,
-            init: _,
-            init_sha256,
-            limit_train,
-            limit_test,
-            max_steps,
-            threads: _,
-            log_every,
-            checkpoint_every: _,
-            network,
-        } = self;
-        fn text(value: &impl fmt::Display) -> Option<String> {
-            Some(value.to_string())
+    pub fn new(model: &str) -> Self {
+        const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+        Self {
+            model: model.to_owned(),
+            engine: EngineKind::Cpu,
+            device: DeviceName::Cpu,
+            precision: Precision::F32,
+            deterministic: false,
+            data: DataKind::Cifar10,
+            data_dir: None,
+            data_seed: 42,
+            test_split: None,
+            dropout: 0.5,
+            seed: 42,
+            val_split: 0,
+            init: None,
+            init_sha256: None,
+            limit_train: None,
+            limit_test: None,
+            max_steps: None,
+            threads: None,
+            log_every: TEN,
+            checkpoint_every: None,
+            network: None,
+            recipe: Recipe::default(),
+            dataset: None,
         }
-        [
-            ("model", text(model)),
-            ("engine", text(engine)),
-            ("device", text(device)),
-            ("precision", text(precision)),
-            ("deterministic", text(deterministic)),
-            ("data", text(data)),
-            ("data-seed", text(data_seed)),
-            ("epochs", text(epochs)),
-            ("batch-size", text(batch_size)),
-            ("lr", text(lr)),
-            ("weight-decay", text(weight_decay)),
-            ("dropout", text(dropout)),
-            ("seed", text(seed)),
-            ("val-split", text(val_split)),
-            ("augment", text(augment)),
-            ("shuffle", text(shuffle)),
-            ("init-sha256", init_sha256.clone()),
-            ("limit-train", limit_train.as_ref().and_then(text)),
-            ("limit-test", limit_test.as_ref().and_then(text)),
-            ("max-steps", max_steps.as_ref().and_then(text)),
-            ("log-every", text(log_every)),
-            ("network", network.clone()),
-        ]
     }
 
-    /// The first field of [`RunConfig::deciding`] in which two configurations of what should be the same run differ.
+    /// All fields in which two configurations of what should be the same run differ and that decide its record, in the order of the file.
+    ///
+    /// What does not decide it is not looked at: `threads`, `checkpoint-every`, `data-dir`, and the path `init` (`init-sha256` counts).
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        // As tables, so that a new field is compared without anybody thinking of it.
+        let [ours, theirs] = [self, other].map(as_value);
+        let mut found = Vec::new();
+        compare("", &ours, &theirs, &mut found);
+        found
+    }
+
+    /// The first of [`RunConfig::differences`].
     #[must_use]
     pub fn difference(&self, other: &Self) -> Option<Difference> {
-        let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
-        self.deciding().into_iter().zip(other.deciding()).find_map(|((name, ours), (_, theirs))| {
-            (ours != theirs).then(|| Difference { name, ours: or_none(ours), theirs: or_none(theirs) })
-        })
+        self.differences(other).into_iter().next()
+    }
+
+    /// All keys with their values as text, in the order of their names, which have dots between those of nested tables and no `recipe`.
+    #[must_use]
+    pub fn values(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        collect("", &as_value(self), &mut found);
+        found
+    }
+
+    /// Without what does not decide the record of a run.
+    #[must_use]
+    pub fn deciding(&self) -> Self {
+        Self { threads: None, checkpoint_every: None, data_dir: None, init: None, ..self.clone() }
     }
 
     /// Holds every value to the bounds of its option.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the first key, in the order of the file, whose value is outside of them.
+    /// [`Error::Config`] naming a key whose value is outside of them.
     pub fn check(&self) -> Result<()> {
-        fn whole<T: PartialOrd + fmt::Display>(value: T, least: T, most: T) -> Option<String> {
-            let wrong = value < least || value > most;
-            wrong.then(|| format!("{value}, not a whole number from {least} to {most}"))
+        let wrong = |key: &str, value: &dyn fmt::Display, wanted: &str| {
+            Err(Error::Config { cause: format!("{key} is {value}, not {wanted}") })
+        };
+        for (key, value) in [("data-seed", self.data_seed), ("seed", self.seed)] {
+            if value > Self::MAX_SEED {
+                return wrong(key, &value, &format!("a whole number from 0 to {}", Self::MAX_SEED));
+            }
         }
-        fn number(value: f64, wanted: &str, is_good: bool) -> Option<String> {
-            (!is_good).then(|| format!("{value}, not {wanted}"))
+        if !(0.0..1.0).contains(&self.dropout) {
+            return wrong("dropout", &self.dropout, "a number from 0 to below 1");
         }
-        fn name(value: &str, known: &[&str]) -> Option<String> {
-            (!known.contains(&value)).then(|| format!("{value:?}, not one of {}", known.join(", ")))
-        }
-        let ordinal = self.device.strip_prefix("cuda:").map(str::parse::<u32>);
-        let is_device = self.device == "cpu" || matches!(ordinal, Some(Ok(_)));
-        let is_sha256 = |text: &String| {
+        let is_sha256 = |text: &str| {
             text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
-        let hash = self.init_sha256.as_ref().filter(|text| !is_sha256(text));
-        let (lr, decay, dropout) = (self.lr, self.weight_decay, self.dropout);
-        let wrong = [
-            ("engine", name(&self.engine, &Self::ENGINES)),
-            ("device", (!is_device).then(|| format!("{:?}, not cpu or cuda:N", self.device))),
-            ("precision", name(&self.precision, &Self::PRECISIONS)),
-            ("data", name(&self.data, &Self::DATA)),
-            ("data-seed", whole(self.data_seed, 0, Self::MAX_SEED)),
-            ("epochs", whole(self.epochs, 1, Self::MAX_EPOCHS)),
-            ("batch-size", whole(self.batch_size, 1, Self::MAX_BATCH_SIZE)),
-            ("lr", number(lr, "a number above 0", lr > 0.0 && lr.is_finite())),
-            ("weight-decay", number(decay, "a number from 0 up", decay >= 0.0 && decay.is_finite())),
-            ("dropout", number(dropout, "a number from 0 to below 1", (0.0..1.0).contains(&dropout))),
-            ("seed", whole(self.seed, 0, Self::MAX_SEED)),
-            ("augment", name(&self.augment, &Self::AUGMENT)),
-            ("init-sha256", hash.map(|text| format!("{text:?}, not a SHA-256 of 64 digits"))),
-            ("limit-train", self.limit_train.and_then(|limit| whole(limit, 1, u32::MAX))),
-            ("limit-test", self.limit_test.and_then(|limit| whole(limit, 1, u32::MAX))),
-            ("max-steps", self.max_steps.and_then(|limit| whole(limit, 1, Self::MAX_SEED))),
-            ("threads", self.threads.and_then(|threads| whole(threads, 1, Self::MAX_THREADS))),
-            ("log-every", whole(self.log_every, 1, u32::MAX)),
-        ];
-        match wrong.into_iter().find_map(|(key, wrong)| Some((key, wrong?))) {
-            Some((key, wrong)) => Err(Error::Config { cause: format!("{key} is {wrong}") }),
-            None => Ok(()),
+        if let Some(text) = self.init_sha256.as_deref().filter(|text| !is_sha256(text)) {
+            return wrong("init-sha256", &format!("{text:?}"), "a SHA-256 of 64 digits");
         }
+        if let Some(steps) = self.max_steps.filter(|steps| steps.get() > Self::MAX_SEED) {
+            return wrong("max-steps", &steps, &format!("a whole number from 1 to {}", Self::MAX_SEED));
+        }
+        if let Some(threads) = self.threads.filter(|threads| threads.get() > Self::MAX_THREADS) {
+            return wrong("threads", &threads, &format!("a whole number from 1 to {}", Self::MAX_THREADS));
+        }
+        if self.recipe.early_stopping.is_some() && self.val_split == 0 {
+            return wrong("val-split", &0, "a number of images to hold out, which early-stopping needs");
+        }
+        self.dataset.as_ref().map_or(Ok(()), DatasetConfig::check)?;
+        self.recipe.check().map_err(|error| Error::Config { cause: error.to_string() })
     }
 
     /// The text of `config.toml`.
@@ -241,15 +222,29 @@ impl RunConfig {
     /// As [`RunConfig::check`]: what is written is read back.
     pub fn to_toml(&self) -> Result<String> {
         self.check()?;
-        toml::to_string_pretty(self).map_err(|error| Error::Config { cause: error.to_string() })
+        let refuse = |error: toml::ser::Error| Error::Config { cause: error.to_string() };
+        let whole = toml::to_string_pretty(self).map_err(refuse)?;
+        // Tables come behind everything else. Of the recipe and the data set a key takes a line.
+        let (top, _) = whole.rsplit_once("\n[recipe]\n").unwrap_or((&whole, ""));
+        let mut text = format!("{top}\n[recipe]\n{}", self.recipe.to_toml());
+        if let Some(dataset) = &self.dataset {
+            text += &format!("\n[dataset]\n{}", toml::to_string(dataset).map_err(refuse)?);
+        }
+        Ok(text)
     }
 
-    /// Reads the text of a `config.toml`.
+    /// Reads the text of a `config.toml`, also one of a version before there were recipes.
     ///
     /// # Errors
     /// [`Error::Config`] if it is not TOML, lacks a key, has an unknown one, or one whose value [`RunConfig::check`] refuses.
     pub fn from_toml(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| {
+        let parsed = match toml::from_str::<Table>(text) {
+            // A file of today is read as it stands, for the sake of the lines in messages.
+            Ok(table) if !is_before_recipes(&table) => toml::from_str(text),
+            Ok(table) => with_recipe(table).try_into(),
+            Err(error) => Err(error),
+        };
+        let config: Self = parsed.map_err(|error| {
             let message = error.message().replace('\n', " ");
             // The parser's message names no key; the line does, unless it is the first of a whole file.
             let cause = match error.span() {
@@ -269,60 +264,173 @@ impl RunConfig {
     }
 }
 
+impl DatasetConfig {
+    fn check(&self) -> Result<()> {
+        let wrong =
+            |key: &str, wanted: &str| Err(Error::Config { cause: format!("dataset.{key} is not {wanted}") });
+        let [channels, height, width] = self.shape;
+        if !matches!(channels, 1 | 3) || height == 0 || width == 0 {
+            return wrong("shape", "[channels, rows, columns] with 1 or 3 channels");
+        }
+        if !(1..=65_536).contains(&self.classes.len()) {
+            return wrong("classes", "an array of 1 to 65536 names");
+        }
+        let is_finite =
+            |values: &[f32]| values.len() == channels && values.iter().all(|value| value.is_finite());
+        if !is_finite(&self.mean) {
+            return wrong("mean", "a number for each channel");
+        }
+        if !is_finite(&self.std) || self.std.iter().any(|value| *value <= 0.0) {
+            return wrong("std", "a number above 0 for each channel");
+        }
+        Ok(())
+    }
+}
+
+fn as_value(config: &RunConfig) -> Value {
+    match Value::try_from(config) {
+        Ok(value) => value,
+        Err(error) => unreachable!("a configuration has strings, numbers and tables alone: {error}"),
+    }
+}
+
+/// The name of a key in the table of that path.
+fn inner(path: &str, key: &str) -> String {
+    match path {
+        "" | "recipe" => key.to_owned(),
+        _ => format!("{path}.{key}"),
+    }
+}
+
+/// Adds the values of a table, or a value.
+fn collect(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Table(table) if !table.is_empty() => {
+            for (key, value) in table {
+                collect(&inner(path, key), value, found);
+            }
+        }
+        value => {
+            found.insert(path.to_owned(), text(Some(value)));
+        }
+    }
+}
+
+/// Adds the differences of two tables, or of two values at the same place.
+fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<Difference>) {
+    let difference = |name: String, ours, theirs| Difference { name, ours: text(ours), theirs: text(theirs) };
+    let tables = match (ours, theirs) {
+        // Two kinds of a thing have nothing to do with each other.
+        (Value::Table(first), Value::Table(second)) if first.keys().any(|key| second.contains_key(key)) => {
+            Some((first, second))
+        }
+        _ => None,
+    };
+    let Some((first, second)) = tables else {
+        if ours != theirs {
+            found.push(difference(path.to_owned(), Some(ours), Some(theirs)));
+        }
+        return;
+    };
+    let keys = first.keys().chain(second.keys().filter(|key| !first.contains_key(*key)));
+    for key in keys.filter(|key| !(path.is_empty() && NOT_DECIDING.contains(&key.as_str()))) {
+        let name = inner(path, key);
+        match (first.get(key), second.get(key)) {
+            (Some(ours), Some(theirs)) => compare(&name, ours, theirs, found),
+            (ours, theirs) => found.push(difference(name, ours, theirs)),
+        }
+    }
+}
+
+/// A value for people; numbers as they are written elsewhere, 1 and not 1.0.
+fn text(value: Option<&Value>) -> String {
+    match value {
+        None => "none".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Float(number)) => number.to_string(),
+        Some(value) => value.to_string(),
+    }
+}
+
+/// Whether this was written when a recipe was a handful of keys at the top.
+fn is_before_recipes(table: &Table) -> bool {
+    !table.contains_key("recipe") && table.contains_key("lr")
+}
+
+/// Such a file in today's form: its optimizer was Adam.
+fn with_recipe(mut table: Table) -> Table {
+    let mut recipe = Table::new();
+    for key in ["epochs", "batch-size", "augment", "shuffle"] {
+        recipe.extend(table.remove(key).map(|value| (key.to_owned(), value)));
+    }
+    let mut adam = Table::new();
+    for (key, argument) in [("lr", "lr"), ("weight-decay", "weight_decay")] {
+        adam.extend(table.remove(key).map(|value| (argument.to_owned(), value)));
+    }
+    recipe.insert("optimizer".to_owned(), Table::from_iter([("Adam".to_owned(), adam.into())]).into());
+    table.insert("recipe".to_owned(), recipe.into());
+    table
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use pointwise_recipe::{Adam, Augment, Sgd};
 
     pub(crate) fn config() -> RunConfig {
+        RunConfig { data_seed: 0, ..RunConfig::new("nin") }
+    }
+
+    fn dataset() -> DatasetConfig {
+        let classes = ["cat", "Hund", "\u{9ce5} \"bird\""].map(str::to_owned).into();
+        DatasetConfig { shape: [1, 28, 28], classes, mean: vec![0.1307], std: vec![0.3081] }
+    }
+
+    /// Every key is there.
+    fn full() -> RunConfig {
+        let recipe = Recipe::from_toml(
+            r#"
+            epochs = 3
+            batch-size = 7
+            optimizer = { SGD = { lr = 0.30000000000000004, momentum = 0.9, nesterov = true } }
+            schedule = { MultiStepLR = { milestones = [1, 2] } }
+            warmup = { steps = 5 }
+            parameter-groups = [{ max_dims = 1, weight_decay = 0.0 }]
+            label-smoothing = 0.1
+            clip-norm = 1.5
+            ema = { decay = 0.99 }
+            early-stopping = { patience = 2 }
+            augment = { crop = 2, cutout = 3 }
+            shuffle = false
+            normalise = "measured"
+            "#,
+        );
         RunConfig {
-            model: "nin".into(),
-            engine: "cpu".into(),
-            device: "cpu".into(),
-            precision: "f32".into(),
-            deterministic: false,
-            data: "cifar10".into(),
-            data_dir: None,
-            data_seed: 0,
-            epochs: 10,
-            batch_size: 126,
-            lr: 0.001,
-            weight_decay: 5e-4,
-            dropout: 0.5,
-            seed: 42,
-            val_split: 0,
-            augment: "crop-flip".into(),
-            shuffle: true,
-            init: None,
-            init_sha256: None,
-            limit_train: None,
-            limit_test: None,
-            max_steps: None,
-            threads: None,
-            log_every: 50,
-            checkpoint_every: None,
-            network: None,
+            data_dir: Some("somewhere".into()),
+            test_split: Some("0.2".into()),
+            val_split: 100,
+            init: Some("start.safetensors".into()),
+            init_sha256: Some("ab".repeat(32)),
+            limit_train: NonZeroU32::new(504),
+            limit_test: NonZeroU32::new(252),
+            max_steps: NonZeroU64::new(7),
+            threads: NonZeroU32::new(2),
+            checkpoint_every: Some(60),
+            network: Some("name = \"mine\"\nlayers = [\n    'ReLU',\n]\n".to_owned()),
+            seed: i64::MAX as u64,
+            recipe: recipe.unwrap(),
+            dataset: Some(dataset()),
+            ..config()
         }
     }
 
     #[test]
-    fn a_configuration_survives_toml() {
-        let full = RunConfig {
-            data_dir: Some("somewhere".into()),
-            init: Some("start.safetensors".into()),
-            init_sha256: Some("ab".repeat(32)),
-            limit_train: Some(504),
-            limit_test: Some(252),
-            max_steps: Some(7),
-            threads: Some(2),
-            checkpoint_every: Some(60),
-            network: Some("name = \"mine\"\nlayers = [\n    'ReLU',\n]\n".to_owned()),
-            lr: 0.1 + 0.2,
-            seed: i64::MAX as u64,
-            ..config()
-        };
-        for config in [config(), full] {
+    fn a_configuration_survives_toml_and_json() {
+        for config in [config(), full()] {
             let text = config.to_toml().unwrap();
             assert_eq!(RunConfig::from_toml(&text).unwrap(), config, "{text}");
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<RunConfig>(&json).unwrap(), config, "{json}");
         }
         assert!(config().to_toml().unwrap().contains("batch-size = 126\n"));
         // A file from before there was a choice.
@@ -332,124 +440,183 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_configuration_is_named() {
-        let unknown = config().to_toml().unwrap() + "colour = 1\n";
-        let missing = config().to_toml().unwrap().replace("epochs = 10\n", "");
-        let too_big = RunConfig { data_seed: u64::MAX, ..config() };
-        for (error, named) in [
-            (RunConfig::from_toml(&unknown).unwrap_err(), "colour"),
-            (RunConfig::from_toml(&unknown).unwrap_err(), "line 18"),
-            (RunConfig::from_toml(&missing).unwrap_err(), "epochs"),
-            (too_big.to_toml().unwrap_err(), "data-seed"),
+    fn a_file_from_before_recipes_is_read() {
+        let old = "model = \"nin\"\nengine = \"cpu\"\ndevice = \"cpu\"\ndata = \"cifar10\"\ndata-seed = 0\nepochs = 4\nbatch-size = 32\n\
+                   lr = 0.01\nweight-decay = 0.1\ndropout = 0.5\nseed = 42\nval-split = 0\naugment = \"none\"\nshuffle = false\n\
+                   log-every = 10\n";
+        let recipe = Recipe {
+            epochs: 4,
+            batch_size: 32,
+            optimizer: Adam { lr: 0.01, weight_decay: 0.1, ..Adam::default() }.into(),
+            augment: Augment::NONE,
+            shuffle: false,
+            ..Recipe::default()
+        };
+        let expected = RunConfig { recipe, ..config() };
+        assert_eq!(RunConfig::from_toml(old).unwrap(), expected);
+        for (line, changed, named) in [
+            ("lr = 0.01", "lr = \"fast\"", "invalid type: string"),
+            ("augment = \"none\"", "augment = \"flip\"", "there is no augmentation `flip`"),
+            ("epochs = 4", "epochs = 0", "epochs is 0"),
+            ("epochs = 4\n", "", "missing field `epochs`"),
+            ("seed = 42", "colour = 1\nseed = 42", "unknown field `colour`"),
         ] {
-            let text = error.to_string();
-            assert!(text.contains(named) && !text.contains('\n'), "{text:?} should name {named}");
+            let message = RunConfig::from_toml(&old.replace(line, changed)).unwrap_err().to_string();
+            assert!(message.contains(named) && !message.contains('\n'), "{changed}: {message}");
         }
     }
 
     #[test]
     fn values_that_no_option_takes_are_refused_with_their_key() {
         let text = config().to_toml().unwrap();
-        for (line, changed, named) in [
-            ("batch-size = 126", "batch-size = 0", "batch-size is 0, not a whole number from 1 to 65536"),
-            ("batch-size = 126", "batch-size = 65537", "batch-size is 65537"),
-            ("batch-size = 126", "batch-size = -1", "line 9, `batch-size = -1`: "),
-            ("batch-size = 126", "batch-size = \"126\"", "line 9, `batch-size = \"126\"`: "),
+        let top = |line: &str| text.replacen("log-every", &format!("{line}\nlog-every"), 1);
+        let change = |line: &str, changed: &str| {
+            assert!(text.contains(line), "{line} in {text}");
+            text.replacen(line, changed, 1)
+        };
+        for (text, named) in [
             (
-                "epochs = 10",
-                "epochs = 4294967295",
+                change("batch-size = 126", "batch-size = 0"),
+                "batch-size is 0, not a whole number from 1 to 65536",
+            ),
+            (change("batch-size = 126", "batch-size = -1"), "`batch-size = -1`: "),
+            (change("batch-size = 126", "batch-size = \"126\""), "`batch-size = \"126\"`: "),
+            (
+                change("epochs = 10", "epochs = 4294967295"),
                 "epochs is 4294967295, not a whole number from 1 to 1000000",
             ),
-            ("epochs = 10", "epochs = 99999999999999999999", "line 8, `epochs = 99999999999999999999`: "),
-            ("epochs = 10", "epochs = 2.5", "`epochs = 2.5`"),
-            ("lr = 0.001", "lr = nan", "lr is NaN, not a number above 0"),
-            ("lr = 0.001", "lr = 0.0", "lr is 0, not a number above 0"),
-            ("lr = 0.001", "lr = inf", "lr is inf"),
-            ("weight-decay = 0.0005", "weight-decay = -1.0", "weight-decay is -1, not a number from 0 up"),
-            ("dropout = 0.5", "dropout = 1.0", "dropout is 1, not a number from 0 to below 1"),
+            (change("epochs = 10", "epochs = 99999999999999999999"), "`epochs = 99999999999999999999`: "),
+            (change("epochs = 10", "epochs = 2.5"), "`epochs = 2.5`"),
+            (change("epochs = 10\n", ""), "missing field `epochs`"),
+            (change("lr = 0.001", "lr = nan"), "lr is nan, not a number above 0"),
+            (change("lr = 0.001", "lr = 0.0"), "lr is 0.0, not a number above 0"),
+            (change("lr = 0.001", "lr = inf"), "lr is inf"),
             (
-                "augment = \"crop-flip\"",
-                "augment = \"flip\"",
-                "augment is \"flip\", not one of crop-flip, none",
+                change("weight_decay = 0.0005", "weight_decay = -1.0"),
+                "weight_decay is -1.0, not a number from 0 up",
+            ),
+            (change("dropout = 0.5", "dropout = 1.0"), "dropout is 1, not a number from 0 to below 1"),
+            (change("augment = \"crop-flip\"", "augment = \"flip\""), "there is no augmentation `flip`"),
+            (
+                change("data = \"cifar10\"", "data = \"cats\""),
+                "unknown variant `cats`, expected one of `cifar10`",
+            ),
+            (change("engine = \"cpu\"", "engine = \"torch\""), "unknown variant `torch`"),
+            (
+                change("device = \"cpu\"", "device = \"auto\""),
+                "there is no device `auto`; give one of cpu, cuda:N",
+            ),
+            (change("precision = \"f32\"", "precision = \"f16\""), "unknown variant `f16`"),
+            (change("shuffle = true", "shuffle = 1"), "`shuffle = 1`"),
+            (change("log-every = 10", "log-every = 0"), "`log-every = 0`"),
+            (top("threads = 0"), "`threads = 0`"),
+            (top("threads = 1025"), "threads is 1025, not a whole number from 1 to 1024"),
+            (top("limit-train = 0"), "`limit-train = 0`"),
+            (top("max-steps = 0"), "`max-steps = 0`"),
+            (top("init-sha256 = \"x\""), "init-sha256 is \"x\""),
+            (top("colour = 1"), "unknown field `colour`"),
+            (change("shuffle = true", "shuffle = true\nearly-stopping = { patience = 2 }"), "val-split is 0"),
+            (
+                text.clone()
+                    + "[dataset]\nshape = [2, 32, 32]\nclasses = [\"a\"]\nmean = [0.0, 0.0]\nstd = [1.0, 1.0]",
+                "dataset.shape",
             ),
             (
-                "data = \"cifar10\"",
-                "data = \"mnist\"",
-                "data is \"mnist\", not one of cifar10, synthetic, huggingface",
+                text.clone() + "[dataset]\nshape = [1, 32, 32]\nclasses = []\nmean = [0.0]\nstd = [1.0]",
+                "dataset.classes",
             ),
             (
-                "engine = \"cpu\"",
-                "engine = \"torch\"",
-                "engine is \"torch\", not one of reference, cpu, cuda",
+                text.clone()
+                    + "[dataset]\nshape = [1, 32, 32]\nclasses = [\"a\"]\nmean = [0.0, 0.0]\nstd = [1.0]",
+                "dataset.mean",
             ),
-            ("device = \"cpu\"", "device = \"auto\"", "device is \"auto\", not cpu or cuda:N"),
             (
-                "precision = \"f32\"",
-                "precision = \"f16\"",
-                "precision is \"f16\", not one of f32, tf32, bf16",
+                text.clone() + "[dataset]\nshape = [1, 32, 32]\nclasses = [\"a\"]\nmean = [0.0]\nstd = [0.0]",
+                "dataset.std",
             ),
-            ("shuffle = true", "shuffle = 1", "`shuffle = 1`"),
-            ("log-every = 50", "log-every = 0", "log-every is 0"),
-            (
-                "log-every = 50",
-                "log-every = 50\nthreads = 0",
-                "threads is 0, not a whole number from 1 to 1024",
-            ),
-            ("log-every = 50", "log-every = 50\nlimit-train = 0", "limit-train is 0"),
-            ("log-every = 50", "log-every = 50\nmax-steps = 0", "max-steps is 0"),
-            ("log-every = 50", "log-every = 50\ninit-sha256 = \"x\"", "init-sha256 is \"x\""),
         ] {
-            let changed_text = text.replace(line, changed);
-            assert_ne!(text, changed_text, "{line}");
-            let message = RunConfig::from_toml(&changed_text).unwrap_err().to_string();
-            assert!(message.contains(named) && !message.contains('\n'), "{changed}: {message}");
+            let message = RunConfig::from_toml(&text).unwrap_err().to_string();
+            assert!(message.contains(named) && !message.contains('\n'), "{named}: {message}");
         }
         // Nor is such a file written.
-        assert!(RunConfig { epochs: 0, ..config() }.to_toml().is_err());
+        assert!(RunConfig { data_seed: u64::MAX, ..config() }.to_toml().is_err());
     }
 
     #[test]
     fn a_difference_is_found_and_what_does_not_matter_is_ignored() {
         let ours = config();
         let mut theirs = RunConfig {
-            threads: Some(1),
+            threads: NonZeroU32::new(1),
             checkpoint_every: Some(5),
             data_dir: Some("x".into()),
             init: Some("y".into()),
             ..config()
         };
         assert_eq!(ours.difference(&theirs), None);
-        theirs.limit_train = Some(504);
+        theirs.limit_train = NonZeroU32::new(504);
         let found = ours.difference(&theirs).unwrap();
         assert_eq!(found.to_string(), "limit-train is none here and 504 there");
-        theirs.epochs = 2;
-        assert_eq!(ours.difference(&theirs).unwrap().name, "epochs", "the first in the order of the file");
+        theirs.recipe.epochs = 2;
+        theirs.recipe.optimizer = theirs.recipe.optimizer.with_lr(0.01);
+        let names: Vec<String> = ours.differences(&theirs).into_iter().map(|found| found.name).collect();
+        assert_eq!(names, ["epochs", "optimizer.Adam.lr", "limit-train"]);
+        theirs.recipe.optimizer = Sgd::default().into();
+        let found = ours.differences(&theirs).into_iter().find(|found| found.name == "optimizer").unwrap();
+        assert!(found.ours.contains("Adam") && found.theirs.contains("SGD"), "{found}");
     }
 
     #[test]
     fn every_field_that_decides_numbers_is_compared() {
-        // Through the file form: change one key at a time, whatever the keys are.
-        let full = RunConfig {
-            init_sha256: Some("ab".repeat(32)),
-            limit_train: Some(504),
-            limit_test: Some(252),
-            max_steps: Some(7),
-            network: Some("name = \"mine\"".to_owned()),
-            ..config()
-        };
-        let table = toml::Table::try_from(&full).unwrap();
-        for (key, value) in &table {
-            let mut changed = table.clone();
-            changed[key] = match value {
-                toml::Value::String(text) => format!("{text}x").into(),
-                toml::Value::Integer(number) => (number + 1).into(),
-                toml::Value::Float(number) => (number + 1.0).into(),
-                toml::Value::Boolean(truth) => (!truth).into(),
-                other => panic!("{key} = {other}"),
-            };
-            let other: RunConfig = changed.try_into().unwrap();
-            assert_eq!(full.difference(&other).map(|d| d.name), Some(key.as_str()));
+        fn leaves(path: &str, table: &Table, found: &mut Vec<String>) {
+            for (key, value) in table {
+                match value {
+                    Value::Table(inner) => leaves(&format!("{path}{key}."), inner, found),
+                    _ => found.push(format!("{path}{key}")),
+                }
+            }
         }
-        assert_eq!(table.len(), 22);
+        // Through the file form: change one key at a time, whatever the keys are.
+        let full = full();
+        let table = Table::try_from(&full).unwrap();
+        let mut paths = Vec::new();
+        leaves("", &table, &mut paths);
+        let mut compared = 0;
+        for path in &paths {
+            let mut changed = Value::Table(table.clone());
+            let value = path.split('.').fold(&mut changed, |value, key| &mut value[key]);
+            *value = match value.clone() {
+                Value::String(text) => match path.as_str() {
+                    "engine" => "cuda".into(),
+                    "device" => "cuda:3".into(),
+                    "precision" => "bf16".into(),
+                    "data" => "mnist".into(),
+                    "recipe.normalise" => "dataset".into(),
+                    "recipe.augment.flip" => "random".into(),
+                    "recipe.augment.padding_mode" => "reflect".into(),
+                    "recipe.schedule.MultiStepLR.by" => "step".into(),
+                    _ => format!("{text}x").into(),
+                },
+                Value::Integer(0) => 1.into(),
+                Value::Integer(number) => (number - 1).into(),
+                Value::Float(number) => (number / 2.0 + 0.01).into(),
+                Value::Boolean(truth) => (!truth).into(),
+                Value::Array(mut values) => {
+                    let last = values.pop().unwrap();
+                    values.extend([last.clone(), last]);
+                    if path == "dataset.shape" { vec![3, 28, 28].into() } else { values.into() }
+                }
+                other => panic!("{path} = {other}"),
+            };
+            let other: RunConfig = changed.try_into().unwrap_or_else(|error| panic!("{path}: {error}"));
+            let name = path.strip_prefix("recipe.").unwrap_or(path);
+            if NOT_DECIDING.contains(&name) {
+                assert_eq!(full.difference(&other), None, "{path}");
+            } else {
+                assert_eq!(full.difference(&other).map(|found| found.name).as_deref(), Some(name));
+                compared += 1;
+            }
+            assert_eq!(full.deciding() == other.deciding(), NOT_DECIDING.contains(&name), "{path}");
+        }
+        assert!(compared >= 40, "{compared}: {paths:?}");
     }
 }

@@ -30,6 +30,8 @@ pub enum Checkpoint {
     Best,
     /// Everything that is needed to go on: `checkpoints/last.safetensors`.
     Last,
+    /// The averaged weights after the newest epoch, of a recipe that averages: `checkpoints/ema.safetensors`.
+    Ema,
 }
 
 impl Checkpoint {
@@ -38,6 +40,7 @@ impl Checkpoint {
         match self {
             Checkpoint::Best => "checkpoints/best.safetensors",
             Checkpoint::Last => "checkpoints/last.safetensors",
+            Checkpoint::Ema => "checkpoints/ema.safetensors",
         }
     }
 }
@@ -63,7 +66,7 @@ pub fn holds_run(path: impl AsRef<Path>) -> bool {
 /// } else {
 ///     RunFolder::create("runs/nin", config, environment)?
 /// };
-/// folder.append(&Record::Step(StepRecord { epoch: 2, step: 398, loss: 1.5, seconds: 200.0 }))?;
+/// folder.append(&Record::Step(StepRecord { epoch: 2, step: 398, loss: 1.5, gradient_norm: None, seconds: 200.0 }))?;
 /// folder.write_checkpoint(Checkpoint::Last, b"...")?;
 /// # Ok(()) }
 /// ```

@@ -7,6 +7,7 @@
 //! | `metrics.jsonl` | one [`Record`] a line | appended while the run goes on |
 //! | `progress.json` | [`Progress`]: how far the run is | replaced now and then |
 //! | `checkpoints/best.safetensors`, `checkpoints/last.safetensors` | opaque bytes here | replaced |
+//! | `checkpoints/ema.safetensors` | averaged weights, of a recipe that averages; opaque bytes here | replaced |
 //! | `analysis.json` | [`Analysis`]: mistakes and filters of the final parameters | once, before the result |
 //! | `result.json` | [`RunResult`] | once; its existence means that the run is finished |
 //! | `run.lock` | nothing; the writer holds an OS lock on it | at the start |
@@ -26,7 +27,7 @@ mod record;
 mod run;
 
 pub use analysis::{Analysis, Filters, Mistake, Sheet};
-pub use config::{Difference, RunConfig};
+pub use config::{DatasetConfig, Difference, RunConfig};
 pub use environment::{
     Environment, operating_system, peak_memory, processor_name, threads_of_environment, timestamp,
 };

@@ -19,8 +19,11 @@ pub struct StepRecord {
     pub epoch: u32,
     /// Steps since the start of the run, counted from 1.
     pub step: u64,
-    /// Mean cross-entropy of the batch, nats.
+    /// Mean loss of the batch, nats.
     pub loss: f64,
+    /// Norm of all gradients together before they were clipped, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_norm: Option<f64>,
     /// Seconds since the start of the run, interruptions left out.
     pub seconds: f64,
 }
@@ -46,6 +49,12 @@ pub struct EpochRecord {
     /// On the held-out images, where there are any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_acc: Option<f64>,
+    /// With averaged weights: on the held-out images if there are any, else on the test set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_loss: Option<f64>,
+    /// With averaged weights: on the held-out images if there are any, else on the test set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_acc: Option<f64>,
     /// The best accuracy up to here: on the held-out images if there are any, else on the test set.
     pub best_acc: f64,
     /// The epoch of `best_acc`.
@@ -117,6 +126,15 @@ pub struct RunResult {
     pub best_test_acc: Option<f64>,
     /// On the test set, with the parameters of the best epoch.
     pub best_test_loss: Option<f64>,
+    /// On the test set, with the averaged weights after the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_test_acc: Option<f64>,
+    /// On the test set, with the averaged weights after the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_test_loss: Option<f64>,
+    /// Whether there was no better epoch for so long that the others were left out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub stopped_early: bool,
     /// Epochs completed.
     pub epochs: u32,
     /// Steps done.
@@ -131,11 +149,20 @@ pub struct RunResult {
     pub peak_memory_bytes: Option<u64>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
 impl Record {
     /// An error if a number is NaN or infinite: JSON would turn it into null without a word.
     pub(crate) fn check(&self) -> Result<()> {
         match self {
-            Record::Step(step) => finite(&[("loss", step.loss), ("seconds", step.seconds)]),
+            Record::Step(step) => finite(&[
+                ("loss", step.loss),
+                ("gradient_norm", step.gradient_norm.unwrap_or(0.0)),
+                ("seconds", step.seconds),
+            ]),
             Record::Epoch(epoch) => finite(&[
                 ("train_loss", epoch.train_loss),
                 ("train_acc", epoch.train_acc),
@@ -143,6 +170,8 @@ impl Record {
                 ("test_acc", epoch.test_acc.unwrap_or(0.0)),
                 ("val_loss", epoch.val_loss.unwrap_or(0.0)),
                 ("val_acc", epoch.val_acc.unwrap_or(0.0)),
+                ("ema_loss", epoch.ema_loss.unwrap_or(0.0)),
+                ("ema_acc", epoch.ema_acc.unwrap_or(0.0)),
                 ("best_acc", epoch.best_acc),
                 ("train_seconds", epoch.train_seconds),
                 ("eval_seconds", epoch.eval_seconds),
@@ -161,6 +190,8 @@ impl RunResult {
             ("best_acc", self.best_acc),
             ("best_test_acc", self.best_test_acc.unwrap_or(0.0)),
             ("best_test_loss", self.best_test_loss.unwrap_or(0.0)),
+            ("ema_test_acc", self.ema_test_acc.unwrap_or(0.0)),
+            ("ema_test_loss", self.ema_test_loss.unwrap_or(0.0)),
             ("seconds", self.seconds),
             ("train_seconds", self.train_seconds),
             ("eval_seconds", self.eval_seconds),
@@ -180,7 +211,7 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn step(epoch: u32, step: u64) -> Record {
-        Record::Step(StepRecord { epoch, step, loss: 2.3125, seconds: 0.41 })
+        Record::Step(StepRecord { epoch, step, loss: 2.3125, gradient_norm: None, seconds: 0.41 })
     }
 
     pub(crate) fn epoch(epoch: u32, step: u64) -> Record {
@@ -193,6 +224,8 @@ pub(crate) mod tests {
             test_acc: Some(0.25),
             val_loss: None,
             val_acc: None,
+            ema_loss: None,
+            ema_acc: None,
             best_acc: 0.25,
             best_epoch: 1,
             train_seconds: 3.0,
@@ -209,6 +242,9 @@ pub(crate) mod tests {
             best_epoch: 9,
             best_test_acc: Some(0.76),
             best_test_loss: None,
+            ema_test_acc: None,
+            ema_test_loss: None,
+            stopped_early: false,
             epochs: 10,
             steps: 3970,
             seconds: 100.0,
@@ -243,8 +279,11 @@ pub(crate) mod tests {
             Record::Epoch(EpochRecord { test_acc: Some(nan), ..full.clone() }),
             Record::Epoch(EpochRecord { val_loss: Some(nan), ..full.clone() }),
             Record::Epoch(EpochRecord { val_acc: Some(f64::INFINITY), ..full.clone() }),
+            Record::Epoch(EpochRecord { ema_loss: Some(nan), ..full.clone() }),
+            Record::Epoch(EpochRecord { ema_acc: Some(nan), ..full.clone() }),
             Record::Epoch(EpochRecord { best_acc: nan, ..full }),
-            Record::Step(StepRecord { epoch: 1, step: 1, loss: nan, seconds: 0.0 }),
+            Record::Step(StepRecord { epoch: 1, step: 1, loss: nan, gradient_norm: None, seconds: 0.0 }),
+            Record::Step(StepRecord { epoch: 1, step: 1, loss: 0.0, gradient_norm: Some(nan), seconds: 0.0 }),
         ];
         for case in cases {
             assert!(matches!(case.check(), Err(Error::NotFinite { .. })), "{case:?}");

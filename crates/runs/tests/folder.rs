@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use pointwise_recipe::Recipe;
 use pointwise_runs::{
     Checkpoint, Environment, EpochRecord, Error, Progress, Record, Run, RunConfig, RunFolder, RunResult,
     State, StepRecord, holds_run, timestamp,
@@ -9,26 +10,7 @@ use pointwise_runs::{
 use tempfile::TempDir;
 
 fn config() -> RunConfig {
-    RunConfig::from_toml(
-        r#"
-        model = "nin"
-        engine = "cpu"
-        device = "cpu"
-        data = "synthetic"
-        data-seed = 1
-        epochs = 2
-        batch-size = 126
-        lr = 0.001
-        weight-decay = 0.0005
-        dropout = 0.5
-        seed = 42
-        val-split = 0
-        augment = "crop-flip"
-        shuffle = true
-        log-every = 1
-        "#,
-    )
-    .expect("a configuration")
+    RunConfig { recipe: Recipe { epochs: 2, ..Recipe::default() }, ..RunConfig::new("nin") }
 }
 
 fn environment() -> Environment {
@@ -55,7 +37,7 @@ fn environment() -> Environment {
 }
 
 fn step(epoch: u32, step: u64) -> Record {
-    Record::Step(StepRecord { epoch, step, loss: 0.1 + 0.2, seconds: 1.0 })
+    Record::Step(StepRecord { epoch, step, loss: 0.1 + 0.2, gradient_norm: None, seconds: 1.0 })
 }
 
 fn epoch(epoch: u32, step: u64) -> Record {
@@ -68,6 +50,8 @@ fn epoch(epoch: u32, step: u64) -> Record {
         test_acc: Some(0.5),
         val_loss: None,
         val_acc: None,
+        ema_loss: None,
+        ema_acc: None,
         best_acc: 0.5,
         best_epoch: 1,
         train_seconds: 1.0,
@@ -84,6 +68,9 @@ fn result() -> RunResult {
         best_epoch: 1,
         best_test_acc: Some(0.5),
         best_test_loss: Some(1.0),
+        ema_test_acc: None,
+        ema_test_loss: None,
+        stopped_early: false,
         epochs: 2,
         steps: 4,
         seconds: 4.0,
@@ -233,7 +220,8 @@ fn an_unterminated_line_is_ignored_and_a_malformed_one_is_named() {
 fn a_number_that_is_none_is_not_recorded() {
     let (_parent, mut folder) = written();
     let before = fs::read(folder.path().join("metrics.jsonl")).unwrap();
-    let record = Record::Step(StepRecord { epoch: 1, step: 1, loss: f64::NAN, seconds: 0.0 });
+    let record =
+        Record::Step(StepRecord { epoch: 1, step: 1, loss: f64::NAN, gradient_norm: None, seconds: 0.0 });
     assert!(matches!(folder.append(&record), Err(Error::NotFinite { name: "loss", .. })));
     assert_eq!(fs::read(folder.path().join("metrics.jsonl")).unwrap(), before);
     assert!(folder.finish(&RunResult { final_acc: f64::INFINITY, ..result() }).is_err());
@@ -255,7 +243,7 @@ fn checkpoints_are_replaced() {
 fn a_finished_run_can_be_opened_for_more_epochs() {
     let (_parent, mut folder) = written();
     folder.finish(&result()).unwrap();
-    let longer = RunConfig { epochs: 3, ..config() };
+    let longer = RunConfig { recipe: Recipe { epochs: 3, ..config().recipe }, ..config() };
     let elsewhere = Environment { cores: 64, ..environment() };
     folder.reopen(&longer, &elsewhere).unwrap();
     let run = Run::read(folder.path()).unwrap();

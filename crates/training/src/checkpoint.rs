@@ -1,15 +1,16 @@
 //! Weights files: safetensors with PyTorch's names.
 //!
 //! `best.safetensors` holds what PyTorch's `state_dict()` of the same network holds, name for name, dtype for dtype and shape for
-//! shape. `last.safetensors` holds Adam's moments besides, as `optimizer.exp_avg.NAME` and `optimizer.exp_avg_sq.NAME`. What else
-//! a run needs to go on stands in the file's metadata, as JSON ([`Meta`]) under the one key `pointwise`: one, because the
-//! format's writer puts several in an order that changes, and equal states shall be equal bytes.
+//! shape. `last.safetensors` holds the optimizer's buffers besides, as `optimizer.BUFFER.NAME` by PyTorch's name of the buffer, and
+//! the moving averages of a recipe with `ema`, as `average.NAME`. What else a run needs to go on stands in the file's metadata, as
+//! JSON ([`Meta`]) under the one key `pointwise`: one, because the format's writer puts several in an order that changes, and
+//! equal states shall be equal bytes.
 //!
 //! Time never gets into a checkpoint, for the same reason.
 
 use crate::{TrainingError, foreign};
 use half::{bf16, f16};
-use pointwise_engine::{Array, Moments, State, Totals};
+use pointwise_engine::{Array, Average, OptimizerState, State, Totals};
 use pointwise_runs::{Checkpoint, Difference, RunConfig, holds_run};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const META_KEY: &str = "pointwise";
-const FIRST_MOMENT: &str = "optimizer.exp_avg.";
-const SECOND_MOMENT: &str = "optimizer.exp_avg_sq.";
+const OPTIMIZER: &str = "optimizer.";
+const AVERAGE: &str = "average.";
 const BATCHES_TRACKED: &str = ".num_batches_tracked";
 const STATISTICS: [&str; 2] = [".running_mean", ".running_var"];
 
@@ -41,50 +42,36 @@ pub struct Meta {
     pub best: Option<Best>,
     /// In `last`, where to go on.
     pub position: Option<Position>,
-    /// What decides the run's numbers, by the keys of `config.toml`: see [`Meta::config_of`]. Absent in files of earlier versions.
+    /// What decides the run's record: all that is needed to resume the run, and to evaluate and use the weights. Absent in files of
+    /// earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<BTreeMap<String, String>>,
+    pub run: Option<RunConfig>,
     /// CRC-32C of the tensors, set by [`encode`]. Absent in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc32c: Option<u32>,
 }
 
-/// What a run may be resumed with another value of.
-const MAY_CHANGE: [&str; 2] = ["epochs", "max-steps"];
-
 impl Meta {
-    /// What a checkpoint remembers of its run's configuration: what must be the same when it is resumed.
-    #[must_use]
-    pub fn config_of(config: &RunConfig) -> BTreeMap<String, String> {
-        let deciding = config.deciding().into_iter().filter(|(key, _)| !MAY_CHANGE.contains(key));
-        deciding.filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
-    }
-
-    /// The description of the network, where the program does not know it by the name of the model.
-    #[must_use]
-    pub fn network(&self) -> Option<&str> {
-        self.config.as_ref()?.get("network").map(String::as_str)
-    }
-
-    /// The first key in which `config` is not what this was trained with.
+    /// The first key in which `config` is not what this was trained with, but for what may change when a run is resumed: where it ends.
     #[must_use]
     pub fn difference(&self, config: &RunConfig) -> Option<Difference> {
-        let own = self.config.clone().unwrap_or_else(|| {
+        let Some(own) = &self.run else {
             // A file of an earlier version says this much.
-            let own = [
-                ("model", self.model.clone()),
-                ("dropout", self.dropout.to_string()),
-                ("seed", self.seed.to_string()),
-            ];
-            own.map(|(key, value)| (key.to_owned(), value)).into()
-        });
-        let keys = config.deciding().into_iter().filter(|(key, _)| !MAY_CHANGE.contains(key));
-        let known = keys.filter(|(key, _)| self.config.is_some() || own.contains_key(*key));
-        known.into_iter().find_map(|(name, asked)| {
-            let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
-            let stored = own.get(name).cloned();
-            (stored != asked).then(|| Difference { name, ours: or_none(stored), theirs: or_none(asked) })
-        })
+            let own = RunConfig {
+                model: self.model.clone(),
+                dropout: self.dropout,
+                seed: self.seed,
+                ..config.clone()
+            };
+            return own.difference(config);
+        };
+        let is_free = |name: &str| match name {
+            "max-steps" => true,
+            // A schedule over the whole training would have been another one from the first step on.
+            "epochs" => !config.recipe.schedule.depends_on_length(),
+            _ => false,
+        };
+        own.differences(config).into_iter().find(|difference| !is_free(&difference.name))
     }
 }
 
@@ -112,6 +99,9 @@ pub struct Position {
     pub samples: u64,
     /// Loss of the newest batch.
     pub last_loss: f64,
+    /// Norm of its gradients, where they are clipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_gradient_norm: Option<f64>,
 }
 
 impl Position {
@@ -124,6 +114,7 @@ impl Position {
             correct: totals.correct,
             samples: totals.samples,
             last_loss: totals.last_loss,
+            last_gradient_norm: totals.last_gradient_norm,
         }
     }
 
@@ -135,6 +126,7 @@ impl Position {
             correct: self.correct,
             samples: self.samples,
             last_loss: self.last_loss,
+            last_gradient_norm: self.last_gradient_norm,
         }
     }
 }
@@ -154,9 +146,12 @@ pub fn encode(path: &Path, state: &State, meta: &Meta) -> Result<Vec<u8>, Traini
     };
     floats("", &state.parameters);
     floats("", &state.statistics);
-    if let Some(moments) = &state.moments {
-        floats(FIRST_MOMENT, &moments.first);
-        floats(SECOND_MOMENT, &moments.second);
+    for (buffer, arrays) in state.optimizer.iter().flat_map(|optimizer| &optimizer.buffers) {
+        floats(&format!("{OPTIMIZER}{buffer}."), arrays);
+    }
+    if let Some(average) = &state.average {
+        floats(AVERAGE, &average.parameters);
+        floats(AVERAGE, &average.statistics);
     }
     for (name, tracked) in &state.batches_tracked {
         tensors.push((name.clone(), Dtype::I64, vec![], tracked.to_le_bytes().to_vec()));
@@ -240,7 +235,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, TrainingError> {
 ///
 /// # Errors
 /// [`TrainingError::Read`]; [`TrainingError::Folder`]; [`TrainingError::Checkpoint`] for anything that is not such a file: of
-/// another format, truncated, corrupt, with values that are no finite numbers, or with moments for only a part of the parameters.
+/// another format, truncated, corrupt, with values that are no finite numbers, or with an optimizer's state and no count of its steps.
 pub fn read(path: &Path) -> Result<(State, Option<Meta>), TrainingError> {
     let path = weights_file(path)?;
     let bytes = read_bytes(&path)?;
@@ -286,7 +281,8 @@ fn decode(bytes: &[u8]) -> Result<Contents, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     let meta = meta_of(&header)?;
     let mut state = State::default();
-    let mut moments = Moments::default();
+    let mut optimizer = OptimizerState::default();
+    let mut average = Average::default();
     let mut ignored = Vec::new();
     // The format's reader has an order of its own each time: sorted, the first thing that is wrong is always the same.
     let mut tensors = BTreeMap::new();
@@ -304,29 +300,33 @@ fn decode(bytes: &[u8]) -> Result<Contents, String> {
             );
         }
     }
-    for (name, view) in tensors {
+    for (name, view) in &tensors {
         if name.ends_with(BATCHES_TRACKED) {
-            let tracked = count(&name, &view)?;
-            state.batches_tracked.insert(name, tracked);
-        } else if is_lone_number(&name, &view) {
-            ignored.push(name);
+            let tracked = count(name, view)?;
+            state.batches_tracked.insert(name.clone(), tracked);
+        } else if is_lone_number(name, view) {
+            ignored.push(name.clone());
         } else {
-            let array = float_array(&name, &view)?;
-            if let Some(name) = name.strip_prefix(FIRST_MOMENT) {
-                moments.first.insert(name.to_owned(), array);
-            } else if let Some(name) = name.strip_prefix(SECOND_MOMENT) {
-                moments.second.insert(name.to_owned(), array);
-            } else if STATISTICS.iter().any(|suffix| name.ends_with(suffix)) {
-                state.statistics.insert(name, array);
+            let array = float_array(name, view)?;
+            let is_statistic = STATISTICS.iter().any(|suffix| name.ends_with(suffix));
+            // What a layer called `average` or `optimizer` has is the average, or the buffer, of nothing that is there.
+            let is_there = |of: &&str| tensors.contains_key(*of);
+            let buffer = name.strip_prefix(OPTIMIZER).and_then(|rest| rest.split_once('.'));
+            let (name, arrays) = if let Some((buffer, of)) = buffer.filter(|(_, of)| is_there(of)) {
+                (of, optimizer.buffers.entry(buffer.to_owned()).or_default())
+            } else if let Some(of) = name.strip_prefix(AVERAGE).filter(is_there) {
+                (of, if is_statistic { &mut average.statistics } else { &mut average.parameters })
             } else {
-                state.parameters.insert(name, array);
-            }
+                (name.as_str(), if is_statistic { &mut state.statistics } else { &mut state.parameters })
+            };
+            arrays.insert(name.to_owned(), array);
         }
     }
-    if !moments.first.is_empty() || !moments.second.is_empty() {
-        moments.step = meta.as_ref().ok_or("it has optimizer moments but no step count")?.step;
-        state.moments = Some(moments);
+    if !optimizer.buffers.is_empty() {
+        optimizer.step = meta.as_ref().ok_or("it has an optimizer's state but no count of its steps")?.step;
+        state.optimizer = Some(optimizer);
     }
+    state.average = (average != Average::default()).then_some(average);
     Ok(Contents { state, meta, ignored })
 }
 
@@ -397,9 +397,22 @@ mod tests {
                 ("features.1.running_var".to_owned(), array(&[2.0])),
             ]),
             batches_tracked: BTreeMap::from([("features.1.num_batches_tracked".to_owned(), 7)]),
-            moments: Some(Moments { first: one(&[0.1, 0.2, 0.3]), second: one(&[0.4, 0.5, 0.6]), step: 7 }),
+            optimizer: Some(OptimizerState {
+                buffers: BTreeMap::from([
+                    ("exp_avg".to_owned(), one(&[0.1, 0.2, 0.3])),
+                    ("exp_avg_sq".to_owned(), one(&[0.4, 0.5, 0.6])),
+                ]),
+                step: 7,
+            }),
+            average: None,
         };
-        let totals = Totals { loss_sum: 0.1 + 0.2, correct: 3, samples: 10, last_loss: 2.0 / 3.0 };
+        let totals = Totals {
+            loss_sum: 0.1 + 0.2,
+            correct: 3,
+            samples: 10,
+            last_loss: 2.0 / 3.0,
+            last_gradient_norm: None,
+        };
         let meta = Meta {
             model: "nin".to_owned(),
             dropout: 0.5,
@@ -408,7 +421,7 @@ mod tests {
             step: 7,
             best: Some(Best { epoch: 1, accuracy: 1.0 / 3.0, loss: 1.1 }),
             position: Some(Position::new(4, &totals)),
-            config: Some(BTreeMap::from([("lr".to_owned(), "0.001".to_owned())])),
+            run: Some(RunConfig::new("nin")),
             crc32c: None,
         };
         (state, meta)
@@ -425,6 +438,67 @@ mod tests {
         assert_eq!(Meta { crc32c: None, ..read_meta }, meta);
         assert!(ignored.is_empty());
         assert_eq!(encode(Path::new("x"), &read_state, &meta).unwrap(), bytes);
+    }
+
+    /// With averages, which only a recipe with `ema` has, and the optimizer's only buffer.
+    fn averaged() -> (State, Meta) {
+        let (mut state, mut meta) = sample();
+        let moved = |arrays: &BTreeMap<String, Array>| {
+            let mut arrays = arrays.clone();
+            arrays.values_mut().flat_map(|array| &mut array.values).for_each(|value| *value += 1.0);
+            arrays
+        };
+        let average = Average { parameters: moved(&state.parameters), statistics: moved(&state.statistics) };
+        let buffers = BTreeMap::from([("momentum_buffer".to_owned(), moved(&average.parameters))]);
+        state.average = Some(average);
+        state.optimizer = Some(OptimizerState { buffers, step: 7 });
+        let totals = Totals { last_gradient_norm: Some(0.1), ..meta.position.unwrap().totals() };
+        meta.position = Some(Position::new(4, &totals));
+        (state, meta)
+    }
+
+    #[test]
+    fn buffers_and_averages_have_names_of_their_own() {
+        let names = |(state, meta): (State, Meta)| {
+            let bytes = encode(Path::new("x"), &state, &meta).unwrap();
+            let read = decode(&bytes).unwrap();
+            assert_eq!(read.state, state);
+            assert_eq!(read.meta.unwrap().position.unwrap().totals(), meta.position.unwrap().totals());
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let mut names: Vec<String> = file.names().into_iter().map(ToOwned::to_owned).collect();
+            names.sort_unstable();
+            names
+        };
+        let plain = [
+            "features.0.bias",
+            "features.1.num_batches_tracked",
+            "features.1.running_mean",
+            "features.1.running_var",
+        ];
+        let adam = ["optimizer.exp_avg.features.0.bias", "optimizer.exp_avg_sq.features.0.bias"];
+        assert_eq!(names(sample()), [&plain[..], &adam].concat());
+        let averages =
+            ["average.features.0.bias", "average.features.1.running_mean", "average.features.1.running_var"];
+        let sgd = ["optimizer.momentum_buffer.features.0.bias"];
+        assert_eq!(names(averaged()), [&averages[..], &plain, &sgd].concat());
+        assert_eq!(averaged().1.position.unwrap().totals().last_gradient_norm, Some(0.1));
+    }
+
+    #[test]
+    fn a_layer_may_be_called_as_what_else_is_kept() {
+        let (mut state, meta) = averaged();
+        let array = state.parameters["features.0.bias"].clone();
+        let average = state.average.as_mut().unwrap();
+        let buffers = state.optimizer.as_mut().unwrap().buffers.values_mut();
+        for arrays in [&mut state.parameters, &mut average.parameters].into_iter().chain(buffers) {
+            for name in ["average.weight", "average.average.bias", "optimizer.momentum_buffer.weight"] {
+                arrays.insert(name.to_owned(), array.clone());
+            }
+        }
+        for (optimizer, average) in [(state.optimizer.clone(), state.average.clone()), (None, None)] {
+            let state = State { optimizer, average, ..state.clone() };
+            assert_eq!(decode(&encode(Path::new("x"), &state, &meta).unwrap()).unwrap().state, state);
+        }
     }
 
     #[test]

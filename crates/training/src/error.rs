@@ -8,6 +8,9 @@ pub enum TrainingError {
     /// The engine refused or failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The images could not be made into batches.
+    #[error(transparent)]
+    Data(#[from] pointwise_data::Error),
     /// The run folder could not be read or written.
     #[error(transparent)]
     Run(#[from] pointwise_runs::Error),

@@ -3,12 +3,12 @@
 use crate::checkpoint::{self, Best, Meta, Position};
 use crate::{ResumePoint, Splits, TrainingError};
 use pointwise_data::{
-    Augmentation, BatchSettings, Batches, Crop, Images, evaluation_batches, normalised_values,
-    training_batches, training_order,
+    BatchSettings, Batches, Images, Normalisation, evaluation_batches, training_batches, training_order,
 };
 use pointwise_engine::{
-    Batch, BegunEpoch, Engine, EngineError, ResidentEpoch, ResidentImages, ResidentSet, Totals,
+    Average, Batch, BegunEpoch, Engine, EngineError, ResidentEpoch, ResidentImages, ResidentSet, Totals,
 };
+use pointwise_recipe::{Augment, Flip, PaddingMode, Rate, Span};
 use pointwise_runs::{
     Analysis, Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State,
     StepRecord, peak_memory, timestamp,
@@ -57,6 +57,7 @@ pub struct Last<'a> {
     engine: &'a mut dyn Engine,
     /// The test images.
     pub images: &'a Arc<Images>,
+    normalisation: &'a Normalisation,
     batch_size: usize,
     stop: &'a AtomicBool,
 }
@@ -68,7 +69,7 @@ impl Last<'_> {
     /// The engine's.
     pub fn logits(&mut self) -> Result<Option<Vec<f32>>, TrainingError> {
         let mut logits = Vec::new();
-        let mut prepared = evaluation_batches(self.images, self.batch_size);
+        let mut prepared = evaluation_batches(self.images, self.batch_size, self.normalisation)?;
         while let Some(batch) = prepared.next() {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(None);
@@ -128,12 +129,13 @@ pub enum Outcome {
 
 /// How the training batches of a run are made.
 #[must_use]
-pub fn batch_settings(config: &RunConfig) -> BatchSettings {
+pub fn batch_settings(config: &RunConfig, normalisation: &Normalisation) -> BatchSettings {
     BatchSettings {
         seed: config.seed,
-        batch_size: config.batch_size as usize,
-        shuffle: config.shuffle,
-        augmentation: if config.augment == "none" { Augmentation::None } else { Augmentation::CropFlip },
+        batch_size: config.recipe.batch_size as usize,
+        shuffle: config.recipe.shuffle,
+        augment: config.recipe.augment,
+        normalisation: normalisation.clone(),
     }
 }
 
@@ -167,27 +169,36 @@ pub fn fit(
 pub fn evaluate(
     engine: &mut dyn Engine,
     images: &Arc<Images>,
+    normalisation: &Normalisation,
     batch_size: usize,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<Totals>, TrainingError> {
-    let resident = reside(engine, images)?;
-    evaluate_on(engine, images, resident, batch_size, stop, observer)
+    let feed = evaluation_feed(images, reside(engine, images, normalisation)?, normalisation, batch_size)?;
+    evaluate_on(engine, images, feed, stop, observer)
+}
+
+/// The images in order, where the engine has them or from a thread that prepares them.
+fn evaluation_feed(
+    images: &Arc<Images>,
+    resident: Option<ResidentSet>,
+    normalisation: &Normalisation,
+    batch_size: usize,
+) -> Result<Feed<ResidentSet>, TrainingError> {
+    Ok(match resident {
+        Some(source) => Feed::Resident { source, batch_size, len: images.len() },
+        None => Feed::Prepared(evaluation_batches(images, batch_size, normalisation)?),
+    })
 }
 
 fn evaluate_on(
     engine: &mut dyn Engine,
     images: &Arc<Images>,
-    resident: Option<ResidentSet>,
-    batch_size: usize,
+    mut feed: Feed<ResidentSet>,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<Totals>, TrainingError> {
     engine.set_totals(Totals::default())?;
-    let mut feed = match resident {
-        Some(source) => Feed::Resident { source, batch_size, len: images.len() },
-        None => Feed::Prepared(evaluation_batches(images, batch_size)),
-    };
     let (mut done, mut batch) = (0, 0);
     while done < images.len() {
         if stop.load(Ordering::Relaxed) {
@@ -201,12 +212,26 @@ fn evaluate_on(
 }
 
 /// Gives images to an engine that keeps them on its device.
-fn reside(engine: &mut dyn Engine, images: &Images) -> Result<Option<ResidentSet>, EngineError> {
+fn reside(
+    engine: &mut dyn Engine,
+    images: &Images,
+    normalisation: &Normalisation,
+) -> Result<Option<ResidentSet>, EngineError> {
     engine.reside(ResidentImages {
         images: images.pixels(),
         labels: images.labels(),
-        values: normalised_values().as_flattened(),
+        values: normalisation.table().as_flattened(),
     })
+}
+
+/// How an engine that keeps the images makes training images of them: the pixels around an image before its random crop, if it is
+/// cropped and flipped; `None` for what it cannot do.
+fn resident_margin(augment: Augment) -> Option<Option<u32>> {
+    match augment {
+        Augment::NONE => Some(None),
+        Augment { crop, padding_mode: PaddingMode::Zeros, flip: Flip::Random, cutout: 0 } => Some(Some(crop)),
+        _ => None,
+    }
 }
 
 /// Where the batches of an epoch come from.
@@ -284,6 +309,8 @@ struct Cursor {
 struct Scores {
     validation: Option<Totals>,
     test: Option<Totals>,
+    /// Of the averaged weights, on the same images.
+    average: Option<Totals>,
     train_seconds: f64,
 }
 
@@ -297,8 +324,9 @@ struct Resident {
 struct Session<'a> {
     job: Job<'a>,
     settings: BatchSettings,
-    /// In an epoch.
-    batches: usize,
+    span: Span,
+    /// What the engine was last told.
+    rate: Option<Rate>,
     resident: Resident,
     engine: &'a mut dyn Engine,
     run: &'a mut RunFolder,
@@ -318,11 +346,12 @@ impl<'a> Session<'a> {
         observer: &'a mut dyn Observer,
     ) -> Result<Self, TrainingError> {
         let config = job.config;
-        let settings = batch_settings(config);
+        let normalisation = &job.splits.normalisation;
+        let settings = batch_settings(config, normalisation);
         let mut at = Cursor { epoch: 1, batch: 0, step: 0, totals: Totals::default(), best: None };
         if let Some(ResumePoint { epoch, step, best, position }) = from {
             at = Cursor { epoch, batch: position.batch, step, totals: position.totals(), best };
-            if at.epoch > config.epochs + 1 {
+            if at.epoch > config.recipe.epochs + 1 {
                 return Err(TrainingError::Configuration(format!(
                     "the run has {} epochs behind it; give --epochs {} or more",
                     at.epoch - 1,
@@ -332,26 +361,30 @@ impl<'a> Session<'a> {
             log::info!("resuming from step {}, batch {} of epoch {}", at.step, at.batch, at.epoch);
         }
         let resident = Resident {
-            train: reside(engine, &job.splits.train)?,
+            train: match resident_margin(settings.augment) {
+                Some(_) => reside(engine, &job.splits.train, normalisation)?,
+                None => None,
+            },
             validation: job
                 .splits
                 .validation
                 .as_ref()
-                .map(|images| reside(engine, images))
+                .map(|images| reside(engine, images, normalisation))
                 .transpose()?
                 .flatten(),
-            test: reside(engine, &job.splits.test)?,
+            test: reside(engine, &job.splits.test, normalisation)?,
         };
         // Steps that the checkpoint does not know will be taken, and recorded, again.
         run.rewind(at.step, at.epoch - 1)?;
         let clock = Clock::begin(run, at.step)?;
         let batches = job.splits.train.len().div_ceil(settings.batch_size);
+        let span = Span { steps_per_epoch: batches as u64, epochs: config.recipe.epochs };
         let last_loss = at.totals.last_loss;
-        Ok(Self { job, settings, batches, resident, engine, run, observer, at, last_loss, clock })
+        Ok(Self { job, settings, span, rate: None, resident, engine, run, observer, at, last_loss, clock })
     }
 
     fn run(&mut self) -> Result<Outcome, TrainingError> {
-        while self.at.epoch <= self.job.config.epochs {
+        while self.at.epoch <= self.job.config.recipe.epochs && !self.is_stale() {
             if !self.train_epoch()? {
                 return self.pause();
             }
@@ -365,10 +398,11 @@ impl<'a> Session<'a> {
     fn train_epoch(&mut self) -> Result<bool, TrainingError> {
         self.engine.set_totals(self.at.totals)?;
         let mut feed = self.feed()?;
-        while self.at.batch < self.batches {
-            if self.stopped() || self.job.config.max_steps.is_some_and(|limit| self.at.step >= limit) {
+        while self.at.batch < self.batches() {
+            if self.stopped() || self.job.config.max_steps.is_some_and(|limit| self.at.step >= limit.get()) {
                 break;
             }
+            self.set_rate()?;
             let images = feed.train(self.engine, self.at.batch)?;
             self.at.batch += 1;
             self.at.step += 1;
@@ -378,19 +412,37 @@ impl<'a> Session<'a> {
         if self.at.totals.samples > 0 {
             self.last_loss = self.at.totals.last_loss;
         }
-        Ok(self.at.batch == self.batches)
+        Ok(self.at.batch == self.batches())
+    }
+
+    fn batches(&self) -> usize {
+        self.span.steps_per_epoch as usize
+    }
+
+    /// Tells the engine what the coming step is taken with, where that is something else than before.
+    fn set_rate(&mut self) -> Result<(), EngineError> {
+        let rate = self.job.config.recipe.rate(self.at.step, self.span);
+        if self.rate != Some(rate) {
+            self.engine.set_rate(rate)?;
+            self.rate = Some(rate);
+        }
+        Ok(())
+    }
+
+    /// Whether so many epochs have passed without a better one that the recipe has the training end.
+    fn is_stale(&self) -> bool {
+        match (self.job.config.recipe.early_stopping, self.at.best) {
+            (Some(stopping), Some(best)) => self.at.epoch - 1 - best.epoch >= stopping.patience,
+            _ => false,
+        }
     }
 
     /// The epoch's batches from the one in hand on.
     fn feed(&mut self) -> Result<Feed<BegunEpoch>, TrainingError> {
         let (images, settings, Cursor { epoch, batch, .. }) =
-            (&self.job.splits.train, self.settings, self.at);
-        let Some(set) = self.resident.train else {
-            return Ok(Feed::Prepared(training_batches(images, settings, epoch, batch)));
-        };
-        let margin = match settings.augmentation {
-            Augmentation::CropFlip => Some(Crop::MARGIN),
-            Augmentation::None => None,
+            (&self.job.splits.train, &self.settings, self.at);
+        let (Some(set), Some(margin)) = (self.resident.train, resident_margin(settings.augment)) else {
+            return Ok(Feed::Prepared(training_batches(images, settings, epoch, batch)?));
         };
         let order = training_order(images.len(), settings, epoch);
         let source = self.engine.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin })?;
@@ -401,12 +453,14 @@ impl<'a> Session<'a> {
     fn after_step(&mut self, images: usize) -> Result<(), TrainingError> {
         let Cursor { epoch, batch, step, .. } = self.at;
         let (mut loss, mut accuracy) = (None, None);
-        if step.is_multiple_of(u64::from(self.job.config.log_every)) {
+        if step.is_multiple_of(u64::from(self.job.config.log_every.get())) {
             let totals = self.engine.totals()?;
             let last_loss = totals.last_loss;
             (loss, accuracy) = (Some(last_loss), Some(totals.accuracy()));
             let seconds = self.clock.seconds();
-            self.run.append(&Record::Step(StepRecord { epoch, step, loss: last_loss, seconds }))?;
+            let gradient_norm = totals.last_gradient_norm;
+            let record = StepRecord { epoch, step, loss: last_loss, gradient_norm, seconds };
+            self.run.append(&Record::Step(record))?;
         }
         if self.clock.progress_due() {
             self.show(State::Running)?;
@@ -415,8 +469,8 @@ impl<'a> Session<'a> {
             self.at.totals = self.engine.totals()?;
             self.save_last()?;
         }
-        log::trace!("step {step} done: batch {batch} of {} of epoch {epoch}", self.batches);
-        let batches = self.batches;
+        log::trace!("step {step} done: batch {batch} of {} of epoch {epoch}", self.batches());
+        let batches = self.batches();
         self.observer.step(&StepProgress { epoch, batch, batches, step, images, loss, accuracy });
         Ok(())
     }
@@ -426,16 +480,35 @@ impl<'a> Session<'a> {
     fn evaluate_epoch(&mut self) -> Result<Option<Scores>, TrainingError> {
         let train_seconds = self.clock.since_epoch();
         let splits = self.job.splits;
-        let totals = match &splits.validation {
-            Some(images) => self.evaluate(images, self.resident.validation)?,
-            None => self.evaluate(&splits.test, self.resident.test)?,
+        let (images, resident) = match &splits.validation {
+            Some(images) => (images, self.resident.validation),
+            None => (&splits.test, self.resident.test),
         };
-        let Some(totals) = totals else { return Ok(None) };
+        let Some(totals) = self.evaluate(images, resident)? else { return Ok(None) };
+        let average = match self.job.config.recipe.ema {
+            Some(_) => match self.evaluate_average(images, resident)? {
+                None => return Ok(None),
+                average => average,
+            },
+            None => None,
+        };
         let (validation, test) = match splits.validation {
             Some(_) => (Some(totals), None),
             None => (None, Some(totals)),
         };
-        Ok(Some(Scores { validation, test, train_seconds }))
+        Ok(Some(Scores { validation, test, average, train_seconds }))
+    }
+
+    /// As [`Session::evaluate`], with averaged weights.
+    fn evaluate_average(
+        &mut self,
+        images: &Arc<Images>,
+        resident: Option<ResidentSet>,
+    ) -> Result<Option<Totals>, TrainingError> {
+        self.engine.use_average(true)?;
+        let totals = self.evaluate(images, resident);
+        self.engine.use_average(false)?;
+        totals
     }
 
     fn evaluate(
@@ -443,7 +516,8 @@ impl<'a> Session<'a> {
         images: &Arc<Images>,
         resident: Option<ResidentSet>,
     ) -> Result<Option<Totals>, TrainingError> {
-        evaluate_on(self.engine, images, resident, self.settings.batch_size, self.job.stop, self.observer)
+        let feed = evaluation_feed(images, resident, &self.settings.normalisation, self.settings.batch_size)?;
+        evaluate_on(self.engine, images, feed, self.job.stop, self.observer)
     }
 
     fn record_epoch(&mut self, scores: &Scores) -> Result<(), TrainingError> {
@@ -456,6 +530,9 @@ impl<'a> Session<'a> {
         if best.epoch == self.at.epoch {
             self.save_best()?;
         }
+        if self.job.config.recipe.ema.is_some() {
+            self.save_average()?;
+        }
         let record = EpochRecord {
             epoch: self.at.epoch,
             step: self.at.step,
@@ -465,6 +542,8 @@ impl<'a> Session<'a> {
             test_acc: scores.test.map(|totals| totals.accuracy()),
             val_loss: scores.validation.map(|totals| totals.loss()),
             val_acc: scores.validation.map(|totals| totals.accuracy()),
+            ema_loss: scores.average.map(|totals| totals.loss()),
+            ema_acc: scores.average.map(|totals| totals.accuracy()),
             best_acc: best.accuracy,
             best_epoch: best.epoch,
             train_seconds: scores.train_seconds,
@@ -496,9 +575,17 @@ impl<'a> Session<'a> {
     fn finish(&mut self) -> Result<Outcome, TrainingError> {
         let splits = self.job.splits;
         let Some(last) = self.evaluate(&splits.test, self.resident.test)? else { return self.pause() };
+        let average = match self.job.config.recipe.ema {
+            Some(_) => match self.evaluate_average(&splits.test, self.resident.test)? {
+                None => return self.pause(),
+                average => average,
+            },
+            None => None,
+        };
         let analysis = self.observer.last(&mut Last {
             engine: self.engine,
             images: &splits.test,
+            normalisation: &splits.normalisation,
             batch_size: self.settings.batch_size,
             stop: self.job.stop,
         })?;
@@ -533,6 +620,9 @@ impl<'a> Session<'a> {
             best_epoch: best.epoch,
             best_test_acc: Some(best_test_acc),
             best_test_loss: Some(best_test_loss),
+            ema_test_acc: average.map(|totals| totals.accuracy()),
+            ema_test_loss: average.map(|totals| totals.loss()),
+            stopped_early: self.at.epoch <= self.job.config.recipe.epochs,
             epochs: self.at.epoch - 1,
             steps: self.at.step,
             seconds: self.clock.seconds(),
@@ -558,18 +648,36 @@ impl<'a> Session<'a> {
             step: self.at.step,
             best: self.at.best,
             position,
-            config: Some(Meta::config_of(self.job.config)),
+            run: Some(RunConfig { max_steps: None, ..self.job.config.deciding() }),
             crc32c: None,
         }
     }
 
     fn save_best(&mut self) -> Result<(), TrainingError> {
         let mut state = self.engine.state()?;
-        state.moments = None;
+        state.optimizer = None;
+        state.average = None;
         let path = self.run.checkpoint_path(Checkpoint::Best);
         let bytes = checkpoint::encode(&path, &state, &self.meta(None))?;
         self.run.write_checkpoint(Checkpoint::Best, &bytes)?;
         log::debug!("wrote {}: the best epoch so far is {}", path.display(), self.at.epoch);
+        Ok(())
+    }
+
+    /// The averaged weights as a network's own, as other programs load them.
+    fn save_average(&mut self) -> Result<(), TrainingError> {
+        let state = self.engine.state()?;
+        let Some(Average { parameters, statistics }) = state.average else { return Ok(()) };
+        let state = pointwise_engine::State {
+            parameters,
+            statistics,
+            batches_tracked: state.batches_tracked,
+            optimizer: None,
+            average: None,
+        };
+        let path = self.run.checkpoint_path(Checkpoint::Ema);
+        let bytes = checkpoint::encode(&path, &state, &self.meta(None))?;
+        self.run.write_checkpoint(Checkpoint::Ema, &bytes)?;
         Ok(())
     }
 
@@ -586,12 +694,13 @@ impl<'a> Session<'a> {
     }
 
     fn show(&mut self, state: State) -> Result<(), TrainingError> {
-        let steps = u64::from(self.job.config.epochs) * self.batches as u64;
+        let steps = self.span.steps();
+        let epochs = self.job.config.recipe.epochs;
         self.run.write_progress(&Progress {
-            epoch: self.at.epoch.min(self.job.config.epochs),
-            epochs: self.job.config.epochs,
+            epoch: self.at.epoch.min(epochs),
+            epochs,
             step: self.at.step,
-            steps: self.job.config.max_steps.map_or(steps, |limit| limit.min(steps)),
+            steps: self.job.config.max_steps.map_or(steps, |limit| limit.get().min(steps)),
             seconds: self.clock.seconds(),
             images_per_second: self.clock.rate(self.at.step) * self.settings.batch_size as f64,
             state,

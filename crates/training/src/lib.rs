@@ -4,7 +4,7 @@
 //! everything that a run is judged by in a run folder (crate `pointwise-runs`): metrics as they come, the `best` and the `last`
 //! [checkpoint], and the result.
 //!
-//! The optimizer (Adam with coupled L2) and the loss (cross-entropy) are part of an engine's step: see `pointwise-engine`.
+//! The optimizer and the loss are part of an engine's step: see `pointwise-engine`.
 
 pub mod checkpoint;
 mod error;

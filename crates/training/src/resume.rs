@@ -39,7 +39,7 @@ impl ResumePoint {
             return Err(damaged("it does not say where its run stood".to_owned()));
         };
         same_configuration(run.path(), &meta, config)?;
-        let batches = splits.train.len().div_ceil(config.batch_size as usize);
+        let batches = splits.train.len().div_ceil(config.recipe.batch_size as usize);
         let Meta { epoch, step, best, .. } = meta;
         let is_place = epoch > 0
             && position.batch <= batches
@@ -50,7 +50,7 @@ impl ResumePoint {
                 position.batch
             )));
         }
-        if step > 0 && state.moments.is_none() {
+        if step > 0 && state.optimizer.is_none() {
             return Err(damaged("it lacks the optimizer's state".to_owned()));
         }
         engine.load_state(&state).map_err(|error| damaged(error.to_string()))?;

@@ -1,6 +1,7 @@
 use crate::TrainingError;
-use pointwise_data::{Dataset, Images, split};
+use pointwise_data::{Dataset, Images, Normalisation, split};
 use pointwise_runs::RunConfig;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// The images of a run: limited, and with the validation images held out.
@@ -12,6 +13,8 @@ pub struct Splits {
     pub validation: Option<Arc<Images>>,
     /// Images for the test; without `val_split` they also choose the best epoch, as in the study.
     pub test: Arc<Images>,
+    /// What becomes of the values of their pixels.
+    pub normalisation: Normalisation,
 }
 
 impl Splits {
@@ -25,16 +28,20 @@ impl Splits {
     /// The first `limit_train` and `limit_test` images, and from those training images `val_split` drawn by the seed.
     ///
     /// # Errors
-    /// [`TrainingError::Configuration`] when `val_split` leaves no image to train on.
+    /// [`TrainingError::Configuration`] when `val_split` leaves no image to train on; [`TrainingError::Data`] for a normalisation of another
+    /// number of channels.
     pub fn new(dataset: Dataset, config: &RunConfig) -> Result<Self, TrainingError> {
-        let limit = |images: Images, limit: Option<u32>| match limit {
-            Some(limit) => images.truncated(limit as usize),
+        let limit = |images: Images, limit: Option<NonZeroU32>| match limit {
+            Some(limit) => images.truncated(limit.get() as usize),
             None => images,
         };
         let train = limit(dataset.train, config.limit_train);
         let test = Arc::new(limit(dataset.test, config.limit_test));
+        let normalise =
+            |train: &Images| Normalisation::resolve(&config.recipe.normalise, &dataset.spec, train);
         if config.val_split == 0 {
-            return Ok(Self { train: Arc::new(train), validation: None, test });
+            let normalisation = normalise(&train)?;
+            return Ok(Self { train: Arc::new(train), validation: None, test, normalisation });
         }
         let len = train.len() as u32;
         if config.val_split >= len {
@@ -44,10 +51,8 @@ impl Splits {
             )));
         }
         let (kept, held_out) = split(len, config.val_split, config.seed);
-        Ok(Self {
-            train: Arc::new(train.subset(&kept)),
-            validation: Some(Arc::new(train.subset(&held_out))),
-            test,
-        })
+        let (kept, held_out) = (train.subset(&kept)?, train.subset(&held_out)?);
+        let normalisation = normalise(&kept)?;
+        Ok(Self { train: Arc::new(kept), validation: Some(Arc::new(held_out)), test, normalisation })
     }
 }
