@@ -15,18 +15,28 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
     ("pointwise-random", &[]),
-    ("pointwise-runs", &[]),
+    ("pointwise-recipe", &[]),
     ("pointwise-tensorboard", &[]),
-    ("pointwise-data", &["pointwise-random"]),
+    ("pointwise-data", &["pointwise-random", "pointwise-recipe"]),
     ("pointwise-network", &["pointwise-random"]),
     ("pointwise-models", &["pointwise-network", "pointwise-random"]),
-    ("pointwise-engine", &["pointwise-kernels", "pointwise-models", "pointwise-network", "pointwise-random"]),
-    ("pointwise-report", &["pointwise-runs"]),
-    ("pointwise-training", &["pointwise-data", "pointwise-engine", "pointwise-runs"]),
+    (
+        "pointwise-engine",
+        &[
+            "pointwise-kernels",
+            "pointwise-models",
+            "pointwise-network",
+            "pointwise-random",
+            "pointwise-recipe",
+        ],
+    ),
+    ("pointwise-runs", &["pointwise-recipe"]),
+    ("pointwise-report", &["pointwise-recipe", "pointwise-runs"]),
+    ("pointwise-training", &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs"]),
     (
         "trainer",
         &[
@@ -35,24 +45,26 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "pointwise-network",
             "pointwise-process",
             "pointwise-random",
+            "pointwise-recipe",
             "pointwise-report",
             "pointwise-runs",
             "pointwise-tensorboard",
             "pointwise-training",
         ],
     ),
-    ("xtask", &["pointwise-process", "pointwise-report", "pointwise-runs"]),
+    ("xtask", &["pointwise-process", "pointwise-recipe", "pointwise-report", "pointwise-runs"]),
     ("pointwise-tests", &["pointwise-process", "pointwise-runs"]),
 ];
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 9] = [
+const WITHOUT_TENSORS: [&str; 10] = [
     "pointwise-data",
     "pointwise-kernels",
     "pointwise-network",
     "pointwise-process",
     "pointwise-random",
+    "pointwise-recipe",
     "pointwise-report",
     "pointwise-runs",
     "pointwise-tensorboard",

@@ -23,12 +23,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use pointwise_process::note;
+use pointwise_recipe::EngineKind;
 use pointwise_runs::{RunConfig, operating_system, processor_name, replace_file, timestamp};
 
 use crate::{
     End,
     list::List,
-    plan::{ENGINES, program, published},
+    plan::{program, published},
     print,
     trainer::{Stop, build, workspace_manifest},
 };
@@ -83,8 +84,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST")]
     only: Option<List<Contender>>,
     /// The trainer's engine [default: cpu; on a GPU cuda].
-    #[arg(long, value_name = "ENGINE", value_parser = ENGINES)]
-    engine: Option<String>,
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<EngineKind>,
     /// On a GPU: how often a whole study of ours, every network for the published number of epochs, is timed in each precision
     /// [default: 1].
     #[arg(long, value_name = "N")]
@@ -148,7 +149,7 @@ impl Plan {
             phases: args.phases.clone().map_or_else(|| Phase::ALL.into(), |list| list.0),
             precisions: if on_gpu { precisions } else { Vec::new() },
             by_name: args.only.is_some(),
-            engine: args.engine.clone().unwrap_or_else(|| device.name().to_owned()),
+            engine: args.engine.map_or(device.name(), EngineKind::name).to_owned(),
             study: StudyPlan {
                 times: match on_gpu && contenders.contains(&Contender::Pointwise) {
                     true => args.studies.unwrap_or(1),

@@ -2,21 +2,17 @@
 
 use std::{
     ffi::OsString,
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
 use clap::{CommandFactory, error::ErrorKind};
-use pointwise_report::{NetworkFacts, Published, Recipe};
+use pointwise_recipe::{DataKind, EngineKind, Precision, Recipe};
+use pointwise_report::{NetworkFacts, Published};
 use pointwise_runs::{Run, RunConfig, holds_run};
 
 use crate::list::List;
-
-/// The trainer's engines.
-pub(crate) const ENGINES: [&str; 3] = ["reference", "cpu", "cuda"];
-
-/// The trainer's precisions.
-pub(crate) const PRECISIONS: [&str; 3] = ["f32", "tf32", "bf16"];
 
 /// A device as the trainer names them.
 pub(crate) fn device(text: &str) -> Result<String, String> {
@@ -51,9 +47,9 @@ pub(crate) struct Plan {
     pub(crate) quick: bool,
     pub(crate) epochs: u32,
     pub(crate) data_dir: Option<PathBuf>,
-    pub(crate) engine: Option<String>,
+    pub(crate) engine: Option<EngineKind>,
     pub(crate) device: Option<String>,
-    pub(crate) precision: Option<String>,
+    pub(crate) precision: Option<Precision>,
     /// Of all runs that go on at once.
     pub(crate) threads: Option<u32>,
     /// Runs at once.
@@ -104,14 +100,14 @@ impl Plan {
         if let Some(folder) = &self.data_dir {
             add("--data-dir", folder.clone().into());
         }
-        if let Some(engine) = &self.engine {
-            add("--engine", engine.into());
+        if let Some(engine) = self.engine {
+            add("--engine", engine.name().into());
         }
         if let Some(device) = &self.device {
             add("--device", device.into());
         }
-        if let Some(precision) = &self.precision {
-            add("--precision", precision.into());
+        if let Some(precision) = self.precision {
+            add("--precision", precision.name().into());
         }
         // Of several runs each gets its share from the environment, which leaves no trace in its configuration.
         if let Some(threads) = self.threads.filter(|_| self.jobs == 1) {
@@ -126,12 +122,12 @@ impl Plan {
     ///
     /// # Errors
     /// If it cannot be read, or is not the run that this plan would train.
-    pub(crate) fn existing(&self, job: &Job, recipe: &Recipe) -> anyhow::Result<Option<Run>> {
+    pub(crate) fn existing(&self, job: &Job, published: &Published) -> anyhow::Result<Option<Run>> {
         if !holds_run(&job.folder) {
             return Ok(None);
         }
         let run = Run::read(&job.folder)?;
-        if let Some(difference) = self.asked(job, recipe, &run.config).difference(&run.config) {
+        if let Some(difference) = self.asked(job, published, &run.config).difference(&run.config) {
             bail!(
                 "the run in {} has {} {}, not {} as asked now: choose another --out, or ask for what is there",
                 job.folder.display(),
@@ -145,32 +141,27 @@ impl Plan {
 
     /// The configuration that the plan asks for. What it leaves to the trainer, and what does not decide the figures, is as
     /// stored.
-    fn asked(&self, job: &Job, recipe: &Recipe, stored: &RunConfig) -> RunConfig {
-        let device = self.device.clone().filter(|device| device.contains(':') || device == "cpu");
+    fn asked(&self, job: &Job, published: &Published, stored: &RunConfig) -> RunConfig {
+        let device = self.device.as_deref().and_then(|device| device.parse().ok());
         RunConfig {
             model: job.model.clone(),
-            engine: self.engine.clone().unwrap_or_else(|| stored.engine.clone()),
-            device: device.unwrap_or_else(|| stored.device.clone()),
-            precision: self.precision.clone().unwrap_or_else(|| stored.precision.clone()),
+            engine: self.engine.unwrap_or(stored.engine),
+            device: device.unwrap_or(stored.device),
+            precision: self.precision.unwrap_or(stored.precision),
             // Real images are real images, wherever they came from: the report compares their fingerprints.
-            data: match (self.quick, stored.data.as_str()) {
-                (true, _) => "synthetic".into(),
-                (false, "huggingface") => "huggingface".into(),
-                (false, _) => "cifar10".into(),
+            data: match (self.quick, stored.data) {
+                (true, _) => DataKind::Synthetic,
+                (false, DataKind::Huggingface) => DataKind::Huggingface,
+                (false, _) => DataKind::Cifar10,
             },
-            epochs: self.epochs,
-            batch_size: recipe.batch_size,
-            lr: recipe.lr,
-            weight_decay: recipe.weight_decay,
-            dropout: recipe.dropout,
+            recipe: Recipe { epochs: self.epochs, ..published.recipe.clone() },
+            dropout: published.dropout,
             seed: job.seed,
             val_split: 0,
-            augment: recipe.augment.clone(),
-            shuffle: recipe.shuffle,
             init: None,
             init_sha256: None,
-            limit_train: self.quick.then_some(QUICK.train_images),
-            limit_test: self.quick.then_some(QUICK.test_images),
+            limit_train: NonZeroU32::new(QUICK.train_images).filter(|_| self.quick),
+            limit_test: NonZeroU32::new(QUICK.test_images).filter(|_| self.quick),
             network: None,
             ..stored.clone()
         }
@@ -276,9 +267,9 @@ mod tests {
         assert_eq!(line(&plan()), plain);
         let full = Plan {
             data_dir: Some("a b".into()),
-            engine: Some("cpu".into()),
+            engine: Some(EngineKind::Cpu),
             device: Some("auto".into()),
-            precision: Some("tf32".into()),
+            precision: Some(Precision::Tf32),
             threads: Some(2),
             ..plan()
         };

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use pointwise_process::note;
+use pointwise_recipe::{EngineKind, Precision, Recipe};
 use pointwise_report::{NetworkFacts, Page, Study, Verdict};
 use pointwise_runs::{Run, RunConfig, replace_file};
 
@@ -15,7 +16,7 @@ use crate::{
     End,
     display::Display,
     list::List,
-    plan::{ENGINES, PRECISIONS, Plan, QUICK, device, program, published, study_models},
+    plan::{Plan, QUICK, device, program, published, study_models},
     print,
     runner::{tail, train},
     trainer::{Stop, build, summary},
@@ -45,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
     /// Passes over the training images; other than 10 is not comparable [default: 10; with --quick: 5].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_EPOCHS)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(Recipe::MAX_EPOCHS)))]
     epochs: Option<u32>,
     /// Folder with CIFAR-10 [default: the trainer's, filled by a download].
     #[arg(long, value_name = "DIR", conflicts_with = "quick")]
@@ -54,14 +55,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// The trainer's engine [default: the trainer's].
-    #[arg(long, value_name = "ENGINE", value_parser = ENGINES)]
-    engine: Option<String>,
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<EngineKind>,
     /// The trainer's device [default: the trainer's].
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     device: Option<String>,
     /// The trainer's precision [default: the trainer's].
-    #[arg(long, value_name = "PRECISION", value_parser = PRECISIONS)]
-    precision: Option<String>,
+    #[arg(long, value_name = "PRECISION")]
+    precision: Option<Precision>,
     /// Computing threads, of all runs together [default: the trainer's].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_THREADS)))]
     threads: Option<u32>,
@@ -117,9 +118,9 @@ fn resolve(args: &Args) -> anyhow::Result<Plan> {
         quick: args.quick,
         epochs: args.epochs.unwrap_or(epochs),
         data_dir: args.data_dir.clone(),
-        engine: args.engine.clone(),
+        engine: args.engine,
         device: args.device.clone(),
-        precision: args.precision.clone(),
+        precision: args.precision,
         threads: args.threads,
         jobs: args.jobs,
         out: args.out.clone().unwrap_or_else(|| out.into()),
@@ -128,8 +129,8 @@ fn resolve(args: &Args) -> anyhow::Result<Plan> {
 
 /// The runs of the plan that are there already, finished or not.
 fn existing(plan: &Plan) -> anyhow::Result<Vec<Option<Run>>> {
-    let recipe = published()?.recipe;
-    plan.jobs().iter().map(|job| plan.existing(job, &recipe)).collect()
+    let published = published()?;
+    plan.jobs().iter().map(|job| plan.existing(job, &published)).collect()
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<End> {

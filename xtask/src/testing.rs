@@ -6,7 +6,6 @@ use pointwise_runs::{Environment, EpochRecord, Record, Run, RunConfig, RunResult
 pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
     let published = pointwise_report::Published::load().expect("the published figures");
     let network = published.network(model).expect("a network of the study");
-    let recipe = &published.recipe;
     // Seeds 42, 43, 44 spread around the published figures.
     let offset = (seed as f64 - 43.0) / 200.0;
     let (loss, acc) = (network.final_loss + offset, network.final_acc / 100.0 + offset);
@@ -20,6 +19,8 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
             test_acc: Some(epoch.test_acc / 100.0),
             val_loss: None,
             val_acc: None,
+            ema_loss: None,
+            ema_acc: None,
             best_acc: acc,
             best_epoch: 10,
             train_seconds: seconds / 10.0,
@@ -29,34 +30,7 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
     });
     Run {
         path: format!("{model}-seed{seed}").into(),
-        config: RunConfig {
-            model: model.into(),
-            engine: "cpu".into(),
-            device: "cpu".into(),
-            precision: "f32".into(),
-            deterministic: false,
-            data: "cifar10".into(),
-            data_dir: None,
-            data_seed: 42,
-            epochs: recipe.epochs,
-            batch_size: recipe.batch_size,
-            lr: recipe.lr,
-            weight_decay: recipe.weight_decay,
-            dropout: recipe.dropout,
-            seed,
-            val_split: 0,
-            augment: recipe.augment.clone(),
-            shuffle: recipe.shuffle,
-            init: None,
-            init_sha256: None,
-            limit_train: None,
-            limit_test: None,
-            max_steps: None,
-            threads: None,
-            log_every: 10,
-            checkpoint_every: None,
-            network: None,
-        },
+        config: RunConfig { seed, recipe: published.recipe.clone(), ..RunConfig::new(model) },
         environment: Environment {
             pointwise: "0.1.0".into(),
             candle: None,
@@ -71,9 +45,9 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
             data_source: "CIFAR-10".into(),
             data_fingerprint: "f00d".into(),
             data_synthetic: false,
-            train_images: recipe.train_images,
+            train_images: published.train_images,
             validation_images: 0,
-            test_images: recipe.test_images,
+            test_images: published.test_images,
             parameters: network.parameters,
             macs_per_image: 1,
         },
@@ -86,7 +60,10 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
             best_epoch: 10,
             best_test_acc: Some(acc),
             best_test_loss: Some(loss),
-            epochs: recipe.epochs,
+            ema_test_acc: None,
+            ema_test_loss: None,
+            stopped_early: false,
+            epochs: published.recipe.epochs,
             steps: 10,
             seconds,
             train_seconds: seconds,

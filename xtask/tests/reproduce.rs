@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    num::NonZeroU32,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pointwise_recipe::DataKind;
 use pointwise_report::Published;
 use pointwise_runs::{Run, RunFolder};
 use tempfile::TempDir;
@@ -189,7 +191,7 @@ fn the_verdict_is_the_exit_code() {
     assert!(code == 5 && stdout.contains("Undecided: ") && stdout.contains("too few seeds"), "{stdout}");
 
     let short = Fake::new(|run| {
-        run.config.epochs = 2;
+        run.config.recipe.epochs = 2;
         run.result.as_mut().expect("a result").epochs = 2;
     });
     let (code, stdout, _) = seen(short.run(&["--epochs", "2"]));
@@ -203,10 +205,10 @@ fn fake_runs(out: &Path) -> usize {
 }
 
 fn quick(run: &mut Run) {
-    run.config.data = "synthetic".into();
-    run.config.epochs = 5;
-    run.config.limit_train = Some(2016);
-    run.config.limit_test = Some(504);
+    run.config.data = DataKind::Synthetic;
+    run.config.recipe.epochs = 5;
+    run.config.limit_train = NonZeroU32::new(2016);
+    run.config.limit_test = NonZeroU32::new(504);
     run.result.as_mut().expect("a result").epochs = 5;
     run.environment.data_synthetic = true;
     (run.environment.train_images, run.environment.test_images) = (2016, 504);
@@ -255,7 +257,7 @@ fn what_stands_in_the_way_is_said_before_anything_is_trained() {
 
     write(&fake.path("study/runs/nin-seed44"), &{
         let mut run = testing::run("nin", 44, 60.0);
-        run.config.epochs = 3;
+        run.config.recipe.epochs = 3;
         run.result = None;
         run
     });

@@ -66,8 +66,8 @@ fn mistakes(run: &Run) -> Analysis {
         .enumerate()
         .map(|(image, (label, predicted))| Mistake {
             image: image as u32,
-            label: label as u8,
-            predicted: predicted as u8,
+            label: label as u16,
+            predicted: predicted as u16,
             confidence: 1.0 - image as f64 / 200.0,
         })
         .collect();

@@ -1,6 +1,6 @@
 //! What must hold before runs are put together, and before they are held against the published ones.
 
-use pointwise_runs::{Run, RunConfig};
+use pointwise_runs::{Difference, Run, RunConfig};
 
 use crate::{Error, NetworkFacts, Published, Result, number::thousands};
 
@@ -44,9 +44,9 @@ fn as_first(config: &RunConfig, first: &RunConfig) -> RunConfig {
     RunConfig {
         model: first.model.clone(),
         seed: first.seed,
-        engine: first.engine.clone(),
-        device: first.device.clone(),
-        precision: first.precision.clone(),
+        engine: first.engine,
+        device: first.device,
+        precision: first.precision,
         deterministic: first.deterministic,
         log_every: first.log_every,
         ..config.clone()
@@ -55,29 +55,25 @@ fn as_first(config: &RunConfig, first: &RunConfig) -> RunConfig {
 
 /// What about the runs, which are of one study, is not as in the published one: each a part of a sentence.
 pub(crate) fn deviations(run: &Run, published: &Published) -> Vec<String> {
-    let (config, environment, recipe) = (&run.config, &run.environment, &published.recipe);
-    let mut found = Vec::new();
-    let mut differs = |name: &str, ours: String, theirs: String| {
-        if ours != theirs {
-            found.push(format!("{name} {ours} instead of {theirs}"));
-        }
+    let (config, environment) = (&run.config, &run.environment);
+    let expected = RunConfig {
+        recipe: published.recipe.clone(),
+        dropout: published.dropout,
+        val_split: 0,
+        ..config.clone()
     };
-    differs("epochs", config.epochs.to_string(), recipe.epochs.to_string());
-    differs("batch-size", config.batch_size.to_string(), recipe.batch_size.to_string());
-    differs("lr", config.lr.to_string(), recipe.lr.to_string());
-    differs("weight-decay", config.weight_decay.to_string(), recipe.weight_decay.to_string());
-    differs("dropout", config.dropout.to_string(), recipe.dropout.to_string());
-    differs("augment", config.augment.clone(), recipe.augment.clone());
-    differs("shuffle", config.shuffle.to_string(), recipe.shuffle.to_string());
-    differs("val-split", config.val_split.to_string(), "0".into());
+    let differences = config.differences(&expected).into_iter();
+    let mut found: Vec<String> = differences
+        .map(|Difference { name, ours, theirs }| format!("{name} {ours} instead of {theirs}"))
+        .collect();
     let mut images = |name: &str, ours: u32, theirs: u32| {
         if ours != theirs {
             let (ours, theirs) = (thousands(ours.into()), thousands(theirs.into()));
             found.push(format!("{ours} {name} images instead of {theirs}"));
         }
     };
-    images("training", environment.train_images + environment.validation_images, recipe.train_images);
-    images("test", environment.test_images, recipe.test_images);
+    images("training", environment.train_images + environment.validation_images, published.train_images);
+    images("test", environment.test_images, published.test_images);
     if config.init.is_some() || config.init_sha256.is_some() {
         found.push("training started from given parameters".into());
     }
@@ -89,5 +85,7 @@ pub(crate) fn deviations(run: &Run, published: &Published) -> Vec<String> {
 
 /// Whether the run has gone through all of its epochs.
 pub(crate) fn is_complete(run: &Run) -> bool {
-    run.result.as_ref().is_some_and(|result| result.epochs == run.config.epochs)
+    run.result
+        .as_ref()
+        .is_some_and(|result| result.epochs == run.config.recipe.epochs || result.stopped_early)
 }

@@ -50,7 +50,7 @@ pub enum Error {
         /// The other one.
         second: PathBuf,
         /// The key in `config.toml`.
-        name: &'static str,
+        name: String,
         /// The first one's value.
         ours: String,
         /// The second one's.

@@ -49,7 +49,7 @@ pub use html::Page;
 pub use judgement::{Claim, CurveCheck, Homogeneity, Outcome, Unit};
 pub use network::{EpochReport, Figure, NetworkReport, RunSummary, Verdict};
 pub use number::{duration, thousands};
-pub use published::{Metric, Primary, Published, PublishedClaim, PublishedEpoch, PublishedNetwork, Recipe};
+pub use published::{Metric, Primary, Published, PublishedClaim, PublishedEpoch, PublishedNetwork};
 pub use record::{Record, RecordedEpoch, RecordedFigure, RecordedNetwork};
 pub use statistics::{Comparison, Reported, Sample, Spread, SpreadSource};
 pub use study::{Data, RecordSeeds, Study};

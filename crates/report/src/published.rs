@@ -1,3 +1,4 @@
+use pointwise_recipe::Recipe;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -8,8 +9,14 @@ use crate::{Error, Result};
 pub struct Published {
     /// Where the figures come from and what they are.
     pub provenance: String,
-    /// How the networks were trained.
+    /// How the networks were trained: runs with another recipe are not comparable.
     pub recipe: Recipe,
+    /// Probability of dropping a unit, in the network that has dropout.
+    pub dropout: f64,
+    /// Images trained on.
+    pub train_images: u32,
+    /// Images tested on.
+    pub test_images: u32,
     /// The figures that decide whether the study was reproduced; the others are shown beside them.
     pub primary: Vec<Primary>,
     /// What the study concluded.
@@ -77,30 +84,6 @@ pub enum PublishedClaim {
         /// Why this margin.
         reason: String,
     },
-}
-
-/// How the published networks were trained: a run with another recipe is not comparable.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Recipe {
-    /// Passes over the training images.
-    pub epochs: u32,
-    /// Images in a batch.
-    pub batch_size: u32,
-    /// Adam's step size.
-    pub lr: f64,
-    /// Coupled L2 weight decay.
-    pub weight_decay: f64,
-    /// Probability of dropping a unit, in the network that has dropout.
-    pub dropout: f64,
-    /// As in [`RunConfig::augment`](pointwise_runs::RunConfig::augment).
-    pub augment: String,
-    /// Whether the order changes every epoch.
-    pub shuffle: bool,
-    /// Images trained on.
-    pub train_images: u32,
-    /// Images tested on.
-    pub test_images: u32,
 }
 
 /// A network's published figures.

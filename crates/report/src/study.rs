@@ -140,7 +140,7 @@ impl Study {
             .iter()
             .map(|&name| {
                 let counts = |run: &&Run| {
-                    run.config.model == name && is_complete(run) && run.config.precision == precision
+                    run.config.model == name && is_complete(run) && run.config.precision.name() == precision
                 };
                 let of_network: Vec<&Run> = runs.iter().copied().filter(counts).collect();
                 let facts = facts.iter().find(|facts| facts.model == name);
@@ -317,16 +317,17 @@ fn settings(runs: &[&Run]) -> (String, Vec<String>) {
         }
         counts
     };
-    let precisions = values(|run| run.config.precision.clone());
+    let precisions = values(|run| run.config.precision.to_string());
     let most = precisions.iter().max_by_key(|(precision, count)| (*count, precision == "f32"));
-    let precision = most.map_or_else(|| runs[0].config.precision.clone(), |(precision, _)| precision.clone());
+    let precision =
+        most.map_or_else(|| runs[0].config.precision.to_string(), |(precision, _)| precision.clone());
     let list = |counts: &[(String, usize)]| {
         counts.iter().map(|(value, count)| format!("{value} ({count})")).collect::<Vec<_>>().join(", ")
     };
     let mut notes = Vec::new();
     if precisions.len() > 1 {
         let others: Vec<String> =
-            complete().filter(|run| run.config.precision != precision).map(|run| name(run)).collect();
+            complete().filter(|run| run.config.precision.name() != precision).map(|run| name(run)).collect();
         notes.push(format!(
             "The runs are of several precisions, {}: only those in {precision} are counted, not {}.",
             list(&precisions),
@@ -338,14 +339,14 @@ fn settings(runs: &[&Run]) -> (String, Vec<String>) {
         found.sort();
         Some(found).filter(|found| found.len() > 1)
     };
-    if let Some(engines) = counted(|run| run.config.engine.clone()) {
+    if let Some(engines) = counted(|run| run.config.engine.to_string()) {
         notes.push(format!(
             "The runs are of several engines, {}: they agree with each other within rounding and are counted together.",
             list(&engines)
         ));
     }
     // `cuda:0` and `cuda:1` are devices of one kind.
-    let kind = |run: &Run| run.config.device.split(':').next().unwrap_or_default().to_owned();
+    let kind = |run: &Run| run.config.device.to_string().split(':').next().unwrap_or_default().to_owned();
     if let Some(devices) = counted(kind) {
         notes.push(format!("The runs are of several kinds of device, {}.", list(&devices)));
     }
@@ -412,9 +413,9 @@ fn summarise(run: &Run) -> RunSummary {
         name: name(run),
         model: run.config.model.clone(),
         seed: run.config.seed,
-        engine: run.config.engine.clone(),
-        device: run.config.device.clone(),
-        precision: run.config.precision.clone(),
+        engine: run.config.engine.to_string(),
+        device: run.config.device.to_string(),
+        precision: run.config.precision.to_string(),
         processor: run.environment.accelerator.as_ref().unwrap_or(&run.environment.processor).clone(),
         threads: run.environment.threads,
         commit: run.environment.commit.clone(),

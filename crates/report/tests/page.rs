@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pointwise_recipe::DeviceName;
 use pointwise_report::{NetworkFacts, Page, Study};
 use pointwise_runs::{Analysis, Filters, Mistake, Run, Sheet};
 
@@ -32,9 +33,13 @@ fn analysis(picture_bytes: usize) -> Analysis {
 }
 
 fn page(runs: &[Run], picture_bytes: Option<usize>) -> String {
+    page_of(runs, picture_bytes.map(analysis))
+}
+
+fn page_of(runs: &[Run], analysis: Option<Analysis>) -> String {
     let facts = facts();
     let study = Study::of(runs, &facts).expect("a study");
-    let analyses = picture_bytes.map_or(Vec::new(), |n| runs.iter().map(|run| (run, analysis(n))).collect());
+    let analyses = analysis.map_or(Vec::new(), |all| runs.iter().map(|run| (run, all.clone())).collect());
     Page::new(&study, runs, &facts, analyses).expect("a page").html()
 }
 
@@ -78,6 +83,41 @@ fn mistakes_lead_to_their_images() {
     }
     assert!(!html.contains("<b>dog"));
     assert_eq!(html.matches("class=\"matrix ").count(), 3);
+}
+
+/// So many classes, the first of which is often taken for the last.
+fn of_classes(n: usize) -> Analysis {
+    let classes = (0..n).map(|class| format!("a class of things with the number {class}")).collect();
+    let mut confusion = vec![vec![1; n]; if n <= Analysis::MAX_CONFUSED { n } else { 0 }];
+    if let Some(first) = confusion.first_mut() {
+        first[n - 1] = 77;
+    }
+    let mistake = Mistake { image: 7, label: 0, predicted: (n - 1) as u16, confidence: 0.98 };
+    Analysis { classes, confusion, mistakes: vec![mistake], ..analysis(100) }
+}
+
+#[test]
+fn of_many_classes_the_most_frequent_confusions_are_shown_and_of_thousands_the_mistakes_alone() {
+    for (n, matrices, said) in [
+        (20, 3, "show images\">77</a>"),
+        (
+            21,
+            0,
+            "<td>a class of things with the number 0</td><td>a class of things with the number 20</td><td>77</td>",
+        ),
+        (100, 0, "<td>a class of things with the number 99</td><td>77</td>"),
+        (3000, 0, "Tables of 3000 classes by 3000 could not be read"),
+    ] {
+        let analysis = of_classes(n);
+        analysis.check().expect("an analysis");
+        let html = page_of(&runs(), Some(analysis));
+        assert!(html.contains(said), "{n}");
+        assert_eq!(html.matches("class=\"matrix ").count(), matrices, "{n}");
+        assert!(html.contains("98 % sure"), "{n}");
+        // Long names are cut in the chart, and whole in the table under it.
+        assert_eq!(html.contains("a class of things with t\u{2026}"), n <= 100, "{n}");
+        assert!(html.len() < MOST_BYTES, "{n}: {}", html.len());
+    }
 }
 
 #[test]
@@ -141,7 +181,7 @@ fn equal_bits_are_claimed_only_of_runs_that_have_them() {
     assert!(html.contains(CLAIM) && !html.contains(EXCEPTION));
     let mut gpu = runs();
     for run in &mut gpu {
-        run.config.device = "cuda:0".into();
+        run.config.device = DeviceName::Cuda(0);
         run.environment.accelerator = Some("NVIDIA something".into());
     }
     let html = page(&gpu, None);

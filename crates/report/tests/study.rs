@@ -4,6 +4,7 @@
 
 mod runs;
 
+use pointwise_recipe::{Augment, DeviceName, EngineKind, Precision};
 use pointwise_report::{
     Error, NetworkFacts, Outcome, Published, Record as StudyRecord, SpreadSource, Study, Verdict,
 };
@@ -170,8 +171,8 @@ fn the_conclusion_is_judged() {
 fn runs_in_another_precision_are_named_and_not_counted() {
     let mut runs = three_seeds(0.0);
     let mut other = run("nin", 45, 9.0);
-    other.config.precision = "bf16".into();
-    (other.config.engine, other.config.device) = ("cuda".into(), "cuda:0".into());
+    other.config.precision = Precision::Bf16;
+    (other.config.engine, other.config.device) = (EngineKind::Cuda, DeviceName::Cuda(0));
     runs.push(other);
     let study = judged(&runs);
     assert_eq!(study.networks[2].seeds, [42, 43, 44]);
@@ -183,7 +184,7 @@ fn runs_in_another_precision_are_named_and_not_counted() {
     assert!(study.to_markdown().contains(&study.notes[0]));
     // Nobody's spread in bf16 is known: the record's is of f32.
     let one: Vec<Run> = ["alexnet_plain", "alexnet", "nin"].map(|model| run(model, 42, 0.3)).into();
-    let study = judged(&change(one, |run| run.config.precision = "bf16".into()));
+    let study = judged(&change(one, |run| run.config.precision = Precision::Bf16));
     assert!(study.networks.iter().all(|network| network.accuracy.as_ref().unwrap().comparison.is_none()));
     assert!(matches!(study.verdict, Verdict::Undecided { .. }));
 }
@@ -255,13 +256,20 @@ fn more_runs_behind_a_published_figure_narrow_the_interval() {
 #[test]
 fn what_is_not_the_published_experiment_is_not_comparable() {
     type Change = fn(&mut Run);
-    let cases: [(Change, &str); 12] = [
-        (|run| run.config.batch_size = 64, "batch-size 64 instead of 126"),
-        (|run| run.config.lr = 0.0005, "lr 0.0005 instead of 0.001"),
-        (|run| run.config.weight_decay = 0.0, "weight-decay 0 instead of 0.0005"),
+    let cases: [(Change, &str); 13] = [
+        (|run| run.config.recipe.batch_size = 64, "batch-size 64 instead of 126"),
+        (
+            |run| run.config.recipe.optimizer = run.config.recipe.optimizer.clone().with_lr(0.0005),
+            "optimizer.Adam.lr 0.0005 instead of 0.001",
+        ),
+        (
+            |run| run.config.recipe.optimizer = run.config.recipe.optimizer.clone().with_weight_decay(0.0),
+            "optimizer.Adam.weight_decay 0 instead of 0.0005",
+        ),
+        (|run| run.config.recipe.label_smoothing = 0.1, "label-smoothing 0.1 instead of 0"),
         (|run| run.config.dropout = 0.0, "dropout 0 instead of 0.5"),
-        (|run| run.config.augment = "none".into(), "augment none instead of crop-flip"),
-        (|run| run.config.shuffle = false, "shuffle false instead of true"),
+        (|run| run.config.recipe.augment = Augment::NONE, "augment none instead of crop-flip"),
+        (|run| run.config.recipe.shuffle = false, "shuffle false instead of true"),
         (|run| run.config.val_split = 5000, "val-split 5000 instead of 0"),
         (|run| run.config.init_sha256 = Some("ab".into()), "training started from given parameters"),
         (|run| run.environment.train_images = 504, "504 training images instead of 50,000"),
@@ -269,7 +277,7 @@ fn what_is_not_the_published_experiment_is_not_comparable() {
         (|run| run.environment.data_synthetic = true, "the images are synthetic"),
         (
             |run| {
-                run.config.epochs = 2;
+                run.config.recipe.epochs = 2;
                 run.result.as_mut().unwrap().epochs = 2;
             },
             "epochs 2 instead of 10",
@@ -314,8 +322,8 @@ fn runs_that_are_not_of_one_study_are_refused() {
     };
     let error = of(|run| run.environment.data_fingerprint = "beef".into());
     assert!(matches!(error, Error::MixedData { .. }), "{error}");
-    let error = of(|run| run.config.lr = 0.002).to_string();
-    assert!(error.contains("alexnet-seed42") && error.contains("lr is 0.001 and 0.002"), "{error}");
+    let error = of(|run| run.config.recipe.label_smoothing = 0.2).to_string();
+    assert!(error.contains("alexnet-seed42") && error.contains("label-smoothing is 0 and 0.2"), "{error}");
     let error = of(|run| run.config.seed = 43);
     assert!(matches!(error, Error::SameSeed { .. }), "{error}");
     let error = of(|run| run.environment.parameters = 7);
@@ -325,7 +333,7 @@ fn runs_that_are_not_of_one_study_are_refused() {
     assert!(matches!(Study::new(&[], &facts()), Err(Error::NoRuns)));
     // Another engine computes the same numbers.
     Study::new(
-        &change(three_seeds(0.0), |run| run.config.engine = format!("e{}", run.config.seed)),
+        &change(three_seeds(0.0), |run| run.config.engine = EngineKind::ALL[run.config.seed as usize % 3]),
         &facts(),
     )
     .unwrap();

@@ -12,6 +12,10 @@ use super::{
 };
 use crate::number::decimals;
 
+/// The most classes of which a whole confusion matrix is shown.
+const WHOLE_MATRIX: usize = 20;
+/// The confusions that are shown of more.
+const CONFUSIONS: usize = 15;
 /// The most confident mistakes that are shown of a network.
 const WORST: usize = 24;
 
@@ -46,15 +50,15 @@ impl Page<'_> {
             "<p>All of this is of the final parameters, those of the figures at the top, on the test images. Where a network has several \
              seeds, the classes are averaged over them; matrices, images and filters are of its first seed.</p>",
         );
-        html += "<h3>Class by class</h3>";
-        html += &self.per_class(&shown, classes);
-        html += "<h3>Taken for what</h3><p>A row is what an image shows, a column what the network took it for; the diagonal is right. \
-                 <span class=\"only-script\">Choose a number to see such images.</span></p><div class=\"charts three\">";
-        for network in &shown {
-            html += &matrix(network);
+        if first.confusion.is_empty() {
+            let _ = write!(
+                html,
+                "<p>Tables of {} classes by {0} could not be read: they are left out.</p>",
+                classes.len()
+            );
+        } else {
+            html += &self.class_by_class(&shown, classes);
         }
-        html += "</div>";
-        html += &gallery(&shown);
         html += "<h3>Most confident mistakes</h3><p>Where a network was surest and still wrong.</p>";
         for network in &shown {
             html += &worst(network);
@@ -74,10 +78,42 @@ impl Page<'_> {
         html
     }
 
+    /// Rates, matrices and the images behind their cells.
+    fn class_by_class(&self, shown: &[&Shown<'_>], classes: &[String]) -> String {
+        let mut html = String::from("<h3>Class by class</h3>");
+        html += &self.per_class(shown, classes);
+        if classes.len() > WHOLE_MATRIX {
+            html += "<h3>Taken for what</h3><p>The most frequent confusions.</p><div class=\"charts three\">";
+            for network in shown {
+                html += &confusions(network);
+            }
+            return html + "</div>";
+        }
+        html += "<h3>Taken for what</h3><p>A row is what an image shows, a column what the network took it for; the diagonal is right. \
+                 <span class=\"only-script\">Choose a number to see such images.</span></p><div class=\"charts three\">";
+        for network in shown {
+            html += &matrix(network);
+        }
+        html += "</div>";
+        html += &gallery(shown);
+        html
+    }
+
     /// A row for each class, a mark for each network.
     fn per_class(&self, shown: &[&Shown<'_>], classes: &[String]) -> String {
         const ROW: f64 = 25.0;
-        const NAMES: f64 = 92.0;
+        /// Of a name in the chart; the table below has it whole.
+        const LONGEST: usize = 24;
+        const LETTER: f64 = 7.0;
+        let short = |class: usize| {
+            let name = &classes[class];
+            match name.char_indices().nth(LONGEST) {
+                Some((end, _)) => format!("{}\u{2026}", &name[..end]),
+                None => name.clone(),
+            }
+        };
+        let longest = (0..classes.len()).map(|class| short(class).chars().count()).max().unwrap_or(0);
+        let names = (longest as f64 * LETTER).max(92.0);
         let rates: Vec<(&Shown<'_>, Vec<Option<f64>>)> =
             shown.iter().map(|network| (*network, class_rates(network, classes.len()))).collect();
         let mean = |class: usize| {
@@ -89,7 +125,7 @@ impl Page<'_> {
         let all = rates.iter().flat_map(|(_, rates)| rates.iter().flatten().copied());
         let (low, high) = around(all, 1.0);
         let (low, high) = (low.max(0.0), high.min(100.0).max(low + 1.0));
-        let at = |value: f64| NAMES + 10.0 + (value - low) / (high - low) * (WIDTH - NAMES - 24.0);
+        let at = |value: f64| names + 10.0 + (value - low) / (high - low) * (WIDTH - names - 24.0);
         let bottom = 8.0 + ROW * classes.len() as f64;
         let mut svg = String::new();
         for tick in ticks(low, high, 6.0) {
@@ -112,10 +148,10 @@ impl Page<'_> {
                 values.iter().fold((high, low), |(least, most), it| (it.min(least), it.max(most)));
             let _ = write!(
                 svg,
-                "<text class=\"tick\" x=\"{NAMES}\" y=\"{:.1}\" text-anchor=\"end\">{}</text><line class=\"leader\" x1=\"{:.1}\" \
+                "<text class=\"tick\" x=\"{names}\" y=\"{:.1}\" text-anchor=\"end\">{}</text><line class=\"leader\" x1=\"{:.1}\" \
                  x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
                 y + 4.0,
-                escape(&classes[class]),
+                escape(&short(class)),
                 at(least),
                 at(most.max(least))
             );
@@ -240,10 +276,34 @@ fn matrix(network: &Shown<'_>) -> String {
     html + "</tbody></table></figure>"
 }
 
+/// What is taken for what, of more classes than a matrix can show.
+fn confusions(network: &Shown<'_>) -> String {
+    let (seed, analysis) = &network.analyses[0];
+    let rows = analysis.confusion.iter().enumerate();
+    let mut all: Vec<(u32, usize, usize)> = rows
+        .flat_map(|(label, row)| {
+            row.iter().enumerate().map(move |(predicted, count)| (*count, label, predicted))
+        })
+        .filter(|(count, label, predicted)| *count > 0 && label != predicted)
+        .collect();
+    all.sort_by_key(|(count, label, predicted)| (std::cmp::Reverse(*count), *label, *predicted));
+    let mut html = format!(
+        "<figure class=\"{}\"><figcaption>{}<span>seed {seed}</span></figcaption><table><thead><tr><th scope=\"col\">shows</th><th \
+         scope=\"col\">taken for</th><th scope=\"col\">images</th></tr></thead><tbody>",
+        network.class(),
+        escape(network.name())
+    );
+    for (count, label, predicted) in all.iter().take(CONFUSIONS) {
+        let [label, predicted] = [label, predicted].map(|class| escape(&analysis.classes[*class]));
+        let _ = write!(html, "<tr><td>{label}</td><td>{predicted}</td><td>{count}</td></tr>");
+    }
+    html + "</tbody></table></figure>"
+}
+
 /// A picture of a mistake, by its place in the sheet.
 fn picture(network: &Shown<'_>, analysis: &Analysis, place: usize, mistake: &Mistake) -> String {
     let columns = analysis.sheet.as_ref().map_or(1, |sheet| sheet.columns.max(1) as usize);
-    let class = |label: u8| escape(&analysis.classes[usize::from(label)]);
+    let class = |label: u16| escape(&analysis.classes[usize::from(label)]);
     let (label, predicted) = (class(mistake.label), class(mistake.predicted));
     let sure = decimals(100.0 * mistake.confidence, 0);
     // A record may be kept without its images.

@@ -275,7 +275,7 @@ type Rates = Vec<(f64, f64)>;
 /// In about ten places of each epoch.
 fn rates(run: &Run) -> Rates {
     let images = f64::from(run.environment.train_images);
-    let batch = f64::from(run.config.batch_size);
+    let batch = f64::from(run.config.recipe.batch_size);
     let steps = (images / batch).ceil().max(1.0);
     let least = (steps / 10.0).ceil();
     let mut rates = Vec::new();

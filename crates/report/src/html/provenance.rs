@@ -1,5 +1,6 @@
 //! What the runs were made of, and how to make them again.
 
+use pointwise_recipe::DeviceName;
 use pointwise_runs::{Run, RunConfig};
 
 use super::{
@@ -43,7 +44,7 @@ impl Page<'_> {
     /// Claims equal bits only of runs that have them.
     fn repeatable(&self) -> String {
         let runs = || self.networks.iter().flat_map(|network| &network.runs);
-        let exact = |run: &&&Run| run.config.device == "cpu" || run.config.deterministic;
+        let exact = |run: &&&Run| run.config.device == DeviceName::Cpu || run.config.deterministic;
         let others: Vec<String> = runs().filter(|run| !exact(run)).map(|run| escape(&name(run))).collect();
         let same = "The same program on the same kind of processor gives the same numbers to the last bit, for any number of threads";
         if others.is_empty() {
@@ -110,7 +111,7 @@ impl Page<'_> {
                     row.push(format!(
                         "not finished: {} of {} epochs",
                         run.epochs().count(),
-                        run.config.epochs
+                        run.config.recipe.epochs
                     ));
                     row.extend(vec!["\u{2013}".to_owned(); 6]);
                 }
@@ -141,9 +142,9 @@ impl Page<'_> {
             let optional = |text: &Option<String>| text.clone().unwrap_or_else(|| "\u{2013}".into());
             table.rows.push(vec![
                 name(run),
-                run.config.engine.clone(),
-                run.config.device.clone(),
-                run.config.precision.clone(),
+                run.config.engine.to_string(),
+                run.config.device.to_string(),
+                run.config.precision.to_string(),
                 optional(&environment.accelerator),
                 environment.processor.clone(),
                 format!("{} of {}", environment.threads, environment.cores),
