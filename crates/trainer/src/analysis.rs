@@ -4,22 +4,30 @@ use crate::predict::softmax;
 use crate::tensorboard::is_first_layer;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use image::{Rgb, RgbImage, codecs::jpeg::JpegEncoder};
-use pointwise_data::{CHANNELS, CLASS_NAMES, CLASSES, IMAGE_BYTES, Images, SIDE};
+use pointwise_data::Images;
 use pointwise_engine::State;
 use pointwise_runs::{Analysis, EpochRecord, Filters, Mistake, Sheet};
 use pointwise_training::{Last, Observer, StepProgress, TrainingError};
+use std::collections::HashMap;
 
 /// Images that are kept of each kind of mistake.
 const OF_A_KIND: usize = 4;
 /// The most confident mistakes of all that are kept.
 const MOST_CONFIDENT: usize = 24;
+/// As many of the others are kept: some of each kind for ten classes, not for thousands of kinds.
+const MOST_RARE: usize = 400;
 /// Pictures in a row of the sheet.
 const COLUMNS: usize = 20;
+/// Pixels of a picture's side at most.
+const LARGEST_SIDE: usize = 64;
 /// Of the JPEG: a picture takes about 900 bytes, and the eye sees no difference.
 const QUALITY: u8 = 88;
 
 /// Looks at the final parameters when a training ends.
-pub(crate) struct Analyst;
+pub(crate) struct Analyst {
+    /// The names of the classes.
+    pub(crate) classes: Vec<String>,
+}
 
 impl Observer for Analyst {
     fn step(&mut self, _: &StepProgress) {}
@@ -28,35 +36,44 @@ impl Observer for Analyst {
 
     fn last(&mut self, last: &mut Last<'_>) -> Result<Option<Analysis>, TrainingError> {
         let Some(logits) = last.logits()? else { return Ok(None) };
-        Ok(Some(analyse(&logits, last.images, &last.state()?)))
+        Ok(Some(analyse(&logits, last.images, &self.classes, &last.state()?)))
     }
 }
 
 /// From the `(N, classes)` logits of the test images. The same numbers give the same analysis, byte for byte.
-fn analyse(logits: &[f32], images: &Images, state: &State) -> Analysis {
-    let mut confusion = vec![vec![0; CLASSES]; CLASSES];
+fn analyse(logits: &[f32], images: &Images, names: &[String], state: &State) -> Analysis {
+    let classes = names.len();
+    let rows = if classes <= Analysis::MAX_CONFUSED { classes } else { 0 };
+    let mut confusion = vec![vec![0; classes]; rows];
     let mut mistakes = Vec::new();
-    for (image, (row, &label)) in logits.chunks_exact(CLASSES).zip(images.labels()).enumerate() {
+    for (image, (row, &label)) in logits.chunks_exact(classes).zip(images.labels()).enumerate() {
         // The first of equals, as everywhere.
-        let predicted = (1..CLASSES).fold(0, |best, class| if row[class] > row[best] { class } else { best });
-        confusion[usize::from(label)][predicted] += 1;
+        let predicted = (1..classes).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+        if let Some(row) = confusion.get_mut(usize::from(label)) {
+            row[predicted] += 1;
+        }
         if predicted != usize::from(label) {
             let confidence = softmax(row)[predicted];
-            mistakes.push(Mistake { image: image as u32, label, predicted: predicted as u8, confidence });
+            mistakes.push(Mistake { image: image as u32, label, predicted: predicted as u16, confidence });
         }
     }
     // The order of the test set among equals.
     mistakes.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-    let mut kept = vec![0; CLASSES * CLASSES];
-    let mut rank = 0;
+    let mut kept: HashMap<(u16, u16), usize> = HashMap::new();
+    let (mut rank, mut rare) = (0, 0);
     mistakes.retain(|mistake| {
-        let kind = &mut kept[usize::from(mistake.label) * CLASSES + usize::from(mistake.predicted)];
-        (*kind, rank) = (*kind + 1, rank + 1);
-        *kind <= OF_A_KIND || rank <= MOST_CONFIDENT
+        rank += 1;
+        let kind = kept.entry((mistake.label, mistake.predicted)).or_default();
+        *kind += 1;
+        if rank <= MOST_CONFIDENT {
+            return true;
+        }
+        rare += usize::from(*kind <= OF_A_KIND);
+        *kind <= OF_A_KIND && rare <= MOST_RARE
     });
     Analysis {
         version: Analysis::VERSION,
-        classes: CLASS_NAMES.map(str::to_owned).into(),
+        classes: names.to_vec(),
         confusion,
         sheet: sheet(images, &mistakes),
         mistakes,
@@ -66,32 +83,49 @@ fn analyse(logits: &[f32], images: &Images, state: &State) -> Analysis {
     }
 }
 
-/// The pictures of the mistakes. Their side is a multiple of JPEG's blocks of 8, so that no picture bleeds into the next.
+/// The pictures of the mistakes, each in the middle of a square. Their side is a multiple of JPEG's blocks of 8, so that no picture
+/// bleeds into the next. Images of more than [`LARGEST_SIDE`] pixels are shown by a pixel out of several.
 fn sheet(images: &Images, mistakes: &[Mistake]) -> Option<Sheet> {
     if mistakes.is_empty() {
         return None;
     }
-    let rows = mistakes.len().div_ceil(COLUMNS);
-    let mut picture = RgbImage::new((COLUMNS * SIDE) as u32, (rows * SIDE) as u32);
-    let plane = IMAGE_BYTES / CHANNELS;
+    let [channels, height, width] = images.shape();
+    let every = height.max(width).div_ceil(LARGEST_SIDE);
+    let (rows, columns) = (height.div_ceil(every), width.div_ceil(every));
+    let side = rows.max(columns).next_multiple_of(8);
+    let (above, before) = ((side - rows) / 2, (side - columns) / 2);
+    let mut picture =
+        RgbImage::new((COLUMNS * side) as u32, (mistakes.len().div_ceil(COLUMNS) * side) as u32);
+    let plane = height * width;
     for (number, mistake) in mistakes.iter().enumerate() {
         let pixels = images.image(mistake.image as usize);
-        let (left, top) = (number % COLUMNS * SIDE, number / COLUMNS * SIDE);
-        for at in 0..plane {
-            let pixel = Rgb([pixels[at], pixels[plane + at], pixels[2 * plane + at]]);
-            picture.put_pixel((left + at % SIDE) as u32, (top + at / SIDE) as u32, pixel);
+        let (left, top) = (number % COLUMNS * side + before, number / COLUMNS * side + above);
+        for (y, x) in (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))) {
+            let at = y * every * width + x * every;
+            // Grey in all three, or red, green and blue.
+            let pixel = Rgb(std::array::from_fn(|color| pixels[color.min(channels - 1) * plane + at]));
+            picture.put_pixel((left + x) as u32, (top + y) as u32, pixel);
         }
     }
     let mut jpeg = Vec::new();
     // Writing to memory fails for sizes beyond JPEG's 65,535 pixels alone; without pictures there is still a report.
     JpegEncoder::new_with_quality(&mut jpeg, QUALITY).encode_image(&picture).ok()?;
-    Some(Sheet { side: SIDE as u32, columns: COLUMNS as u32, jpeg: STANDARD.encode(jpeg) })
+    Some(Sheet { side: side as u32, columns: COLUMNS as u32, jpeg: STANDARD.encode(jpeg) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use pointwise_engine::Array;
+
+    const CLASSES: usize = 10;
+    const SHAPE: [usize; 3] = [3, 32, 32];
+    const IMAGE_BYTES: usize = 3 * SIDE * SIDE;
+    const SIDE: usize = 32;
+
+    fn names() -> Vec<String> {
+        (0..CLASSES).map(|class| format!("class {class}")).collect()
+    }
 
     /// Logits that say `predicted`, the more so the larger `by` is.
     fn say(predicted: usize, by: f32) -> [f32; CLASSES] {
@@ -103,14 +137,14 @@ mod tests {
         // 40 cats: 10 are seen, 30 taken for dogs, with growing confidence.
         let labels = vec![3; 40];
         let pixels = (0..40).flat_map(|image| [image * 6; IMAGE_BYTES]).collect();
-        let images = Images::new(pixels, labels).unwrap();
+        let images = Images::new(SHAPE, CLASSES, pixels, labels).unwrap();
         let logits: Vec<f32> = (0..40)
             .flat_map(|image| if image < 10 { say(3, 1.0) } else { say(5, 0.1 * image as f32) })
             .collect();
         let mut state = State::default();
         let weight = Array { shape: vec![2, 3, 1, 1], values: vec![0.5; 6] };
         state.parameters.insert("features.0.weight".into(), weight);
-        let found = analyse(&logits, &images, &state);
+        let found = analyse(&logits, &images, &names(), &state);
         found.check().unwrap();
         assert_eq!((found.confusion[3][3], found.confusion[3][5]), (10, 30));
         let kept: Vec<u32> = found.mistakes.iter().map(|mistake| mistake.image).collect();
@@ -127,17 +161,17 @@ mod tests {
             let off = i32::from(picture.get_pixel(x, y)[0]) - mistake.image as i32 * 6;
             assert!(off.abs() <= 2, "{mistake:?}: {off}");
         }
-        assert_eq!(analyse(&logits, &images, &state), found);
+        assert_eq!(analyse(&logits, &images, &names(), &state), found);
     }
 
     #[test]
     fn rare_kinds_of_mistakes_are_kept_beside_the_confident_ones() {
         let mut labels = vec![0; 50];
         labels.extend([1; 6]);
-        let images = Images::new(vec![0; 56 * IMAGE_BYTES], labels).unwrap();
+        let images = Images::new(SHAPE, CLASSES, vec![0; 56 * IMAGE_BYTES], labels).unwrap();
         let sure = (0..50).flat_map(|_| say(2, 9.0));
         let unsure = (0..6).flat_map(|_| say(2, 0.5));
-        let found = analyse(&sure.chain(unsure).collect::<Vec<_>>(), &images, &State::default());
+        let found = analyse(&sure.chain(unsure).collect::<Vec<_>>(), &images, &names(), &State::default());
         let of = |label| found.mistakes.iter().filter(|mistake| mistake.label == label).count();
         assert_eq!((of(0), of(1)), (24, 4));
         assert_eq!(found.mistakes[0].image, 0, "equals in the order of the test set");
@@ -146,9 +180,28 @@ mod tests {
 
     #[test]
     fn a_network_without_mistakes_has_no_pictures() {
-        let images = Images::new(vec![0; IMAGE_BYTES], vec![4]).unwrap();
-        let found = analyse(&say(4, 1.0), &images, &State::default());
+        let images = Images::new(SHAPE, CLASSES, vec![0; IMAGE_BYTES], vec![4]).unwrap();
+        let found = analyse(&say(4, 1.0), &images, &names(), &State::default());
         found.check().unwrap();
         assert!(found.mistakes.is_empty() && found.sheet.is_none());
+    }
+
+    #[test]
+    fn images_of_any_shape_and_number_of_classes_are_shown() {
+        for (shape, classes, side) in [([1, 28, 28], 10, 32), ([3, 20, 100], 300, 56), ([1, 5, 3], 2, 8)] {
+            let names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
+            let pixels = vec![200; 2 * shape.iter().product::<usize>()];
+            let images = Images::new(shape, classes, pixels, vec![0, classes as u16 - 1]).unwrap();
+            let logits: Vec<f32> =
+                (0..2 * classes).map(|place| if place % classes == 1 { 2.0 } else { 0.0 }).collect();
+            let found = analyse(&logits, &images, &names, &State::default());
+            found.check().unwrap();
+            assert_eq!(found.confusion.len(), if classes > 100 { 0 } else { classes });
+            let sheet = found.sheet.unwrap();
+            assert_eq!(sheet.side, side, "{shape:?}");
+            let picture = image::load_from_memory(&STANDARD.decode(sheet.jpeg).unwrap()).unwrap().into_rgb8();
+            let middle = picture.get_pixel(side / 2, side / 2).0;
+            assert!(middle.iter().all(|value| value.abs_diff(200) <= 8), "{shape:?}: {middle:?}");
+        }
     }
 }

@@ -1,12 +1,18 @@
 //! The command line, as it is typed. What it means is decided in the commands' own modules.
 
 use crate::model::{Family, Model, parse_model};
+use crate::values::{data_kind, table};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use pointwise_data::TestSplit;
 use pointwise_engine::{DeviceChoice, EngineKind, Precision};
+use pointwise_recipe::{
+    Augment, DataKind, EarlyStopping, Ema, Normalise, Optimizer, ParameterGroup, Recipe, Schedule, Warmup,
+};
 use pointwise_runs::RunConfig;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
-/// Train, evaluate and summarise the networks of a CIFAR-10 study of pointwise convolutions.
+/// Train, evaluate and summarise small convolutional networks, among them those of a CIFAR-10 study of pointwise convolutions.
 #[derive(Debug, Parser)]
 #[command(name = "trainer", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -22,8 +28,8 @@ const EXIT_CODES: &str =
 
 // The bounds are those of a run's configuration, in the type that clap wants.
 const MAX_SEED: u64 = RunConfig::MAX_SEED;
-const MAX_EPOCHS: i64 = RunConfig::MAX_EPOCHS as i64;
-const MAX_BATCH_SIZE: i64 = RunConfig::MAX_BATCH_SIZE as i64;
+const MAX_EPOCHS: i64 = Recipe::MAX_EPOCHS as i64;
+const MAX_BATCH_SIZE: i64 = Recipe::MAX_BATCH_SIZE as i64;
 const MAX_THREADS: i64 = RunConfig::MAX_THREADS as i64;
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +50,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Show the layers of the networks with shapes, parameters and multiply-accumulates.
     Summary(SummaryArgs),
+    /// Show how `train` trains: the study's recipe, or what a file makes of it.
+    Recipe(RecipeArgs),
     /// Time whole training steps or evaluation batches on random images in memory.
     Bench(BenchArgs),
     /// Fetch, check and describe the data.
@@ -57,7 +65,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// Take options from this TOML file, such as a run's config.toml: a key for each option; what is typed wins.
+    /// Take options from this TOML file, such as a recipe or a run's config.toml: a key for each option; what is typed wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// The network: one that `summary` lists, or a TOML file that describes one [required, but with --resume].
@@ -75,12 +83,37 @@ pub(crate) struct TrainArgs {
     /// Images in a batch [default: 126].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
-    /// Learning rate of Adam [default: 0.001].
+    /// Optimizer: Adam, AdamW or SGD, or a table such as '{ SGD = { lr = 0.1, momentum = 0.9 } }' [default: the study's Adam].
+    #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Optimizer>)]
+    pub(crate) optimizer: Option<Optimizer>,
+    /// Learning rate, in place of the optimizer's own [default: 0.001].
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) lr: Option<f64>,
-    /// Factor of the L2 penalty, coupled [default: 0.0005].
+    /// Weight decay, in place of the optimizer's own [default: 0.0005].
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, value_parser = not_negative)]
     pub(crate) weight_decay: Option<f64>,
+    /// Learning rate from step to step: constant, MultiStepLR, CosineAnnealingLR, OneCycleLR or PiecewiseLinear, or a table such as
+    /// '{ MultiStepLR = { milestones = [60, 80] } }' [default: constant].
+    #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Schedule>)]
+    pub(crate) schedule: Option<Schedule>,
+    /// What comes before the schedule: a table such as '{ epochs = 5, start_factor = 0.01 }' or '{ steps = 500 }'.
+    #[arg(long, value_name = "TABLE", value_parser = table::<Warmup>)]
+    pub(crate) warmup: Option<Warmup>,
+    /// Parameters with a learning rate or weight decay of their own: '[{ max_dims = 1, weight_decay = 0 }]' for biases and norms.
+    #[arg(long, value_name = "ARRAY", value_parser = table::<ParameterGroups>)]
+    pub(crate) parameter_groups: Option<ParameterGroups>,
+    /// Share of a label that goes to all classes alike [default: 0].
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = probability)]
+    pub(crate) label_smoothing: Option<f64>,
+    /// Scale gradients down to this norm of all of them together [default: none].
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) clip_norm: Option<f64>,
+    /// Keep a moving average of the weights, evaluate it and save it: '{ decay = 0.999 }' [default: none].
+    #[arg(long, value_name = "TABLE", value_parser = table::<Ema>)]
+    pub(crate) ema: Option<Ema>,
+    /// With --val-split, stop after so many epochs without a better one: '{ patience = 5 }' [default: never].
+    #[arg(long, value_name = "TABLE", value_parser = table::<EarlyStopping>)]
+    pub(crate) early_stopping: Option<EarlyStopping>,
     /// Probability of every dropout, for networks that have dropout [default: what their description says].
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     pub(crate) dropout: Option<f64>,
@@ -90,29 +123,34 @@ pub(crate) struct TrainArgs {
     /// Hold N training images out, choose the best epoch by them, and leave the test set for the end [default: 0].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) val_split: Option<u32>,
-    /// Augmentation of the training images [default: crop-flip].
-    #[arg(long, value_enum)]
+    /// Augmentation of the training images: crop-flip, none, or a table such as '{ crop = 4, padding_mode = "reflect", flip =
+    /// "alternating", cutout = 8 }' [default: crop-flip].
+    #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Augment>)]
     pub(crate) augment: Option<Augment>,
     /// Whether every epoch has an order of its own [default: true].
     #[arg(long, value_name = "true|false")]
     pub(crate) shuffle: Option<bool>,
+    /// Mean and standard deviation that pixels are normalised by: dataset, for those usual for the data set, measured, or a table such
+    /// as '{ mean = [0.5], std = [0.5] }' [default: dataset].
+    #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Normalise>)]
+    pub(crate) normalise: Option<Normalise>,
     /// Start from these weights: a checkpoint, a run folder's best one, or a PyTorch state_dict saved as safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) init: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataSource,
     /// Train on the first N images only.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) limit_train: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = count)]
+    pub(crate) limit_train: Option<NonZeroU32>,
     /// Test on the first N images only.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) limit_test: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = count)]
+    pub(crate) limit_test: Option<NonZeroU32>,
     /// Stop after N steps of the run, with a checkpoint; --resume continues.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEED))]
-    pub(crate) max_steps: Option<u64>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = steps)]
+    pub(crate) max_steps: Option<NonZeroU64>,
     /// Record the loss of every Nth step [default: 10].
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) log_every: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = count)]
+    pub(crate) log_every: Option<NonZeroU32>,
     /// Save a checkpoint at least every N seconds, and after every epoch.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) checkpoint_every: u64,
@@ -236,6 +274,17 @@ pub(crate) struct SummaryArgs {
     pub(crate) json: bool,
 }
 
+/// The output is a TOML file, to start one's own from.
+#[derive(Debug, Args)]
+pub(crate) struct RecipeArgs {
+    /// The options of this TOML file, as `train --config` takes them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the JSON Schema of a whole recipe, for editors.
+    #[arg(long, exclusive = true)]
+    pub(crate) schema: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// The network: one that `summary` lists, or a TOML file that describes one.
@@ -268,33 +317,42 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Make sure that all of CIFAR-10 is there: download what the folder lacks.
+    /// Make sure that all of a published data set is there: download what the folder lacks.
     Fetch {
-        /// Where it is to be [default: the variable CIFAR10_DIR, or a folder in the user's cache].
+        /// The data set [default: cifar10].
+        #[arg(long, value_parser = data_kind())]
+        data: Option<DataKind>,
+        /// Where it is to be [default: for CIFAR-10 the variable CIFAR10_DIR, or a folder in the user's cache].
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
-    /// Read every file and check its records and labels.
-    Verify {
-        /// Where the data is [default: the variable CIFAR10_DIR, or a folder in the user's cache].
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<PathBuf>,
-    },
+    /// Read every file and check its contents.
+    Verify(DataSource),
     /// Count the classes, and measure mean and standard deviation of the channels.
-    Stats(DataSource),
+    Stats {
+        #[command(flatten)]
+        source: DataSource,
+        /// A folder's images and synthetic ones as they are made for this network: one that `summary` lists, or a TOML file that
+        /// describes one [default: 3x32x32, and ten synthetic classes].
+        #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
+        model: Option<Model>,
+    },
 }
 
 /// Where images come from.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DataSource {
-    /// The dataset [default: cifar10].
-    #[arg(long, value_enum)]
+    /// The data set [default: cifar10].
+    #[arg(long, value_parser = data_kind())]
     pub(crate) data: Option<DataKind>,
-    /// Folder with CIFAR-10: binary files, the official archive, or train/ and test/ with a folder of images for each class
-    /// [default: the variable CIFAR10_DIR, or a folder in the user's cache, filled by a download].
+    /// Folder with the data set, as its authors publish it, or for `--data folder` train/ and test/ with a folder of images for each class
+    /// [default: for CIFAR-10 the variable CIFAR10_DIR, or a folder in the user's cache, filled by a download].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Seed of the synthetic images [default: 42].
+    /// Split so many images, or such a share of them, off a folder that has no test images.
+    #[arg(long, value_name = "N|SHARE")]
+    pub(crate) test_split: Option<TestSplit>,
+    /// Seed of the synthetic images, and of --test-split [default: 42].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub(crate) data_seed: Option<u64>,
 }
@@ -319,44 +377,8 @@ pub(crate) struct Compute {
     pub(crate) threads: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Augment {
-    /// Random crop after 4 pixels of black padding, and random horizontal flip.
-    CropFlip,
-    /// The images as they are.
-    None,
-}
-
-impl Augment {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::CropFlip => "crop-flip",
-            Self::None => "none",
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DataKind {
-    /// CIFAR-10 from a folder, or downloaded once.
-    Cifar10,
-    /// Ten drawn classes, made on the spot: no download.
-    Synthetic,
-    /// CIFAR-10 from the Hugging Face Hub (needs a build with the feature `huggingface`).
-    Huggingface,
-}
-
-impl DataKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Cifar10, Self::Synthetic, Self::Huggingface];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Cifar10 => "cifar10",
-            Self::Synthetic => "synthetic",
-            Self::Huggingface => "huggingface",
-        }
-    }
-}
+/// A table in a file and on a command line: an array.
+pub(crate) type ParameterGroups = Vec<ParameterGroup>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Split {
@@ -379,6 +401,15 @@ impl Phase {
             Self::Eval => "eval",
         }
     }
+}
+
+fn count(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("give a whole number from 1 to {}", u32::MAX))
+}
+
+fn steps(text: &str) -> Result<NonZeroU64, String> {
+    let steps = text.parse().ok().filter(|steps: &NonZeroU64| steps.get() <= MAX_SEED);
+    steps.ok_or_else(|| format!("give a whole number from 1 to {MAX_SEED}"))
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -408,19 +439,8 @@ mod tests {
     }
 
     #[test]
-    fn a_runs_configuration_knows_the_same_names() {
-        assert_eq!(DataKind::ALL.map(DataKind::name), RunConfig::DATA);
-        assert_eq!([Augment::CropFlip, Augment::None].map(Augment::name), RunConfig::AUGMENT);
-        assert_eq!(EngineKind::ALL.map(EngineKind::name), RunConfig::ENGINES);
-        assert_eq!(Precision::ALL.map(Precision::name), RunConfig::PRECISIONS);
-        for kind in DataKind::ALL {
-            assert_eq!(kind.to_possible_value().unwrap().get_name(), kind.name());
-        }
-    }
-
-    #[test]
     fn numbers_out_of_range_are_refused() {
-        let bad: [&[&str]; 10] = [
+        let bad: [&[&str]; 20] = [
             &["--lr", "NaN"],
             &["--lr", "0"],
             &["--lr", "inf"],
@@ -431,6 +451,16 @@ mod tests {
             &["--log-every", "0"],
             &["--model", "vgg"],
             &["--engine", "torch"],
+            &["--data", "cats"],
+            &["--optimizer", "Lion"],
+            &["--optimizer", "{ SGD = { rate = 1 } }"],
+            &["--schedule", "{ MultiStepLR = {} }"],
+            &["--augment", "flip"],
+            &["--normalise", "{ mean = 1 }"],
+            &["--ema", "0.9"],
+            &["--parameter-groups", "{}"],
+            &["--label-smoothing", "1"],
+            &["--test-split", "1.5"],
         ];
         for options in bad {
             let line = ["trainer", "train"].iter().chain(options);

@@ -178,8 +178,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let network = args.model.network().clone();
     let graph = network.graph()?;
-    // A label is a byte.
-    let classes = graph.classes().min(256) as u32;
+    let classes = graph.classes().min(65_536) as u32;
     let mut subject = Subject::new(kind, &network, &settings)?;
     subject.engine().prepare(args.batch as usize, args.phase == Phase::Train)?;
     let Timed { seconds, losses, group } =
@@ -270,7 +269,7 @@ impl ResidentBatches {
         let [channels, height, width] = network.input;
         let images: Vec<u8> =
             (0..n as usize * channels * height * width).map(|_| (words.word() >> 24) as u8).collect();
-        let labels: Vec<u8> = (0..n).map(|_| below(words.word(), classes) as u8).collect();
+        let labels: Vec<u16> = (0..n).map(|_| below(words.word(), classes) as u16).collect();
         // As in `RandomBatch`: mean 0 and standard deviation 1.
         let values: Vec<f32> =
             (0..channels * 256).map(|i| ((i % 256) as f32 / 255.0 - 0.5) * 12_f32.sqrt()).collect();
@@ -317,7 +316,7 @@ fn take(engine: &mut dyn Engine, phase: Phase, batch: Batch<'_>) -> Result<f64, 
 /// Images and labels that depend on nothing but their number.
 struct RandomBatch {
     images: Vec<f32>,
-    labels: Vec<u8>,
+    labels: Vec<u16>,
 }
 
 impl RandomBatch {
@@ -326,7 +325,7 @@ impl RandomBatch {
         let values = size as usize * network.input.iter().product::<usize>();
         // Uniform, with mean 0 and standard deviation 1 like normalised images.
         let images = (0..values).map(|_| (unit_f32(words.word()) - 0.5) * 12_f32.sqrt()).collect();
-        let labels = (0..size).map(|_| below(words.word(), classes) as u8).collect();
+        let labels = (0..size).map(|_| below(words.word(), classes) as u16).collect();
         Self { images, labels }
     }
 

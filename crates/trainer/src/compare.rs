@@ -7,7 +7,7 @@ use pointwise_process::note;
 use pointwise_report::{Align, Table, duration};
 use pointwise_runs::{EpochRecord, Run};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Shows the runs that can be read.
 ///
@@ -40,23 +40,15 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
 }
 
 /// The keys of `config.toml` that the runs do not agree on, each with the runs' values; `-` where one has none.
-fn differences(runs: &[Run]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
-    let tables: Vec<toml::Table> =
-        runs.iter().map(|run| toml::Table::try_from(&run.config)).collect::<Result<_, _>>()?;
-    let keys: BTreeSet<&String> = tables.iter().flat_map(toml::Table::keys).collect();
+fn differences(runs: &[Run]) -> Vec<(String, Vec<String>)> {
+    let values: Vec<BTreeMap<String, String>> = runs.iter().map(|run| run.config.values()).collect();
+    let keys: BTreeSet<&String> = values.iter().flat_map(BTreeMap::keys).collect();
     let row = |key: &String| {
-        let value = |table: &toml::Table| match table.get(key) {
-            Some(toml::Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-            None => "-".to_owned(),
-        };
-        (key.clone(), tables.iter().map(value).collect::<Vec<_>>())
+        let value =
+            |values: &BTreeMap<String, String>| values.get(key).map_or("-", String::as_str).to_owned();
+        (key.clone(), values.iter().map(value).collect::<Vec<_>>())
     };
-    Ok(keys
-        .into_iter()
-        .map(row)
-        .filter(|(_, values)| values.iter().any(|value| *value != values[0]))
-        .collect())
+    keys.into_iter().map(row).filter(|(_, values)| values.iter().any(|value| *value != values[0])).collect()
 }
 
 /// The cell of an epoch in a table of curves.
@@ -80,7 +72,7 @@ fn text(runs: &[Run]) -> anyhow::Result<String> {
     }
 
     let mut table = Table::new(columns("configuration"));
-    let differences = differences(runs)?;
+    let differences = differences(runs);
     for (key, values) in &differences {
         table.row(std::iter::once(key).chain(values).cloned());
     }
@@ -129,14 +121,14 @@ fn text(runs: &[Run]) -> anyhow::Result<String> {
 /// A line for each run and epoch; a figure that was not measured is empty.
 fn csv(runs: &[Run]) -> String {
     let mut text =
-        "run,model,seed,epoch,train_loss,train_acc,test_loss,test_acc,val_loss,val_acc,seconds\n".to_owned();
+        "run,model,seed,epoch,train_loss,train_acc,test_loss,test_acc,val_loss,val_acc,ema_loss,ema_acc,seconds\n".to_owned();
     let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
     for run in runs {
         // As CSV wants it: quotation marks around, and doubled within.
         let path = run.path.display().to_string().replace('"', "\"\"");
         for epoch in run.epochs() {
             text += &format!(
-                "\"{path}\",{},{},{},{},{},{},{},{},{},{}\n",
+                "\"{path}\",{},{},{},{},{},{},{},{},{},{},{},{}\n",
                 run.config.model,
                 run.config.seed,
                 epoch.epoch,
@@ -146,6 +138,8 @@ fn csv(runs: &[Run]) -> String {
                 optional(epoch.test_acc),
                 optional(epoch.val_loss),
                 optional(epoch.val_acc),
+                optional(epoch.ema_loss),
+                optional(epoch.ema_acc),
                 epoch.seconds
             );
         }
@@ -155,7 +149,7 @@ fn csv(runs: &[Run]) -> String {
 
 fn as_json(runs: &[Run]) -> anyhow::Result<Value> {
     let differences: serde_json::Map<String, Value> =
-        differences(runs)?.into_iter().map(|(key, values)| (key, values.into())).collect();
+        differences(runs).into_iter().map(|(key, values)| (key, values.into())).collect();
     let runs: Vec<Value> = runs
         .iter()
         .map(|run| {

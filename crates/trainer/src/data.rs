@@ -1,14 +1,19 @@
 //! `trainer data`, and where the other commands get their images from.
 
-use crate::args::{DataArgs, DataCommand, DataKind, DataSource};
+use crate::args::{DataArgs, DataCommand, DataSource};
 use crate::display::LoadingDisplay;
+use crate::threads::cause;
 use crate::{End, print, stop_flag};
 use anyhow::{anyhow, bail};
 use etcetera::BaseStrategy;
 use pointwise_data::{
-    CLASS_NAMES, CLASSES, Dataset, Error, NoProgress, Progress, Source, default_addresses, fetch, find_whole,
-    load, statistics, verify,
+    Dataset, DatasetSpec, Error, FileReport, NoProgress, Place, Progress, Published, Source, TestSplit,
+    fetch, find_whole, load, statistics, verify,
 };
+use pointwise_network::Network;
+use pointwise_recipe::DataKind;
+use pointwise_report::{Align, Table};
+use pointwise_runs::{DatasetConfig, RunConfig};
 use std::fmt::Write;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -24,32 +29,23 @@ const SYNTHETIC_TEST: usize = 10_000;
 pub(crate) fn run(args: &DataArgs) -> anyhow::Result<End> {
     let stop = stop_flag()?;
     let Some(text) = (match args.command.clone() {
-        DataCommand::Fetch { data_dir } => {
-            let folder = folder_or_cache(data_dir.as_deref())?;
-            let named = named_folder(data_dir.as_deref()).is_some();
-            unless_stopped(&stop, move || fetched(&folder).map_err(|error| with_way_out(error, named)))?
+        DataCommand::Fetch { data, data_dir } => {
+            let kind = data.unwrap_or(DataKind::Cifar10);
+            let Some(dataset) = Published::of(kind) else { bail!("{}", not_fetched(kind)) };
+            let named = named_folder(data_dir.as_deref(), kind);
+            let is_named = named.is_some();
+            let folder = named.map_or_else(|| cache(dataset), Ok)?;
+            unless_stopped(&stop, move || {
+                fetched(dataset, &folder).map_err(|error| with_way_out(error, is_named))
+            })?
         }
-        DataCommand::Verify { data_dir } => {
-            let folder = folder_or_cache(data_dir.as_deref())?;
-            let Some(reports) = unless_stopped(&stop, move || verify(&folder, &LoadingDisplay::default()))?
-            else {
-                return Ok(End::Interrupted);
+        DataCommand::Verify(source) => verified(&source, &stop)?,
+        DataCommand::Stats { source, model } => {
+            let images = match &model {
+                Some(model) => Images::of_weights(&source, None, model.network())?,
+                None => Images::from_args(&source),
             };
-            let mut table = format!("{:<24} {:>8} {:>12}  SHA-256", "file", "records", "bytes");
-            for report in &reports {
-                let name = report.path.file_name().unwrap_or_default().to_string_lossy();
-                let records = report.records.map_or_else(String::new, |records| records.to_string());
-                write!(table, "\n{name:<24} {records:>8} {:>12}  {}", report.bytes, report.sha256)?;
-            }
-            print(&table)?;
-            let problems: Vec<&str> = reports.iter().filter_map(|report| report.problem.as_deref()).collect();
-            if !problems.is_empty() {
-                bail!("{}", problems.join("; "));
-            }
-            Some("every file is whole and valid".to_owned())
-        }
-        DataCommand::Stats(source) => {
-            let dataset = load_dataset(&Images::from_args(&source), None, None, false, &stop)?;
+            let dataset = load_dataset(&images, None, None, false, &stop)?;
             dataset.map(|dataset| describe(&dataset)).transpose()?
         }
     }) else {
@@ -59,14 +55,63 @@ pub(crate) fn run(args: &DataArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// Fetches CIFAR-10, and tells where it is. What is there already, in any layout that we read, is not fetched again.
-fn fetched(folder: &Path) -> Result<String, Error> {
-    let display = LoadingDisplay::default();
-    if let Some(source) = find_whole(folder, &display)? {
-        return Ok(format!("CIFAR-10 is there: {source}"));
+/// Fetches a data set, and tells where it is. What is there already, in any layout that we read, is not fetched again.
+fn fetched(dataset: Published, folder: &Path) -> Result<String, Error> {
+    let (display, name) = (LoadingDisplay::default(), dataset.name());
+    if let Some(source) = find_whole(dataset, folder, &display)? {
+        return Ok(format!("{name} is there: {source}"));
     }
-    let place = fetch(folder, &default_addresses(), &display)?;
-    Ok(format!("CIFAR-10 is now in {}", place.display()))
+    let place = fetch(dataset, folder, &dataset.addresses(), &display)?;
+    Ok(format!("{name} is now in {}", place.display()))
+}
+
+/// Why a data set is not fetched.
+fn not_fetched(kind: DataKind) -> &'static str {
+    match kind {
+        DataKind::Synthetic => "synthetic images are drawn whenever they are used: there is nothing to fetch",
+        DataKind::Huggingface => {
+            "data of the Hugging Face Hub is fetched when it is used: there is no need to fetch it before"
+        }
+        _ => {
+            "a folder of images is your own: put them into train/<class> and test/<class>, and name it with --data-dir"
+        }
+    }
+}
+
+/// Prints what is in the files of a data set, and tells that they are good; `None` when it was stopped.
+fn verified(source: &DataSource, stop: &AtomicBool) -> anyhow::Result<Option<String>> {
+    let images = Images::from_args(source);
+    if images.kind == DataKind::Synthetic {
+        bail!("synthetic images are drawn whenever they are used: there is nothing to verify");
+    }
+    let Some(dataset) = Published::of(images.kind) else {
+        // Reading all of it is all that can be checked.
+        let dataset = load_dataset(&images, None, None, false, stop)?;
+        return Ok(dataset.map(|dataset| {
+            let (train, test) = (dataset.train.len(), dataset.test.len());
+            let classes = dataset.spec.classes.len();
+            format!(
+                "{train} training and {test} test images of {classes} classes: every file is whole and valid"
+            )
+        }));
+    };
+    let folder = images.folder.map_or_else(|| cache(dataset), Ok)?;
+    let reports = unless_stopped(stop, move || verify(dataset, &folder, &LoadingDisplay::default()))?;
+    let Some(reports) = reports else { return Ok(None) };
+    let columns =
+        [("file", Align::Left), ("records", Align::Right), ("bytes", Align::Right), ("SHA-256", Align::Left)];
+    let mut table = Table::new(columns);
+    for FileReport { path, bytes, records, sha256, .. } in &reports {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let records = records.map_or_else(String::new, |records| records.to_string());
+        table.row([&*name, &records, &bytes.to_string(), sha256]);
+    }
+    print(table.plain().trim_end())?;
+    let problems: Vec<&str> = reports.iter().filter_map(|report| report.problem.as_deref()).collect();
+    if !problems.is_empty() {
+        bail!("{}", problems.join("; "));
+    }
+    Ok(Some("every file is whole and valid".to_owned()))
 }
 
 /// What `work` gives, or `None` once `stop` is set: then `work`, which may be waiting for a server that says nothing, is left to
@@ -87,7 +132,9 @@ where
         // After a stop nobody listens any more.
         let _ = sender.send(work());
     });
-    let worker = worker.map_err(|cause| anyhow!("no thread can be started to load the images: {cause}"))?;
+    let worker = worker.map_err(|error| {
+        anyhow!("no thread can be started to load the images ({}): raise the limit", cause(&error))
+    })?;
     loop {
         match receiver.recv_timeout(PERIOD) {
             Ok(result) => return result.map(Some).map_err(Into::into),
@@ -107,22 +154,112 @@ where
 /// Which images: the part of a configuration that says so.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Images {
-    pub(crate) kind: DataKind,
-    pub(crate) folder: Option<PathBuf>,
-    pub(crate) seed: u64,
+    kind: DataKind,
+    folder: Option<PathBuf>,
+    /// Of synthetic images, and of what is split off.
+    seed: u64,
+    test_split: Option<TestSplit>,
+    /// Channels, rows and columns, and the number of classes, where the data set has a choice.
+    shape: [usize; 3],
+    classes: usize,
 }
 
 /// Seed of the synthetic images unless given: the same images for every seed of a run.
 pub(crate) const DATA_SEED: u64 = 42;
 
 impl Images {
+    /// Without a network that they are for.
     pub(crate) fn from_args(source: &DataSource) -> Self {
+        let kind = source.data.unwrap_or(DataKind::Cifar10);
         Self {
-            kind: source.data.unwrap_or(DataKind::Cifar10),
-            folder: named_folder(source.data_dir.as_deref()),
+            kind,
+            folder: named_folder(source.data_dir.as_deref(), kind),
             seed: source.data_seed.unwrap_or(DATA_SEED),
+            test_split: source.test_split,
+            shape: [3, 32, 32],
+            classes: 10,
         }
     }
+
+    /// Those that a run of that network trains on.
+    pub(crate) fn of_run(config: &RunConfig, network: &Network) -> anyhow::Result<Self> {
+        let test_split = config.test_split.as_deref().map(str::parse).transpose();
+        Ok(Self {
+            kind: config.data,
+            folder: config.data_dir.clone(),
+            seed: config.data_seed,
+            test_split: test_split.map_err(|error| anyhow!("test-split: {error}"))?,
+            shape: network.input,
+            classes: network.graph()?.classes(),
+        })
+    }
+
+    /// Those that weights are tried on: what was typed, over what they were trained on.
+    pub(crate) fn of_weights(
+        source: &DataSource,
+        run: Option<&RunConfig>,
+        network: &Network,
+    ) -> anyhow::Result<Self> {
+        let mut config = run.cloned().unwrap_or_else(|| RunConfig::new(&network.name));
+        // Data of another kind lies elsewhere.
+        if source.data.is_some_and(|kind| kind != config.data) {
+            (config.data_dir, config.test_split) = (None, None);
+        }
+        config.data = source.data.unwrap_or(config.data);
+        config.data_dir = named_folder(source.data_dir.as_deref(), config.data).or(config.data_dir);
+        config.data_seed = source.data_seed.unwrap_or(config.data_seed);
+        config.test_split = source.test_split.as_ref().map(TestSplit::to_string).or(config.test_split);
+        Self::of_run(&config, network)
+    }
+
+    /// What is known of them before they are loaded.
+    pub(crate) fn spec(&self) -> anyhow::Result<DatasetSpec> {
+        Ok(self.source(None, None)?.spec()?)
+    }
+
+    fn source(&self, limit_train: Option<u32>, limit_test: Option<u32>) -> anyhow::Result<Source> {
+        let published = |dataset: Published| {
+            let place = match &self.folder {
+                Some(folder) => Place::Named(folder.clone()),
+                None => Place::Cache { folder: cache(dataset)?, addresses: dataset.addresses() },
+            };
+            Ok(Source::Published { dataset, place })
+        };
+        if self.test_split.is_some() && self.kind != DataKind::Folder {
+            bail!("--test-split is for --data folder: `{}` has test images of its own", self.kind);
+        }
+        match (self.kind, Published::of(self.kind)) {
+            (_, Some(dataset)) => published(dataset),
+            (DataKind::Folder, _) => match &self.folder {
+                Some(path) => Ok(Source::Folder {
+                    path: path.clone(),
+                    shape: self.shape,
+                    test_split: self.test_split,
+                    seed: self.seed,
+                }),
+                None => bail!("say with --data-dir in which folder the images are"),
+            },
+            (DataKind::Huggingface, _) => Ok(Source::HuggingFace { dataset: "uoft-cs/cifar10".to_owned() }),
+            _ => Ok(Source::Synthetic {
+                seed: self.seed,
+                train: limit_train.map_or(SYNTHETIC_TRAIN, |limit| limit as usize),
+                test: limit_test.map_or(SYNTHETIC_TEST, |limit| limit as usize),
+                classes: self.classes,
+                shape: self.shape,
+            }),
+        }
+    }
+}
+
+/// What a run knows of the data set that it was trained on.
+pub(crate) fn spec(data: &DatasetConfig) -> DatasetSpec {
+    let DatasetConfig { shape, classes, mean, std } = data.clone();
+    DatasetSpec { name: "the run's data set".to_owned(), shape, classes, mean_std: Some((mean, std)) }
+}
+
+/// What weights are taken to be for that do not say it.
+pub(crate) fn cifar10() -> DatasetSpec {
+    Published::Cifar10.spec()
 }
 
 /// Loads images, unless `stop` is set before they are there; `limit_train` and `limit_test` only save the drawing of synthetic ones
@@ -134,25 +271,17 @@ pub(crate) fn load_dataset(
     quiet: bool,
     stop: &AtomicBool,
 ) -> anyhow::Result<Option<Dataset>> {
-    let source = match (images.kind, &images.folder) {
-        (DataKind::Cifar10, Some(folder)) => Source::Directory(folder.clone()),
-        (DataKind::Cifar10, None) => Source::Cifar10 { cache: cache()?, addresses: default_addresses() },
-        (DataKind::Huggingface, _) => Source::HuggingFace { dataset: "uoft-cs/cifar10".to_owned() },
-        (DataKind::Synthetic, _) => Source::Synthetic {
-            seed: images.seed,
-            train: limit_train.map_or(SYNTHETIC_TRAIN, |limit| limit as usize),
-            test: limit_test.map_or(SYNTHETIC_TEST, |limit| limit as usize),
-        },
-    };
-    let folder = images.folder.clone();
+    let source = images.source(limit_train, limit_test)?;
+    let (folder, kind) = (images.folder.clone(), images.kind);
     unless_stopped(stop, move || {
         let progress: &dyn Progress = if quiet { &NoProgress } else { &LoadingDisplay::default() };
         load(&source, progress).map_err(|error| match &folder {
-            Some(folder) if error.is_fetchable() => {
+            Some(folder) if error.is_fetchable() && Published::of(kind).is_some() => {
+                let data = if kind == DataKind::Cifar10 { String::new() } else { format!(" --data {kind}") };
                 // Into a file nothing can be fetched.
                 let place = if folder.is_file() { String::new() } else { format!(" --data-dir {}", folder.display()) };
                 anyhow!(
-                    "{error}; fetch it with `trainer data fetch{place}`, name another folder with --data-dir, or use \
+                    "{error}; fetch it with `trainer data fetch{data}{place}`, name another folder with --data-dir, or use \
                      --data synthetic"
                 )
             }
@@ -180,14 +309,16 @@ fn with_way_out(error: Error, named: bool) -> anyhow::Error {
 /// If nothing can be learnt at all.
 pub(crate) fn check_classes(dataset: &Dataset) -> anyhow::Result<()> {
     let found = statistics(dataset);
-    let (train, test) = (without_images(&found.train_classes), without_images(&found.test_classes));
+    let names = &dataset.spec.classes;
+    let (train, test) =
+        (without_images(names, &found.train_classes), without_images(names, &found.test_classes));
     let source = &dataset.source;
-    if train.len() + 1 >= CLASSES {
+    if train.len() + 1 >= names.len() {
         bail!(
             "the training images of {source} are all of one class, so that nothing can be learnt: add other classes"
         );
     }
-    if CLASS_NAMES.iter().all(|name| train.contains(name) || test.contains(name)) {
+    if names.iter().all(|name| train.contains(&name.as_str()) || test.contains(&name.as_str())) {
         bail!(
             "no class of {source} has both training and test images: give both sets images of the same classes"
         );
@@ -198,39 +329,40 @@ pub(crate) fn check_classes(dataset: &Dataset) -> anyhow::Result<()> {
 }
 
 /// Warns of classes without images in the set (`training` or `test`) of which there are so many images of each class.
-pub(crate) fn check_classes_of(source: &str, set: &str, counts: &[u64; CLASSES]) {
-    warn_of_classes(source, set, &without_images(counts));
+pub(crate) fn check_classes_of(dataset: &Dataset, set: &str, counts: &[u64]) {
+    warn_of_classes(&dataset.source, set, &without_images(&dataset.spec.classes, counts));
 }
 
 fn warn_of_classes(source: &str, set: &str, without: &[&str]) {
+    const FEW: usize = 10;
     if !without.is_empty() {
-        let names = without.join(", ");
+        let names = match without.len().checked_sub(FEW) {
+            None | Some(0) => without.join(", "),
+            Some(more) => format!("{} and {more} more", without[..FEW].join(", ")),
+        };
         LoadingDisplay::default().note(&format!(
             "warning: {source} has no {set} images of {names}: the accuracy says nothing about them"
         ));
     }
 }
 
-fn without_images(counts: &[u64; CLASSES]) -> Vec<&'static str> {
-    CLASS_NAMES.into_iter().zip(counts).filter(|(_, count)| **count == 0).map(|(name, _)| name).collect()
+fn without_images<'a>(names: &'a [String], counts: &[u64]) -> Vec<&'a str> {
+    let names = names.iter().zip(counts).filter(|(_, count)| **count == 0);
+    names.map(|(name, _)| name.as_str()).collect()
 }
 
-/// The folder that the command line names, or else the variable `CIFAR10_DIR`, where an empty one names none.
-pub(crate) fn named_folder(folder: Option<&Path>) -> Option<PathBuf> {
+/// The folder that the command line names, or else, of CIFAR-10, the variable `CIFAR10_DIR`, where an empty one names none.
+pub(crate) fn named_folder(folder: Option<&Path>, kind: DataKind) -> Option<PathBuf> {
     let variable = || std::env::var_os("CIFAR10_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
-    folder.map(Path::to_owned).or_else(variable)
+    folder.map(Path::to_owned).or_else(|| (kind == DataKind::Cifar10).then(variable).flatten())
 }
 
-fn folder_or_cache(folder: Option<&Path>) -> anyhow::Result<PathBuf> {
-    named_folder(folder).map_or_else(cache, Ok)
-}
-
-/// `pointwise/cifar10` in the user's cache folder.
-fn cache() -> anyhow::Result<PathBuf> {
+/// `pointwise/NAME` in the user's cache folder.
+fn cache(dataset: Published) -> anyhow::Result<PathBuf> {
     // The variable will do without a home folder, which etcetera asks for first.
     let variable = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(base) = variable.filter(|_| cfg!(unix)) {
-        return Ok(base.join("pointwise").join("cifar10"));
+        return Ok(base.join("pointwise").join(dataset.cache_name()));
     }
     let base = etcetera::choose_base_strategy().map_err(|_| {
         anyhow!(
@@ -238,7 +370,7 @@ fn cache() -> anyhow::Result<PathBuf> {
              XDG_CACHE_HOME to a folder for them"
         )
     })?;
-    Ok(base.cache_dir().join("pointwise").join("cifar10"))
+    Ok(base.cache_dir().join("pointwise").join(dataset.cache_name()))
 }
 
 fn describe(dataset: &Dataset) -> anyhow::Result<String> {
@@ -247,16 +379,18 @@ fn describe(dataset: &Dataset) -> anyhow::Result<String> {
     writeln!(text, "source       {}", dataset.source)?;
     writeln!(text, "fingerprint  {}", dataset.fingerprint())?;
     writeln!(text, "images       {} train, {} test", dataset.train.len(), dataset.test.len())?;
-    for (channel, name) in ["red", "green", "blue"].iter().enumerate() {
+    let names: &[&str] = if found.mean.len() == 1 { &["grey"] } else { &["red", "green", "blue"] };
+    for (channel, name) in names.iter().enumerate() {
         writeln!(
             text,
             "{name:<12} mean {:.5}, standard deviation {:.5}",
             found.mean[channel], found.std[channel]
         )?;
     }
-    write!(text, "{:<12} {:>6} {:>6}", "class", "train", "test")?;
-    for (class, name) in CLASS_NAMES.iter().enumerate() {
-        write!(text, "\n{name:<12} {:>6} {:>6}", found.train_classes[class], found.test_classes[class])?;
+    let mut table = Table::new([("class", Align::Left), ("train", Align::Right), ("test", Align::Right)]);
+    for (class, name) in dataset.spec.classes.iter().enumerate() {
+        let counts = [found.train_classes[class], found.test_classes[class]];
+        table.row([name.clone()].into_iter().chain(counts.map(|count| count.to_string())));
     }
-    Ok(text)
+    Ok(text + table.plain().trim_end())
 }

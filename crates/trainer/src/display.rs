@@ -194,13 +194,15 @@ impl WatchDisplay {
 pub(crate) fn epoch_line(record: &EpochRecord, epochs: u32) -> String {
     let loss = record.val_loss.or(record.test_loss).unwrap_or(f64::NAN);
     let accuracy = record.val_acc.or(record.test_acc).unwrap_or(f64::NAN);
+    let average = record.ema_acc.map(|accuracy| format!(" | EMA Val Acc {:.2}%", 100.0 * accuracy));
     format!(
-        "Epoch {:02}/{epochs:02} | Train Loss {:.4} Acc {:.2}% | Val Loss {loss:.4} Acc {:.2}% | Best Val Acc {:.2}%",
+        "Epoch {:02}/{epochs:02} | Train Loss {:.4} Acc {:.2}% | Val Loss {loss:.4} Acc {:.2}% | Best Val Acc {:.2}%{}",
         record.epoch,
         record.train_loss,
         100.0 * record.train_acc,
         100.0 * accuracy,
-        100.0 * record.best_acc
+        100.0 * record.best_acc,
+        average.unwrap_or_default()
     )
 }
 
@@ -291,6 +293,8 @@ mod tests {
             test_acc: Some(0.562),
             val_loss: None,
             val_acc: None,
+            ema_loss: None,
+            ema_acc: None,
             best_acc: 0.562,
             best_epoch: 1,
             train_seconds: 1.0,

@@ -1,7 +1,7 @@
 //! What a run was made with.
 
 use pointwise_data::Dataset;
-use pointwise_engine::DeviceName;
+use pointwise_engine::{DeviceName, accelerator};
 use pointwise_network::Network;
 use pointwise_runs::{Environment, operating_system, processor_name, timestamp};
 use pointwise_training::Splits;
@@ -20,7 +20,7 @@ pub(crate) fn describe(
         rustc: option_env!("POINTWISE_RUSTC").map(str::to_owned),
         commit: option_env!("POINTWISE_COMMIT").map(str::to_owned),
         processor: processor_name(),
-        accelerator: device.accelerator(),
+        accelerator: accelerator(device),
         cores: std::thread::available_parallelism().map_or(1, usize::from) as u32,
         threads: rayon::current_num_threads() as u32,
         os: operating_system(),

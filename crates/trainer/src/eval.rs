@@ -1,21 +1,21 @@
 //! `trainer eval`.
 
 use crate::args::{Compute, EvalArgs, Split};
-use crate::data::{Images, check_classes_of, load_dataset};
+use crate::data::{Images, check_classes_of, load_dataset, spec};
 use crate::model::Model;
 use crate::{End, print, stop_flag, threads};
 use anyhow::{Context, anyhow, bail};
-use pointwise_data::statistics;
+use pointwise_data::{DatasetSpec, Normalisation, statistics};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
-use pointwise_runs::EpochRecord;
+use pointwise_runs::{EpochRecord, RunConfig};
 use pointwise_training::checkpoint;
 use pointwise_training::{Observer, StepProgress, TrainingError, evaluate};
 use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
-    let (network, state) = weights(&args.checkpoint, args.model.as_ref())?;
+    let Weights { network, state, run } = weights(&args.checkpoint, args.model.as_ref())?;
     threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let mut engine = create(kind, &network, &settings)?;
@@ -26,15 +26,16 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         Split::Test => (Some(1), args.limit),
         Split::Train => (args.limit, Some(1)),
     };
-    let images = Images::from_args(&args.data);
+    let images = Images::of_weights(&args.data, run.as_ref(), &network)?;
     let Some(dataset) = load_dataset(&images, limit_train, limit_test, false, &stop)? else {
         return Ok(End::Interrupted);
     };
+    let normalisation = trained_with(&dataset.spec, run.as_ref(), &network, &args.checkpoint)?;
     if !dataset.synthetic {
         let found = statistics(&dataset);
         match args.split {
-            Split::Test => check_classes_of(&dataset.source, "test", &found.test_classes),
-            Split::Train => check_classes_of(&dataset.source, "training", &found.train_classes),
+            Split::Test => check_classes_of(&dataset, "test", &found.test_classes),
+            Split::Train => check_classes_of(&dataset, "training", &found.train_classes),
         }
     }
     let (images, split) = match args.split {
@@ -47,11 +48,11 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
     });
     let batch_size = (args.batch_size as usize).min(images.len());
     engine.prepare(batch_size, false)?;
-    let totals = match evaluate(engine.as_mut(), &images, batch_size, &stop, &mut Silent) {
+    let totals = match evaluate(engine.as_mut(), &images, &normalisation, batch_size, &stop, &mut Silent) {
         Ok(Some(totals)) => totals,
         Ok(None) => return Ok(End::Interrupted),
-        Err(TrainingError::Engine(EngineError::NotFinite { loss, .. })) => bail!(
-            "the loss of {} is {loss}: these weights are no use, give those of another epoch or run",
+        Err(TrainingError::Engine(EngineError::NotFinite { value, .. })) => bail!(
+            "the loss of {} is {value}: these weights are no use, give those of another epoch or run",
             args.checkpoint.display()
         ),
         Err(error) => return Err(error.into()),
@@ -74,17 +75,77 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
+/// The normalisation that weights are used with, of images that fit the network: the run's, or the usual one.
+fn trained_with(
+    images: &DatasetSpec,
+    run: Option<&RunConfig>,
+    network: &Network,
+    file: &Path,
+) -> anyhow::Result<Normalisation> {
+    let (shape, classes) = (network.input, network.graph()?.classes());
+    if images.shape != shape || images.classes.len() != classes {
+        bail!(
+            "{} takes images of shape {shape:?} in {classes} classes, and those of {} are {:?} in {}: give the data that it was \
+             trained for",
+            file.display(),
+            images.name,
+            images.shape,
+            images.classes.len()
+        );
+    }
+    let Some(dataset) = run.and_then(|run| run.dataset.as_ref()) else { return usual(images) };
+    if let Some((ours, theirs)) =
+        dataset.classes.iter().zip(&images.classes).find(|(ours, theirs)| ours != theirs)
+    {
+        bail!(
+            "{} was trained for classes of other names than those of {}, {ours:?} where these have {theirs:?}: give the data that it was \
+             trained for",
+            file.display(),
+            images.name
+        );
+    }
+    Ok(Normalisation { mean: dataset.mean.clone(), std: dataset.std.clone() })
+}
+
+/// The normalisation that is usual for a data set, for weights that do not say theirs.
+pub(crate) fn usual(spec: &DatasetSpec) -> anyhow::Result<Normalisation> {
+    match &spec.mean_std {
+        Some((mean, std)) => Ok(Normalisation { mean: mean.clone(), std: std.clone() }),
+        None => bail!(
+            "the weights do not say by which mean and deviation their images were normalised, and there are no usual ones for {}: give \
+             a checkpoint of a run",
+            spec.name
+        ),
+    }
+}
+
+/// A network with its weights.
+pub(crate) struct Weights {
+    pub(crate) network: Network,
+    pub(crate) state: State,
+    /// What they were trained by, where the file says it.
+    pub(crate) run: Option<RunConfig>,
+}
+
 /// A network with its weights, from a file or a run folder. What the file does not say of the network, `model` says.
-pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<(Network, State)> {
-    let (state, meta) = checkpoint::read(file)?;
+pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<Weights> {
+    let (mut state, meta) = checkpoint::read(file)?;
+    // Of no use without the steps that follow.
+    (state.optimizer, state.average) = (None, None);
     let path = file.display();
+    let run = meta.as_ref().and_then(|meta| meta.run.clone());
     let model = match (model, meta) {
         (Some(model), Some(meta)) if model.name() != meta.model => {
             bail!("{path} holds weights of `{}`, not of `{}`; leave --model out", meta.model, model.name())
         }
-        (Some(model), _) => model.clone(),
-        (None, Some(meta)) => match meta.network() {
-            Some(text) => Model::from_toml(text).with_context(|| format!("{path} cannot be used"))?,
+        // The run's own network was made for its data.
+        (Some(model), Some(meta)) => match meta.run.as_ref().and_then(|run| run.dataset.as_ref()) {
+            Some(data) => model.for_data(&spec(data))?,
+            None => model.clone(),
+        },
+        (Some(model), None) => model.clone(),
+        (None, Some(meta)) => match &meta.run {
+            Some(run) => Model::of_run(run).with_context(|| format!("{path} cannot be used"))?,
             None => Model::shipped(&meta.model)?,
         },
         (None, None) => match whose(&state) {
@@ -94,9 +155,8 @@ pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<(Net
             None => bail!("{path} does not say which network it is of; say so with --model"),
         },
     };
-    model.check_fits_data()?;
     check_weights(file, &state, model.network())?;
-    Ok((model.network().clone(), state))
+    Ok(Weights { network: model.network().clone(), state, run })
 }
 
 /// An error when weights are not the network's, which says whose they are where that is known.

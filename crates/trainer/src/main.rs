@@ -16,15 +16,17 @@ mod eval;
 mod model;
 mod options;
 mod predict;
+mod recipe;
 mod report;
 mod runs;
 mod summary;
 mod tensorboard;
 mod threads;
 mod train;
+mod values;
 mod watch;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use args::{Cli, Command};
 use clap::CommandFactory;
 use log::LevelFilter;
@@ -75,6 +77,7 @@ fn run(cli: Cli) -> anyhow::Result<End> {
             threads::start(None)?;
             summary::run(&args).map(|()| End::Done)
         }
+        Command::Recipe(args) => recipe::run(&args).map(|()| End::Done),
         Command::Bench(args) => bench::run(&args).map(|()| End::Done),
         Command::Data(args) => {
             threads::start(None)?;
@@ -131,7 +134,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
         }
         request(&flag);
     })
-    .context("signals cannot be handled")?;
+    .map_err(|error| anyhow!("signals cannot be handled ({}): raise the limit", threads::cause(&error)))?;
     let flag = Arc::clone(&stop);
     pointwise_process::watch_parent(move || request(&flag))
         .context("the end of the parent cannot be waited for")?;

@@ -1,7 +1,7 @@
 //! Which network a command is about: one that comes with the program, by its name, or one that a file describes.
 
 use anyhow::{Context, ensure};
-use pointwise_data::{CHANNELS, CLASSES, SIDE};
+use pointwise_data::DatasetSpec;
 use pointwise_network::{Network, NinVariation};
 use pointwise_runs::RunConfig;
 use std::fs::{self, File};
@@ -11,7 +11,11 @@ use std::sync::Arc;
 
 /// A network by its name, or by the file that describes it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Model(Arc<Network>);
+pub(crate) struct Model {
+    network: Arc<Network>,
+    /// Whether it was named, and not described: then it is for whatever images it is given.
+    is_named: bool,
+}
 
 /// The largest file that is read as a description: far beyond any network that a description may have.
 const MAX_BYTES: u64 = 4 << 20;
@@ -19,17 +23,17 @@ const MAX_BYTES: u64 = 4 << 20;
 impl Model {
     /// The network.
     pub(crate) fn network(&self) -> &Network {
-        &self.0
+        &self.network
     }
 
     /// Its name.
     pub(crate) fn name(&self) -> &str {
-        &self.0.name
+        &self.network.name
     }
 
     /// One that comes with the program.
     pub(crate) fn shipped(name: &str) -> anyhow::Result<Self> {
-        Ok(Self(Arc::new(Network::by_name(name)?)))
+        Ok(Self { network: Arc::new(Network::by_name(name)?), is_named: true })
     }
 
     /// The value of an option `--model`.
@@ -40,7 +44,7 @@ impl Model {
 
     /// Of a description.
     pub(crate) fn from_toml(text: &str) -> anyhow::Result<Self> {
-        Ok(Self(Arc::new(Network::from_toml(text)?)))
+        Ok(Self { network: Arc::new(Network::from_toml(text)?), is_named: false })
     }
 
     fn read(path: &Path) -> anyhow::Result<Self> {
@@ -56,20 +60,36 @@ impl Model {
         Self::from_toml(&text).with_context(|| shown.to_string())
     }
 
-    /// Refuses a network that is not for CIFAR-10's images and classes.
-    pub(crate) fn check_fits_data(&self) -> anyhow::Result<()> {
+    /// The network for the images and classes of a data set: one that comes with the program is given its input and its number of
+    /// outputs, one of a file has to fit.
+    pub(crate) fn for_data(&self, spec: &DatasetSpec) -> anyhow::Result<Self> {
+        let (shape, classes) = (spec.shape, spec.classes.len());
+        if self.is_named {
+            let network = self.network().clone().with_input(shape).with_classes(classes);
+            network.graph().with_context(|| {
+                format!("`{}` cannot take the images of {}, {shape:?}", self.name(), spec.name)
+            })?;
+            return Ok(Self { network: Arc::new(network), ..self.clone() });
+        }
+        self.check_fits(spec)?;
+        Ok(self.clone())
+    }
+
+    /// Refuses a network that is not for a data set's images and classes.
+    pub(crate) fn check_fits(&self, spec: &DatasetSpec) -> anyhow::Result<()> {
         let network = self.network();
-        let wanted = [CHANNELS, SIDE, SIDE];
+        let (name, classes) = (&spec.name, spec.classes.len());
         ensure!(
-            network.input == wanted,
-            "`{}` takes images of shape {:?}, and the data set's are {wanted:?}: give it that input",
+            network.input == spec.shape,
+            "`{}` takes images of shape {:?}, and those of {name} are {:?}: give it that input",
             self.name(),
-            network.input
+            network.input,
+            spec.shape
         );
-        let classes = network.graph()?.classes();
+        let outputs = network.graph()?.classes();
         ensure!(
-            classes == CLASSES,
-            "`{}` ends in {classes} values, and the data set has {CLASSES} classes: give its last layer {CLASSES} outputs",
+            outputs == classes,
+            "`{}` ends in {outputs} values, and {name} has {classes} classes: give its last layer {classes} outputs",
             self.name()
         );
         Ok(())
@@ -77,7 +97,7 @@ impl Model {
 
     /// With that probability in every dropout.
     pub(crate) fn with_dropout(&self, p: f64) -> Self {
-        Self(Arc::new(self.network().clone().with_dropout(p)))
+        Self { network: Arc::new(self.network().clone().with_dropout(p)), ..self.clone() }
     }
 
     /// The network of a run.
@@ -146,14 +166,43 @@ mod tests {
         for model in models {
             let (dropout, network) = (model.network().dropout().unwrap_or(0.5), model.recorded());
             recorded.push((dropout, network.is_some()));
-            let text = "engine = 'cpu'\ndevice = 'cpu'\ndata = 'synthetic'\ndata-seed = 0\nepochs = 1\nbatch-size = 1\nlr = 1.0\n\
-                        weight-decay = 0.0\nmodel = 'nin'\ndropout = 0.5\nseed = 1\nval-split = 0\naugment = 'none'\n\
-                        shuffle = true\nlog-every = 1";
-            let config = RunConfig::from_toml(text).unwrap();
-            let config = RunConfig { dropout, network, model: model.name().to_owned(), ..config };
-            assert_eq!(Model::of_run(&config).unwrap(), model);
+            let config = RunConfig { dropout, network, ..RunConfig::new(model.name()) };
+            assert_eq!(Model::of_run(&config).unwrap().network(), model.network());
         }
         assert_eq!(recorded, [(0.5, false), (0.1, false), (0.5, false), (0.2, true)]);
+    }
+
+    #[test]
+    fn a_named_network_is_made_for_its_data_and_a_described_one_has_to_fit() {
+        let spec = DatasetSpec {
+            name: "my pictures".to_owned(),
+            shape: [1, 28, 28],
+            classes: ["a", "b", "c"].map(str::to_owned).into(),
+            mean_std: None,
+        };
+        let named = Model::shipped("nin").unwrap();
+        let fitted = named.for_data(&spec).unwrap();
+        assert_eq!((fitted.network().input, fitted.network().graph().unwrap().classes()), (spec.shape, 3));
+        assert!(named.recorded().is_none() && fitted.recorded().is_some());
+        // What a run records of it fits, and stays.
+        let described = Model::from_toml(&fitted.recorded().unwrap()).unwrap();
+        assert_eq!(described.for_data(&spec).unwrap(), described);
+        let other = Model::from_toml(&named.network().to_toml()).unwrap();
+        let error = other.for_data(&spec).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`nin` takes images of shape [3, 32, 32], and those of my pictures are [1, 28, 28]: give it that input"
+        );
+        let error =
+            other.check_fits(&DatasetSpec { shape: [3, 32, 32], ..spec.clone() }).unwrap_err().to_string();
+        assert!(error.contains("my pictures has 3 classes: give its last layer 3 outputs"), "{error}");
+        // Too small for the poolings.
+        let named = Model::shipped("alexnet").unwrap();
+        let error = named.for_data(&DatasetSpec { shape: [3, 4, 4], ..spec }).unwrap_err();
+        assert!(
+            format!("{error:#}").starts_with("`alexnet` cannot take the images of my pictures, [3, 4, 4]: "),
+            "{error:#}"
+        );
     }
 
     #[test]

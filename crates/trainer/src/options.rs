@@ -13,7 +13,8 @@ use pointwise_training::checkpoint;
 use sha2::{Digest, Sha256};
 use std::any::TypeId;
 use std::ffi::OsString;
-use std::path::Path;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// In a run's `config.toml`, what the file `init` held: no option, but checked.
@@ -22,12 +23,26 @@ const INIT_SHA256: &str = "init-sha256";
 /// In a run's `config.toml`, the description of a network that the program does not know by its name: no option, but used.
 const NETWORK: &str = "network";
 
+/// In a run's `config.toml`, the table of what is trained on.
+const DATASET: &str = "dataset";
+
+/// In a run's `config.toml`, the table of how it is trained.
+const RECIPE: &str = "recipe";
+
 /// What was typed, over what the file says.
 ///
 /// # Errors
 /// If the file cannot be read, or a key is unknown, of another type or out of range: one sentence with the file and the key.
 pub(crate) fn with_file(file: &Path) -> anyhow::Result<TrainArgs> {
     merged(std::env::args_os().collect(), file)
+}
+
+/// What a file says, and nothing else.
+///
+/// # Errors
+/// As [`with_file`].
+pub(crate) fn of_file(file: &Path) -> anyhow::Result<TrainArgs> {
+    merged(["trainer", "train"].map(OsString::from).into(), file)
 }
 
 /// The line of a whole `trainer train` with the options of the file behind it that it does not have itself.
@@ -44,6 +59,16 @@ fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
             error.message().replace('\n', " ")
         )
     })?;
+    // A run's recipe has a table of its own; what the run found its data to be is found again.
+    table.remove(DATASET);
+    if let Some(recipe) = table.remove(RECIPE) {
+        let Value::Table(recipe) = recipe else { bail!("{shown}: {RECIPE} is not valid: give a table") };
+        for (key, value) in recipe {
+            if table.insert(key.clone(), value).is_some() {
+                bail!("{shown}: {key} stands there twice, in and outside of {RECIPE}: take one out");
+            }
+        }
+    }
     let expected_sha256 = table.remove(INIT_SHA256);
     let init = table.get("init").cloned();
     let described = match table.remove(NETWORK) {
@@ -108,20 +133,23 @@ fn as_typed(option: &Arg, value: &Value) -> Result<Option<String>, &'static str>
         let parser: &ValueParser = option.get_value_parser();
         types.iter().any(|wanted| parser.type_id() == *wanted)
     };
+    let whole =
+        [TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<NonZeroU32>(), TypeId::of::<NonZeroU64>()];
     let text = match (option.get_action(), value) {
         (ArgAction::SetTrue, Value::Boolean(on)) => return Ok(on.then(|| format!("--{key}"))),
         (ArgAction::SetTrue, _) => return Err("true or false"),
         (ArgAction::Count, _) => return Err("it on the command line"),
         (_, Value::Boolean(truth)) if is(&[TypeId::of::<bool>()]) => truth.to_string(),
         _ if is(&[TypeId::of::<bool>()]) => return Err("true or false"),
-        (_, Value::Integer(number @ 0..)) if is(&[TypeId::of::<u32>(), TypeId::of::<u64>()]) => {
-            number.to_string()
-        }
-        _ if is(&[TypeId::of::<u32>(), TypeId::of::<u64>()]) => return Err("a whole number from 0 up"),
+        (_, Value::Integer(number @ 0..)) if is(&whole) => number.to_string(),
+        _ if is(&whole) => return Err("a whole number from 0 up"),
         (_, Value::Float(number)) if is(&[TypeId::of::<f64>()]) => number.to_string(),
         (_, Value::Integer(number)) if is(&[TypeId::of::<f64>()]) => number.to_string(),
         _ if is(&[TypeId::of::<f64>()]) => return Err("a number"),
         (_, Value::String(text)) => text.clone(),
+        (_, Value::Table(_) | Value::Array(_)) if !is(&[TypeId::of::<PathBuf>(), TypeId::of::<String>()]) => {
+            value.to_string()
+        }
         _ => return Err("a text in quotation marks"),
     };
     Ok(Some(format!("--{key}={text}")))

@@ -1,12 +1,14 @@
 //! `trainer predict`.
 
 use crate::args::PredictArgs;
-use crate::eval::{engine_and_settings, weights};
+use crate::data::{cifar10, spec};
+use crate::eval::{Weights, engine_and_settings, usual, weights};
 use crate::{End, print, threads};
 use anyhow::bail;
-use pointwise_data::{CLASS_NAMES, Crop, IMAGE_BYTES, augment_into, read_image};
+use pointwise_data::{DatasetSpec, Draw, Transform, read_image};
 use pointwise_engine::{Engine, create};
 use pointwise_process::note;
+use pointwise_recipe::Augment;
 use pointwise_report::{Align, Table};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,9 +18,9 @@ use std::path::Path;
 #[derive(Serialize)]
 struct Prediction {
     image: String,
-    class: &'static str,
+    class: String,
     /// Of each class; the sum is 1.
-    probabilities: BTreeMap<&'static str, f64>,
+    probabilities: BTreeMap<String, f64>,
 }
 
 /// Predicts one image after the other. An image that cannot be read is named and does not keep the others from being predicted.
@@ -26,7 +28,16 @@ struct Prediction {
 /// # Errors
 /// If the weights cannot be used; at the end, if an image could not be read.
 pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
-    let (network, state) = weights(&args.checkpoint, args.model.as_ref())?;
+    let Weights { network, state, run } = weights(&args.checkpoint, args.model.as_ref())?;
+    // Weights that do not say what they are for are taken to be for CIFAR-10.
+    let spec = run.and_then(|run| run.dataset).map_or_else(cifar10, |data| spec(&data));
+    if network.input != spec.shape || network.graph()?.classes() != spec.classes.len() {
+        bail!(
+            "{} does not say what its classes are called: give a checkpoint of a run",
+            args.checkpoint.display()
+        );
+    }
+    let transform = Transform::new(spec.shape, Augment::NONE, &usual(&spec)?)?;
     threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let mut engine = create(kind, &network, &settings)?;
@@ -35,7 +46,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
     let mut predictions = Vec::with_capacity(args.images.len());
     let mut failures = 0;
     for image in &args.images {
-        match predict(engine.as_mut(), image) {
+        match predict(engine.as_mut(), image, &spec, &transform) {
             Ok(prediction) => predictions.push(prediction),
             Err(error) => {
                 failures += 1;
@@ -46,7 +57,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
     if args.json {
         print(&serde_json::to_string_pretty(&predictions)?)?;
     } else if !predictions.is_empty() {
-        print(table(&predictions).trim_end())?;
+        print(table(&predictions, &spec.classes).trim_end())?;
     }
     if failures > 0 {
         bail!("{failures} of {} images could not be read", args.images.len());
@@ -54,10 +65,15 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-fn predict(engine: &mut dyn Engine, path: &Path) -> anyhow::Result<Prediction> {
-    let pixels = read_image(path)?;
-    let mut values = vec![0.0; IMAGE_BYTES];
-    augment_into(&pixels, Crop::CENTRE, &mut values);
+fn predict(
+    engine: &mut dyn Engine,
+    path: &Path,
+    spec: &DatasetSpec,
+    transform: &Transform,
+) -> anyhow::Result<Prediction> {
+    let pixels = read_image(path, spec.shape)?;
+    let mut values = vec![0.0; pixels.len()];
+    transform.apply(&pixels, Draw::default(), &mut values);
     let logits = engine.logits(&values)?;
     if let Some(value) = logits.iter().find(|value| !value.is_finite()) {
         bail!("{}: the network answers {value}, so its weights are no use", path.display());
@@ -67,8 +83,8 @@ fn predict(engine: &mut dyn Engine, path: &Path) -> anyhow::Result<Prediction> {
         .fold(0, |best, class| if probabilities[class] > probabilities[best] { class } else { best });
     Ok(Prediction {
         image: path.display().to_string(),
-        class: CLASS_NAMES[best],
-        probabilities: CLASS_NAMES.into_iter().zip(probabilities).collect(),
+        class: spec.classes[best].clone(),
+        probabilities: spec.classes.iter().cloned().zip(probabilities).collect(),
     })
 }
 
@@ -80,14 +96,21 @@ pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|power| power / sum).collect()
 }
 
-/// A row for each image: its class, and the probabilities of all in percent.
-fn table(predictions: &[Prediction]) -> String {
+/// A row for each image: its class, and the probabilities in percent, of all classes where there are few, else of the class alone.
+fn table(predictions: &[Prediction], classes: &[String]) -> String {
+    const FEW: usize = 20;
     let columns = [("image", Align::Left), ("class", Align::Left)];
-    let classes = CLASS_NAMES.map(|class| (class, Align::Right));
-    let mut table = Table::new(columns.into_iter().chain(classes));
+    let shown: Vec<&str> = match classes.len() {
+        0..=FEW => classes.iter().map(String::as_str).collect(),
+        _ => vec!["probability"],
+    };
+    let mut table = Table::new(columns.into_iter().chain(shown.iter().map(|class| (*class, Align::Right))));
     for Prediction { image, class, probabilities } in predictions {
-        let percents = CLASS_NAMES.iter().map(|class| format!("{:.1} %", 100.0 * probabilities[class]));
-        table.row([image.clone(), (*class).to_owned()].into_iter().chain(percents));
+        let percents = shown.iter().map(|shown| {
+            let of = if classes.len() <= FEW { *shown } else { class };
+            format!("{:.1} %", 100.0 * probabilities[of])
+        });
+        table.row([image.clone(), class.clone()].into_iter().chain(percents));
     }
     table.plain()
 }

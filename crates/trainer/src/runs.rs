@@ -80,7 +80,7 @@ fn describe(path: PathBuf) -> Row {
             path,
             state: run.activity().name(),
             epoch: Some(run.epochs().last().map_or(0, |epoch| epoch.epoch)),
-            epochs: Some(run.config.epochs),
+            epochs: Some(run.config.recipe.epochs),
             best_acc: run.epochs().last().map(|epoch| epoch.best_acc),
             updated: Some(match &run.progress {
                 Some(progress) => progress.updated.clone(),

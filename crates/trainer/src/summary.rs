@@ -6,6 +6,7 @@ use crate::print;
 use pointwise_engine::EngineError;
 use pointwise_engine::cpu::training_memory;
 use pointwise_network::{LayerSummary, Network};
+use pointwise_recipe::Recipe;
 use pointwise_report::{Align, Table};
 use serde::Serialize;
 use serde_json::Value;
@@ -88,7 +89,7 @@ const BATCH: usize = 126;
 
 fn summarise(model: &Model) -> Result<ModelSummary, EngineError> {
     let graph = model.network().graph()?;
-    let memory = training_memory(model.network(), BATCH)?;
+    let memory = training_memory(model.network(), &Recipe::default(), BATCH)?;
     Ok(ModelSummary {
         model: model.name().to_owned(),
         parameters: graph.parameter_count(),

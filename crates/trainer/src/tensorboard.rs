@@ -1,7 +1,7 @@
 //! `train --tensorboard`: what TensorBoard shows of a run, as event files in its folder.
 
 use image::{ImageFormat, Rgb, RgbImage};
-use pointwise_data::{BatchSettings, IMAGE_BYTES, Images, MEAN, SIDE, STD, training_batches};
+use pointwise_data::{BatchSettings, Images, training_batches};
 use pointwise_engine::Array;
 use pointwise_process::note;
 use pointwise_runs::{Analysis, EpochRecord};
@@ -65,16 +65,15 @@ impl<'a> TensorBoard<'a> {
 
     /// The first images of an epoch as the network sees them.
     fn batch(&self, epoch: u32) -> anyhow::Result<Vec<(String, Value)>> {
-        let Some(batch) = training_batches(self.images, self.settings, epoch, 0).next() else {
+        let Some(batch) = training_batches(self.images, &self.settings, epoch, 0)?.next() else {
             return Ok(Vec::new());
         };
-        let tiles: Vec<Tile> = batch
-            .images
-            .chunks_exact(IMAGE_BYTES)
-            .take(SHOWN)
-            .map(|image| tile(image, SIDE, |channel, value| (value * STD[channel] + MEAN[channel]) * 255.0))
-            .collect();
-        Ok(vec![("batch/augmented".to_owned(), grid(&tiles, SIDE, 6, 2)?)])
+        let [channels, height, width] = self.images.shape();
+        let (mean, std) = (&self.settings.normalisation.mean, &self.settings.normalisation.std);
+        let byte = |channel: usize, value: f32| (value * std[channel] + mean[channel]) * 255.0;
+        let images = batch.images.chunks_exact(channels * height * width).take(SHOWN);
+        let tiles: Vec<Tile> = images.map(|image| tile(image, [channels, height, width], byte)).collect();
+        Ok(vec![("batch/augmented".to_owned(), grid(&tiles, [height, width], 6, 2)?)])
     }
 }
 
@@ -110,6 +109,8 @@ impl Observer for TensorBoard<'_> {
                     ("epoch/test_accuracy", record.test_acc),
                     ("epoch/validation_loss", record.val_loss),
                     ("epoch/validation_accuracy", record.val_acc),
+                    ("epoch/ema_loss", record.ema_loss),
+                    ("epoch/ema_accuracy", record.ema_acc),
                     ("epoch/train_seconds", Some(record.train_seconds)),
                 ]);
                 if let Some(weight) = state.parameters.values().find(|array| is_first_layer(array)) {
@@ -171,36 +172,34 @@ fn filters(weight: &Array) -> anyhow::Result<Value> {
     let tiles: Vec<Tile> = weight
         .values
         .chunks_exact(3 * side * side)
-        .map(|filter| tile(filter, side, |_, value| 127.5 + 127.5 * value / largest))
+        .map(|filter| tile(filter, [3, side, side], |_, value| 127.5 + 127.5 * value / largest))
         .collect();
-    grid(&tiles, side, 8, 8)
+    grid(&tiles, [side, side], 8, 8)
 }
 
-/// A square of pixels, row by row.
+/// A rectangle of pixels, row by row.
 type Tile = Vec<Rgb<u8>>;
 
-/// From planes of red, green and blue, each value turned into `0..=255` by `byte(channel, value)`.
-fn tile(planes: &[f32], side: usize, byte: impl Fn(usize, f32) -> f32) -> Tile {
-    let plane = side * side;
+/// From planes of red, green and blue, or a grey one, each value turned into `0..=255` by `byte(channel, value)`.
+fn tile(planes: &[f32], [channels, height, width]: [usize; 3], byte: impl Fn(usize, f32) -> f32) -> Tile {
+    let plane = height * width;
     // The conversion keeps to the range by itself.
-    let pixel = |at: usize| {
-        Rgb(std::array::from_fn(|channel| byte(channel, planes[channel * plane + at]).round() as u8))
-    };
+    let value = |channel: usize, at: usize| byte(channel, planes[channel * plane + at]).round() as u8;
+    let pixel = |at: usize| Rgb(std::array::from_fn(|color| value(color.min(channels - 1), at)));
     (0..plane).map(pixel).collect()
 }
 
 /// Tiles beside and under each other with a black pixel between, each pixel drawn `scale` times as large.
-fn grid(tiles: &[Tile], side: usize, columns: usize, scale: usize) -> anyhow::Result<Value> {
-    let pitch = side * scale + 1;
+fn grid(tiles: &[Tile], [rows, row]: [usize; 2], columns: usize, scale: usize) -> anyhow::Result<Value> {
+    let (down, right) = (rows * scale + 1, row * scale + 1);
     let columns = columns.min(tiles.len()).max(1);
-    let size = |count: usize| (count * pitch) as u32;
-    let (width, height) = (size(columns), size(tiles.len().div_ceil(columns)));
+    let (width, height) = ((columns * right) as u32, (tiles.len().div_ceil(columns) * down) as u32);
     let mut picture = RgbImage::new(width, height);
     for (number, tile) in tiles.iter().enumerate() {
-        let (left, top) = (number % columns * pitch, number / columns * pitch);
-        for y in 0..side * scale {
-            for x in 0..side * scale {
-                let pixel = tile[y / scale * side + x / scale];
+        let (left, top) = (number % columns * right, number / columns * down);
+        for y in 0..rows * scale {
+            for x in 0..row * scale {
+                let pixel = tile[y / scale * row + x / scale];
                 picture.put_pixel((left + x) as u32, (top + y) as u32, pixel);
             }
         }
@@ -218,9 +217,11 @@ mod tests {
     fn tiles_lie_in_rows() {
         // A red pixel, a green one, and three tiles in two columns.
         let tiles: Vec<Tile> = [[2.0, 0.0, 0.0], [0.0, 300.0, 0.0], [0.0, 0.0, -5.0]]
-            .map(|planes| tile(&planes, 1, |_, value| value))
+            .map(|planes| tile(&planes, [3, 1, 1], |_, value| value))
             .into();
-        let Value::Image { width, height, png } = grid(&tiles, 1, 2, 2).unwrap() else { panic!("no image") };
+        let Value::Image { width, height, png } = grid(&tiles, [1, 1], 2, 2).unwrap() else {
+            panic!("no image")
+        };
         let picture = image::load_from_memory(&png).unwrap().into_rgb8();
         assert_eq!((picture.width(), picture.height()), (width, height));
         assert_eq!((width, height), (6, 6));

@@ -3,6 +3,7 @@
 use anyhow::{anyhow, bail};
 use pointwise_engine::memory;
 use pointwise_runs::{RunConfig, threads_of_environment};
+use std::fmt::Display;
 
 /// Address space of a thread: its stack, as large as the standard library makes it, and what lies around it.
 const THREAD_BYTES: u64 = (2 << 20) + (256 << 10);
@@ -34,5 +35,15 @@ pub(crate) fn start(option: Option<u32>) -> anyhow::Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads as usize)
         .build_global()
-        .map_err(|error| refused(&error.to_string()))
+        .map_err(|error| refused(&cause(&error)))
+}
+
+/// Why a thread was not started: what the system says, and how much room there is under a limit.
+pub(crate) fn cause(error: &dyn Display) -> String {
+    match memory::address_space() {
+        Some(left) => {
+            format!("{error}; the limit of address space, ulimit -v, leaves {}", memory::shown(left))
+        }
+        None => error.to_string(),
+    }
 }

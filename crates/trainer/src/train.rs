@@ -1,23 +1,27 @@
 //! `trainer train`: from the command line and the run folder to one resolved configuration, and from there to the training.
 
 use crate::analysis::Analyst;
-use crate::args::{Augment, DataKind, TrainArgs};
-use crate::data::{DATA_SEED, Images, check_classes, load_dataset, named_folder};
+use crate::args::TrainArgs;
+use crate::data::{Images, check_classes, load_dataset, named_folder, spec};
 use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::eval::check_weights;
 use crate::model::Model;
 use crate::options::{self, sha256};
+use crate::recipe::typed;
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, stop_flag, threads};
-use anyhow::{Context, anyhow, bail};
-use pointwise_engine::{Adam, DeviceChoice, EngineError, EngineKind, Precision, Settings, State, create};
+use anyhow::{anyhow, bail};
+use pointwise_data::{Dataset, DatasetSpec, Normalisation, TestSplit, check_augment};
+use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
 use pointwise_process::note;
-use pointwise_runs::{Checkpoint, Difference, Record, Run, RunConfig, RunFolder, holds_run};
+use pointwise_recipe::Recipe;
+use pointwise_runs::{Checkpoint, DatasetConfig, Difference, Record, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{
     Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, checkpoint, fit,
 };
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
@@ -37,7 +41,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     } else {
         (None, None)
     };
-    let config = resolve(args, stored.as_ref())?;
+    let (mut config, model) = resolve(args, stored.as_ref())?;
     for (option, path) in [("--data-dir", &config.data_dir), ("--init", &config.init)] {
         if let Some(path) = path.as_ref().filter(|path| path.to_str().is_none()) {
             bail!(
@@ -53,14 +57,14 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         let past = Run::read(&folder)?;
         let done = past.epochs().last().map_or(0, |epoch| epoch.epoch);
         best = past.epochs().last().map(|epoch| epoch.best_acc);
-        if done > config.epochs {
+        if done > config.recipe.epochs {
             bail!(
                 "the run in {} has {done} epochs behind it; give --epochs {done} or more",
                 folder.display()
             );
         }
         if let Some(result) = &past.result
-            && result.epochs == config.epochs
+            && (result.epochs == config.recipe.epochs || result.stopped_early)
         {
             note!("{} holds a finished run", folder.display());
             print(&final_line(&config.model, result.final_acc, result.final_loss))?;
@@ -68,43 +72,45 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         }
         check_last(run, &past)?;
     }
-    let model = Model::of_run(&config)?;
-    model.check_fits_data()?;
+    // All that can be refused is, before the images are loaded, which may take long.
+    let is_resumed = resuming.then_some(&folder);
+    let device = DeviceChoice::Only(config.device).resolve().map_err(|error| elsewhere(is_resumed, error))?;
+    let images = Images::of_run(&config, model.network())?;
+    let known = images.spec()?;
+    check_augment(config.recipe.augment, known.shape)?;
+    let model = model.for_data(&known)?;
     let network = model.network().clone();
+    config.network = model.recorded();
     // A checkpoint of the run takes the place of what it was started from.
     let has_checkpoint = run.as_ref().is_some_and(|run| run.checkpoint_path(Checkpoint::Last).exists());
     let init = match &config.init {
         Some(path) if !has_checkpoint => Some(initial_state(path, &network, &config)?),
         _ => None,
     };
-    threads::start(args.compute.threads)?;
+    // First of all threads: those that compute may take what is left of the address space.
     let stop = stop_flag()?;
-    let kind: EngineKind = config.engine.parse()?;
-    let device: DeviceChoice = config.device.parse()?;
+    threads::start(args.compute.threads)?;
     let settings = Settings {
         seed: config.seed,
-        device: device.resolve().map_err(|error| elsewhere(resuming.then_some(&folder), error))?,
-        adam: Adam { lr: config.lr, weight_decay: config.weight_decay, ..Adam::default() },
-        precision: config.precision.parse()?,
+        device,
+        recipe: config.recipe.clone(),
+        precision: config.precision,
         deterministic: config.deterministic,
     };
     let mut engine =
-        create(kind, &network, &settings).map_err(|error| elsewhere(resuming.then_some(&folder), error))?;
+        create(config.engine, &network, &settings).map_err(|error| elsewhere(is_resumed, error))?;
 
-    let data = DataKind::ALL.into_iter().find(|kind| kind.name() == config.data);
-    let images = Images {
-        kind: data.with_context(|| format!("there is no data `{}`", config.data))?,
-        folder: config.data_dir.clone(),
-        seed: config.data_seed,
-    };
-    let loaded = load_dataset(&images, config.limit_train, config.limit_test, args.quiet, &stop)?;
+    let [limit_train, limit_test] =
+        [config.limit_train, config.limit_test].map(|limit| limit.map(NonZeroU32::get));
+    let loaded = load_dataset(&images, limit_train, limit_test, args.quiet, &stop)?;
     let Some(dataset) = loaded else { return Ok(End::Interrupted) };
     if !dataset.synthetic {
         check_classes(&dataset)?;
     }
     let description = DataDescription::from(&dataset);
     log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
-    let splits = Splits::new(dataset, &config)?;
+    let splits = trained_on(dataset, &mut config)?;
+
     let environment = describe(&network, settings.device, &description, &splits)?;
     log::info!(
         "engine {} on {} with {} threads: {}, {} parameters",
@@ -114,7 +120,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         config.model,
         environment.parameters
     );
-    engine.prepare((config.batch_size as usize).min(splits.largest()), true)?;
+    engine.prepare((config.recipe.batch_size as usize).min(splits.largest()), true)?;
     if let Some(state) = &init {
         engine.load_state(state)?;
     }
@@ -128,6 +134,11 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
                     folder.display(),
                     description.fingerprint
                 );
+            }
+            if let Some(stored) = stored {
+                // An earlier version kept nothing of the data.
+                let dataset = stored.dataset.clone().or(config.dataset.clone());
+                check_same_run(&folder, &RunConfig { dataset, ..stored }, &config)?;
             }
             // Before anything in the folder changes.
             from = ResumePoint::load(run, &config, &splits, engine.as_mut())?;
@@ -144,16 +155,18 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         );
     }
     let outcome = {
-        let mut display = TrainingDisplay::new(config.epochs, best, args.quiet);
+        let mut display = TrainingDisplay::new(config.recipe.epochs, best, args.quiet);
+        let classes = config.dataset.as_ref().map(|data| data.classes.clone()).unwrap_or_default();
+        let mut analyst = Analyst { classes };
         let job = Job { config: &config, splits: &splits, stop: &stop };
         if args.tensorboard {
             let last = run.checkpoint_path(Checkpoint::Last);
-            let settings = batch_settings(&config);
+            let settings = batch_settings(&config, &splits.normalisation);
             let mut events = TensorBoard::new(folder.join("tensorboard"), last, &splits.train, settings);
-            let mut both = Both(&mut events, &mut Analyst);
+            let mut both = Both(&mut events, &mut analyst);
             fit(job, from, engine.as_mut(), run, &mut Both(&mut display, &mut both))
         } else {
-            fit(job, from, engine.as_mut(), run, &mut Both(&mut display, &mut Analyst))
+            fit(job, from, engine.as_mut(), run, &mut Both(&mut display, &mut analyst))
         }
     };
     let shown = folder.display();
@@ -188,47 +201,53 @@ fn run_folder(args: &TrainArgs) -> Option<PathBuf> {
 
 const SEED: u64 = 42;
 
-/// What was typed, over what the run was started with, over the study's values.
-fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunConfig> {
+/// The images of the run, and in its configuration what a network has to know of them.
+fn trained_on(dataset: Dataset, config: &mut RunConfig) -> anyhow::Result<Splits> {
+    let DatasetSpec { shape, classes, .. } = dataset.spec.clone();
+    let splits = Splits::new(dataset, config)?;
+    let Normalisation { mean, std } = splits.normalisation.clone();
+    config.dataset = Some(DatasetConfig { shape, classes, mean, std });
+    Ok(splits)
+}
+
+/// What was typed, over what the run was started with, over the study's values; without the data, which is not loaded yet, and the
+/// network as it was named or described.
+fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<(RunConfig, Model)> {
     let (mut config, mut model) = match (stored, &args.model) {
         (Some(stored), None) => (stored.clone(), Model::of_run(stored)?),
         (Some(stored), Some(model)) => (stored.clone(), model.clone()),
-        (None, Some(model)) => (study(), model.clone()),
+        (None, Some(model)) => (RunConfig::new(model.name()), model.clone()),
         (None, None) => bail!("no network was named; say with --model which one to train"),
     };
     if let Some(p) = args.dropout {
         model = model.with_dropout(p);
     }
+    // What the run trains was made for its data.
+    if let Some(data) = stored.and_then(|stored| stored.dataset.as_ref()) {
+        model = model.for_data(&spec(data))?;
+    }
     model.name().clone_into(&mut config.model);
     config.network = model.recorded();
     // Of a network without dropout, what was said of it stands there nevertheless.
     config.dropout = model.network().dropout().or(args.dropout).unwrap_or(config.dropout);
-    let set = |field: &mut String, value: Option<&str>| {
-        if let Some(value) = value {
-            value.clone_into(field);
-        }
-    };
-    set(&mut config.engine, args.compute.engine.map(EngineKind::name));
-    set(&mut config.precision, args.compute.precision.map(Precision::name));
+    config.engine = args.compute.engine.unwrap_or(config.engine);
+    config.precision = args.compute.precision.unwrap_or(config.precision);
     config.deterministic |= args.compute.deterministic;
-    set(&mut config.data, args.data.data.map(DataKind::name));
-    set(&mut config.augment, args.augment.map(Augment::name));
-    config.epochs = args.epochs.unwrap_or(config.epochs);
-    config.batch_size = args.batch_size.unwrap_or(config.batch_size);
-    config.lr = args.lr.unwrap_or(config.lr);
-    config.weight_decay = args.weight_decay.unwrap_or(config.weight_decay);
+    config.data = args.data.data.unwrap_or(config.data);
     config.seed = args.seed.unwrap_or(config.seed);
     config.val_split = args.val_split.unwrap_or(config.val_split);
-    config.shuffle = args.shuffle.unwrap_or(config.shuffle);
     config.data_seed = args.data.data_seed.unwrap_or(config.data_seed);
-    config.data_dir = named_folder(args.data.data_dir.as_deref()).or(config.data_dir);
+    config.test_split = args.data.test_split.as_ref().map(TestSplit::to_string).or(config.test_split);
+    config.data_dir = named_folder(args.data.data_dir.as_deref(), config.data).or(config.data_dir);
     config.limit_train = args.limit_train.or(config.limit_train);
     config.limit_test = args.limit_test.or(config.limit_test);
     config.log_every = args.log_every.unwrap_or(config.log_every);
+    config.recipe = typed(args, config.recipe);
     // These belong to this call, not to the run.
     config.max_steps = args.max_steps;
-    config.threads = args.compute.threads;
+    config.threads = args.compute.threads.and_then(NonZeroU32::new);
     config.checkpoint_every = Some(args.checkpoint_every);
+    config.dataset = stored.and_then(|stored| stored.dataset.clone());
     if let Some(path) = &args.init {
         let path = checkpoint::weights_file(path)?;
         config.init_sha256 = Some(sha256(&checkpoint::read_bytes(&path)?));
@@ -236,57 +255,37 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<RunCo
     }
     match args.compute.device {
         // Whether a run that is resumed computed there is looked at before whether this machine can.
-        Some(DeviceChoice::Only(device)) if stored.is_some() => config.device = device.to_string(),
+        Some(DeviceChoice::Only(device)) if stored.is_some() => config.device = device,
         None if stored.is_some() => {}
         choice => {
             let device = choice.unwrap_or(DeviceChoice::Auto).resolve()?;
-            config.device = device.to_string();
+            config.device = device;
             if stored.is_none() && args.compute.engine.is_none() {
-                EngineKind::default_for(device).name().clone_into(&mut config.engine);
+                config.engine = EngineKind::default_for(device);
             }
         }
     }
-    Ok(config)
-}
-
-/// The study's configuration, with the last of its networks.
-fn study() -> RunConfig {
-    let adam = Adam::default();
-    RunConfig {
-        model: "nin".to_owned(),
-        engine: EngineKind::Cpu.name().to_owned(),
-        device: "cpu".to_owned(),
-        precision: Precision::default().name().to_owned(),
-        deterministic: false,
-        data: DataKind::Cifar10.name().to_owned(),
-        data_dir: None,
-        data_seed: DATA_SEED,
-        epochs: 10,
-        batch_size: 126,
-        lr: adam.lr,
-        weight_decay: adam.weight_decay,
-        dropout: Network::DROPOUT,
-        seed: SEED,
-        val_split: 0,
-        augment: Augment::CropFlip.name().to_owned(),
-        shuffle: true,
-        init: None,
-        init_sha256: None,
-        limit_train: None,
-        limit_test: None,
-        max_steps: None,
-        threads: None,
-        log_every: 10,
-        checkpoint_every: None,
-        network: None,
+    if config.recipe.early_stopping.is_some() && config.val_split == 0 {
+        bail!(
+            "--early-stopping needs held-out images, since stopping by the test set would make its accuracy too good: give \
+             --val-split, such as 5000"
+        );
     }
+    config.check()?;
+    Ok((config, model))
 }
 
 /// A run is resumed with what it was started with; only the number of epochs may grow.
 fn check_same_run(folder: &Path, stored: &RunConfig, config: &RunConfig) -> anyhow::Result<()> {
-    let asked = RunConfig { epochs: stored.epochs, max_steps: stored.max_steps, ..config.clone() };
+    // A schedule over the whole training would have been another one from the first step on.
+    let epochs = match stored.recipe.schedule.depends_on_length() {
+        true => config.recipe.epochs,
+        false => stored.recipe.epochs,
+    };
+    let recipe = Recipe { epochs, ..config.recipe.clone() };
+    let asked = RunConfig { recipe, max_steps: stored.max_steps, ..config.clone() };
     let Some(Difference { name, ours, theirs }) = stored.difference(&asked) else { return Ok(()) };
-    let way = match name {
+    let way = match name.as_str() {
         // Another machine may have no choice.
         "engine" | "device" | "precision" => {
             format!("leave the option out, or continue from its weights: {}", continuation(folder))
@@ -360,6 +359,7 @@ fn initial_state(path: &Path, network: &Network, config: &RunConfig) -> anyhow::
         bail!("{} holds weights of `{}`, not of `{}`", path.display(), meta.model, config.model);
     }
     check_weights(path, &state, network)?;
-    state.moments = None;
+    state.optimizer = None;
+    state.average = None;
     Ok(state)
 }

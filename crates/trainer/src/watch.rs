@@ -22,7 +22,7 @@ pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<End> {
         let before = Run::read(&args.run)?.activity();
         let run = Run::read(&args.run)?;
         for epoch in run.epochs().filter(|epoch| epoch.epoch > epochs_shown) {
-            display.line(&epoch_line(epoch, run.config.epochs))?;
+            display.line(&epoch_line(epoch, run.config.recipe.epochs))?;
         }
         epochs_shown = run.epochs().last().map_or(epochs_shown, |epoch| epoch.epoch);
         match before {
