@@ -348,20 +348,13 @@ class NearKink(Exception):
     """An input came nearer to a kink than asked."""
 
 
-def nearest_kink(net: nn.Module, images: Tensor, at_least: float = 0.0) -> float:
-    """The distance to the nearest kink in a train-mode pass; below `at_least`, NearKink. Infinite without any.
+def watch_kinks(net: nn.Module, note: Callable[[Tensor], None]) -> None:
+    """Tells `note`, in every forward pass, the distances of inputs to the nearest kink.
 
     A kink is where an activation has a corner, and where the two largest values of a pool's window meet. Those that are
     equal in f64 are so by construction and stay out: zeros behind a ReLU, through which no gradient passes, and copies
     of one value behind a pool of overlapping windows. The gradients of the parameters do not depend on who wins.
     """
-    nearest = math.inf
-
-    def note(distance: Tensor) -> None:
-        nonlocal nearest
-        nearest = min(nearest, float(distance.min()) if distance.numel() else math.inf)
-        if nearest < at_least:
-            raise NearKink
 
     def watch_pool(module: nn.MaxPool2d, args: tuple[Tensor], _output: Tensor) -> None:
         (kh, kw), (sh, sw), (ph, pw) = (
@@ -381,9 +374,28 @@ def nearest_kink(net: nn.Module, images: Tensor, at_least: float = 0.0) -> float
             module.register_forward_hook(lambda _m, args, _o: note(args[0].abs()[args[0] != 0]))
         elif isinstance(module, nn.MaxPool2d):
             module.register_forward_hook(watch_pool)
+
+
+class Nearest:
+    """The least of the distances that it is told; below `at_least`, NearKink. Infinite without any."""
+
+    def __init__(self, at_least: float = 0.0) -> None:
+        self.at_least = at_least
+        self.distance = math.inf
+
+    def __call__(self, distances: Tensor) -> None:
+        self.distance = min(self.distance, float(distances.detach().min()) if distances.numel() else math.inf)
+        if self.distance < self.at_least:
+            raise NearKink
+
+
+def nearest_kink(net: nn.Module, images: Tensor, at_least: float = 0.0) -> float:
+    """The distance to the nearest kink in a train-mode pass; below `at_least`, NearKink."""
+    nearest = Nearest(at_least)
+    watch_kinks(net, nearest)
     with torch.no_grad():
         net.train()(images)
-    return nearest
+    return nearest.distance
 
 
 def clear(make: Callable[[], nn.Module], images: Callable[[str], Tensor], at_least: float) -> tuple[str, float]:

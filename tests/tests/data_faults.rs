@@ -278,7 +278,7 @@ fn a_stop_ends_a_download_from_a_server_that_says_nothing() {
     let run = temp.path().join("run");
     let lines: [&[&str]; 4] = [
         &["train", "--model", "nin", "--run-dir", text(&run)],
-        &["eval", "--checkpoint", text(&weights)],
+        &["eval", "--checkpoint", text(&weights), "--data", "cifar10"],
         &["data", "fetch"],
         &["data", "stats"],
     ];

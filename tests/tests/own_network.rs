@@ -1,6 +1,6 @@
 //! A network that a file describes, through the real binary: trained, resumed, evaluated and trained again without the file.
 
-use pointwise_tests::{checkpoint, fail, metrics, succeed};
+use pointwise_tests::{checkpoint, fail, metrics, succeed, write_binary_layout};
 use std::fs;
 use std::path::Path;
 
@@ -100,7 +100,11 @@ fn it_is_trained_resumed_and_used_without_its_file() {
 #[test]
 fn what_does_not_fit_is_a_sentence_before_anything_is_written() {
     let temp = tempfile::tempdir().unwrap();
-    let (file, run) = (temp.path().join("wrong.toml"), temp.path().join("run"));
+    let (file, run, data) =
+        (temp.path().join("wrong.toml"), temp.path().join("run"), temp.path().join("data"));
+    // Drawn images are of whatever shape and number of classes the network takes.
+    fs::create_dir(&data).unwrap();
+    write_binary_layout(&data, 20);
     for (from, to, code, words) in [
         ("momentum", "momentun", 2, &["wrong.toml", "line 7", "momentun"][..]),
         ("SiLU", "Silu", 2, &["line 7", "Silu", "SiLU"]),
@@ -114,7 +118,7 @@ fn what_does_not_fit_is_a_sentence_before_anything_is_written() {
         let wrong = NETWORK.replace(from, to);
         assert_ne!(wrong, NETWORK, "{from}");
         fs::write(&file, wrong).unwrap();
-        let line = ["train", "--model", text(&file), "--run-dir", text(&run), "--data", "synthetic"];
+        let line = ["train", "--model", text(&file), "--run-dir", text(&run), "--data-dir", text(&data)];
         let message = fail(code, line);
         assert!(words.iter().all(|word| message.contains(word)), "{to}: {message}");
         assert!(!run.exists(), "{to}");

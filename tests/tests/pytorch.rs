@@ -6,7 +6,7 @@
 mod golden;
 
 use golden::*;
-use pointwise_engine::{Adam, Batch, Engine, EngineKind, Settings, Totals, create};
+use pointwise_engine::{Batch, Engine, EngineKind, Settings, Totals, create};
 use pointwise_network::Network;
 use serde_json::Value;
 
@@ -193,17 +193,23 @@ fn names_shapes_and_initial_bounds() {
 #[test]
 fn adam_alone() {
     use candle_core::{Device, Tensor, Var};
+    use pointwise_engine::optimizer::Step;
+    use pointwise_recipe::{Adam, Group, Optimizer, Rate};
     let golden = golden("adam");
     let grads = golden["grads"].as_array().unwrap();
     for case in golden["cases"].as_array().unwrap() {
-        let adam = Adam { weight_decay: case["weight_decay"].as_f64().unwrap(), ..Adam::default() };
+        let optimizer = Optimizer::from(Adam::default());
+        let rate = Rate { lr: optimizer.lr(), momentum: None };
+        let group = Group { lr_factor: 1.0, weight_decay: case["weight_decay"].as_f64().unwrap() };
         let var = |values: Vec<f32>| Var::from_vec(values, 16, &Device::Cpu).unwrap();
         let parameter = var(floats(&golden["param0"]));
         let (first, second) = (var(vec![0.0; 16]), var(vec![0.0; 16]));
         let mut report = Report::default();
         for (step, gradient) in grads.iter().enumerate() {
             let gradient = Tensor::from_vec(floats(gradient), 16, &Device::Cpu).unwrap();
-            adam.update(&parameter, &gradient, &first, &second, step as u64 + 1).unwrap();
+            Step::new(&optimizer, rate, group, step as u64 + 1)
+                .update(&parameter, &gradient, &[&first, &second])
+                .unwrap();
             for (key, var) in [("param", &parameter), ("exp_avg", &first), ("exp_avg_sq", &second)] {
                 let got = var.to_vec1::<f32>().unwrap();
                 for element in 0..16 {
@@ -228,25 +234,28 @@ fn adam_alone() {
 
 #[test]
 fn crop_flip_and_normalise() {
-    use pointwise_data::{Crop, augment_into};
+    use pointwise_data::{Draw, Normalisation, Published, Transform};
+    use pointwise_recipe::Augment;
     fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
         bytes
             .into_iter()
             .fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3))
     }
     let golden = golden("augment");
+    let spec = Published::Cifar10.spec();
+    let (mean, std) = spec.mean_std.unwrap();
+    let transform = Transform::new(spec.shape, Augment::CROP_FLIP, &Normalisation { mean, std }).unwrap();
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 12);
     for case in cases {
         let name = case["image"].as_str().unwrap();
         let image: Vec<u8> = words(name).take(3072).map(|z| z as u8).collect();
-        let crop = Crop {
-            dy: case["dy"].as_u64().unwrap() as u8,
-            dx: case["dx"].as_u64().unwrap() as u8,
-            flip: case["flip"].as_bool().unwrap(),
-        };
+        // The record counts from the corner of the padding.
+        let offset = |key: &str| case[key].as_i64().unwrap() as i32 - 4;
+        let flip = case["flip"].as_bool().unwrap();
+        let draw = Draw { top: offset("dy"), left: offset("dx"), flip, cutout: None };
         let mut out = vec![0.0; 3072];
-        augment_into(&image, crop, &mut out);
+        transform.apply(&image, draw, &mut out);
         for sample in case["samples"].as_array().unwrap() {
             let index = sample[0].as_u64().unwrap() as usize;
             assert_eq!(out[index], sample[1].as_f64().unwrap() as f32, "{name} at {index}");

@@ -22,7 +22,7 @@ struct Case<'a> {
     name: &'a str,
     network: Network,
     images: Vec<f32>,
-    labels: Vec<u8>,
+    labels: Vec<u16>,
 }
 
 impl<'a> Case<'a> {

@@ -4,8 +4,9 @@
 //! golden value comes with what it was seen to differ by. An engine may differ by [`SLACK`] times that, and by [`FLOOR`] of the
 //! value besides, where PyTorch's variants happen to agree by chance.
 
-use pointwise_engine::{Adam, Array, DeviceChoice, DeviceName, Engine, EngineKind, Settings, State, create};
+use pointwise_engine::{Array, DeviceChoice, DeviceName, Engine, EngineKind, Settings, State, create};
 use pointwise_network::{Layer, Network};
+use pointwise_recipe::{Adam, Recipe};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -85,8 +86,8 @@ pub(crate) fn input(name: &str, images: usize) -> Vec<f32> {
     uniform(name).take(images * 3072).map(|u| 2.0 * u).collect()
 }
 
-pub(crate) fn labels(images: usize) -> Vec<u8> {
-    words("labels").take(images).map(|z| (z % 10) as u8).collect()
+pub(crate) fn labels(images: usize) -> Vec<u16> {
+    words("labels").take(images).map(|z| (z % 10) as u16).collect()
 }
 
 /// The description, which drops nothing: golden values of networks are made without dropout.
@@ -235,9 +236,17 @@ pub(crate) fn tolerance(record: &Value, deviations: &[&str]) -> f64 {
     SLACK * deviations.iter().map(|key| record[*key].as_f64().unwrap()).fold(0.0, f64::max)
 }
 
+/// By Adam with that weight decay.
 pub(crate) fn engine(kind: EngineKind, network: &Network, weight_decay: f64) -> Box<dyn Engine> {
+    let optimizer = Adam { weight_decay, ..Adam::default() }.into();
+    engine_by(kind, network, Recipe { optimizer, ..Recipe::default() })
+}
+
+/// By a recipe, from the formula's state.
+pub(crate) fn engine_by(kind: EngineKind, network: &Network, recipe: Recipe) -> Box<dyn Engine> {
     let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
-    let settings = Settings { device, adam: Adam { weight_decay, ..Adam::default() }, ..Settings::default() };
+    // A GPU promises the same bits only when it is asked for them.
+    let settings = Settings { device, recipe, deterministic: true, ..Settings::default() };
     let mut engine = create(kind, network, &settings).unwrap();
     engine.load_state(&formula_state(network)).unwrap();
     engine
@@ -245,8 +254,8 @@ pub(crate) fn engine(kind: EngineKind, network: &Network, weight_decay: f64) -> 
 
 /// Adam's first moment after one step from zero, without weight decay, is the gradient times 0.1.
 pub(crate) fn gradients(state: State) -> BTreeMap<String, Array> {
-    let factor = (1.0 / (1.0 - Adam::default().beta1)) as f32;
-    let mut first = state.moments.unwrap().first;
+    let factor = (1.0 / (1.0 - Adam::default().betas[0])) as f32;
+    let mut first = state.optimizer.unwrap().buffers.remove("exp_avg").unwrap();
     first.values_mut().flat_map(|array| &mut array.values).for_each(|value| *value *= factor);
     first
 }
