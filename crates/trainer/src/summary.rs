@@ -144,7 +144,7 @@ fn table(summary: &ModelSummary) -> String {
     let _ = write!(
         text,
         "\nmemory to train in batches of {} with {} threads on the engine cpu: {total} MiB (parameters with gradients and \
-         moments {parameters}, transformed weights {weights}, activations {activations}, scratch {workspace})",
+         moments {parameters}, evaluation weights {weights}, activations {activations}, scratch {workspace})",
         memory.batch, memory.threads
     );
     text
