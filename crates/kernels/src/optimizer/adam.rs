@@ -40,15 +40,28 @@ pub fn adam(
     first: &mut [f32],
     second: &mut [f32],
 ) {
-    let (weight_decay, moments) = (step.weight_decay as f32, MomentConstants::new(&step));
+    update::<false>(isa, step, step.weight_decay, parameters, gradients, first, second);
+}
+
+/// A step of Adam or, `DECOUPLED`, of AdamW: `decay` is the factor of the penalty's gradient or, there, that of the parameters.
+pub(super) fn update<const DECOUPLED: bool>(
+    isa: Isa,
+    step: AdamStep,
+    decay: f64,
+    parameters: &mut [f32],
+    gradients: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+) {
+    let (decay, moments) = (decay as f32, MomentConstants::new(&step));
     for_each_run([parameters, first, second], gradients, |[parameters, first, second], gradients| {
-        isa.run(Update { weight_decay, moments, parameters, gradients, first, second });
+        isa.run(Update::<DECOUPLED> { decay, moments, parameters, gradients, first, second });
     });
 }
 
 /// What the movement of a step is computed with.
 #[derive(Clone, Copy)]
-pub(super) struct MomentConstants {
+struct MomentConstants {
     first_rate: f32,
     second_decay: f32,
     second_rate: f32,
@@ -58,7 +71,7 @@ pub(super) struct MomentConstants {
 }
 
 impl MomentConstants {
-    pub(super) fn new(step: &AdamStep) -> Self {
+    fn new(step: &AdamStep) -> Self {
         let exponent = step.step as f64;
         let first_correction = 1.0 - step.beta1.powf(exponent);
         let second_correction = 1.0 - step.beta2.powf(exponent);
@@ -73,7 +86,7 @@ impl MomentConstants {
     }
 
     #[inline(always)]
-    pub(super) fn vectors<S: Simd>(self, simd: S) -> MomentVectors<S> {
+    fn vectors<S: Simd>(self, simd: S) -> MomentVectors<S> {
         MomentVectors {
             first_rate: simd.splat(self.first_rate),
             second_decay: simd.splat(self.second_decay),
@@ -86,7 +99,7 @@ impl MomentConstants {
 }
 
 /// [`MomentConstants`] in every element of a vector.
-pub(super) struct MomentVectors<S: Simd> {
+struct MomentVectors<S: Simd> {
     first_rate: S::V,
     second_decay: S::V,
     second_rate: S::V,
@@ -101,14 +114,7 @@ impl<S: Simd> MomentVectors<S> {
     /// # Safety
     /// `WIDTH` floats can be read and written at `first` and `second`.
     #[inline(always)]
-    pub(super) unsafe fn step(
-        &self,
-        simd: S,
-        value: S::V,
-        gradient: S::V,
-        first: *mut f32,
-        second: *mut f32,
-    ) -> S::V {
+    unsafe fn step(&self, simd: S, value: S::V, gradient: S::V, first: *mut f32, second: *mut f32) -> S::V {
         // SAFETY: the caller's.
         let (moment, square) = unsafe { (simd.load(first), simd.load(second)) };
         let moment = simd.mul_add(simd.sub(gradient, moment), self.first_rate, moment);
@@ -124,8 +130,8 @@ impl<S: Simd> MomentVectors<S> {
     }
 }
 
-struct Update<'a> {
-    weight_decay: f32,
+struct Update<'a, const DECOUPLED: bool> {
+    decay: f32,
     moments: MomentConstants,
     parameters: &'a mut [f32],
     gradients: &'a [f32],
@@ -133,19 +139,23 @@ struct Update<'a> {
     second: &'a mut [f32],
 }
 
-impl Kernel for Update<'_> {
+impl<const DECOUPLED: bool> Kernel for Update<'_, DECOUPLED> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (weight_decay, moments) = (simd.splat(self.weight_decay), self.moments.vectors(simd));
+        let (decay, moments) = (simd.splat(self.decay), self.moments.vectors(simd));
         for at in (0..self.parameters.len()).step_by(S::WIDTH) {
             // SAFETY: four slices of one length, a multiple of 16.
             unsafe {
                 let parameter = self.parameters.as_mut_ptr().add(at);
                 let (first, second) = (self.first.as_mut_ptr().add(at), self.second.as_mut_ptr().add(at));
-                let value = simd.load(parameter);
-                let gradient = simd.mul_add(weight_decay, value, simd.load(self.gradients.as_ptr().add(at)));
+                let (value, gradient) = (simd.load(parameter), simd.load(self.gradients.as_ptr().add(at)));
+                let (value, gradient) = if DECOUPLED {
+                    (simd.mul(value, decay), gradient)
+                } else {
+                    (value, simd.mul_add(decay, value, gradient))
+                };
                 simd.store(parameter, moments.step(simd, value, gradient, first, second));
             }
         }
