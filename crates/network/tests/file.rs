@@ -278,7 +278,10 @@ fn wrong_entries() {
             "{ ReLU = {}, stride = 2 }",
             "line 4, column 18: unknown key `stride` next to ReLU; arguments go into its table, { ReLU = { stride = ... } }",
         ),
-        ("{ ReLU = {}, Foo = {} }", "line 4, column 18: there is no layer `Foo`; there are KINDS"),
+        (
+            "{ ReLU = {}, Foo = {} }",
+            "line 4, column 18: unknown key `Foo` next to ReLU; arguments go into its table, { ReLU = { Foo = ... } }",
+        ),
         (r#"{ name = "a" }"#, "line 4, column 5: a table without a layer; give it one, such as ReLU = {}"),
         ("{}", "line 4, column 5: a table without a layer; give it one, such as ReLU = {}"),
         (
