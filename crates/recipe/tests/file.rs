@@ -145,7 +145,7 @@ fn optimizers() {
         ),
         (
             with_optimizer("{ SGD = {}, Adam = {} }"),
-            "line 3, column 15: Adam and SGD in one table; leave one of them out",
+            "line 3, column 25: SGD and Adam in one table; leave one of them out",
         ),
         (
             with_optimizer("{ SGD = {}, lr = 0.1 }"),
