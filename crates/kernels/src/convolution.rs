@@ -24,7 +24,8 @@ use crate::shape::padded;
 /// channels beyond the last one, which are zero otherwise, may be NaN with the rest of their pixel where there is one group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Winograd's minimal filtering with tiles of that many outputs a side, 2 to 5; for kernel 3, stride 1, padding 1, one group.
+    /// Winograd's minimal filtering with tiles of that many outputs a side, 2 to 5; for kernel 3, stride 1, the same padding on all
+    /// sides, one group.
     ///
     /// The transforms amplify rounding. Against `f64`, with 96 input channels, outputs and both gradients are off by at most this
     /// share (root mean square): 4e-7 for 2, 1.3e-6 for 3, 2.5e-6 for 4, 4e-6 for 5; a direct sum in `f32` by 3.3e-7.
@@ -51,8 +52,8 @@ pub enum Method {
 impl Method {
     /// The method for a shape.
     ///
-    /// Kernel 1 is a matrix product as it stands, with a stride one over the pixels that it samples. With kernel 3, stride 1 and padding
-    /// 1, Winograd takes `(m + 2)^2` products for each tile of `m x m` outputs and input channel instead of `9 m^2`: the size with the
+    /// Kernel 1 is a matrix product as it stands, with a stride one over the pixels that it samples. With kernel 3, stride 1 and the
+    /// same padding on all sides, Winograd takes `(m + 2)^2` products for each tile of `m x m` outputs and input channel instead of `9 m^2`: the size with the
     /// fewest over the whole map wins, 4 on maps of 8 and 16, 5 on 10. Between sizes within a fifth of each other the smaller wins,
     /// which rounds better and transforms less: 3 on 9. The transforms cost the same however few channels there are; below 16 input
     /// channels, patches are cheaper.
@@ -76,7 +77,8 @@ impl Method {
             return Self::Pointwise;
         }
         if is_winograd(shape) && shape.in_channels >= PANEL {
-            let products = |m: usize| shape.height.div_ceil(m) * shape.width.div_ceil(m) * (m + 2) * (m + 2);
+            let (height, width) = shape.output_map();
+            let products = |m: usize| height.div_ceil(m) * width.div_ceil(m) * (m + 2) * (m + 2);
             let mut best = 2;
             for m in 3..=5 {
                 if products(m) * 6 < products(best) * 5 {
@@ -109,7 +111,7 @@ impl Method {
 const DIRECT_OUTPUTS: usize = 32;
 
 fn is_winograd(shape: &ConvShape) -> bool {
-    shape.is_plain() && shape.kernel[0] == 3 && shape.padding[0] == 1 && shape.groups == 1
+    shape.is_plain() && shape.kernel[0] == 3 && shape.groups == 1
 }
 
 fn is_product(shape: &ConvShape) -> bool {

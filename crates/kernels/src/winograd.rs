@@ -1,4 +1,4 @@
-//! 3x3 convolutions with padding 1 by Winograd's minimal filtering, with the exact adjoint for both gradients.
+//! 3x3 convolutions of stride 1 by Winograd's minimal filtering, with the exact adjoint for both gradients.
 //!
 //! With `V = B' x B` for every tile of the input, `U = G w G'` and, at each of the `(m + 2)^2` places ("frequencies") of a tile, the
 //! matrix product `M = V U` over the channels, the output is `y = A' M A`. Backward, `M' = A dy A'` serves both gradients:
@@ -79,13 +79,14 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
     pub(crate) fn new(isa: Isa, shape: ConvShape) -> Self {
         let (inputs, outputs) = (padded(shape.in_channels), padded(shape.out_channels));
         let weight_stride = frequency_stride(inputs, outputs);
+        let (down, across) = shape.output_map();
         Self {
             isa,
             shape,
             inputs,
             outputs,
-            down: shape.height.div_ceil(M),
-            across: shape.width.div_ceil(M),
+            down: down.div_ceil(M),
+            across: across.div_ceil(M),
             // Few input channels make short products, which should be wider.
             block: if inputs <= 64 { 4 * PANEL } else { 2 * PANEL },
             weight_stride,
@@ -129,17 +130,21 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
         A * A * self.weight_stride <= OWN_WEIGHTS && self.own_images() * image <= OWN_FLOATS
     }
 
-    /// The geometry of one side's images.
-    fn map(&self, channels: usize, stride: usize) -> Map {
-        Map {
-            height: self.shape.height,
-            width: self.shape.width,
-            channels,
-            down: self.down,
-            across: self.across,
-            row: row(channels),
-            stride,
-        }
+    /// The geometry of the images that go in.
+    fn input_map(&self, stride: usize) -> Map {
+        let ConvShape { height, width, padding, .. } = self.shape;
+        self.map([height, width], padding[0], self.inputs, stride)
+    }
+
+    /// The geometry of the images that come out.
+    fn output_map(&self, stride: usize) -> Map {
+        let (height, width) = self.shape.output_map();
+        self.map([height, width], 0, self.outputs, stride)
+    }
+
+    fn map(&self, [height, width]: [usize; 2], padding: usize, channels: usize, stride: usize) -> Map {
+        let (down, across) = (self.down, self.across);
+        Map { height, width, padding, channels, down, across, row: row(channels), stride }
     }
 
     /// `U` from the weights, or `U'` from the turned weights: the transform is the same at every place of a filter.
@@ -174,6 +179,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
 struct Map {
     height: usize,
     width: usize,
+    /// Rows and columns of zeros around an image, within the tiles.
+    padding: usize,
     channels: usize,
     down: usize,
     across: usize,
@@ -183,11 +190,11 @@ struct Map {
 }
 
 impl Map {
-    /// Offset of a pixel of an image; `None` outside of it. The place is relative to one row and column before the image.
+    /// Offset of a pixel of an image; `None` outside of it. The place is relative to the first row and column of the padding.
     #[inline(always)]
     fn pixel(&self, y: usize, x: usize) -> Option<usize> {
-        let inside = (1..=self.height).contains(&y) && (1..=self.width).contains(&x);
-        inside.then(|| ((y - 1) * self.width + x - 1) * self.channels)
+        let (y, x) = (y.checked_sub(self.padding)?, x.checked_sub(self.padding)?);
+        (y < self.height && x < self.width).then(|| (y * self.width + x) * self.channels)
     }
 }
 
@@ -251,8 +258,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
         let group = images.div_ceil(groups);
         let tiles = self.tiles();
         let v_stride = frequency_stride(group * tiles, row(self.inputs));
-        let input = self.map(self.inputs, v_stride);
-        let result = self.map(self.outputs, 0);
+        let input = self.input_map(v_stride);
+        let result = self.output_map(0);
         let image_len = self.shape.input_len();
         let output_len = self.shape.output_len();
         let values = Shared::new(output.values);
@@ -314,7 +321,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
         let is_single = group >= images;
         let v_stride = frequency_stride(group * tiles, row(self.inputs));
         let m_stride = frequency_stride(group * tiles, row(self.outputs));
-        let (map, gradient_map) = (self.map(self.inputs, v_stride), self.map(self.outputs, m_stride));
+        let (map, gradient_map) = (self.input_map(v_stride), self.output_map(m_stride));
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let parts = self.backward_parts(is_single, [v_stride, m_stride]);
         let [products, transformed, m, rest] = carve(&mut workspace.shared, parts);
@@ -415,7 +422,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
     /// The tiles of the images that a thread takes by itself, on both sides.
     fn own_maps(&self) -> [Map; 2] {
         let tiles = self.own_images() * self.tiles();
-        [self.inputs, self.outputs].map(|channels| self.map(channels, frequency_stride(tiles, row(channels))))
+        let stride = |channels: usize| frequency_stride(tiles, row(channels));
+        [self.input_map(stride(self.inputs)), self.output_map(stride(self.outputs))]
     }
 
     /// Floats of what the threads share: `U'`, the transposed weights, and the weights' gradients of groups of images.
@@ -747,7 +755,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for GradientTransform
                 let mut pixels = [[(OUTSIDE.as_ptr(), 0); M]; M];
                 for (i, pixels) in pixels.iter_mut().enumerate() {
                     for (j, pixel) in pixels.iter_mut().enumerate() {
-                        if let Some(at) = map.pixel(ty * M + i + 1, tx * M + j + 1) {
+                        if let Some(at) = map.pixel(ty * M + i, tx * M + j) {
                             *pixel = (self.image[at..].as_ptr(), 1);
                         }
                     }

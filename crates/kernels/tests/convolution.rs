@@ -268,16 +268,21 @@ fn winograd_and_im2col_are_the_definition() {
         .chain([Method::Im2col, Method::Im2colByPixel])
         .collect::<Vec<_>>();
     let mut failures = Vec::new();
-    for (images, map, channels) in [
-        (1, [1, 1], [1, 1]),
-        (2, [4, 4], [16, 16]),
-        (3, [5, 7], [17, 33]),
-        (1, [8, 8], [48, 16]),
-        (5, [9, 9], [3, 50]),
-        (13, [10, 10], [20, 40]),
-        (2, [2, 13], [300, 5]),
+    for (images, map, channels, padding) in [
+        (1, [1, 1], [1, 1], 1),
+        (2, [4, 4], [16, 16], 1),
+        (3, [5, 7], [17, 33], 1),
+        (1, [8, 8], [48, 16], 1),
+        (5, [9, 9], [3, 50], 1),
+        (13, [10, 10], [20, 40], 1),
+        (2, [2, 13], [300, 5], 1),
+        (2, [3, 3], [16, 16], 0),
+        (3, [15, 6], [32, 48], 0),
+        (9, [9, 11], [17, 70], 0),
+        (2, [1, 5], [33, 16], 2),
+        (3, [7, 4], [16, 20], 3),
     ] {
-        check(&Case::new(images, ConvShape::square(map, channels, 3, 1)), &methods, &mut failures);
+        check(&Case::new(images, ConvShape::square(map, channels, 3, padding)), &methods, &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -470,6 +475,7 @@ fn each_shape_has_its_method() {
     assert_eq!(of([32, 32], [3, 32], 3, 1, 1, 1), "direct");
     assert_eq!(of([14, 14], [6, 16], 5, 1, 0, 1), "direct");
     assert_eq!(of([16, 16], [64, 64], 3, 1, 1, 1), "Winograd F(4x4, 3x3)");
+    assert_eq!(of([15, 15], [32, 64], 3, 1, 0, 1), "Winograd F(5x5, 3x3)");
     assert_eq!(of([32, 32], [64, 128], 3, 2, 1, 1), "im2col by pixel");
     assert_eq!(of([16, 16], [64, 64], 1, 1, 1, 1), "matrix product");
     assert_eq!(of([32, 32], [64, 128], 1, 2, 0, 1), "matrix product");
