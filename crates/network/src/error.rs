@@ -5,8 +5,7 @@ use crate::limits::{MAX_NAME, MAX_NETWORK_NAME, MAX_PARTS, MAX_SIZE, MAX_VALUES}
 pub enum NetworkError {
     /// No network has this name.
     #[error(
-        "there is no model `{}`; the models are {known} and the variations of nin, from nin-r2 to nin-nopad-relu-r4, or a \
-         file that describes one, such as ./my_network.toml",
+        "there is no model `{}`; the models are {known}, or give a file that describes one, such as ./my_network.toml",
         shown(name)
     )]
     UnknownName {

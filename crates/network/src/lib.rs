@@ -43,7 +43,6 @@
 mod entry;
 mod error;
 mod export;
-mod family;
 mod file;
 mod graph;
 mod initial;
@@ -55,7 +54,6 @@ mod shipped;
 
 pub use entry::{Branch, Entry, Part};
 pub use error::NetworkError;
-pub use family::NinVariation;
 pub use graph::{Graph, LayerSummary, Node, Operation, Parameter, Statistic};
 pub use initial::{Fan, Initial, Kaiming, Nonlinearity, Rule};
 pub use layer::{

@@ -1,10 +1,9 @@
 //! The networks that come with the program.
 
 use crate::error::NetworkError;
-use crate::family::NinVariation;
 use crate::network::Network;
 
-/// The files of `data/networks`, the study's networks first.
+/// The files of `data/networks`.
 const FILES: &[(&str, &str)] = &[
     ("alexnet_plain", include_str!("../../../data/networks/alexnet_plain.toml")),
     ("alexnet", include_str!("../../../data/networks/alexnet.toml")),
@@ -17,37 +16,36 @@ const FILES: &[(&str, &str)] = &[
     ("densenet_bc_100_12", include_str!("../../../data/networks/densenet_bc_100_12.toml")),
     ("senet18", include_str!("../../../data/networks/senet18.toml")),
     ("googlenet", include_str!("../../../data/networks/googlenet.toml")),
+    ("keras_cnn", include_str!("../../../data/networks/keras_cnn.toml")),
+    ("nin-r2", include_str!("../../../data/networks/nin-r2.toml")),
+    ("nin-r4", include_str!("../../../data/networks/nin-r4.toml")),
+    ("nin-relu", include_str!("../../../data/networks/nin-relu.toml")),
+    ("nin-relu-r2", include_str!("../../../data/networks/nin-relu-r2.toml")),
+    ("nin-relu-r4", include_str!("../../../data/networks/nin-relu-r4.toml")),
+    ("nin-nopad", include_str!("../../../data/networks/nin-nopad.toml")),
+    ("nin-nopad-r2", include_str!("../../../data/networks/nin-nopad-r2.toml")),
+    ("nin-nopad-r4", include_str!("../../../data/networks/nin-nopad-r4.toml")),
+    ("nin-nopad-relu", include_str!("../../../data/networks/nin-nopad-relu.toml")),
+    ("nin-nopad-relu-r2", include_str!("../../../data/networks/nin-nopad-relu-r2.toml")),
+    ("nin-nopad-relu-r4", include_str!("../../../data/networks/nin-nopad-relu-r4.toml")),
 ];
 
 impl Network {
-    /// The names of the published study's networks, from the largest to the smallest.
-    pub const STUDY: [&'static str; 3] = ["alexnet_plain", "alexnet", "nin"];
-
-    /// The dropout probability of the study's `alexnet_plain`.
-    pub const DROPOUT: f64 = 0.5;
-
-    /// The names of all networks that come with the program: those described in files, then the variations of `nin`.
+    /// The names of all networks that come with the program.
     pub fn shipped() -> impl Iterator<Item = &'static str> {
-        let variations =
-            NinVariation::ALL.iter().map(|variation| variation.name).filter(|name| *name != "nin");
-        FILES.iter().map(|(name, _)| *name).chain(variations)
+        FILES.iter().map(|(name, _)| *name)
     }
 
-    /// The file of a shipped network, with its comments; of a variation of `nin`, what its rule makes.
+    /// The file of a shipped network, with its comments.
     ///
     /// # Errors
     /// [`NetworkError::UnknownName`].
-    pub fn shipped_toml(name: &str) -> Result<String, NetworkError> {
-        if let Some((_, text)) = FILES.iter().find(|(file, _)| *file == name) {
-            return Ok((*text).to_owned());
-        }
-        match NinVariation::ALL.iter().find(|variation| variation.name == name) {
-            Some(variation) => Ok(variation.network().to_toml()),
-            None => {
-                let known: Vec<&str> = FILES.iter().map(|(name, _)| *name).collect();
-                Err(NetworkError::UnknownName { name: name.to_owned(), known: known.join(", ") })
-            }
-        }
+    pub fn shipped_toml(name: &str) -> Result<&'static str, NetworkError> {
+        let file = FILES.iter().find(|(file, _)| *file == name);
+        file.map(|(_, text)| *text).ok_or_else(|| {
+            let known: Vec<&str> = Self::shipped().collect();
+            NetworkError::UnknownName { name: name.to_owned(), known: known.join(", ") }
+        })
     }
 
     /// The shipped network of that name.
@@ -55,6 +53,6 @@ impl Network {
     /// # Errors
     /// [`NetworkError::UnknownName`].
     pub fn by_name(name: &str) -> Result<Self, NetworkError> {
-        Self::from_toml(&Self::shipped_toml(name)?)
+        Self::from_toml(Self::shipped_toml(name)?)
     }
 }

@@ -1,6 +1,6 @@
 //! The networks that come with the program, against what is published of them and against PyTorch's modules.
 
-use pointwise_network::{Fan, Graph, Initial, Kaiming, Network, NinVariation, Nonlinearity, Rule};
+use pointwise_network::{Fan, Graph, Initial, Kaiming, Layer, Network, Nonlinearity, Relu, Rule};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -77,7 +77,7 @@ const fn inception(channels: usize, table: [usize; 6], side: usize) -> usize {
         + conv(c5, c5, 3, side)
 }
 
-const NETWORKS: [Expected; 8] = [
+const NETWORKS: [Expected; 9] = [
     Expected {
         name: "lenet",
         parameters: 62_006,
@@ -298,6 +298,23 @@ const NETWORKS: [Expected; 8] = [
             ("avgpool", &[1024, 1, 1]),
         ],
     },
+    Expected {
+        name: "keras_cnn",
+        // As `model.summary()` says it in the tutorial.
+        parameters: 896 + 18_496 + 36_928 + 65_600 + 650,
+        macs: 4_548_608,
+        worked_out: conv(3, 32, 3, 30) + conv(32, 64, 3, 13) + conv(64, 64, 3, 4) + 1024 * 64 + 64 * 10,
+        state: (10, 0xdf8c_60c5_6e33_b8e5),
+        names: &[("conv2d.bias", &[32]), ("conv2d_1.weight", &[64, 32, 3, 3]), ("dense_1.weight", &[10, 64])],
+        outputs: &[
+            ("conv2d", &[32, 30, 30]),
+            ("2", &[32, 15, 15]),
+            ("conv2d_1", &[64, 13, 13]),
+            ("5", &[64, 6, 6]),
+            ("conv2d_2", &[64, 4, 4]),
+            ("dense", &[64]),
+        ],
+    },
 ];
 
 /// The parameters and statistics with their shapes, sorted by name.
@@ -367,23 +384,19 @@ fn every_file_is_what_its_name_says() {
         .collect();
     files.sort();
     let mut shipped: Vec<&str> = Network::shipped().collect();
-    assert_eq!(shipped[..3], Network::STUDY);
     for name in &shipped {
         let text = Network::shipped_toml(name).unwrap();
-        let network = Network::from_toml(&text).unwrap();
+        let network = Network::from_toml(text).unwrap();
         assert_eq!(network.name, *name);
         assert_eq!(network, Network::by_name(name).unwrap());
         assert_eq!(Network::from_toml(&network.to_toml()), Ok(network.clone()), "{name}");
-        if let Ok(file) = std::fs::read_to_string(folder.join(format!("{name}.toml"))) {
-            assert_eq!(file, text, "{name}");
-            // The sentence has the right number in it.
-            let count = network.graph().unwrap().parameter_count().to_string();
-            let about: String = network.about.chars().filter(|c| *c != ',').collect();
-            assert!(about.contains(&format!(": {count} parameters.")), "{name}: {about}");
-        }
+        let file = std::fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
+        assert_eq!(file, text, "{name}");
+        // The sentence has the right number in it.
+        let count = network.graph().unwrap().parameter_count().to_string();
+        let about: String = network.about.chars().filter(|c| *c != ',').collect();
+        assert!(about.contains(&format!(": {count} parameters.")), "{name}: {about}");
     }
-    shipped
-        .retain(|name| *name == "nin" || NinVariation::ALL.iter().all(|variation| variation.name != *name));
     shipped.sort_unstable();
     assert_eq!(shipped, files);
     let error = Network::by_name("resnet\n21").unwrap_err().to_string();
@@ -395,7 +408,7 @@ fn every_file_is_what_its_name_says() {
     );
 }
 
-/// PyTorch's defaults, but for the two implementations that draw their own.
+/// PyTorch's defaults, but for the three implementations that draw their own.
 #[test]
 fn initial_values_are_those_of_the_implementations() {
     let initial = |graph: &Graph, name: &str| {
@@ -418,7 +431,132 @@ fn initial_values_are_those_of_the_implementations() {
     assert_eq!(initial(&graph, "fc.weight"), Initial::fan_in_uniform(342));
     assert_eq!(initial(&graph, "fc.bias"), Initial::Constant(0.0));
 
-    for name in Network::shipped().filter(|name| !["resnet20", "densenet_bc_100_12"].contains(name)) {
+    // Keras' defaults: `glorot_uniform` and `zeros`.
+    let (_, graph) = by_name("keras_cnn");
+    let uniform = |fans: f64| Initial::Uniform { bound: (6.0 / fans).sqrt() as f32 };
+    assert_eq!(initial(&graph, "conv2d_1.weight"), uniform(9.0 * (32.0 + 64.0)));
+    assert_eq!(initial(&graph, "dense.weight"), uniform(1024.0 + 64.0));
+    assert_eq!(initial(&graph, "dense_1.bias"), Initial::Constant(0.0));
+
+    let own = ["resnet20", "densenet_bc_100_12", "keras_cnn"];
+    for name in Network::shipped().filter(|name| !own.contains(name)) {
         assert!(by_name(name).0.initial.is_empty(), "{name}");
+    }
+}
+
+/// A network of the ablation: `nin`, with blocks of one 3x3 convolution and two pointwise ones, between it and `alexnet`.
+///
+/// All hand on what the convolutions of `alexnet` hand on: 64, 192, 384 and at last 256 channels. Where `alexnet` has a 3x3 convolution
+/// alone, they have one of at most 256 channels and leave the depth to pointwise layers:
+///
+/// | block | `alexnet` | `nin-...`; `r` is the reduction |
+/// |---|---|---|
+/// | 1 | 3->64 3x3 | 3->64 3x3 |
+/// | 2 | 64->192 3x3 | 64->128 3x3, 128->128/r 1x1, 128/r->192 1x1 |
+/// | 3 | 192->384 3x3 | 192->256 3x3, 256->256/r 1x1, 256/r->384 1x1 |
+/// | 4 | 384->256 3x3, 256->256 3x3 | 384->256/r 1x1, 256/r->256 3x3, 256->256 1x1 |
+struct Variation {
+    name: &'static str,
+    /// Whether pointwise layers pad by one, as published.
+    padding: bool,
+    /// Whether every convolution is followed by a ReLU; as published, only the last one of a block is.
+    relu: bool,
+    /// What the channels of the first pointwise layer of a block are divided by; 1 as published.
+    reduction: usize,
+}
+
+const VARIATIONS: [Variation; 12] = [
+    Variation { name: "nin", padding: true, relu: false, reduction: 1 },
+    Variation { name: "nin-r2", padding: true, relu: false, reduction: 2 },
+    Variation { name: "nin-r4", padding: true, relu: false, reduction: 4 },
+    Variation { name: "nin-relu", padding: true, relu: true, reduction: 1 },
+    Variation { name: "nin-relu-r2", padding: true, relu: true, reduction: 2 },
+    Variation { name: "nin-relu-r4", padding: true, relu: true, reduction: 4 },
+    Variation { name: "nin-nopad", padding: false, relu: false, reduction: 1 },
+    Variation { name: "nin-nopad-r2", padding: false, relu: false, reduction: 2 },
+    Variation { name: "nin-nopad-r4", padding: false, relu: false, reduction: 4 },
+    Variation { name: "nin-nopad-relu", padding: false, relu: true, reduction: 1 },
+    Variation { name: "nin-nopad-relu-r2", padding: false, relu: true, reduction: 2 },
+    Variation { name: "nin-nopad-relu-r4", padding: false, relu: true, reduction: 4 },
+];
+
+/// By the formulas of a convolution with bias and BatchNorm, over maps worked out on paper, and as the numbers they give.
+#[test]
+fn parameters_and_macs_of_every_variation_of_nin() {
+    // r, parameters with and without padding; MACs with padding, without.
+    let expected = [
+        (1, 1_485_386, 172_456_448, 81_995_776),
+        (2, 1_037_962, 122_665_472, 66_004_992),
+        (4, 814_250, 97_769_984, 58_009_600),
+    ];
+    for variation in VARIATIONS {
+        let (_, graph) = by_name(variation.name);
+        let &(r, parameters, padded, plain) =
+            expected.iter().find(|row| row.0 == variation.reduction).unwrap();
+        let macs = if variation.padding { padded } else { plain };
+        // Sides of the maps: what the 3x3 convolutions, then the two pointwise ones, give out.
+        let sides = match variation.padding {
+            true => [[16, 18, 20], [10, 12, 14], [9, 9, 11], [5, 5, 5]],
+            false => [[16, 16, 16], [8, 8, 8], [4, 4, 4], [2, 2, 2]],
+        };
+        // In channels, out channels, kernel, side of the output.
+        let convolutions = [
+            (3, 64, 3, 32),
+            (64, 128, 3, sides[0][0]),
+            (128, 128 / r, 1, sides[0][1]),
+            (128 / r, 192, 1, sides[0][2]),
+            (192, 256, 3, sides[1][0]),
+            (256, 256 / r, 1, sides[1][1]),
+            (256 / r, 384, 1, sides[1][2]),
+            (384, 256 / r, 1, sides[2][0]),
+            (256 / r, 256, 3, sides[2][1]),
+            (256, 256, 1, sides[2][2]),
+        ];
+        let (mut count, mut products) = (10 * 257, 10 * 256 * sides[3][0] * sides[3][0]);
+        for (c_in, c_out, k, side) in convolutions {
+            // Weights and bias; BatchNorm's weight and bias.
+            count += c_out * (c_in * k * k + 1) + 2 * c_out;
+            products += side * side * c_out * c_in * k * k;
+        }
+        let found = (graph.parameter_count(), graph.macs());
+        assert_eq!(found, (count, products), "{}", variation.name);
+        assert_eq!(found, (parameters, macs), "{}", variation.name);
+    }
+}
+
+/// Layer by layer: padding, ReLUs, pools and channels are where the name says.
+#[test]
+fn names_of_variations_say_what_they_are() {
+    let published: Vec<Layer> = by_name("nin").1.layers().map(|(_, layer, _)| layer.clone()).collect();
+    for variation in VARIATIONS {
+        let Variation { name, padding, relu, reduction } = variation;
+        let spelt = format!(
+            "nin{}{}{}",
+            if padding { "" } else { "-nopad" },
+            if relu { "-relu" } else { "" },
+            if reduction == 1 { String::new() } else { format!("-r{reduction}") }
+        );
+        assert_eq!(spelt, name);
+        // What was published, changed as the name says.
+        let mut expected = Vec::new();
+        let (mut pointwise, mut norms) = (0, 0);
+        for (at, layer) in published.iter().enumerate() {
+            expected.push(match layer.clone() {
+                Layer::Conv2d(mut convolution) if convolution.kernel_size == 1.into() && norms < 10 => {
+                    pointwise += 1;
+                    // The first of the two in blocks 2, 3 and 4.
+                    convolution.out_channels /= if pointwise % 2 == 1 { reduction } else { 1 };
+                    convolution.padding(usize::from(padding)).into()
+                }
+                layer => layer,
+            });
+            let is_norm = matches!(layer, Layer::BatchNorm2d(_));
+            norms += usize::from(is_norm);
+            if relu && is_norm && !matches!(published.get(at + 1), Some(Layer::Relu(_))) {
+                expected.push(Relu {}.into());
+            }
+        }
+        let found: Vec<Layer> = by_name(name).1.layers().map(|(_, layer, _)| layer.clone()).collect();
+        assert_eq!(found, expected, "{name}");
     }
 }
