@@ -8,6 +8,7 @@
 
 use pointwise_engine::{Batch, Engine, Settings, Totals, cpu::Cpu};
 use pointwise_network::Network;
+use pointwise_recipe::{Adam, Recipe};
 
 const SIDE: usize = 12;
 const IMAGES: usize = 64;
@@ -28,7 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "#,
     )?;
 
-    let mut engine = Cpu::new(&network, &Settings::default())?;
+    let recipe = Recipe::new(5, IMAGES as u32, Adam::default());
+    let mut engine = Cpu::new(&network, &Settings::new(recipe))?;
     println!("{} parameters, {} on this machine", network.graph()?.parameter_count(), engine.isa());
     for epoch in 0..5 {
         engine.set_totals(Totals::default())?;

@@ -11,9 +11,11 @@
 //! ```no_run
 //! use pointwise_engine::{Batch, Engine, EngineKind, Settings, create};
 //! use pointwise_network::Network;
+//! use pointwise_recipe::{Adam, Recipe};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut engine = create(EngineKind::Reference, &Network::by_name("nin")?, &Settings::default())?;
+//! let settings = Settings::new(Recipe::new(10, 128, Adam::default()));
+//! let mut engine = create(EngineKind::Reference, &Network::by_name("nin")?, &settings)?;
 //! let images = vec![0.0; 2 * 3 * 32 * 32];
 //! engine.train_step(Batch { images: &images, labels: &[3, 8] })?;
 //! println!("loss {}", engine.totals()?.last_loss);

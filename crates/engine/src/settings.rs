@@ -19,20 +19,13 @@ pub struct Settings {
     pub deterministic: bool,
 }
 
-impl Default for Settings {
-    /// The study's: seed 42, on the CPU, in f32.
-    fn default() -> Self {
-        Self {
-            seed: 42,
-            device: DeviceName::Cpu,
-            recipe: Recipe::default(),
-            precision: Precision::F32,
-            deterministic: false,
-        }
-    }
-}
-
 impl Settings {
+    /// By a recipe, with seed 42, on the CPU, in f32.
+    #[must_use]
+    pub fn new(recipe: Recipe) -> Self {
+        Self { seed: 42, device: DeviceName::Cpu, recipe, precision: Precision::F32, deterministic: false }
+    }
+
     /// Refuses a recipe that no step of this network can be taken by.
     pub(crate) fn check(&self, graph: &Graph) -> Result<(), EngineError> {
         self.recipe.check()?;

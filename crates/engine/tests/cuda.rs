@@ -5,7 +5,8 @@
 mod networks;
 
 use networks::{
-    distance, drawn_network, graph_networks, images, labels, moved_state, odd_networks, tiny, uniform,
+    distance, drawn_network, graph_networks, images, labels, moved_state, odd_networks, study_recipe,
+    study_settings, tiny, uniform,
 };
 use pointwise_engine::cuda::Cuda;
 use pointwise_engine::reference::Reference;
@@ -21,7 +22,7 @@ use pointwise_recipe::{Rate, Recipe};
 fn settings(precision: Precision) -> Option<Settings> {
     let device = DeviceName::Cuda(0);
     match DeviceChoice::Only(device).resolve() {
-        Ok(_) => Some(Settings { device, precision, deterministic: true, ..Settings::default() }),
+        Ok(_) => Some(Settings { device, precision, deterministic: true, ..study_settings() }),
         Err(error) => {
             assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}");
             eprintln!("skipped: {error}");
@@ -44,7 +45,7 @@ fn disagreements(network: &Network, n: usize, settings: &Settings, tolerance: f3
     let precision = settings.precision;
     let (images, labels) = (images(network, n), labels(network, n));
     let batch = Batch { images: &images, labels: &labels };
-    let mut reference = Reference::new(network, &Settings::default()).unwrap();
+    let mut reference = Reference::new(network, &study_settings()).unwrap();
     let state = moved_state(network);
     reference.load_state(&state).unwrap();
     let expected_logits = reference.logits(&images).unwrap();
@@ -170,7 +171,7 @@ fn equal_values_and_kinks_have_the_references_gradients() {
             }
             let images = vec![0.0; 3 * 2 * 9 * 8];
             let batch = Batch { images: &images, labels: &[0, 1, 2] };
-            let mut reference = Reference::new(&network, &Settings::default()).unwrap();
+            let mut reference = Reference::new(&network, &study_settings()).unwrap();
             reference.load_state(&state).unwrap();
             let mut engine = cuda(&network, &settings);
             engine.load_state(&state).unwrap();
@@ -327,7 +328,7 @@ fn resident_images_are_checked() {
     engine.evaluate_resident(set, 0..2).unwrap();
     engine.train_resident(second, 0..2).unwrap();
     // The CPU's engines decline.
-    let mut cpu = create(EngineKind::Cpu, &network, &Settings::default()).unwrap();
+    let mut cpu = create(EngineKind::Cpu, &network, &study_settings()).unwrap();
     assert_eq!(cpu.reside(bytes.view()).unwrap(), None);
     assert!(cpu.train_resident(second, 0..1).is_err());
 }
@@ -385,9 +386,9 @@ fn a_loss_that_is_not_finite_leaves_the_parameters() {
 
 #[test]
 fn it_computes_on_a_gpu_alone() {
-    let error = Cuda::new(&tiny(0.0), &Settings::default()).unwrap_err().to_string();
+    let error = Cuda::new(&tiny(0.0), &study_settings()).unwrap_err().to_string();
     assert!(error.contains("`cuda`") && error.contains("--device cuda"), "{error}");
-    let half = Settings { precision: Precision::Bf16, ..Settings::default() };
+    let half = Settings { precision: Precision::Bf16, ..study_settings() };
     let error = create(EngineKind::Cpu, &tiny(0.0), &half).err().unwrap().to_string();
     assert!(error.contains("bf16") && error.contains("--engine cuda"), "{error}");
 }
@@ -481,7 +482,7 @@ fn measured_algorithms_agree_too() {
         for n in [5, 14, 3] {
             let (images, labels) = (images(network, n), labels(network, n));
             let batch = Batch { images: &images, labels: &labels };
-            let mut reference = Reference::new(network, &Settings::default()).unwrap();
+            let mut reference = Reference::new(network, &study_settings()).unwrap();
             let state = moved_state(network);
             reference.load_state(&state).unwrap();
             engine.load_state(&state).unwrap();
@@ -682,10 +683,9 @@ fn there_can_be_65_536_classes() {
                 "#
             );
             let network = Network::from_toml(&text).unwrap();
-            let recipe = Recipe { label_smoothing: 0.1, ..Recipe::default() };
+            let recipe = Recipe { label_smoothing: 0.1, ..study_recipe() };
             let settings = Settings { recipe: recipe.clone(), ..settings.clone() };
-            let mut reference =
-                Reference::new(&network, &Settings { recipe, ..Settings::default() }).unwrap();
+            let mut reference = Reference::new(&network, &Settings { recipe, ..study_settings() }).unwrap();
             let mut engine = cuda(&network, &settings);
             let last = (classes - 1) as u16;
             let labels = [last, 0, last / 2, last.min(256), last.min(255)];

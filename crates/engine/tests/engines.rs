@@ -6,7 +6,7 @@ mod networks;
 
 use networks::{
     conv, device_settings, distance, drawn_network, engines, graph_networks, images, labels, moved_state,
-    network, norm, odd_networks, tiny,
+    network, norm, odd_networks, study, study_settings, tiny,
 };
 use pointwise_engine::cpu::Cpu;
 use pointwise_engine::reference::Reference;
@@ -15,7 +15,7 @@ use pointwise_engine::{
     count_correct, create,
 };
 use pointwise_kernels::Isa;
-use pointwise_network::{AvgPool2d, MaxPool2d, Network, NinVariation};
+use pointwise_network::{AvgPool2d, MaxPool2d, Network};
 use std::collections::BTreeMap;
 
 fn make(kind: EngineKind, network: &Network) -> Box<dyn Engine> {
@@ -73,7 +73,7 @@ fn gradients_are_finite_differences(engine: &mut dyn Differentiable) {
 
 #[test]
 fn gradients_are_finite_differences_on_every_engine() {
-    let (network, settings) = (tiny(0.0), Settings::default());
+    let (network, settings) = (tiny(0.0), study_settings());
     gradients_are_finite_differences(&mut Reference::new(&network, &settings).unwrap());
     for isa in Isa::available() {
         gradients_are_finite_differences(&mut Cpu::with_isa(&network, &settings, isa).unwrap());
@@ -82,7 +82,7 @@ fn gradients_are_finite_differences_on_every_engine() {
 
 /// Where the engine `cpu` is further than `tolerance` from the reference, on every instruction set: before, in and after a step.
 fn disagreements(network: &Network, n: usize, tolerance: f32) -> Vec<String> {
-    let settings = Settings::default();
+    let settings = study_settings();
     let mut found = Vec::new();
     let (images, labels) = (images(network, n), labels(network, n));
     let batch = Batch { images: &images, labels: &labels };
@@ -163,17 +163,16 @@ fn the_cpu_engine_agrees_with_the_reference_on_networks_drawn_at_random() {
 fn the_cpu_engine_agrees_with_the_reference_on_variations_of_nin() {
     const TOLERANCE: f32 = 5e-5;
     let mut failures = Vec::new();
-    for member in NinVariation::ALL {
-        if ["nin-r4", "nin-relu", "nin-nopad", "nin-nopad-relu-r2"].contains(&member.name) {
-            // Where rounding decides which of two values a pool takes, or the side of a ReLU, gradients move by per cents. That
-            // happens to a batch now and then; an engine that is wrong agrees on none.
-            let mut last = Vec::new();
-            let agrees = [2, 3, 4, 5, 6].into_iter().any(|n| {
-                last = disagreements(&member.network(), n, TOLERANCE);
-                last.is_empty()
-            });
-            failures.extend(if agrees { Vec::new() } else { last });
-        }
+    for name in ["nin-r4", "nin-relu", "nin-nopad", "nin-nopad-relu-r2"] {
+        let network = Network::by_name(name).unwrap();
+        // Where rounding decides which of two values a pool takes, or the side of a ReLU, gradients move by per cents. That happens
+        // to a batch now and then; an engine that is wrong agrees on none.
+        let mut last = Vec::new();
+        let agrees = [2, 3, 4, 5, 6].into_iter().any(|n| {
+            last = disagreements(&network, n, TOLERANCE);
+            last.is_empty()
+        });
+        failures.extend(if agrees { Vec::new() } else { last });
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -184,9 +183,9 @@ fn room_left_from_a_larger_batch_changes_nothing() {
     let (images, labels) = (images(network, 9), labels(network, 9));
     let part = network.input.iter().product::<usize>() * 4;
     let small = Batch { images: &images[..part], labels: &labels[..4] };
-    let mut fresh = Cpu::new(network, &Settings::default()).unwrap();
+    let mut fresh = Cpu::new(network, &study_settings()).unwrap();
     let expected = (fresh.logits(small.images).unwrap(), fresh.differentiate(small));
-    let mut used = Cpu::new(network, &Settings::default()).unwrap();
+    let mut used = Cpu::new(network, &study_settings()).unwrap();
     let before = used.state().unwrap();
     used.train_step(Batch { images: &images, labels: &labels }).unwrap();
     used.load_state(&before).unwrap();
@@ -401,7 +400,7 @@ fn batches_that_cannot_be_computed_are_refused() {
     let mut engine = make(EngineKind::Cpu, &flat);
     let error = engine.train_step(Batch { images: &[0.0; 3], labels: &[1] }).unwrap_err().to_string();
     assert!(error.contains("features.0-1") && error.contains("larger batch"), "{error}");
-    let cuda = Settings { device: DeviceName::Cuda(0), ..Settings::default() };
+    let cuda = Settings { device: DeviceName::Cuda(0), ..study_settings() };
     let error = create(EngineKind::Cpu, &flat, &cuda).err().unwrap().to_string();
     assert!(error.contains("cuda:0") && error.contains("--device cpu"), "{error}");
 }
@@ -412,8 +411,8 @@ fn batches_that_cannot_be_computed_are_refused() {
 fn threads_change_no_bit() {
     // Enough for several groups of images in every layer, the last of them short.
     const IMAGES: usize = 26;
-    let published = Network::STUDY.map(|name| (Network::by_name(name).unwrap(), 20));
-    for (network, steps) in published.into_iter().chain(graph_networks().into_iter().map(|all| (all, 5))) {
+    let published = study().arms.into_iter().map(|arm| (arm.network, 20));
+    for (network, steps) in published.chain(graph_networks().into_iter().map(|all| (all, 5))) {
         let name = &network.name;
         let (images, labels) = (images(&network, IMAGES), labels(&network, IMAGES));
         let batch = Batch { images: &images, labels: &labels };

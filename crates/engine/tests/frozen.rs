@@ -10,10 +10,11 @@ use pointwise_engine::{Array, Batch, Engine, Settings, State, Totals};
 use pointwise_kernels::Isa;
 use pointwise_network::Network;
 use pointwise_random::{Purpose, below, block, unit_f32};
+use pointwise_study::Study;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// The study's.
+/// The batch of the published study.
 const BATCH: usize = 126;
 
 /// What some steps on [`BATCH`] drawn images and an evaluation come to, as SHA-256.
@@ -42,6 +43,10 @@ const FROZEN: [Frozen; 3] = [
         portable: Some("fb84bf7fed092e0fe46bf95b75116839b0edf84ec08c4415fdf81d0a6ccde4a9"),
     },
 ];
+
+fn study() -> Study {
+    Study::by_name("pointwise").unwrap()
+}
 
 /// Normalised images and labels; every value is a function of its place.
 fn drawn(network: &Network) -> (Vec<f32>, Vec<u16>) {
@@ -74,7 +79,7 @@ fn totals(digest: &mut Sha256, totals: Totals) {
 fn trained(network: &Network, isa: Isa, steps: usize) -> String {
     let (images, labels) = drawn(network);
     let batch = Batch { images: &images, labels: &labels };
-    let mut engine = Cpu::with_isa(network, &Settings::default(), isa).unwrap();
+    let mut engine = Cpu::with_isa(network, &Settings::new(study().recipe), isa).unwrap();
     let mut digest = Sha256::new();
     for _ in 0..steps {
         engine.train_step(batch).unwrap();
@@ -94,6 +99,7 @@ fn trained(network: &Network, isa: Isa, steps: usize) -> String {
 
 #[test]
 fn the_bits_of_the_published_networks_stay_what_they_are() {
+    assert_eq!(study().recipe.batch_size as usize, BATCH);
     let mut moved = Vec::new();
     for Frozen { network, fused, portable } in FROZEN {
         let description = Network::by_name(network).unwrap();

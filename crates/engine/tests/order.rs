@@ -67,8 +67,7 @@ fn a_process_that_trains() {
          parameter-groups = [{{ max_dims = 1, weight_decay = 0.0 }}]"
     ))
     .unwrap();
-    let settings =
-        Settings { device: DeviceName::Cuda(0), deterministic: true, recipe, ..Settings::default() };
+    let settings = Settings { device: DeviceName::Cuda(0), deterministic: true, ..Settings::new(recipe) };
     let mut engine = create(EngineKind::Cuda, &network, &settings).unwrap();
     let images: Vec<u8> = (0..12 * 72).map(|i| (i * 7919 % 251) as u8).collect();
     let labels: Vec<u16> = (0..12).map(|i| i % 4).collect();

@@ -5,7 +5,8 @@
 mod networks;
 
 use networks::{
-    device_settings, distance, engines, graph_networks, images, labels, moved_state, odd_networks, tiny,
+    device_settings, distance, engines, graph_networks, images, labels, moved_state, odd_networks,
+    study_recipe, study_settings, tiny,
 };
 use pointwise_engine::cpu::{Cpu, training_memory};
 use pointwise_engine::{Array, Batch, Engine, EngineError, EngineKind, Settings, State, Totals, create};
@@ -77,7 +78,7 @@ fn full_recipes() -> Vec<Recipe> {
         label_smoothing: 0.1,
         clip_norm: Some(0.5),
         ema: Some(Ema { decay: 0.8 }),
-        ..Recipe::default()
+        ..study_recipe()
     };
     optimizers().into_iter().map(full).collect()
 }
@@ -251,9 +252,9 @@ fn the_average_is_that_of_every_step() {
     let (images, labels) = (images(&network, IMAGES), labels(&network, IMAGES));
     let batch = Batch { images: &images, labels: &labels };
     for (kind, decay) in engines().into_iter().flat_map(|kind| [0.0, 0.3, 0.9].map(|decay| (kind, decay))) {
-        let recipe = Recipe { ema: Some(Ema { decay }), ..Recipe::default() };
+        let recipe = Recipe { ema: Some(Ema { decay }), ..study_recipe() };
         let mut engine = make(kind, &network, &recipe);
-        let mut plain = make(kind, &network, &Recipe::default());
+        let mut plain = make(kind, &network, &study_recipe());
         // Before the first step it is what there is.
         let initial = engine.logits(&images).unwrap();
         engine.use_average(true).unwrap();
@@ -294,7 +295,7 @@ fn the_average_is_that_of_every_step() {
             engine.use_average(true).unwrap();
             assert!(engine.state().unwrap() == state, "{kind}");
             let averaged = engine.logits(&images).unwrap();
-            let mut other = make(kind, &network, &Recipe::default());
+            let mut other = make(kind, &network, &study_recipe());
             other
                 .load_state(&State {
                     parameters: average.parameters,
@@ -330,8 +331,8 @@ fn the_norm_is_that_of_all_gradients() {
     for network in odd_networks().into_iter().chain(graph_networks()).chain([smooth()]) {
         let (images, labels) = (images(&network, 5), labels(&network, 5));
         let batch = Batch { images: &images, labels: &labels };
-        let recipe = Recipe { clip_norm: Some(1e9), ..Recipe::default() };
-        let settings = Settings { recipe, ..Settings::default() };
+        let recipe = Recipe { clip_norm: Some(1e9), ..study_recipe() };
+        let settings = Settings { recipe, ..study_settings() };
         let state = moved_state(&network);
         let mut engine = Cpu::new(&network, &settings).unwrap();
         engine.load_state(&state).unwrap();
@@ -356,7 +357,7 @@ fn a_step_is_no_longer_than_clipping_allows() {
     for kind in engines() {
         let moved_by = |clip_norm: Option<f64>| {
             let optimizer = Sgd { lr: 1.0, ..Sgd::default() }.into();
-            let mut engine = make(kind, &network, &Recipe { optimizer, clip_norm, ..Recipe::default() });
+            let mut engine = make(kind, &network, &Recipe { optimizer, clip_norm, ..study_recipe() });
             let before = engine.state().unwrap().parameters;
             engine.train_step(batch).unwrap();
             let mut after = engine.state().unwrap().parameters;
@@ -384,7 +385,7 @@ fn steep(factor: f64) -> (Network, State) {
          {{ Scale = {{ factor = {factor:e} }} }}]"
     ))
     .unwrap();
-    let mut state = make(EngineKind::Cpu, &network, &Recipe::default()).state().unwrap();
+    let mut state = make(EngineKind::Cpu, &network, &study_recipe()).state().unwrap();
     state.parameters.values_mut().for_each(|array| array.values.fill(0.0));
     (network, state)
 }
@@ -392,7 +393,7 @@ fn steep(factor: f64) -> (Network, State) {
 #[test]
 fn a_norm_that_is_not_finite_stops_and_leaves_the_parameters() {
     let batch = Batch { images: &[100.0; 8], labels: &[0, 2] };
-    let recipe = Recipe { clip_norm: Some(1.0), ema: Some(Ema::default()), ..Recipe::default() };
+    let recipe = Recipe { clip_norm: Some(1.0), ema: Some(Ema::default()), ..study_recipe() };
     for kind in engines() {
         let (network, state) = steep(3e38);
         let mut engine = make(kind, &network, &recipe);
@@ -427,8 +428,8 @@ fn groups_have_a_rate_and_a_decay_of_their_own() {
     {
         let parameter_groups =
             vec![group(Some("b.*"), None, 0.0, None), group(Some("head.bias"), None, 1.0, Some(50.0))];
-        let recipe = Recipe { optimizer: optimizer.clone(), parameter_groups, ..Recipe::default() };
-        let own = Recipe { optimizer, ..Recipe::default() };
+        let recipe = Recipe { optimizer: optimizer.clone(), parameter_groups, ..study_recipe() };
+        let own = Recipe { optimizer, ..study_recipe() };
         let [grouped, plain] = [&recipe, &own].map(|recipe| {
             let mut engine = make(kind, &network, recipe);
             engine.load_state(&moved_state(&network)).unwrap();
@@ -451,7 +452,7 @@ fn evaluation_is_the_plain_cross_entropy() {
     let batch = Batch { images: &images, labels: &labels };
     for kind in engines() {
         let evaluated = |label_smoothing: f64| {
-            let mut engine = make(kind, &network, &Recipe { label_smoothing, ..Recipe::default() });
+            let mut engine = make(kind, &network, &Recipe { label_smoothing, ..study_recipe() });
             engine.evaluate(batch).unwrap();
             engine.totals().unwrap()
         };
@@ -464,7 +465,7 @@ fn evaluation_is_the_plain_cross_entropy() {
 fn what_no_step_can_be_taken_with_is_refused() {
     let network = smooth();
     for kind in engines() {
-        let mut engine = make(kind, &network, &Recipe::default());
+        let mut engine = make(kind, &network, &study_recipe());
         for (lr, momentum, expected) in [
             (-0.1, None, "the learning rate of a step cannot be -0.1"),
             (f64::NAN, None, "the learning rate of a step cannot be NaN"),
@@ -480,9 +481,9 @@ fn what_no_step_can_be_taken_with_is_refused() {
             create(kind, &network, &Settings { recipe, ..device_settings(kind) }).err().unwrap().to_string()
         };
         let parameter_groups = vec![group(Some("haed.*"), None, 1.0, None)];
-        let error = refused(Recipe { parameter_groups, ..Recipe::default() });
+        let error = refused(Recipe { parameter_groups, ..study_recipe() });
         assert!(error.starts_with("no parameter of the network belongs to parameter group 1"), "{error}");
-        let error = refused(Recipe { clip_norm: Some(0.0), ..Recipe::default() });
+        let error = refused(Recipe { clip_norm: Some(0.0), ..study_recipe() });
         assert_eq!(error, "clip-norm is 0.0, not a number above 0");
     }
 }
@@ -490,8 +491,8 @@ fn what_no_step_can_be_taken_with_is_refused() {
 #[test]
 fn a_state_of_another_recipe_is_refused_and_changes_nothing() {
     let network = smooth();
-    let ema = |optimizer: Optimizer| Recipe { optimizer, ema: Some(Ema::default()), ..Recipe::default() };
-    let plain = |optimizer: Optimizer| Recipe { optimizer, ..Recipe::default() };
+    let ema = |optimizer: Optimizer| Recipe { optimizer, ema: Some(Ema::default()), ..study_recipe() };
+    let plain = |optimizer: Optimizer| Recipe { optimizer, ..study_recipe() };
     let trained = |recipe: &Recipe| {
         let mut engine = make(EngineKind::Cpu, &network, recipe);
         train(&mut *engine, &network, recipe, 0, 1);
@@ -561,7 +562,7 @@ fn memory_is_counted_by_what_the_optimizer_keeps() {
     let network = smooth();
     let parameters = |recipe: &Recipe| training_memory(&network, recipe, 3).unwrap().parameters;
     let with =
-        |optimizer: Optimizer, ema: Option<Ema>| parameters(&Recipe { optimizer, ema, ..Recipe::default() });
+        |optimizer: Optimizer, ema: Option<Ema>| parameters(&Recipe { optimizer, ema, ..study_recipe() });
     let adam = with(Adam::default().into(), None);
     assert!(adam.is_multiple_of(4));
     assert_eq!(with(AdamW::default().into(), None), adam);
@@ -569,7 +570,7 @@ fn memory_is_counted_by_what_the_optimizer_keeps() {
     assert_eq!(with(Sgd::default().into(), Some(Ema::default())), adam);
     assert_eq!(with(Adam::default().into(), Some(Ema::default())), adam / 4 * 5);
     for recipe in full_recipes() {
-        let settings = Settings { recipe: recipe.clone(), ..Settings::default() };
+        let settings = Settings { recipe: recipe.clone(), ..study_settings() };
         let mut engine = Cpu::new(&network, &settings).unwrap();
         assert_eq!(engine.memory(3), training_memory(&network, &recipe, 3).unwrap());
         let times = engine.take_times();

@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn every_network_gives_ten_logits() {
-        for name in Network::STUDY {
+        for name in ["alexnet_plain", "alexnet", "nin"] {
             let network = Network::by_name(name).unwrap().graph().unwrap();
             let store = ParameterStore::initialised(&network, 1, &Device::Cpu).unwrap();
             let model = Model::new(&network, store.var_builder(&Device::Cpu), 1).unwrap();

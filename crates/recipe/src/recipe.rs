@@ -2,7 +2,7 @@
 
 use crate::error::MAX_NUMBER;
 use crate::group::{Group, ParameterGroup};
-use crate::optimizer::{Adam, Optimizer};
+use crate::optimizer::Optimizer;
 use crate::schedule::{Rate, Schedule, Span, Warmup};
 use crate::{Augment, Normalise, RecipeError};
 use schemars::JsonSchema;
@@ -87,13 +87,19 @@ pub struct EarlyStopping {
     pub patience: u32,
 }
 
-impl Default for Recipe {
-    /// The published study's: ten epochs of Adam in batches of 126, cropped and flipped.
-    fn default() -> Self {
+impl Recipe {
+    /// The most passes over the training images.
+    pub const MAX_EPOCHS: u32 = 1_000_000;
+    /// The most images in a batch.
+    pub const MAX_BATCH_SIZE: u32 = 65_536;
+
+    /// What a file says with these three keys alone: the optimizer at its own rate throughout, on shuffled images as they are.
+    #[must_use]
+    pub fn new(epochs: u32, batch_size: u32, optimizer: impl Into<Optimizer>) -> Self {
         Self {
-            epochs: 10,
-            batch_size: 126,
-            optimizer: Adam { weight_decay: 5e-4, ..Adam::default() }.into(),
+            epochs,
+            batch_size,
+            optimizer: optimizer.into(),
             schedule: Schedule::default(),
             warmup: None,
             parameter_groups: Vec::new(),
@@ -101,18 +107,11 @@ impl Default for Recipe {
             clip_norm: None,
             ema: None,
             early_stopping: None,
-            augment: Augment::CROP_FLIP,
-            shuffle: true,
-            normalise: Normalise::Dataset,
+            augment: Augment::default(),
+            shuffle: yes(),
+            normalise: Normalise::default(),
         }
     }
-}
-
-impl Recipe {
-    /// The most passes over the training images.
-    pub const MAX_EPOCHS: u32 = 1_000_000;
-    /// The most images in a batch.
-    pub const MAX_BATCH_SIZE: u32 = 65_536;
 
     /// The JSON Schema of a recipe's file, for editors.
     #[must_use]

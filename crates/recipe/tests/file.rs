@@ -537,13 +537,13 @@ fn recipes() -> Vec<Recipe> {
         one_cycle.into(),
         PiecewiseLinear { points: vec![[0.0, 0.1], [0.1 + 0.2, 1.0], [20.0, 0.0]] }.into(),
     ];
-    let plain = |optimizer: &Optimizer| Recipe { optimizer: optimizer.clone(), ..Recipe::default() };
+    let plain = |optimizer: &Optimizer| Recipe::new(3, 32, optimizer.clone());
     let mut recipes: Vec<Recipe> = optimizers.iter().map(plain).collect();
     recipes.extend(schedules.map(|schedule| Recipe { schedule, ..plain(&optimizers[5]) }));
     let warm = |steps, epochs, start_factor| Some(Warmup { steps, epochs, start_factor });
     recipes.extend([
-        Recipe { warmup: warm(Some(500), None, 1.0 / 3.0), ..Recipe::default() },
-        Recipe { warmup: warm(None, Some(0.5), 1e-3), ..Recipe::default() },
+        Recipe { warmup: warm(Some(500), None, 1.0 / 3.0), ..simple() },
+        Recipe { warmup: warm(None, Some(0.5), 1e-3), ..simple() },
         Recipe {
             parameter_groups: vec![
                 ParameterGroup { max_dims: Some(1), lr_factor: 1.0, weight_decay: Some(0.0), names: None },
@@ -554,7 +554,7 @@ fn recipes() -> Vec<Recipe> {
                     weight_decay: None,
                 },
             ],
-            ..Recipe::default()
+            ..simple()
         },
         Recipe {
             epochs: Recipe::MAX_EPOCHS,
@@ -564,18 +564,23 @@ fn recipes() -> Vec<Recipe> {
             ema: Some(Ema::default()),
             early_stopping: Some(EarlyStopping { patience: 5 }),
             shuffle: false,
-            ..Recipe::default()
+            ..simple()
         },
     ]);
     let cutout = Augment { cutout: 8, padding_mode: PaddingMode::Reflect, flip: Flip::Alternating, crop: 2 };
     for augment in [Augment::NONE, Augment::CROP_FLIP, cutout, Augment { crop: 4, ..Augment::NONE }] {
-        recipes.push(Recipe { augment, ..Recipe::default() });
+        recipes.push(Recipe { augment, ..simple() });
     }
     let given = Normalise::Given { mean: vec![0.4914, 1.0 / 3.0, -1e-7], std: vec![f32::MIN_POSITIVE] };
     for normalise in [Normalise::Dataset, Normalise::Measured, given] {
-        recipes.push(Recipe { normalise, ..Recipe::default() });
+        recipes.push(Recipe { normalise, ..simple() });
     }
     recipes
+}
+
+/// Adam, and nothing else.
+fn simple() -> Recipe {
+    Recipe::new(3, 32, Adam::default())
 }
 
 #[test]
@@ -604,7 +609,7 @@ fn anything_can_be_written() {
                 ..ParameterGroup::default()
             }],
             normalise: Normalise::Given { mean: vec![], std: vec![f32::NAN] },
-            ..Recipe::default()
+            ..simple()
         };
         assert!(Recipe::from_toml(&recipe.to_toml()).is_err());
     }
@@ -616,11 +621,11 @@ fn a_key_a_line() {
         ParameterGroup { names: Some("fc.*".to_owned()), lr_factor: 10.0, ..ParameterGroup::default() },
         ParameterGroup { max_dims: Some(1), lr_factor: 1.0, weight_decay: Some(0.0), names: None },
     ];
-    let recipe = Recipe { parameter_groups: groups, ema: Some(Ema { decay: 0.99 }), ..Recipe::default() };
+    let recipe = Recipe { parameter_groups: groups, ema: Some(Ema { decay: 0.99 }), ..simple() };
     let expected = "\
-epochs = 10
-batch-size = 126
-optimizer = { Adam = { lr = 0.001, betas = [0.9, 0.999], eps = 0.00000001, weight_decay = 0.0005 } }
+epochs = 3
+batch-size = 32
+optimizer = { Adam = { lr = 0.001, betas = [0.9, 0.999], eps = 0.00000001, weight_decay = 0.0 } }
 schedule = \"constant\"
 parameter-groups = [
     { names = \"fc.*\", lr_factor = 10.0 },
@@ -628,7 +633,7 @@ parameter-groups = [
 ]
 label-smoothing = 0.0
 ema = { decay = 0.99 }
-augment = \"crop-flip\"
+augment = \"none\"
 shuffle = true
 normalise = \"dataset\"
 ";
@@ -643,14 +648,7 @@ fn forms() {
     assert_eq!(least.optimizer, Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.into());
     let AdamW { lr, betas, eps, weight_decay } = AdamW::default();
     assert_eq!((lr, betas, eps, weight_decay), (1e-3, [0.9, 0.999], 1e-8, 1e-2));
-    let expected = Recipe {
-        epochs: 1,
-        batch_size: 1,
-        optimizer: Adam::default().into(),
-        augment: Augment::NONE,
-        ..Recipe::default()
-    };
-    assert_eq!(least, expected);
+    assert_eq!(least, Recipe::new(1, 1, Adam::default()));
 
     // Names, tables, and TOML's tables with a header.
     let sgd = |text: &str| read(&format!("epochs = 1\nbatch-size = 1\n{text}")).optimizer;

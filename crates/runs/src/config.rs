@@ -118,9 +118,9 @@ impl RunConfig {
     /// The largest integer of TOML.
     pub const MAX_SEED: u64 = i64::MAX as u64;
 
-    /// The published study's recipe for a network, with seed 42, on CIFAR-10 and the CPU.
+    /// A training of a network by a recipe, with seed 42, on CIFAR-10 and the CPU; where it has dropout, by PyTorch's probability.
     #[must_use]
-    pub fn new(model: &str) -> Self {
+    pub fn new(model: &str, recipe: Recipe) -> Self {
         const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
         Self {
             model: model.to_owned(),
@@ -144,7 +144,7 @@ impl RunConfig {
             log_every: TEN,
             checkpoint_every: None,
             network: None,
-            recipe: Recipe::default(),
+            recipe,
             dataset: None,
         }
     }
@@ -378,7 +378,9 @@ pub(crate) mod tests {
     use pointwise_recipe::{Adam, Augment, Sgd};
 
     pub(crate) fn config() -> RunConfig {
-        RunConfig { data_seed: 0, ..RunConfig::new("nin") }
+        let adam = Adam { weight_decay: 0.1, ..Adam::default() };
+        let recipe = Recipe { augment: Augment::CROP_FLIP, ..Recipe::new(8, 32, adam) };
+        RunConfig { data_seed: 0, ..RunConfig::new("nin", recipe) }
     }
 
     fn dataset() -> DatasetConfig {
@@ -432,7 +434,7 @@ pub(crate) mod tests {
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(serde_json::from_str::<RunConfig>(&json).unwrap(), config, "{json}");
         }
-        assert!(config().to_toml().unwrap().contains("batch-size = 126\n"));
+        assert!(config().to_toml().unwrap().contains("batch-size = 32\n"));
         // A file from before there was a choice.
         let text = config().to_toml().unwrap();
         let old = text.replace("precision = \"f32\"\n", "").replace("deterministic = false\n", "");
@@ -444,14 +446,8 @@ pub(crate) mod tests {
         let old = "model = \"nin\"\nengine = \"cpu\"\ndevice = \"cpu\"\ndata = \"cifar10\"\ndata-seed = 0\nepochs = 4\nbatch-size = 32\n\
                    lr = 0.01\nweight-decay = 0.1\ndropout = 0.5\nseed = 42\nval-split = 0\naugment = \"none\"\nshuffle = false\n\
                    log-every = 10\n";
-        let recipe = Recipe {
-            epochs: 4,
-            batch_size: 32,
-            optimizer: Adam { lr: 0.01, weight_decay: 0.1, ..Adam::default() }.into(),
-            augment: Augment::NONE,
-            shuffle: false,
-            ..Recipe::default()
-        };
+        let adam = Adam { lr: 0.01, weight_decay: 0.1, ..Adam::default() };
+        let recipe = Recipe { shuffle: false, ..Recipe::new(4, 32, adam) };
         let expected = RunConfig { recipe, ..config() };
         assert_eq!(RunConfig::from_toml(old).unwrap(), expected);
         for (line, changed, named) in [
@@ -476,23 +472,23 @@ pub(crate) mod tests {
         };
         for (text, named) in [
             (
-                change("batch-size = 126", "batch-size = 0"),
+                change("batch-size = 32", "batch-size = 0"),
                 "batch-size is 0, not a whole number from 1 to 65536",
             ),
-            (change("batch-size = 126", "batch-size = -1"), "`batch-size = -1`: "),
-            (change("batch-size = 126", "batch-size = \"126\""), "`batch-size = \"126\"`: "),
+            (change("batch-size = 32", "batch-size = -1"), "`batch-size = -1`: "),
+            (change("batch-size = 32", "batch-size = \"32\""), "`batch-size = \"32\"`: "),
             (
-                change("epochs = 10", "epochs = 4294967295"),
+                change("epochs = 8", "epochs = 4294967295"),
                 "epochs is 4294967295, not a whole number from 1 to 1000000",
             ),
-            (change("epochs = 10", "epochs = 99999999999999999999"), "`epochs = 99999999999999999999`: "),
-            (change("epochs = 10", "epochs = 2.5"), "`epochs = 2.5`"),
-            (change("epochs = 10\n", ""), "missing field `epochs`"),
+            (change("epochs = 8", "epochs = 99999999999999999999"), "`epochs = 99999999999999999999`: "),
+            (change("epochs = 8", "epochs = 2.5"), "`epochs = 2.5`"),
+            (change("epochs = 8\n", ""), "missing field `epochs`"),
             (change("lr = 0.001", "lr = nan"), "lr is nan, not a number above 0"),
             (change("lr = 0.001", "lr = 0.0"), "lr is 0.0, not a number above 0"),
             (change("lr = 0.001", "lr = inf"), "lr is inf"),
             (
-                change("weight_decay = 0.0005", "weight_decay = -1.0"),
+                change("weight_decay = 0.1", "weight_decay = -1.0"),
                 "weight_decay is -1.0, not a number from 0 up",
             ),
             (change("dropout = 0.5", "dropout = 1.0"), "dropout is 1, not a number from 0 to below 1"),

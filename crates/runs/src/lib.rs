@@ -19,6 +19,7 @@
 
 mod analysis;
 mod config;
+mod duration;
 mod environment;
 mod error;
 mod files;
@@ -28,6 +29,7 @@ mod run;
 
 pub use analysis::{Analysis, Filters, Mistake, Sheet};
 pub use config::{DatasetConfig, Difference, RunConfig};
+pub use duration::duration;
 pub use environment::{
     Environment, operating_system, peak_memory, processor_name, threads_of_environment, timestamp,
 };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pointwise_recipe::Recipe;
+use pointwise_recipe::{Adam, Recipe};
 use pointwise_runs::{
     Checkpoint, Environment, EpochRecord, Error, Progress, Record, Run, RunConfig, RunFolder, RunResult,
     State, StepRecord, holds_run, timestamp,
@@ -10,7 +10,7 @@ use pointwise_runs::{
 use tempfile::TempDir;
 
 fn config() -> RunConfig {
-    RunConfig { recipe: Recipe { epochs: 2, ..Recipe::default() }, ..RunConfig::new("nin") }
+    RunConfig::new("nin", Recipe::new(2, 32, Adam::default()))
 }
 
 fn environment() -> Environment {

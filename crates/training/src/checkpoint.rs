@@ -386,6 +386,7 @@ fn count(name: &str, view: &TensorView<'_>) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointwise_recipe::{Adam, Recipe};
 
     fn sample() -> (State, Meta) {
         let array = |values: &[f32]| Array { shape: vec![values.len()], values: values.to_vec() };
@@ -421,7 +422,7 @@ mod tests {
             step: 7,
             best: Some(Best { epoch: 1, accuracy: 1.0 / 3.0, loss: 1.1 }),
             position: Some(Position::new(4, &totals)),
-            run: Some(RunConfig::new("nin")),
+            run: Some(RunConfig::new("nin", Recipe::new(3, 32, Adam::default()))),
             crc32c: None,
         };
         (state, meta)

@@ -8,6 +8,8 @@ use pointwise_network::{
     MaxPool2d, Network, PadChannels, Part, Relu, Scale, Sigmoid, Silu, Subsample, Tanh,
 };
 use pointwise_random::{Purpose, Stream, below};
+use pointwise_recipe::Recipe;
+use pointwise_study::Study;
 
 /// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
 pub(crate) fn engines() -> Vec<EngineKind> {
@@ -21,11 +23,26 @@ pub(crate) fn engines() -> Vec<EngineKind> {
     vec![EngineKind::Reference, EngineKind::Cpu]
 }
 
-/// The default settings on an engine's device.
+/// The published study.
+pub(crate) fn study() -> Study {
+    Study::by_name("pointwise").unwrap()
+}
+
+/// That of the published study.
+pub(crate) fn study_recipe() -> Recipe {
+    study().recipe
+}
+
+/// By the published study's recipe, on the CPU.
+pub(crate) fn study_settings() -> Settings {
+    Settings::new(study_recipe())
+}
+
+/// These settings on an engine's device.
 pub(crate) fn device_settings(kind: EngineKind) -> Settings {
     let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
     // A GPU promises the same bits only when it is asked for them.
-    Settings { device, deterministic: true, ..Settings::default() }
+    Settings { device, deterministic: true, ..study_settings() }
 }
 
 /// A network of one sequence, `features`, which need not end in a vector.
@@ -375,7 +392,7 @@ pub(crate) fn labels(network: &Network, n: usize) -> Vec<u16> {
 /// Initial values, moved: with biases of zero, BatchNorm gives the border of a padded pointwise convolution and the map inside the
 /// same mean, and which of two equal values a pool takes would be left to rounding.
 pub(crate) fn moved_state(network: &Network) -> State {
-    let mut state = create(EngineKind::Reference, network, &Settings::default()).unwrap().state().unwrap();
+    let mut state = create(EngineKind::Reference, network, &study_settings()).unwrap().state().unwrap();
     for (seed, array) in (1..).zip(state.parameters.values_mut()) {
         let moves = uniform(seed, array.values.len());
         for (value, u) in array.values.iter_mut().zip(moves) {
