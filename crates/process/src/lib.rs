@@ -2,12 +2,15 @@
 //! does not fail because nobody reads its progress.
 
 mod command_line;
+mod list;
 mod parent;
 mod signals;
+mod stop;
 mod streams;
 
 pub use command_line::parse;
+pub use list::List;
 pub use parent::{tie, watch_parent};
-pub use signal_hook::consts::SIGINT;
-pub use signals::{Request, watch};
-pub use streams::{OutputError, note, print};
+pub use signals::{Request, time_is_up, watch};
+pub use stop::Stop;
+pub use streams::{OutputError, note, print, tail};

@@ -1,5 +1,7 @@
 use std::{
-    io, thread,
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -7,6 +9,12 @@ use std::{
 /// `timeout -s INT`, which signals its child and then the whole group, or from a wrapper that passes on what the terminal has sent
 /// already.
 const ONE_REQUEST: Duration = Duration::from_millis(300);
+
+#[cfg(unix)]
+use signal_hook::consts::SIGUSR1;
+/// There is none.
+#[cfg(not(unix))]
+const SIGUSR1: i32 = 64;
 
 /// A signal that asks this process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +33,25 @@ pub struct Request {
 ///
 /// # Errors
 /// If the operating system refuses.
-pub fn watch(act: impl FnMut(Request) + Send + 'static) -> io::Result<()> {
-    system::watch(act)
+pub fn watch(mut act: impl FnMut(Request) + Send + 'static) -> io::Result<()> {
+    system::watch(move |request: Request| {
+        REQUESTED.fetch_or(bit(request.signal), Ordering::Relaxed);
+        act(request);
+    })
+}
+
+/// The requests so far: bit 0 is signal 1.
+static REQUESTED: AtomicU64 = AtomicU64::new(0);
+
+/// Whether this process was asked to end because its time is nearly up, and not to terminate: SIGUSR1, which batch systems send for that, is
+/// the only request that came.
+pub fn time_is_up() -> bool {
+    cfg!(unix) && REQUESTED.load(Ordering::Relaxed) == bit(SIGUSR1)
+}
+
+/// That number in the set of requests.
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
 }
 
 /// Tells a second interrupt from the first one.

@@ -1,7 +1,11 @@
 use std::{
     fmt,
-    io::{self, Write},
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
 };
+
+/// So much of what a program said last is kept for a message.
+const TAIL: u64 = 4096;
 
 /// A result that did not reach stdout.
 #[derive(Debug, thiserror::Error)]
@@ -37,4 +41,15 @@ macro_rules! note {
     ($($argument:tt)*) => {
         $crate::note(::std::format_args!($($argument)*))
     };
+}
+
+/// The end of a file that a program wrote its messages into; nothing of one that cannot be read.
+#[must_use]
+pub fn tail(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    let read = file.metadata().and_then(|about| {
+        file.seek(SeekFrom::Start(about.len().saturating_sub(TAIL)))?;
+        file.read_to_end(&mut bytes)
+    });
+    read.map_or(String::new(), |_| String::from_utf8_lossy(&bytes).into_owned())
 }
