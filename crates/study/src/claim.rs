@@ -1,0 +1,70 @@
+//! What was concluded.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Metric;
+
+/// A part of the published conclusion, about two arms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// How the two are compared.
+    pub kind: ClaimKind,
+    /// In what.
+    pub of: Quantity,
+    /// The arm that the claim is about.
+    pub network: String,
+    /// The arm that it is held against.
+    pub to: String,
+    /// What was published: percent or nats of a difference, or the ratio. Where it is left out it follows from the published figures
+    /// of the two.
+    pub published: Option<f64>,
+    /// For two that are said to be comparable: how far apart they may be, in the unit of the difference, or as a ratio above 1.
+    pub margin: Option<f64>,
+    /// Why this margin.
+    pub reason: String,
+    /// The claim in the study's own words; made of the rest where it is empty.
+    pub text: String,
+}
+
+/// How two arms are compared.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClaimKind {
+    /// The quantity of the one over that of the other.
+    Ratio,
+    /// The quantity of the one minus that of the other.
+    Difference,
+}
+
+/// What two arms are compared in.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quantity {
+    /// Trainable parameters.
+    Parameters,
+    /// Multiply-accumulates of one forward pass of one image.
+    Macs,
+    /// See [`Metric::TrainLoss`]; after the last epoch.
+    TrainLoss,
+    /// See [`Metric::TrainAcc`]; after the last epoch.
+    TrainAcc,
+    /// See [`Metric::TestLoss`]; after the last epoch.
+    TestLoss,
+    /// See [`Metric::TestAcc`]; after the last epoch.
+    TestAcc,
+}
+
+impl Quantity {
+    /// What is measured of runs; `None` of what is counted of a network.
+    #[must_use]
+    pub fn metric(self) -> Option<Metric> {
+        match self {
+            Self::Parameters | Self::Macs => None,
+            Self::TrainLoss => Some(Metric::TrainLoss),
+            Self::TrainAcc => Some(Metric::TrainAcc),
+            Self::TestLoss => Some(Metric::TestLoss),
+            Self::TestAcc => Some(Metric::TestAcc),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The studies that come with the program.
+
+use std::path::Path;
+
+use crate::{Error, Result, Study};
+
+/// A study of `data/studies`.
+struct Shipped {
+    name: &'static str,
+    file: &'static str,
+    /// The `study.json` of its runs, where it was run.
+    record: Option<&'static str>,
+}
+
+const STUDIES: &[Shipped] = &[
+    Shipped {
+        name: "pointwise",
+        file: include_str!("../../../data/studies/pointwise.toml"),
+        record: Some(include_str!("../../../data/study/study.json")),
+    },
+    Shipped {
+        name: "pointwise-ablation",
+        file: include_str!("../../../data/studies/pointwise-ablation.toml"),
+        record: None,
+    },
+    Shipped { name: "keras-cnn", file: include_str!("../../../data/studies/keras-cnn.toml"), record: None },
+    Shipped {
+        name: "pytorch-classifier",
+        file: include_str!("../../../data/studies/pytorch-classifier.toml"),
+        record: None,
+    },
+    Shipped { name: "resnet20", file: include_str!("../../../data/studies/resnet20.toml"), record: None },
+];
+
+impl Study {
+    /// The names of all studies that come with the program; the first one is what is reproduced where none is named.
+    pub fn shipped() -> impl Iterator<Item = &'static str> {
+        STUDIES.iter().map(|study| study.name)
+    }
+
+    /// The file of a study that comes with the program, with its comments.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`].
+    pub fn shipped_toml(name: &str) -> Result<&'static str> {
+        Ok(shipped(name)?.file)
+    }
+
+    /// The study of that name that comes with the program.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`].
+    pub fn by_name(name: &str) -> Result<Self> {
+        let shipped = shipped(name)?;
+        let study = Self::from_toml(shipped.file, Path::new("."))?;
+        Ok(Self { record: shipped.record.map(str::to_owned), ..study })
+    }
+
+    /// The study that is meant where none is named, and whose values are a training's defaults: the first of [`Study::shipped`].
+    ///
+    /// # Errors
+    /// A mistake in its file.
+    pub fn first_shipped() -> Result<Self> {
+        Self::by_name(STUDIES[0].name)
+    }
+}
+
+fn shipped(name: &str) -> Result<&'static Shipped> {
+    STUDIES
+        .iter()
+        .find(|study| study.name == name)
+        .ok_or_else(|| Error::Unknown { name: name.to_owned(), known: Study::shipped().collect() })
+}
