@@ -6,8 +6,9 @@
 
 use std::{fs, path::Path};
 
-use pointwise_report::{NetworkFacts, Page, Study};
+use pointwise_report::{NetworkFacts, Page, StudyReport};
 use pointwise_runs::{Analysis, Filters, Mistake, Record, Run, Sheet};
+use pointwise_study::Study;
 
 /// A grey JPEG of one pixel, which a browser stretches.
 const GREY: &str = "/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP//////////////////////////////////////////////////////////////////////////////////////\
@@ -17,9 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let out = arguments.first().ok_or("say where to write the page")?;
     let made_up = arguments.iter().any(|argument| argument == "--made-up");
-    let study = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/study");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/study");
     let mut runs = Vec::new();
-    for entry in fs::read_dir(study.join("runs"))? {
+    for entry in fs::read_dir(folder.join("runs"))? {
         runs.push(Run::read(entry?.path())?);
     }
     runs.sort_by(|a, b| a.path.cmp(&b.path));
@@ -30,9 +31,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let more: Vec<Run> = runs.iter().flat_map(|run| [43, 44].map(|seed| other_seed(run, seed))).collect();
         runs.extend(more);
     }
-    let study = Study::new(&runs, &facts)?;
+    let study = Study::by_name("pointwise")?;
+    let report = StudyReport::new(&runs, &facts, &study)?;
     let analyses = if made_up { runs.iter().map(|run| (run, mistakes(run))).collect() } else { Vec::new() };
-    fs::write(out, Page::new(&study, &runs, &facts, analyses)?.html())?;
+    fs::write(out, Page::new(&report, &runs, &facts, analyses, &study).html())?;
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub enum Error {
         /// The second one's.
         theirs: String,
     },
-    /// Two runs differ in more than network and seed.
+    /// Two runs differ in what they should share.
     #[error("{} and {} are not of one study ({name} is {ours} and {theirs}): report on them separately",
         first.display(), second.display())]
     MixedConfigurations {
@@ -69,14 +69,10 @@ pub enum Error {
         /// Parameters of the trainer's.
         expected: u64,
     },
-    /// The published figures that were built in cannot be read.
-    #[error("data/published.json is not valid ({cause}): restore it from the repository")]
-    Published {
-        /// What the parser said.
-        cause: String,
-    },
-    /// The record that was built in cannot be read.
-    #[error("data/study/study.json is not valid ({cause}): restore it from the repository")]
+    /// The record that the study names cannot be read.
+    #[error(
+        "the record of the study is no study.json of a reproduction ({cause}): name another one in its file, or none"
+    )]
     Record {
         /// What the parser said.
         cause: String,

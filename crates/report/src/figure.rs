@@ -1,98 +1,97 @@
 //! The figures of a network that are compared.
 
+use pointwise_study::{Arm, Metric, PublishedFigure};
+
 use crate::{
-    Metric, PublishedNetwork, Reported,
+    Reported,
     number::{decimals, percent},
 };
 
-/// Published figures are printed with four decimals, accuracies as fractions.
-const ROUNDING: f64 = 0.000_05;
-
-/// One of the four figures of an epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Measure {
-    TrainLoss,
-    TrainAccuracy,
-    TestLoss,
-    TestAccuracy,
+/// A metric for people.
+pub(crate) fn metric_name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::TrainLoss => "training loss",
+        Metric::TrainAcc => "training accuracy",
+        Metric::TestLoss => "test loss",
+        Metric::TestAcc => "test accuracy",
+    }
 }
 
-impl Measure {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::TrainLoss, Self::TrainAccuracy, Self::TestLoss, Self::TestAccuracy];
+/// What one stands for in tables: 100 turns the fractions of accuracies into percent.
+pub(crate) fn scale(metric: Metric) -> f64 {
+    if metric.is_accuracy() { 100.0 } else { 1.0 }
+}
 
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::TrainLoss => "training loss",
-            Self::TrainAccuracy => "training accuracy",
-            Self::TestLoss => "test loss",
-            Self::TestAccuracy => "test accuracy",
-        }
-    }
+/// Decimals of our own figures.
+pub(crate) fn places(metric: Metric) -> usize {
+    if metric.is_accuracy() { 2 } else { 4 }
+}
 
-    /// A value of it, with its unit.
-    pub(crate) fn show(self, value: f64) -> String {
-        FigureId::Epoch(0, self).show(value)
-    }
+/// A value of ours with its unit.
+pub(crate) fn show(metric: Metric, value: f64) -> String {
+    if metric.is_accuracy() { percent(value) + " %" } else { decimals(value, 4) }
+}
+
+/// A published value as it was printed, without its unit: `55`, `0.5613`, `≥ 70`.
+pub(crate) fn show_published(metric: Metric, value: f64, printed: u32, at_least: bool) -> String {
+    let bound = match (at_least, metric.is_accuracy()) {
+        (false, _) => "",
+        (true, true) => "\u{2265} ",
+        (true, false) => "\u{2264} ",
+    };
+    bound.to_owned() + &decimals(scale(metric) * value, printed as usize)
 }
 
 /// A figure that every network of a study has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FigureId {
-    FinalAccuracy,
-    FinalLoss,
-    /// Counted from 0.
-    Epoch(usize, Measure),
+pub(crate) struct FigureId {
+    pub(crate) metric: Metric,
+    /// Counted from 1; `None` after the last one.
+    pub(crate) epoch: Option<u32>,
 }
 
 impl FigureId {
+    /// After the last epoch.
+    pub(crate) fn last(metric: Metric) -> Self {
+        Self { metric, epoch: None }
+    }
+
+    /// The figure of an arm: that of the last of its epochs is its final one.
+    pub(crate) fn of(self, arm: &Arm) -> Self {
+        Self { epoch: self.epoch.filter(|epoch| *epoch != arm.recipe.epochs), ..self }
+    }
+
     pub(crate) fn name(self) -> String {
-        match self {
-            Self::FinalAccuracy => "final test accuracy".into(),
-            Self::FinalLoss => "final test loss".into(),
-            Self::Epoch(epoch, measure) => format!("{} of epoch {}", measure.name(), epoch + 1),
+        let metric = metric_name(self.metric);
+        match self.epoch {
+            None => format!("final {metric}"),
+            Some(epoch) => format!("{metric} of epoch {epoch}"),
         }
-    }
-
-    pub(crate) fn is_accuracy(self) -> bool {
-        matches!(self, Self::FinalAccuracy | Self::Epoch(_, Measure::TrainAccuracy | Measure::TestAccuracy))
-    }
-
-    pub(crate) fn show(self, value: f64) -> String {
-        if self.is_accuracy() { percent(value) + " %" } else { decimals(value, 4) }
     }
 
     pub(crate) fn show_difference(self, value: f64) -> String {
-        if self.is_accuracy() { decimals(100.0 * value, 1) + " points" } else { decimals(value, 4) }
+        if self.metric.is_accuracy() { decimals(100.0 * value, 1) + " points" } else { decimals(value, 4) }
     }
 
-    /// As published; fractions and nats.
-    pub(crate) fn reported(self, network: &PublishedNetwork) -> Option<Reported> {
-        let (value, deviation) = match self {
-            Self::FinalAccuracy => {
-                (network.final_acc / 100.0, network.final_acc_deviation.map(|points| points / 100.0))
-            }
-            Self::FinalLoss => (network.final_loss, network.final_loss_deviation),
-            Self::Epoch(epoch, measure) => {
-                let epoch = network.epochs.get(epoch)?;
-                let value = match measure {
-                    Measure::TrainLoss => epoch.train_loss,
-                    Measure::TrainAccuracy => epoch.train_acc / 100.0,
-                    Measure::TestLoss => epoch.test_loss,
-                    Measure::TestAccuracy => epoch.test_acc / 100.0,
-                };
-                (value, None)
-            }
+    /// As published of an arm.
+    pub(crate) fn published(self, arm: &Arm) -> Option<&PublishedFigure> {
+        let epochs = Some(arm.recipe.epochs);
+        let same = match self.epoch {
+            None => epochs,
+            epoch if epoch == epochs => None,
+            _ => return arm.published.figure(self.metric, self.epoch),
         };
-        Some(Reported { value, rounding: ROUNDING, runs: network.runs, deviation })
+        arm.published.figure(self.metric, self.epoch).or_else(|| arm.published.figure(self.metric, same))
     }
 }
 
-impl From<Metric> for FigureId {
-    fn from(metric: Metric) -> Self {
-        match metric {
-            Metric::FinalAcc => Self::FinalAccuracy,
-            Metric::FinalLoss => Self::FinalLoss,
-        }
+/// In the unit of our figures, fractions and nats.
+pub(crate) fn reported(figure: &PublishedFigure) -> Reported {
+    let scale = scale(figure.metric);
+    Reported {
+        value: figure.value / scale,
+        unit: 0.1_f64.powi(figure.decimals as i32) / scale,
+        runs: figure.runs,
+        deviation: figure.deviation.map(|deviation| deviation / scale),
     }
 }

@@ -1,9 +1,10 @@
 //! A study as text: `report.md`, and the table for a terminal.
 
+use pointwise_study::Metric;
+
 use crate::{
-    Claim, Comparison, EpochReport, Figure, NetworkReport, Outcome, Sample, Spread, SpreadSource, Study,
-    Unit, Verdict,
-    figure::Measure as EpochMeasure,
+    EpochReport, Figure, NetworkReport, Sample, Spread, SpreadSource, StudyReport, Verdict,
+    figure::{FigureId, places, scale},
     judgement::{p_is, show_p},
     number::{decimals, duration, percent, signed, thousands},
     statistics::SEEDS_FOR_SPREAD,
@@ -13,60 +14,64 @@ use crate::{
     },
 };
 
-/// How a kind of figure is shown.
-#[derive(Clone, Copy)]
-struct Measure {
-    name: &'static str,
-    /// What one stands for in the table: 100 turns fractions into percent.
-    scale: f64,
-    places: usize,
+/// A value of ours in a table.
+fn show(metric: Metric, value: f64) -> String {
+    decimals(value * scale(metric), places(metric))
 }
 
-const ACCURACY: Measure = Measure { name: "accuracy %", scale: 100.0, places: 2 };
-const LOSS: Measure = Measure { name: "loss", scale: 1.0, places: 4 };
-
-impl Measure {
-    fn show(self, value: f64) -> String {
-        decimals(value * self.scale, self.places)
-    }
-
-    /// `78.58 ± 0.31`, or the mean alone.
-    fn sample(self, sample: &Sample) -> String {
-        match sample.deviation {
-            Some(deviation) => format!("{} ± {}", self.show(sample.mean), self.show(deviation)),
-            None => self.show(sample.mean),
-        }
+/// `78.58 ± 0.31`, or the mean alone.
+fn show_sample(metric: Metric, sample: &Sample) -> String {
+    match sample.deviation {
+        Some(deviation) => format!("{} ± {}", show(metric, sample.mean), show(metric, deviation)),
+        None => show(metric, sample.mean),
     }
 }
 
 /// What stands where there is no number.
 const NONE: &str = "-";
 
-impl Study {
+impl StudyReport {
     /// The study as Markdown.
     pub fn to_markdown(&self) -> String {
-        if self.verdict == Verdict::NotJudged {
-            return self.ablation_markdown();
+        let mut text = format!("# {}\n\n**{}**\n\n", self.study.title, self.headline());
+        for finding in self.findings() {
+            text += &format!("* {finding}\n");
         }
-        let mut text = format!("# The study beside its published figures\n\n**{}**\n\n", self.headline());
-        let finding = self.finding().join(" ");
-        if !finding.is_empty() {
-            text += &format!("{finding}\n\n");
+        if !self.findings().is_empty() {
+            text.push('\n');
         }
+        text += &self.about();
         text += &self.data_paragraph();
         for note in &self.notes {
             text += &format!("\n{note}\n");
         }
-        text += "\n## Parameters\n\n";
-        text += &self.parameters().markdown();
-        text += "\n## Final test accuracy and loss\n\n";
-        text += &self.finals_section();
-        text += "\n## The published conclusion\n\n";
-        text += &self.claims_section();
-        text += "\n## The best epoch against the last\n\n";
-        text += &self.selection_section();
-        text += "\n## Cost\n\n";
-        text += &self.cost_section();
+        if self.verdict == Verdict::NotJudged {
+            text += "\n## Accuracy and cost\n\n";
+            text += &self.beside_table().markdown();
+            text += "\nAccuracy and loss are on the test set after the last epoch: the mean over the seeds ± standard deviation. MACs: \
+                     multiply-accumulates of one forward pass of one image. Seconds: training and evaluation of one epoch, mean over \
+                     the runs; where they ran is told below.\n";
+        } else {
+            if self.has_counts() {
+                text += "\n## Parameters\n\n";
+                text += &self.parameters().markdown();
+            }
+            text += "\n## Final test accuracy and loss\n\n";
+            text += &self.finals_section();
+        }
+        if !self.claims.is_empty() {
+            text += match self.verdict {
+                Verdict::NotJudged => "\n## Claims\n\n",
+                _ => "\n## The published conclusion\n\n",
+            };
+            text += &self.claims_section();
+        }
+        if self.verdict != Verdict::NotJudged {
+            text += "\n## The best epoch against the last\n\n";
+            text += &self.selection_section();
+            text += "\n## Cost\n\n";
+            text += &self.cost_section();
+        }
         text += "\n## Epoch by epoch\n\n";
         text += &self.curves_section();
         text += "\n## Runs\n\n";
@@ -77,7 +82,7 @@ impl Study {
     /// Counts and final figures, one line a network and aligned with spaces: for a terminal.
     pub fn to_table(&self) -> String {
         if self.verdict == Verdict::NotJudged {
-            return self.ablation_table().plain();
+            return self.beside_table().plain();
         }
         let mut table = Table::new([
             ("network", Left),
@@ -90,45 +95,50 @@ impl Study {
             ("published", Right),
         ]);
         for network in &self.networks {
-            let ours = |figure: &Option<Figure>, measure: Measure| {
-                figure.as_ref().map_or(NONE.into(), |figure| measure.sample(&figure.ours))
+            let ours = |figure: &Option<Figure>, metric: Metric| {
+                figure.as_ref().map_or(NONE.into(), |figure| show_sample(metric, &figure.ours))
             };
             // Beside accuracies of made-up images the published ones would mislead.
-            let theirs = |figure: &Option<Figure>, measure: Measure| {
-                let published =
-                    figure.as_ref().filter(|_| !self.data.synthetic).and_then(|figure| figure.published);
-                published.map_or(NONE.into(), |published| measure.show(published))
+            let theirs = |figure: &Option<Figure>, metric: Metric| {
+                let figure = figure.as_ref().filter(|_| !self.data.stand_in);
+                figure.and_then(|figure| figure.show_published(metric)).unwrap_or_else(|| NONE.into())
             };
             table.row([
                 network.name.clone(),
                 count(network.parameters),
                 count(network.published_parameters),
                 network.seeds.len().to_string(),
-                ours(&network.accuracy, ACCURACY),
-                theirs(&network.accuracy, ACCURACY),
-                ours(&network.loss, LOSS),
-                theirs(&network.loss, LOSS),
+                ours(&network.accuracy, Metric::TestAcc),
+                theirs(&network.accuracy, Metric::TestAcc),
+                ours(&network.loss, Metric::TestLoss),
+                theirs(&network.loss, Metric::TestLoss),
             ]);
         }
         table.plain()
     }
 
-    /// A family of networks beside each other.
-    fn ablation_markdown(&self) -> String {
-        let mut text = format!("# Networks beside each other\n\n**{}**\n\n", self.headline());
-        text += &self.data_paragraph();
-        text += "\n## Accuracy and cost\n\n";
-        text += &self.ablation_table().markdown();
-        text += "\nAccuracy and loss are on the test set after the last epoch: the mean over the seeds ± standard deviation. MACs: \
-                 multiply-accumulates of one forward pass of one image. Seconds: training and evaluation of one epoch, mean over \
-                 the runs; where they ran is told below.\n\n## Epoch by epoch\n\n";
-        text += &self.curves_section();
-        text += "\n## Runs\n\n";
-        text += &self.runs_table().markdown();
+    /// What the study asks, who published it, and what it concluded, each a paragraph.
+    fn about(&self) -> String {
+        let about = &self.study;
+        let mut text = String::new();
+        for paragraph in about.question.split("\n\n").filter(|paragraph| !paragraph.trim().is_empty()) {
+            text += &format!("{}\n\n", paragraph.trim());
+        }
+        if !about.conclusion.is_empty() {
+            text += &format!("Conclusion: {}\n\n", about.conclusion);
+        }
+        if !about.source.is_empty() {
+            text += &format!("Published: {}.", about.source);
+            text += if about.note.is_empty() { "\n\n" } else { " " };
+        }
+        if !about.note.is_empty() {
+            text += &format!("{}\n\n", about.note);
+        }
         text
     }
 
-    fn ablation_table(&self) -> Table {
+    /// Networks beside each other.
+    fn beside_table(&self) -> Table {
         let mut table = Table::new([
             ("network", Left),
             ("seeds", Right),
@@ -139,14 +149,14 @@ impl Study {
             ("seconds per epoch", Right),
         ]);
         for network in &self.networks {
-            let ours = |figure: &Option<Figure>, measure: Measure| {
-                figure.as_ref().map_or(NONE.into(), |figure| measure.sample(&figure.ours))
+            let ours = |figure: &Option<Figure>, metric: Metric| {
+                figure.as_ref().map_or(NONE.into(), |figure| show_sample(metric, &figure.ours))
             };
             table.row([
                 network.name.clone(),
                 network.seeds.len().to_string(),
-                ours(&network.accuracy, ACCURACY),
-                ours(&network.loss, LOSS),
+                ours(&network.accuracy, Metric::TestAcc),
+                ours(&network.loss, Metric::TestLoss),
                 count(network.parameters),
                 count(network.macs),
                 network.seconds_per_epoch.map_or(NONE.into(), |seconds| decimals(seconds, 1)),
@@ -161,14 +171,12 @@ impl Study {
             0 => String::new(),
             images => format!(", {} held out", thousands(images.into())),
         };
-        let warning = if data.synthetic {
-            let shown = match self.verdict {
-                Verdict::NotJudged => "",
-                _ => "the networks are the published ones and that ",
-            };
+        let warning = if data.stand_in {
+            let shown = if self.has_counts() { "the networks are the published ones and that " } else { "" };
             format!(
-                "\n\nThe images are **synthetic**: made up, easy, and not CIFAR-10. What this study can show is that {shown}the \
-                 whole path from images to report works."
+                "\n\nThe images are **synthetic**: made up, easy, and not {}. What these runs can show is that {shown}the whole path \
+                 from images to report works.",
+                self.study.images
             )
         } else {
             String::new()
@@ -203,24 +211,20 @@ impl Study {
 
     fn finals_section(&self) -> String {
         let mut text = String::new();
-        for (measure, figure) in [
-            (ACCURACY, (|network| network.accuracy.as_ref()) as fn(&NetworkReport) -> Option<&Figure>),
-            (LOSS, |network| network.loss.as_ref()),
-        ] {
-            if self.data.synthetic {
-                text += &own_finals(&self.networks, measure, figure).markdown();
-            } else {
-                text += &finals(&self.networks, measure, figure).markdown();
-            }
+        for id in self.shown_figures() {
+            let table =
+                if self.data.stand_in { own_finals(&self.networks, id) } else { finals(&self.networks, id) };
+            text += &table.markdown();
             text.push('\n');
         }
-        if self.data.synthetic {
+        if self.data.stand_in {
             return text
                 + "Figures are the mean over the seeds ± standard deviation, on synthetic images; they have no published counterpart.\n";
         }
         text += "Ours is the mean over the seeds ± standard deviation; difference is ours minus published.";
-        let comparisons: Vec<&Comparison> = self.comparisons().collect();
-        if comparisons.is_empty() {
+        let spreads: Vec<Spread> =
+            self.comparisons().map(|it| it.spread).chain(self.bounds().map(|it| it.spread)).collect();
+        if spreads.is_empty() {
             return text
                 + if matches!(self.verdict, Verdict::NotComparable { .. }) {
                     " These runs are not of the published experiment, so there is no interval to judge by.\n"
@@ -228,10 +232,17 @@ impl Study {
                     " There are too few seeds for an interval, here and in the record.\n"
                 };
         }
-        text += " The interval is where the published figure falls in 95 of 100 faithful reproductions: m ± t s √(1/n + 1/k), for n \
-                 seeds with mean m and k published runs. *Detectable* is the smallest difference that these runs would have called \
-                 significant in 8 of 10 cases. p is Holm's, over all figures that decide; - where a figure does not.";
-        if comparisons.iter().any(|comparison| comparison.spread.source == SpreadSource::Seeds) {
+        if self.comparisons().next().is_some() {
+            text += " The interval is where the published figure falls in 95 of 100 faithful reproductions: m ± t √(s²/n + s²/k + \
+                     u²/12), for n seeds with mean m, k published runs and a figure printed in units of u. *Detectable* is the smallest \
+                     difference that these runs would have called significant in 8 of 10 cases. p is Holm's, over all figures that \
+                     decide; - where a figure does not.";
+        }
+        if self.bounds().next().is_some() {
+            text += " Of a figure that was claimed to be reached (≥, of losses ≤) the interval is that of our mean, m ± t s/√n with \
+                     90 %: the claim holds where all of it is beyond, and fails where none of it is and p, Holm's too, is below 5 %.";
+        }
+        if spreads.iter().any(|spread| spread.source == SpreadSource::Seeds) {
             text += " Spread *seeds*: s is the standard deviation from seed to seed of our runs, drawn towards that of the other \
                      networks by as much as they are alike (moderated variance, Smyth 2004); in brackets its degrees of freedom.";
         }
@@ -252,7 +263,7 @@ impl Study {
         text += "\n\n";
         if let Some(curve) = &self.curve {
             text += &format!(
-                "The {} other figures together, test loss and every epoch's: {} of them lie outside of their 95 % intervals (1 in 20 \
+                "The {} other figures together: {} of them lie outside of their 95 % intervals (1 in 20 \
                  does by chance, and neighbours move together), farthest {}. Together {} (Benjamini and Yekutieli), so the \
                  published curves {}.\n\n",
                 curve.figures,
@@ -300,38 +311,51 @@ impl Study {
             ("published", Right),
             ("judgement", Left),
         ]);
-        for claim in self.claims.iter().filter(|claim| !(self.data.synthetic && claim.unit == Unit::Points)) {
+        let shown = || self.claims.iter().filter(|claim| claim.counted || !self.data.stand_in);
+        for claim in shown() {
             table.row([
                 claim.text.clone(),
                 claim.ours.map_or(NONE.into(), |number| claim.show(number)),
                 claim.show_interval().unwrap_or_else(|| NONE.into()),
-                claim.show(claim.published),
+                claim.published.map_or(NONE.into(), |number| claim.show(number)),
                 claim.judgement().into(),
             ]);
         }
-        let note = if self.data.synthetic {
-            "\nThe ratios need no training. Differences of accuracy on synthetic images say nothing about the conclusion and are left \
-             out.\n"
-        } else {
-            "\nThe published conclusion is that pointwise convolutions control channel depth with few parameters, at comparable \
-             accuracy. Counts are compared exactly. A difference holds where its 95 % interval (Welch) lies on the published side of \
-             zero. Networks are as accurate as each other where the 90 % interval lies within the margin (two one-sided tests at 5 %), \
-             and not where it lies beyond. These judgements are one by one, without a correction for their number.\n"
-        };
-        table.markdown() + note
+        let mut notes: Vec<&str> = Vec::new();
+        if shown().any(|claim| claim.counted) {
+            notes.push("Counts are compared exactly, or as far as a published number was rounded.");
+        }
+        if shown().any(|claim| !claim.counted && claim.margin.is_none()) {
+            notes.push(
+                "A difference holds where its 95 % interval (Welch) lies on the published side of zero, a ratio where its interval \
+                 (Fieller) lies on the published side of one.",
+            );
+        }
+        if shown().any(|claim| !claim.counted && claim.margin.is_some()) {
+            notes.push(
+                "Networks are comparable where the 90 % interval lies within the margin (two one-sided tests at 5 %), and not where it \
+                 lies beyond.",
+            );
+        }
+        if shown().any(|claim| !claim.counted) {
+            notes.push("These judgements are one by one, without a correction for their number.");
+        }
+        if self.data.stand_in {
+            notes.push(
+                "What is measured on synthetic images says nothing about the conclusion and is left out.",
+            );
+        }
+        format!("{}\n{}\n", table.markdown(), notes.join(" "))
     }
 
     fn selection_section(&self) -> String {
         let mut table = Table::new([("network", Left), ("gap, points", Right), ("best epoch by seed", Left)]);
         for network in &self.networks {
-            let gap = network.selection_gap.as_ref().map_or(NONE.into(), |gap| {
-                let measure = Measure { name: "gap", scale: 100.0, places: 2 };
-                match gap.deviation {
-                    Some(deviation) => {
-                        format!("{} ± {}", signed(100.0 * gap.mean, 2), measure.show(deviation))
-                    }
-                    None => signed(100.0 * gap.mean, 2),
+            let gap = network.selection_gap.as_ref().map_or(NONE.into(), |gap| match gap.deviation {
+                Some(deviation) => {
+                    format!("{} ± {}", signed(100.0 * gap.mean, 2), decimals(100.0 * deviation, 2))
                 }
+                None => signed(100.0 * gap.mean, 2),
             });
             let best: Vec<String> = network
                 .seeds
@@ -378,19 +402,27 @@ impl Study {
         let mut text = String::new();
         for network in self.networks.iter().filter(|network| !network.epochs.is_empty()) {
             text += &format!("### {}\n\n", network.name);
-            text += &curve(network, !self.data.synthetic).markdown();
+            text += &curve(network, !self.data.stand_in).markdown();
             text.push('\n');
         }
         if text.is_empty() {
             return "No run has completed an epoch.\n".into();
         }
-        text + if self.data.synthetic {
+        let has = |what: fn(&Figure) -> bool| {
+            let of = |epoch: &EpochReport| {
+                Metric::ALL.iter().any(|metric| epoch.figure(*metric).is_some_and(what))
+            };
+            self.networks.iter().flat_map(|network| &network.epochs).any(of)
+        };
+        text + if self.data.stand_in {
             "Means over the seeds, on synthetic images.\n"
-        } else if self.verdict == Verdict::NotJudged {
-            "Means over the seeds; beside those of the study's networks the published figures (pub.).\n"
-        } else {
+        } else if has(|figure| figure.comparison.is_some()) {
             "Means over the seeds, the published figures (pub.), and the 95 % intervals that they should lie in; * where one does \
              not, as 1 in 20 does by chance.\n"
+        } else if has(|figure| figure.published.is_some()) {
+            "Means over the seeds, and the published figures (pub.).\n"
+        } else {
+            "Means over the seeds.\n"
         }
     }
 
@@ -435,42 +467,26 @@ impl Study {
     }
 }
 
-impl Claim {
-    pub(crate) fn judgement(&self) -> &'static str {
-        match self.outcome {
-            Outcome::Holds => "holds",
-            Outcome::Fails => "does not hold",
-            Outcome::Undecided => "undecided",
-            Outcome::NotJudged => NONE,
-        }
-    }
-
-    /// In points; only differences of accuracies have an interval.
-    pub(crate) fn show_interval(&self) -> Option<String> {
-        let (low, high) = self.interval?;
-        Some(format!("{} to {}", signed(100.0 * low, 2), signed(100.0 * high, 2)))
-    }
-
-    pub(crate) fn show(&self, number: f64) -> String {
-        match self.unit {
-            Unit::Share => decimals(100.0 * number, 1) + " %",
-            Unit::Times => decimals(number, 2) + "x",
-            Unit::Points => signed(100.0 * number, 2) + " points",
-        }
-    }
-}
-
 fn count(number: Option<u64>) -> String {
     number.map_or(NONE.into(), thousands)
 }
 
-type Pick = fn(&NetworkReport) -> Option<&Figure>;
+/// `accuracy %` of the final test accuracy, and the like.
+fn title(id: FigureId) -> String {
+    let unit = if id.metric.is_accuracy() { " %" } else { "" };
+    match (id.epoch, id.metric) {
+        (None, Metric::TestAcc) => "accuracy %".to_owned(),
+        (None, Metric::TestLoss) => "loss".to_owned(),
+        _ => id.name() + unit,
+    }
+}
 
-fn finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Table {
+fn finals(networks: &[NetworkReport], id: FigureId) -> Table {
+    let (metric, title) = (id.metric, title(id));
     let mut table = Table::new([
         ("network", Left),
         ("seeds", Right),
-        (measure.name, Right),
+        (title.as_str(), Right),
         ("published", Right),
         ("difference", Right),
         ("95 % interval", Right),
@@ -480,49 +496,56 @@ fn finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Table {
     ]);
     for network in networks {
         let seeds = network.seeds.len().to_string();
-        let Some(figure) = figure(network) else {
+        let Some(figure) = network.figure(id) else {
             table.row([network.name.as_str(), &seeds, NONE, NONE, NONE, NONE, NONE, NONE, NONE]);
             continue;
         };
-        let mut row = vec![
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.into());
+        let spread = match (&figure.comparison, &figure.bound) {
+            (Some(comparison), _) => Some(comparison.spread),
+            (None, bound) => bound.as_ref().map(|bound| bound.spread),
+        };
+        let level = if figure.bound.is_some() { " (90 %)" } else { "" };
+        table.row([
             network.name.clone(),
             seeds,
-            measure.sample(&figure.ours),
-            figure.published.map_or(NONE.into(), |published| measure.show(published)),
-            figure.published.map_or(NONE.into(), |published| {
-                signed((figure.ours.mean - published) * measure.scale, measure.places)
-            }),
-        ];
-        match &figure.comparison {
-            Some(comparison) => row.extend([
-                format!("{} to {}", measure.show(comparison.low), measure.show(comparison.high)),
-                comparison.corrected.map_or(NONE.into(), show_p),
-                measure.show(comparison.detectable),
-                comparison.spread.show(measure),
-            ]),
-            None => row.extend([NONE; 4].map(String::from)),
-        }
-        table.row(row);
+            show_sample(metric, &figure.ours),
+            or_none(figure.show_published(metric)),
+            or_none(
+                figure
+                    .published
+                    .map(|theirs| signed((figure.ours.mean - theirs) * scale(metric), places(metric))),
+            ),
+            or_none(
+                figure
+                    .interval()
+                    .map(|(low, high)| format!("{} to {}{level}", show(metric, low), show(metric, high))),
+            ),
+            or_none(figure.corrected().map(show_p)),
+            or_none(figure.comparison.as_ref().map(|comparison| show(metric, comparison.detectable))),
+            or_none(spread.map(|spread| spread.show(metric))),
+        ]);
     }
     table
 }
 
 impl Spread {
     /// `seeds: 0.81 (8.7)`.
-    fn show(&self, measure: Measure) -> String {
+    fn show(&self, metric: Metric) -> String {
         let source = match self.source {
             SpreadSource::Seeds => "seeds",
             SpreadSource::Record => "record",
         };
-        format!("{source}: {} ({})", measure.show(self.deviation), decimals(self.degrees_of_freedom, 1))
+        format!("{source}: {} ({})", show(metric, self.deviation), decimals(self.degrees_of_freedom, 1))
     }
 }
 
 /// Without published figures beside them.
-fn own_finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Table {
-    let mut table = Table::new([("network", Left), ("seeds", Right), (measure.name, Right)]);
+fn own_finals(networks: &[NetworkReport], id: FigureId) -> Table {
+    let title = title(id);
+    let mut table = Table::new([("network", Left), ("seeds", Right), (title.as_str(), Right)]);
     for network in networks {
-        let value = figure(network).map_or(NONE.into(), |figure| measure.sample(&figure.ours));
+        let value = network.figure(id).map_or(NONE.into(), |figure| show_sample(id.metric, &figure.ours));
         table.row([network.name.clone(), network.seeds.len().to_string(), value]);
     }
     table
@@ -531,12 +554,11 @@ fn own_finals(networks: &[NetworkReport], measure: Measure, figure: Pick) -> Tab
 fn curve(network: &NetworkReport, beside_published: bool) -> Table {
     let titles = ["train loss", "train acc %", "test loss", "test acc %"];
     let has = |what: fn(&Figure) -> bool| {
-        let figures =
-            |epoch: &EpochReport| EpochMeasure::ALL.iter().any(|&it| epoch.figure(it).is_some_and(what));
+        let figures = |epoch: &EpochReport| Metric::ALL.iter().any(|it| epoch.figure(*it).is_some_and(what));
         beside_published && network.epochs.iter().any(figures)
     };
     let (published, intervals) =
-        (has(|figure| figure.published.is_some()), has(|figure| figure.comparison.is_some()));
+        (has(|figure| figure.published.is_some()), has(|figure| figure.interval().is_some()));
     let mut columns = vec![("epoch", Right)];
     for title in titles {
         columns.push((title, Right));
@@ -550,19 +572,20 @@ fn curve(network: &NetworkReport, beside_published: bool) -> Table {
     let mut table = Table::new(columns);
     for epoch in &network.epochs {
         let mut row = vec![epoch.epoch.to_string()];
-        for (which, measure) in EpochMeasure::ALL.into_iter().zip([LOSS, ACCURACY, LOSS, ACCURACY]) {
-            let figure = epoch.figure(which);
+        for metric in Metric::ALL {
+            let figure = epoch.figure(metric);
             let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.into());
-            row.push(or_none(figure.map(|figure| measure.show(figure.ours.mean))));
-            let comparison = figure.and_then(|figure| figure.comparison.as_ref());
+            row.push(or_none(figure.map(|figure| show(metric, figure.ours.mean))));
             if published {
-                let mark = if comparison.is_some_and(|it| !it.within()) { "*" } else { "" };
-                let theirs = figure.and_then(|figure| figure.published);
-                row.push(or_none(theirs.map(|theirs| format!("{mark}{}", measure.show(theirs)))));
+                let mark = if figure.is_some_and(|it| !it.is_possible()) { "*" } else { "" };
+                let theirs = figure.and_then(|figure| figure.show_published(metric));
+                row.push(or_none(theirs.map(|theirs| format!("{mark}{theirs}"))));
             }
             if intervals {
                 row.push(or_none(
-                    comparison.map(|it| format!("{} to {}", measure.show(it.low), measure.show(it.high))),
+                    figure
+                        .and_then(Figure::interval)
+                        .map(|(low, high)| format!("{} to {}", show(metric, low), show(metric, high))),
                 ));
             }
         }

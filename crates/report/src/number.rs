@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+pub use pointwise_runs::duration;
+
 /// Groups of three digits: `6,979,146`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -11,20 +13,6 @@ pub fn thousands(number: u64) -> String {
         text.push(digit);
     }
     text
-}
-
-/// A length of time in its two largest units: `48 s`, `3 min 20 s`, `2 h 05 min`. What is not a length is `-`.
-pub fn duration(seconds: f64) -> String {
-    if !seconds.is_finite() || seconds < 0.0 {
-        return "-".into();
-    }
-    let whole = seconds.round() as u64;
-    match whole {
-        0..60 if seconds < 9.95 => format!("{seconds:.1} s"),
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
-    }
 }
 
 /// A fraction in per cent with two decimals, as the notebook prints accuracies: `78.58`.
@@ -64,17 +52,6 @@ mod tests {
             [(0, "0"), (999, "999"), (1000, "1,000"), (50_000, "50,000"), (6_979_146, "6,979,146")]
         {
             assert_eq!(thousands(number), text);
-        }
-        for (seconds, text) in [
-            (0.04, "0.0 s"),
-            (9.96, "10 s"),
-            (59.4, "59 s"),
-            (59.6, "1 min 00 s"),
-            (3_599.0, "59 min 59 s"),
-            (7_500.0, "2 h 05 min"),
-            (f64::NAN, "-"),
-        ] {
-            assert_eq!(duration(seconds), text);
         }
         assert_eq!(percent(0.7858), "78.58");
         assert_eq!(decimals(f64::NAN, 2), "-");

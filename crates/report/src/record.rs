@@ -1,13 +1,11 @@
-//! The repository's record of the study: what a reproduction with few seeds takes its spread from.
+//! The record of an earlier reproduction: what one with few seeds takes its spread from.
 
+use pointwise_study::Metric;
 use serde::Deserialize;
 
-use crate::{
-    Error, Result, Sample,
-    figure::{FigureId, Measure},
-};
+use crate::{Error, Result, Sample, figure::FigureId};
 
-/// What `data/study/study.json`, built in, says of the runs behind it. A record that an older version wrote may say less.
+/// What the `study.json` of earlier runs says of them. One that an older version wrote may say less.
 #[derive(Deserialize, Clone, Debug, PartialEq)]
 pub struct Record {
     /// The networks with their figures.
@@ -28,6 +26,12 @@ pub struct RecordedNetwork {
     pub accuracy: Option<RecordedFigure>,
     /// Test loss after the last epoch.
     pub loss: Option<RecordedFigure>,
+    /// Training accuracy of the last epoch.
+    #[serde(default)]
+    pub train_accuracy: Option<RecordedFigure>,
+    /// Training loss of the last epoch.
+    #[serde(default)]
+    pub train_loss: Option<RecordedFigure>,
     /// From the first epoch on.
     #[serde(default)]
     pub epochs: Vec<RecordedEpoch>,
@@ -57,33 +61,41 @@ fn single() -> String {
     "f32".to_owned()
 }
 
+impl RecordedEpoch {
+    fn figure(&self, metric: Metric) -> Option<&RecordedFigure> {
+        match metric {
+            Metric::TrainLoss => self.train_loss.as_ref(),
+            Metric::TrainAcc => self.train_acc.as_ref(),
+            Metric::TestLoss => self.test_loss.as_ref(),
+            Metric::TestAcc => self.test_acc.as_ref(),
+        }
+    }
+}
+
 impl RecordedNetwork {
     /// The values of a figure.
     pub(crate) fn sample(&self, figure: FigureId) -> Option<&Sample> {
-        let found = match figure {
-            FigureId::FinalAccuracy => &self.accuracy,
-            FigureId::FinalLoss => &self.loss,
-            FigureId::Epoch(epoch, measure) => {
-                let epoch = self.epochs.get(epoch)?;
-                match measure {
-                    Measure::TrainLoss => &epoch.train_loss,
-                    Measure::TrainAccuracy => &epoch.train_acc,
-                    Measure::TestLoss => &epoch.test_loss,
-                    Measure::TestAccuracy => &epoch.test_acc,
-                }
+        let last = || self.epochs.last();
+        let found = match (figure.epoch, figure.metric) {
+            (Some(epoch), metric) => self.epochs.get((epoch as usize).checked_sub(1)?)?.figure(metric),
+            (None, Metric::TestAcc) => self.accuracy.as_ref(),
+            (None, Metric::TestLoss) => self.loss.as_ref(),
+            // Older records have the final training figures in the last epoch alone.
+            (None, metric @ Metric::TrainAcc) => {
+                self.train_accuracy.as_ref().or_else(|| last()?.figure(metric))
             }
+            (None, metric @ Metric::TrainLoss) => self.train_loss.as_ref().or_else(|| last()?.figure(metric)),
         };
-        found.as_ref().map(|figure| &figure.ours)
+        found.map(|figure| &figure.ours)
     }
 }
 
 impl Record {
-    /// The record that was built in.
+    /// Reads the text of a `study.json`.
     ///
     /// # Errors
-    /// [`Error::Record`] if the file was not valid when this was built.
-    pub fn load() -> Result<Self> {
-        serde_json::from_str(include_str!("../../../data/study/study.json"))
-            .map_err(|error| Error::Record { cause: error.to_string() })
+    /// [`Error::Record`] if it is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| Error::Record { cause: error.to_string() })
     }
 }

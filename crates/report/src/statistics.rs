@@ -68,8 +68,8 @@ pub struct Spread {
 pub struct Reported {
     /// The figure; a mean where it is of several runs.
     pub value: f64,
-    /// Half a unit of its last printed decimal.
-    pub rounding: f64,
+    /// The unit of its last printed decimal: it was rounded there.
+    pub unit: f64,
     /// Runs behind it, from 1.
     pub runs: u32,
     /// Their standard deviation, where it was given and there are at least two runs.
@@ -87,7 +87,7 @@ pub struct Comparison {
     pub low: f64,
     /// Upper end.
     pub high: f64,
-    /// Two-sided p value of the difference, the rounding of the reported figure allowed for.
+    /// Two-sided p value of the difference.
     pub p: f64,
     /// `p` after [`holm`]'s correction; `None` of a figure that does not decide.
     pub corrected: Option<f64>,
@@ -113,7 +113,9 @@ impl Comparison {
     ///
     /// The difference of the means is divided by its standard error, `s sqrt(1/n + 1/m)` for n runs of ours and m reported ones
     /// with a common deviation s, and held against Student's distribution. Where the reported runs have a deviation of their own,
-    /// the two variances add up, with Satterthwaite's degrees of freedom.
+    /// the two variances add up, with Satterthwaite's degrees of freedom. What rounding cut off is as good as uniformly distributed
+    /// over a unit of the last printed decimal: its variance, unit² / 12, is added, and the degrees of freedom stay. Satterthwaite's
+    /// would grow, most where the spread is underestimated, and call too much different.
     pub fn new(ours: &Sample, spread: Spread, reported: &Reported, figures: usize) -> Self {
         let variance = spread.deviation.powi(2);
         let (n, m) = (ours.n(), f64::from(reported.runs.max(1)));
@@ -122,6 +124,7 @@ impl Comparison {
             Some(theirs) => own.plus(Variance { value: theirs.powi(2) / m, degrees_of_freedom: m - 1.0 }),
             None => Variance { value: variance * (1.0 / n + 1.0 / m), ..own },
         };
+        let total = total.rounded(reported.unit);
         let difference = ours.mean - reported.value;
         let half = total.quantile(0.975) * total.error();
         let first_step = 1.0 - LEVEL / figures.max(1) as f64 / 2.0;
@@ -130,15 +133,53 @@ impl Comparison {
             spread,
             low: ours.mean - half,
             high: ours.mean + half,
-            p: total.two_sided((difference.abs() - reported.rounding).max(0.0)),
+            p: total.two_sided(difference.abs()),
             corrected: None,
             detectable: (total.quantile(first_step) + total.quantile(POWER)) * total.error(),
         }
     }
 
-    /// Whether the reported figure lies in the 95 % interval, its rounding allowed for.
+    /// Whether the reported figure lies in the 95 % interval.
     pub fn within(&self) -> bool {
         self.p >= LEVEL
+    }
+}
+
+/// The claim that a mean is so much or better, against our runs.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Bound {
+    /// The standard deviation that the bounds rest on.
+    pub spread: Spread,
+    /// Lower one-sided 95 % bound of our mean.
+    pub low: f64,
+    /// Upper one-sided 95 % bound of our mean.
+    pub high: f64,
+    /// The p value that our mean is not better than claimed: small where the claim holds.
+    pub reached: f64,
+    /// The p value that our mean is as claimed or better: small where it falls short.
+    pub short: f64,
+    /// `short` after [`holm`]'s correction, together with the figures that decide.
+    pub corrected: f64,
+}
+
+impl Bound {
+    /// Judges by our mean, whose variance is `s² / n` for n runs, with Student's distribution. `above` says that more is better.
+    pub fn new(ours: &Sample, spread: Spread, claimed: f64, above: bool) -> Self {
+        let variance = Variance {
+            value: spread.deviation.powi(2) / ours.n(),
+            degrees_of_freedom: spread.degrees_of_freedom,
+        };
+        let half = variance.quantile(0.95) * variance.error();
+        let ahead = if above { ours.mean - claimed } else { claimed - ours.mean };
+        let short = variance.exceeds(-ahead);
+        Self {
+            spread,
+            low: ours.mean - half,
+            high: ours.mean + half,
+            reached: if ahead == 0.0 && variance.value == 0.0 { 0.0 } else { variance.exceeds(ahead) },
+            short,
+            corrected: short,
+        }
     }
 }
 
@@ -161,6 +202,11 @@ impl Variance {
             self.value.powi(2) / self.degrees_of_freedom + other.value.powi(2) / other.degrees_of_freedom;
         let least = self.degrees_of_freedom.min(other.degrees_of_freedom);
         Self { value, degrees_of_freedom: if parts > 0.0 { value.powi(2) / parts } else { least } }
+    }
+
+    /// With that of rounding to a multiple of `unit`, which is known; the degrees of freedom stay those of what is estimated.
+    fn rounded(self, unit: f64) -> Self {
+        Self { value: self.value + unit.powi(2) / 12.0, ..self }
     }
 
     fn student(self) -> Option<StudentsT> {
@@ -310,7 +356,7 @@ fn ascending(p: &[f64]) -> Vec<usize> {
     order
 }
 
-/// The difference between the means of two samples, by Welch's method.
+/// The difference between the mean of a sample and a multiple of that of another one, by Welch's method.
 #[derive(Clone, Copy, Debug)]
 pub struct Contrast {
     difference: f64,
@@ -320,11 +366,18 @@ pub struct Contrast {
 impl Contrast {
     /// The mean of `of` minus that of `over`; `None` if one of them has fewer than [`SEEDS_FOR_SPREAD`] values.
     pub fn new(of: &Sample, over: &Sample) -> Option<Self> {
+        Self::scaled(of, over, 1.0)
+    }
+
+    /// The mean of `of` minus `ratio` times that of `over`.
+    fn scaled(of: &Sample, over: &Sample, ratio: f64) -> Option<Self> {
         if of.values.len().min(over.values.len()) < SEEDS_FOR_SPREAD {
             return None;
         }
-        let variance = of.mean_variance()?.plus(over.mean_variance()?);
-        Some(Self { difference: of.mean - over.mean, variance })
+        let over_variance = over.mean_variance()?;
+        let over_variance = Variance { value: ratio.powi(2) * over_variance.value, ..over_variance };
+        let variance = of.mean_variance()?.plus(over_variance);
+        Some(Self { difference: of.mean - ratio * over.mean, variance })
     }
 
     /// The interval that holds the true difference in `level` of all cases, such as 0.95.
@@ -343,7 +396,86 @@ impl Contrast {
     pub fn beyond(&self, margin: f64) -> f64 {
         self.variance.exceeds(self.difference.abs() - margin)
     }
+
+    /// The p value of one one-sided test: small where the true difference is above zero.
+    fn above_zero(&self) -> f64 {
+        self.variance.exceeds(self.difference)
+    }
+
+    /// Likewise, below zero.
+    fn below_zero(&self) -> f64 {
+        self.variance.exceeds(-self.difference)
+    }
 }
+
+/// The ratio of the means of two samples of positive values.
+///
+/// A ratio r is held against the runs as the difference `mean(of) - r mean(over)`, which has Student's distribution: the interval is
+/// of all ratios that are not refused (Fieller 1954, *Some problems in interval estimation*), with Welch's variance and
+/// Satterthwaite's degrees of freedom at each of them, since the two spreads need not be equal.
+#[derive(Clone, Copy, Debug)]
+pub struct RatioContrast<'a> {
+    of: &'a Sample,
+    over: &'a Sample,
+}
+
+impl<'a> RatioContrast<'a> {
+    /// The mean of `of` over that of `over`; `None` if one of them has fewer than [`SEEDS_FOR_SPREAD`] values, or a mean that is not
+    /// above zero.
+    pub fn new(of: &'a Sample, over: &'a Sample) -> Option<Self> {
+        Contrast::new(of, over)?;
+        (of.mean > 0.0 && over.mean > 0.0).then_some(Self { of, over })
+    }
+
+    /// The ratio of the means.
+    pub fn ratio(&self) -> f64 {
+        self.of.mean / self.over.mean
+    }
+
+    /// The interval that holds the true ratio in `level` of all cases, such as 0.95. Its upper end is infinite where the mean in the
+    /// denominator could be zero, its lower end is zero where the other one could.
+    pub fn interval(&self, level: f64) -> (f64, f64) {
+        let tail = (1.0 - level) / 2.0;
+        // Between the ratio found, which nothing refuses, and one that is refused, if any: bisection of the logarithm.
+        let end = |far: f64, refused: &dyn Fn(f64) -> bool| {
+            let (mut inside, mut outside) = (self.ratio().ln(), far.ln());
+            if !refused(far) {
+                return None;
+            }
+            for _ in 0..200 {
+                let middle = f64::midpoint(inside, outside);
+                if refused(middle.exp()) { outside = middle } else { inside = middle }
+            }
+            Some(inside.exp())
+        };
+        let low = end(self.ratio() / FARTHEST_RATIO, &|ratio| self.above(ratio) < tail);
+        let high = end(self.ratio() * FARTHEST_RATIO, &|ratio| self.below(ratio) < tail);
+        (low.unwrap_or(0.0), high.unwrap_or(f64::INFINITY))
+    }
+
+    /// The p value of one one-sided test: small where the true ratio is above `ratio`.
+    pub fn above(&self, ratio: f64) -> f64 {
+        Contrast::scaled(self.of, self.over, ratio).map_or(1.0, |contrast| contrast.above_zero())
+    }
+
+    /// The p value of one one-sided test: small where the true ratio is below `ratio`.
+    pub fn below(&self, ratio: f64) -> f64 {
+        Contrast::scaled(self.of, self.over, ratio).map_or(1.0, |contrast| contrast.below_zero())
+    }
+
+    /// The p value of two one-sided tests: small where the true ratio is between `1 / margin` and `margin`, which is above 1.
+    pub fn equivalence(&self, margin: f64) -> f64 {
+        self.above(1.0 / margin).max(self.below(margin))
+    }
+
+    /// The p value of the one-sided test on the side where the ratio lies: small where the true ratio is outside of them.
+    pub fn beyond(&self, margin: f64) -> f64 {
+        if self.ratio() > 1.0 { self.above(margin) } else { self.below(1.0 / margin) }
+    }
+}
+
+/// Ratios so far from the one found are looked at last.
+const FARTHEST_RATIO: f64 = 1e6;
 
 #[cfg(test)]
 mod tests {
@@ -450,21 +582,58 @@ mod tests {
             degrees_of_freedom: 4.0,
             source: SpreadSource::Seeds,
         };
-        let one = Reported { value: 76.0, rounding: 0.005, runs: 1, deviation: None };
+        let one = Reported { value: 76.0, unit: 1.0, runs: 1, deviation: None };
         let found = Comparison::new(&ours, spread, &one, 3);
-        // s = a.std(ddof=1); se = s * sqrt(1/5 + 1); 79.1 -+ t.ppf(.975, 4) * se; 2 * t.sf((3.1 - .005) / se, 4);
+        // se = sqrt(a.var(ddof=1) * (1/5 + 1) + 1/12); 79.1 -+ t.ppf(.975, 4) * se; 2 * t.sf(3.1 / se, 4);
         // (t.ppf(1 - .05/6, 4) + t.ppf(.8, 4)) * se
-        assert_close(found.low, 76.74410820622691);
-        assert_close(found.high, 81.45589179377308);
-        assert_close(found.p, 0.021819719373632456);
-        assert_close(found.detectable, 4.1592736970617885);
+        assert_close(found.low, 76.61150378156832);
+        assert_close(found.high, 81.58849621843167);
+        assert_close(found.p, 0.0258482219574119);
+        assert_close(found.detectable, 4.393383810715687);
         assert!(!found.within() && (found.difference - 3.1).abs() < 1e-12);
-        // With a deviation of its own: stats.ttest_ind_from_stats(79.1, s, 5, 77.505, .9, 10, equal_var=False).pvalue
+        // With a deviation of its own of ten runs: v = a.var(ddof=1) / 5 + .81 / 10, its degrees of freedom by Satterthwaite;
+        // 2 * t.sf(1.6 / sqrt(v + 1/12), df)
         let ten = Reported { value: 77.5, runs: 10, deviation: Some(0.9), ..one };
-        assert_close(Comparison::new(&ours, spread, &ten, 1).p, 0.0057977310865197544);
+        assert_close(Comparison::new(&ours, spread, &ten, 1).p, 0.014359288375850056);
         // More runs behind the figure leave less room.
         let five = Comparison::new(&ours, spread, &Reported { runs: 5, ..one }, 3);
         assert!(five.detectable < found.detectable && five.p < found.p);
+    }
+
+    #[test]
+    fn a_claim_is_held_against_one_sided_bounds() {
+        let ours = sample(&A);
+        let spread = own_spread(&ours, SpreadSource::Seeds).unwrap();
+        // se = a.std(ddof=1) / sqrt(5); t.sf(1.1 / se, 4); t.sf(-1.1 / se, 4); 79.1 - t.ppf(.95, 4) * se
+        let above = Bound::new(&ours, spread, 78.0, true);
+        assert_close(above.reached, 0.016841147018662312);
+        assert_close(above.short, 0.9831588529813376);
+        assert_close(above.low, 78.36150661042595);
+        // Of what should be small, the other way round.
+        let below = Bound::new(&ours, spread, 78.0, false);
+        assert_eq!((below.reached, below.short), (above.short, above.reached));
+        let flat = Spread { deviation: 0.0, ..spread };
+        let exact = |claimed| Bound::new(&sample(&[79.0; 3]), flat, claimed, true);
+        assert_eq!((exact(79.0).reached, exact(79.0).short), (0.0, 1.0));
+        assert_eq!((exact(79.1).reached, exact(79.1).short), (1.0, 0.0));
+    }
+
+    #[test]
+    fn a_ratio_has_fiellers_interval() {
+        // scipy.optimize.brentq of t.sf and t.cdf of (a - r b) / se at df, both as above at each r, minus .025
+        let (a, b) = (sample(&A), sample(&B));
+        let ratio = RatioContrast::new(&a, &b).unwrap();
+        let (low, high) = ratio.interval(0.95);
+        assert!((low - 0.9620093284073264).abs() < 1e-9 && (high - 0.9933408820965636).abs() < 1e-9);
+        assert_close(ratio.equivalence(1.03), 0.17669418576149795);
+        assert_close(ratio.beyond(1.03), 0.823305814238502);
+        assert_close(ratio.beyond(1.01), 0.05140254642995876);
+        // A mean that could be zero bounds nothing; one that is negative has no ratio.
+        let wide = sample(&[0.1, 5.0, 2.0]);
+        assert_eq!(RatioContrast::new(&a, &wide).unwrap().interval(0.95).1, f64::INFINITY);
+        assert_eq!(RatioContrast::new(&wide, &a).unwrap().interval(0.95).0, 0.0);
+        assert!(RatioContrast::new(&a, &sample(&[-1.0; 3])).is_none());
+        assert!(RatioContrast::new(&a, &sample(&[1.0; 2])).is_none());
     }
 
     #[test]
@@ -472,10 +641,10 @@ mod tests {
         let ours = sample(&[0.641_36; 3]);
         let spread = Spread { deviation: 0.0, degrees_of_freedom: 2.0, source: SpreadSource::Seeds };
         let judged = |value| {
-            let reported = Reported { value, rounding: 0.000_05, runs: 1, deviation: None };
+            let reported = Reported { value, unit: 0.0001, runs: 1, deviation: None };
             Comparison::new(&ours, spread, &reported, 1)
         };
-        assert_eq!((judged(0.6414).p, judged(0.6415).p), (1.0, 0.0));
+        assert!(judged(0.6414).within() && !judged(0.6415).within());
     }
 
     #[test]

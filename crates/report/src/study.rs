@@ -1,20 +1,25 @@
 use std::path::Path;
 
+use pointwise_recipe::DataKind;
 use pointwise_runs::{EpochRecord, Run, RunResult, replace_file};
+use pointwise_study::{Arm, Metric, Study};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Claim, Comparison, CurveCheck, EpochReport, Figure, Homogeneity, NetworkFacts, NetworkReport, Published,
-    PublishedNetwork, Record, Result, RunSummary, Sample, SpreadSource, Verdict,
-    compare::{check_one_study, deviations, is_complete},
-    figure::{FigureId, Measure},
-    judgement::{Outcome, claims, in_points, judge, sample, verdict},
+    Bound, Claim, Comparison, CurveCheck, EpochReport, Figure, Homogeneity, NetworkFacts, NetworkReport,
+    Record, Result, RunSummary, Sample, SpreadSource, Verdict,
+    claim::claims,
+    compare::{check_one_study, deviations, is_complete, is_stand_in},
+    figure::{FigureId, scale},
+    judgement::{judge, sample, verdict},
     number::decimals,
 };
 
-/// A study: our runs beside the published ones. Accuracies are fractions in [0, 1], losses are in nats.
+/// Runs of a study beside what was published of it. Accuracies are fractions in [0, 1], losses are in nats.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct Study {
+pub struct StudyReport {
+    /// The study.
+    pub study: About,
     /// The conclusion.
     pub verdict: Verdict,
     /// Whether all parameter counts, and with them their ratios, are the published ones. Needs no training.
@@ -25,18 +30,64 @@ pub struct Study {
     pub precision: String,
     /// What a reader must know of how the runs were made: sentences.
     pub notes: Vec<String>,
-    /// In the published order, or the family's; a network without runs has its counts only.
+    /// The study's arms in their order; one without runs has its counts only.
     pub networks: Vec<NetworkReport>,
-    /// How alike the spreads of the networks are, for each primary figure that has three seeds of two networks.
+    /// How alike the spreads of the networks are, for each figure that decides and has three seeds of two networks.
     pub homogeneity: Vec<Homogeneity>,
     /// The figures that do not decide, together; `None` where nothing is compared.
     pub curve: Option<CurveCheck>,
     /// The networks and seeds of the record that spreads were taken from; empty where all are from the runs themselves.
     pub record: Vec<RecordSeeds>,
-    /// The published conclusion, judged; none of an ablation.
+    /// The conclusion, judged.
     pub claims: Vec<Claim>,
     /// By network in the same order, then by seed.
     pub runs: Vec<RunSummary>,
+}
+
+/// What a study is, in its own words.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Its name on command lines and of folders.
+    pub name: String,
+    /// Its title.
+    pub title: String,
+    /// What it asks: paragraphs separated by empty lines.
+    pub question: String,
+    /// What was concluded.
+    pub conclusion: String,
+    /// Where it was published: author, title, year, link and licence, as far as they are known.
+    pub source: String,
+    /// What else a reader must know of the published figures.
+    pub note: String,
+    /// What its images are called.
+    pub images: String,
+}
+
+impl About {
+    fn new(study: &Study) -> Self {
+        let source = study.source.clone().unwrap_or_default();
+        let year = source.year.map(|year| year.to_string()).unwrap_or_default();
+        let parts = [source.author, source.title, year, source.link, source.licence];
+        let known: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let images = match study.data.kind {
+            DataKind::Cifar10 | DataKind::Huggingface => "CIFAR-10",
+            DataKind::Cifar100 => "CIFAR-100",
+            DataKind::Cifar100Coarse => "CIFAR-100 with its coarse labels",
+            DataKind::Mnist => "MNIST",
+            DataKind::FashionMnist => "Fashion-MNIST",
+            DataKind::Folder => "the study's images",
+            DataKind::Synthetic => "synthetic images",
+        };
+        Self {
+            name: study.name.clone(),
+            title: study.title.clone(),
+            question: study.question.trim().to_owned(),
+            conclusion: study.conclusion.trim().to_owned(),
+            source: known.join(", "),
+            note: source.note.trim().to_owned(),
+            images: images.to_owned(),
+        }
+    }
 }
 
 /// Whose spread a study with few seeds was judged by.
@@ -55,8 +106,10 @@ pub struct Data {
     pub source: String,
     /// Hash of images and labels.
     pub fingerprint: String,
-    /// Whether they are made up: accuracies then say nothing about CIFAR-10.
+    /// Whether they are made up.
     pub synthetic: bool,
+    /// Whether they are made up in place of the study's own: accuracies then say nothing about those.
+    pub stand_in: bool,
     /// Images trained on.
     pub train_images: u32,
     /// Images held out.
@@ -65,86 +118,61 @@ pub struct Data {
     pub test_images: u32,
 }
 
-impl Study {
-    /// Puts runs of the published networks together and judges them by the figures and the record that are built in. Runs that are
-    /// under way or were cut short are listed but not counted.
+impl StudyReport {
+    /// Puts the runs of a study together and judges them by what was published of it. Where there are too few seeds, the spread between
+    /// them is that of the study's record. Runs that are under way or were cut short are listed but not counted.
     ///
     /// # Errors
-    /// If the runs are not observations of one study: see [`Error`](crate::Error).
-    pub fn new(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
-        Self::judged(runs, facts, &Published::load()?, &Record::load()?)
-    }
-
-    /// As [`Study::new`], by given figures and with the spread of a given record where there are too few seeds.
-    ///
-    /// # Errors
-    /// As [`Study::new`].
-    pub fn judged(
-        runs: &[Run],
-        facts: &[NetworkFacts],
-        published: &Published,
-        record: &Record,
-    ) -> Result<Self> {
-        let names: Vec<&str> = published.networks.iter().map(|network| network.name.as_str()).collect();
-        let mut study = Self::beside_each_other(runs, facts, &names, published)?;
-        let runs = sorted(runs, &names);
-        let mut not_comparable = deviations(runs[0], published);
+    /// If the runs are not observations of the study: see [`Error`](crate::Error).
+    pub fn new(runs: &[Run], facts: &[NetworkFacts], study: &Study) -> Result<Self> {
+        let mut report = Self::beside_each_other(runs, facts, study)?;
+        let runs = sorted(runs, study);
+        let mut not_comparable = deviations(&runs, study);
         let comparable = not_comparable.is_empty();
+        if !study.is_published() {
+            if !comparable && !report.data.stand_in {
+                report.notes.push(format!(
+                    "These runs are not as the study describes them: {}.",
+                    not_comparable.join(", ")
+                ));
+            }
+            report.claims = claims(&report.networks, study, !report.data.stand_in);
+            return Ok(report);
+        }
         for run in runs.iter().filter(|run| !is_complete(run)) {
             not_comparable.push(format!("the run {} is not complete", name(run)));
         }
         if comparable {
+            let record = study.record.as_deref().map(Record::parse).transpose()?;
             // The spread of another precision is another spread.
-            let record = Some(record).filter(|record| record.precision == study.precision);
-            let judged = judge(&mut study.networks, published, record);
-            (study.homogeneity, study.curve) = (judged.homogeneity, judged.curve);
-            study.record = record.map_or_else(Vec::new, |record| study.borrowed(record));
+            let record = record.filter(|record| record.precision == report.precision);
+            let judged = judge(&mut report.networks, study, record.as_ref());
+            (report.homogeneity, report.curve) = (judged.homogeneity, judged.curve);
+            report.record = record.map_or_else(Vec::new, |record| report.borrowed(&record));
         }
-        study.verdict = verdict(&study.networks, published, study.curve.as_ref(), not_comparable);
-        study.claims = claims(&study.networks, published, comparable);
-        Ok(study)
-    }
-
-    /// [`Study::new`] if all networks are published ones, else [`Study::ablation`].
-    ///
-    /// # Errors
-    /// As [`Study::new`].
-    pub fn of(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
-        let published = Published::load()?;
-        let is_published = |run: &Run| published.network(&run.config.model).is_some();
-        if runs.iter().all(is_published) { Self::new(runs, facts) } else { Self::ablation(runs, facts) }
-    }
-
-    /// Puts runs of any networks together, beside each other and without a verdict. The networks are those of `facts`, in that
-    /// order.
-    ///
-    /// # Errors
-    /// As [`Study::new`].
-    pub fn ablation(runs: &[Run], facts: &[NetworkFacts]) -> Result<Self> {
-        let names: Vec<&str> = facts.iter().map(|facts| facts.model.as_str()).collect();
-        Self::beside_each_other(runs, facts, &names, &Published::load()?)
+        report.verdict = verdict(&report.networks, study, report.curve.as_ref(), not_comparable);
+        report.claims = claims(&report.networks, study, comparable);
+        Ok(report)
     }
 
     /// Without verdict, comparisons and claims.
-    fn beside_each_other(
-        runs: &[Run],
-        facts: &[NetworkFacts],
-        names: &[&str],
-        published: &Published,
-    ) -> Result<Self> {
-        let runs = sorted(runs, names);
-        check_one_study(&runs, facts, names)?;
+    fn beside_each_other(runs: &[Run], facts: &[NetworkFacts], study: &Study) -> Result<Self> {
+        let runs = sorted(runs, study);
+        check_one_study(&runs, facts, study)?;
         let first = runs[0];
         let (precision, notes) = settings(&runs);
-        let networks: Vec<_> = names
+        let networks: Vec<_> = study
+            .arms
             .iter()
-            .map(|&name| {
+            .map(|arm| {
                 let counts = |run: &&Run| {
-                    run.config.model == name && is_complete(run) && run.config.precision.name() == precision
+                    run.config.model == arm.name
+                        && is_complete(run)
+                        && run.config.precision.name() == precision
                 };
                 let of_network: Vec<&Run> = runs.iter().copied().filter(counts).collect();
-                let facts = facts.iter().find(|facts| facts.model == name);
-                report_network(name, published.network(name), facts, &of_network)
+                let facts = facts.iter().find(|facts| facts.model == arm.name);
+                report_network(arm, facts, &of_network)
             })
             .collect();
         let environment = &first.environment;
@@ -152,11 +180,13 @@ impl Study {
             source: environment.data_source.clone(),
             fingerprint: environment.data_fingerprint.clone(),
             synthetic: environment.data_synthetic,
+            stand_in: is_stand_in(first, study),
             train_images: environment.train_images,
             validation_images: environment.validation_images,
             test_images: environment.test_images,
         };
         Ok(Self {
+            study: About::new(study),
             verdict: Verdict::NotJudged,
             counts_as_published: networks.iter().all(NetworkReport::counts_as_published),
             data,
@@ -173,7 +203,8 @@ impl Study {
 
     /// The networks whose spread is the record's, with its seeds. Where networks share their spreads, all of them count.
     fn borrowed(&self, record: &Record) -> Vec<RecordSeeds> {
-        if !self.comparisons().any(|comparison| comparison.spread.source == SpreadSource::Record) {
+        let mut spreads = self.comparisons().map(|it| it.spread).chain(self.bounds().map(|it| it.spread));
+        if !spreads.any(|spread| spread.source == SpreadSource::Record) {
             return Vec::new();
         }
         let seeds = |network: &crate::RecordedNetwork| RecordSeeds {
@@ -183,100 +214,177 @@ impl Study {
         record.networks.iter().map(seeds).collect()
     }
 
-    /// Of the final figures.
+    /// All figures, the final ones first.
+    fn figures(&self) -> impl Iterator<Item = (Metric, &Figure)> {
+        self.networks.iter().flat_map(|network| {
+            let last = Metric::ALL.into_iter().map(|metric| (metric, network.figure(FigureId::last(metric))));
+            let epochs = network
+                .epochs
+                .iter()
+                .flat_map(|epoch| Metric::ALL.into_iter().map(move |metric| (metric, epoch.figure(metric))));
+            last.chain(epochs).filter_map(|(metric, figure)| Some((metric, figure?)))
+        })
+    }
+
     pub(crate) fn comparisons(&self) -> impl Iterator<Item = &Comparison> {
-        self.networks
-            .iter()
-            .flat_map(|network| [&network.accuracy, &network.loss])
-            .filter_map(|figure| figure.as_ref()?.comparison.as_ref())
+        self.figures().filter_map(|(_, figure)| figure.comparison.as_ref())
+    }
+
+    /// Of claims that a result is so much or better.
+    pub(crate) fn bounds(&self) -> impl Iterator<Item = &Bound> {
+        self.figures().filter_map(|(_, figure)| figure.bound.as_ref())
     }
 
     /// Of the figures that decide.
-    pub(crate) fn decisive(&self) -> impl Iterator<Item = &Comparison> {
-        self.comparisons().filter(|comparison| comparison.corrected.is_some())
+    pub(crate) fn decisive(&self) -> impl Iterator<Item = (Metric, &Comparison)> {
+        let decisive =
+            |figure: &'_ Figure| figure.comparison.as_ref().is_some_and(|it| it.corrected.is_some());
+        self.figures()
+            .filter(move |(_, figure)| decisive(figure))
+            .filter_map(|(metric, figure)| Some((metric, figure.comparison.as_ref()?)))
     }
 
-    /// The smallest difference that would have been noticed in 8 of 10 cases whichever deciding figure it is in; 0 where none is
-    /// compared.
-    pub(crate) fn detectable(&self) -> f64 {
-        self.decisive().map(|comparison| comparison.detectable).fold(0.0, f64::max)
+    /// Whether anything was judged that decides.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.decisive().next().is_some() || self.bounds().next().is_some()
+    }
+
+    /// The smallest difference that would have been noticed in 8 of 10 cases in whichever deciding accuracy, in points, and loss, in
+    /// nats: parts of a sentence.
+    pub(crate) fn detectable(&self) -> Vec<String> {
+        let largest = |accuracies: bool| {
+            self.decisive()
+                .filter(|(metric, _)| metric.is_accuracy() == accuracies)
+                .map(|(metric, comparison)| scale(metric) * comparison.detectable)
+                .reduce(f64::max)
+        };
+        let points = largest(true).map(|it| format!("{} points", decimals(it, 1)));
+        let nats = largest(false).map(|it| format!("{} nats", decimals(it, 4)));
+        points.into_iter().chain(nats).collect()
+    }
+
+    /// Whether any parameter count was published.
+    pub(crate) fn has_counts(&self) -> bool {
+        self.networks.iter().any(|network| network.published_parameters.is_some())
+    }
+
+    /// What became of the published counts: part of a sentence, empty where none were published.
+    fn counts(&self) -> String {
+        let published = self.networks.iter().filter(|network| network.published_parameters.is_some()).count();
+        match (published, self.counts_as_published) {
+            (0, _) => String::new(),
+            (1, true) => "the parameter count is as published".to_owned(),
+            (_, true) => "the parameter counts and their ratios are as published".to_owned(),
+            (1, false) => "the parameter count is not as published".to_owned(),
+            (_, false) => "the parameter counts are not all as published".to_owned(),
+        }
     }
 
     /// The verdict as one sentence.
     pub fn headline(&self) -> String {
-        let counts = if self.counts_as_published {
-            "the parameter counts and their ratios are as published"
-        } else {
-            "the parameter counts are not all as published"
-        };
+        let counts = self.counts();
+        let images = &self.study.images;
         if self.verdict == Verdict::NotJudged {
-            let (networks, runs) = (self.networks.len(), self.runs.len());
-            let warning = if self.data.synthetic {
-                " on synthetic images, which say nothing about CIFAR-10"
-            } else {
-                ""
+            let number = |count: usize, one: &str| {
+                if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
             };
-            return format!(
-                "{networks} networks beside each other, {runs} runs{warning}; there is no verdict."
-            );
+            let beside = if self.networks.len() == 1 { "" } else { " beside each other" };
+            let (networks, runs) = (number(self.networks.len(), "network"), number(self.runs.len(), "run"));
+            let warning = if self.data.stand_in {
+                format!(" on synthetic images, which say nothing about {images}")
+            } else {
+                String::new()
+            };
+            return format!("{networks}{beside}, {runs}{warning}; there is no verdict.");
         }
         // Whatever else keeps such a study from being compared does not matter beside this.
-        if self.data.synthetic {
-            let counts = counts.replacen("the", "The", 1);
-            return format!(
-                "{counts}; the accuracies are of synthetic images, say nothing about CIFAR-10 and are not compared."
+        if self.data.stand_in {
+            let sentence = if counts.is_empty() { counts } else { format!("{counts}; ") };
+            let sentence = format!(
+                "{sentence}the accuracies are of synthetic images, say nothing about {images} and are not compared."
             );
+            return sentence.replacen('t', "T", 1);
         }
         match &self.verdict {
             Verdict::Reproduced => {
-                format!(
-                    "Reproduced: {counts}, no published final test accuracy differs from ours (Holm's correction, 5 %), and of \
-                     differences of {} points at least 8 in 10 would have been noticed.",
-                    decimals(100.0 * self.detectable(), 1)
-                )
+                let mut parts: Vec<String> = Some(counts).filter(|it| !it.is_empty()).into_iter().collect();
+                if self.decisive().next().is_some() {
+                    parts.push(format!(
+                        "no published {} differs from ours (Holm's correction, 5 %)",
+                        self.deciding_name()
+                    ));
+                }
+                if self.bounds().next().is_some() {
+                    parts.push("what was claimed to be reached at least is reached".to_owned());
+                }
+                let detectable = self.detectable();
+                if !detectable.is_empty() {
+                    parts.push(format!(
+                        "of differences of {} at least 8 in 10 would have been noticed",
+                        detectable.join(" or ")
+                    ));
+                }
+                let last = parts.pop().unwrap_or_default();
+                let before = parts.join(", ");
+                let before = if before.is_empty() { before } else { before + ", and " };
+                format!("Reproduced: {before}{last}.")
             }
             Verdict::Different { reason } => format!("Different: {reason}."),
             Verdict::Undecided { reason } => {
-                let compared = if self.decisive().next().is_some() {
-                    ", no published figure differs from ours by more than chance explains"
-                } else {
-                    ""
-                };
-                format!("Undecided: {counts}{compared}; but {reason}.")
+                let mut known = counts;
+                if self.decisive().next().is_some() {
+                    known += if known.is_empty() { "" } else { ", " };
+                    known += "no published figure differs from ours by more than chance explains";
+                }
+                let known = if known.is_empty() { known } else { known + "; but " };
+                format!("Undecided: {known}{reason}.")
             }
-            Verdict::NotComparable { reason } => format!("Not comparable: {reason}; {counts}."),
+            Verdict::NotComparable { reason } => {
+                let counts = if counts.is_empty() { counts } else { format!("; {counts}") };
+                format!("Not comparable: {reason}{counts}.")
+            }
             Verdict::NotJudged => String::new(),
         }
     }
 
-    /// What these runs say of networks that are said to be comparable, faced: how many points the less accurate one loses, and how
-    /// many times the errors that is. Empty where no such claim was judged.
-    pub fn finding(&self) -> Vec<String> {
-        self.claims
-            .iter()
-            .filter_map(|claim| {
-                let (Claim { network, other, outcome, .. }, margin) = (claim, claim.margin?);
-                let (ours, (low, high), ratio) = (claim.ours?, claim.interval?, claim.error_ratio?);
-                let verb = if ours < 0.0 { "loses" } else { "gains" };
-                let (low, high) = if ours < 0.0 { (-high, -low) } else { (low, high) };
-                let points = |value: f64| decimals(100.0 * value, 1);
-                let margin = format!("to {} points", in_points(margin));
-                let judgement = match outcome {
-                    Outcome::Holds => format!("comparable, {margin}"),
-                    Outcome::Fails => format!("not comparable, {margin}"),
-                    Outcome::Undecided | Outcome::NotJudged => {
-                        format!("whether that is comparable, {margin}, these runs cannot tell")
+    /// What is shown beside what was published: accuracy and loss on the test set at the end, and whatever else decides.
+    pub(crate) fn shown_figures(&self) -> Vec<FigureId> {
+        let mut shown = vec![FigureId::last(Metric::TestAcc), FigureId::last(Metric::TestLoss)];
+        for network in &self.networks {
+            let epochs = network.epochs.iter().map(|it| Some(it.epoch));
+            for epoch in std::iter::once(None).chain(epochs) {
+                for id in Metric::ALL.map(|metric| FigureId { metric, epoch }) {
+                    if network.figure(id).is_some_and(Figure::decides) && !shown.contains(&id) {
+                        shown.push(id);
                     }
-                };
-                Some(format!(
-                    "{network} {verb} {} points of test accuracy to {other} (90 % interval {} to {}), {} times its errors: {judgement}.",
-                    points(ours.abs()),
-                    points(low),
-                    points(high),
-                    decimals(ratio, 2)
-                ))
-            })
-            .collect()
+                }
+            }
+        }
+        shown
+    }
+
+    /// `final test accuracy` where all that decides is that, else `figure that decides`.
+    fn deciding_name(&self) -> String {
+        let is_decisive = |id: FigureId| {
+            let of = |network: &NetworkReport| {
+                network
+                    .figure(id)
+                    .and_then(|it| it.comparison.as_ref())
+                    .is_some_and(|it| it.corrected.is_some())
+            };
+            self.networks.iter().any(of)
+        };
+        let names: Vec<String> =
+            self.shown_figures().into_iter().filter(|id| is_decisive(*id)).map(FigureId::name).collect();
+        match names.as_slice() {
+            [only] => only.clone(),
+            _ => "figure that decides".to_owned(),
+        }
+    }
+
+    /// What these runs say of the conclusion: a sentence for each claim that they say something of, with names in backquotes.
+    pub fn findings(&self) -> Vec<&str> {
+        self.claims.iter().map(|claim| claim.finding.as_str()).filter(|it| !it.is_empty()).collect()
     }
 
     /// Writes `study.json` and `report.md` into a folder that exists.
@@ -295,9 +403,9 @@ impl Study {
     }
 }
 
-/// In the order of the names, then by seed; runs of other networks first.
-fn sorted<'a>(runs: &'a [Run], names: &[&str]) -> Vec<&'a Run> {
-    let rank = |run: &Run| names.iter().position(|name| *name == run.config.model);
+/// In the order of the arms, then by seed; runs of other networks first.
+fn sorted<'a>(runs: &'a [Run], study: &Study) -> Vec<&'a Run> {
+    let rank = |run: &Run| study.arms.iter().position(|arm| arm.name == run.config.model);
     let mut runs: Vec<&Run> = runs.iter().collect();
     runs.sort_by_key(|run| (rank(run), run.config.seed));
     runs
@@ -350,19 +458,54 @@ fn settings(runs: &[&Run]) -> (String, Vec<String>) {
     if let Some(devices) = counted(kind) {
         notes.push(format!("The runs are of several kinds of device, {}.", list(&devices)));
     }
+    notes.extend(processors(runs));
     (precision, notes)
 }
 
-fn report_network(
-    name: &str,
-    published: Option<&PublishedNetwork>,
-    facts: Option<&NetworkFacts>,
-    runs: &[&Run],
-) -> NetworkReport {
+/// Which kinds of processor took part, where there are several, and what that does to the numbers.
+fn processors(runs: &[&Run]) -> Option<String> {
+    let mut kinds: Vec<(&str, usize)> = Vec::new();
+    for run in runs {
+        let kind = run.environment.accelerator.as_ref().unwrap_or(&run.environment.processor);
+        match kinds.iter_mut().find(|(known, _)| known == kind) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((kind, 1)),
+        }
+    }
+    if kinds.len() < 2 {
+        return None;
+    }
+    kinds.sort_unstable();
+    let kinds: Vec<String> = kinds.into_iter().map(|(kind, count)| format!("{kind} ({count})")).collect();
+    let mut parts = Vec::new();
+    if runs.iter().any(|run| run.environment.accelerator.is_none()) {
+        parts.push(
+            "on the engine cpu the last bits depend on the instruction set (AVX2 and AVX-512 give the same ones, processors without \
+             them others)",
+        );
+    }
+    if runs.iter().any(|run| run.environment.accelerator.is_some()) {
+        parts.push("on the engine cuda they depend on the device");
+    }
+    Some(format!(
+        "The runs took place on several kinds of processor, {}: {}. Of a processor no more than its name is recorded.",
+        kinds.join(", "),
+        parts.join(", and ")
+    ))
+}
+
+fn report_network(arm: &Arm, facts: Option<&NetworkFacts>, runs: &[&Run]) -> NetworkReport {
     let results: Vec<&RunResult> = runs.iter().filter_map(|run| run.result.as_ref()).collect();
-    let theirs = |figure: FigureId| Some(figure.reported(published?)?.value);
-    let figure = |id: FigureId, ours: Option<Sample>| {
-        ours.map(|ours| Figure { ours, published: theirs(id), comparison: None })
+    let figure = |metric: Metric, epoch: Option<u32>, ours: Option<Sample>| {
+        let published = FigureId { metric, epoch }.published(arm);
+        ours.map(|ours| Figure {
+            ours,
+            published: published.map(|it| it.value / scale(metric)),
+            decimals: published.map_or(0, |it| it.decimals),
+            at_least: published.is_some_and(|it| it.at_least),
+            comparison: None,
+            bound: None,
+        })
     };
     let gaps = runs.iter().filter_map(|run| {
         let result = run.result.as_ref()?;
@@ -376,28 +519,36 @@ fn report_network(
     let epochs = (1..=epochs).map(|epoch| {
         let records: Vec<Option<&EpochRecord>> =
             runs.iter().map(|run| run.epochs().find(|record| record.epoch == epoch)).collect();
-        let of = |measure: Measure, value: fn(&EpochRecord) -> Option<f64>| {
+        let of = |metric: Metric, value: fn(&EpochRecord) -> Option<f64>| {
             let values: Option<Vec<f64>> = records.iter().map(|record| value((*record)?)).collect();
-            figure(FigureId::Epoch(epoch as usize - 1, measure), values.and_then(Sample::new))
+            figure(metric, Some(epoch), values.and_then(Sample::new))
         };
         EpochReport {
             epoch,
-            train_loss: of(Measure::TrainLoss, |record| Some(record.train_loss)),
-            train_acc: of(Measure::TrainAccuracy, |record| Some(record.train_acc)),
-            test_loss: of(Measure::TestLoss, |record| record.test_loss),
-            test_acc: of(Measure::TestAccuracy, |record| record.test_acc),
+            train_loss: of(Metric::TrainLoss, |record| Some(record.train_loss)),
+            train_acc: of(Metric::TrainAcc, |record| Some(record.train_acc)),
+            test_loss: of(Metric::TestLoss, |record| record.test_loss),
+            test_acc: of(Metric::TestAcc, |record| record.test_acc),
         }
     });
+    // In the last epoch of each run, which is not the same one where training may stop early.
+    let trained = |value: fn(&EpochRecord) -> f64| {
+        let values: Option<Vec<f64>> = runs.iter().map(|run| run.epochs().last().map(value)).collect();
+        values.and_then(Sample::new)
+    };
+    let last = |metric: Metric, ours: Option<Sample>| figure(metric, None, ours);
     NetworkReport {
-        name: name.into(),
+        name: arm.name.clone(),
         parameters: facts
             .map(|facts| facts.parameters)
             .or(runs.first().map(|run| run.environment.parameters)),
-        published_parameters: published.map(|network| network.parameters),
+        published_parameters: arm.published.parameters,
         macs: facts.map(|facts| facts.macs).or(runs.first().map(|run| run.environment.macs_per_image)),
         seeds: runs.iter().map(|run| run.config.seed).collect(),
-        accuracy: figure(FigureId::FinalAccuracy, sample(&results, |result| result.final_acc)),
-        loss: figure(FigureId::FinalLoss, sample(&results, |result| result.final_loss)),
+        accuracy: last(Metric::TestAcc, sample(&results, |result| result.final_acc)),
+        loss: last(Metric::TestLoss, sample(&results, |result| result.final_loss)),
+        train_accuracy: last(Metric::TrainAcc, trained(|record| record.train_acc)),
+        train_loss: last(Metric::TrainLoss, trained(|record| record.train_loss)),
         selection_gap: Sample::new(gaps.collect()),
         seconds_per_epoch: sample(&results, per_epoch).map(|sample| sample.mean),
         epochs: epochs.collect(),

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use pointwise_recipe::DeviceName;
-use pointwise_report::{NetworkFacts, Page, Study};
+use pointwise_report::{NetworkFacts, Page, StudyReport};
 use pointwise_runs::{Analysis, Filters, Mistake, Run, Sheet};
+use pointwise_study::{Arm, Published, Study};
 
 /// The committed study, which is without analyses.
 fn runs() -> Vec<Run> {
@@ -37,10 +38,17 @@ fn page(runs: &[Run], picture_bytes: Option<usize>) -> String {
 }
 
 fn page_of(runs: &[Run], analysis: Option<Analysis>) -> String {
-    let facts = facts();
-    let study = Study::of(runs, &facts).expect("a study");
+    page_about(&study(), runs, &facts(), analysis)
+}
+
+fn study() -> Study {
+    Study::by_name("pointwise").expect("the published study")
+}
+
+fn page_about(study: &Study, runs: &[Run], facts: &[NetworkFacts], analysis: Option<Analysis>) -> String {
+    let report = StudyReport::new(runs, facts, study).expect("a report");
     let analyses = analysis.map_or(Vec::new(), |all| runs.iter().map(|run| (run, all.clone())).collect());
-    Page::new(&study, runs, &facts, analyses).expect("a page").html()
+    Page::new(&report, runs, facts, analyses, study).html()
 }
 
 /// A page is to open quickly and to travel by mail.
@@ -52,11 +60,13 @@ fn the_committed_study_is_told_in_plain_words() {
     for present in [
         "These runs cannot tell",
         "What the study asks",
-        "34.2\u{a0}% fewer",
+        "<li><strong>nin</strong> has 34.2 % fewer parameters than <strong>alexnet</strong>.</li>",
+        "<p>A convolutional network looks for patterns",
+        "Published: A PyTorch notebook on pointwise convolutions.",
         "The published conclusion, judged",
         "alexnet_plain, published, epoch 10: 78.58",
         "have no file <code>analysis.json</code>",
-        "cargo xtask reproduce --seeds 42",
+        "trainer reproduce pointwise --seeds 42<",
         "epochs = 10",
         "linear, 4096 \u{2192} 1024",
     ] {
@@ -138,12 +148,27 @@ fn names_of_runs_and_networks_are_text_and_nothing_else() {
     let mut facts = facts();
     facts[0].model = NAME.into();
     facts[0].layers[0].layer = "<i>".into();
-    let study = Study::of(&runs, &facts).unwrap();
-    let analyses = runs.iter().map(|run| (run, analysis(10))).collect();
-    let html = Page::new(&study, &runs, &facts, analyses).unwrap().html();
-    assert!(html.contains("Networks beside each other") && html.contains("&lt;script&gt;alert(&#39;x&#39;)"));
+    // Of a study that takes such a name.
+    let mut study = study();
+    study.arms[0].name = NAME.into();
+    study.title = format!("{NAME} by <b>me</b>");
+    study.question = "<i>Why</i>?\n\n</section>".into();
+    study.conclusion = NAME.into();
+    let source = study.source.as_mut().expect("a source");
+    (source.author, source.licence) = (NAME.into(), "<u>".into());
+    source.link = "javascript:alert(1)".into();
+    study.claims[0].text = "<i>of course</i>".into();
+    let html = page_about(&study, &runs, &facts, Some(analysis(10)));
+    assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)") && html.contains("&lt;i&gt;Why&lt;/i&gt;?"));
+    assert!(!html.contains("href=\"javascript"));
+    study.source.as_mut().expect("a source").link = "https://example.org/?a=\"><script>".into();
+    let linked = page_about(&study, &runs, &facts, None);
+    assert!(
+        linked.contains("<a href=\"https://example.org/?a=&quot;&gt;&lt;script&gt;\" rel=\"noopener"),
+        "{linked}"
+    );
     assert_eq!(html.matches("<script>").count(), 1, "the page's own");
-    for absent in ["<img", "<i>", "</style><s"] {
+    for absent in ["<img", "<i>", "<u>", "<b>me", "</style><s"] {
         assert!(!html.contains(absent), "{absent}");
     }
 }
@@ -189,4 +214,60 @@ fn equal_bits_are_claimed_only_of_runs_that_have_them() {
     gpu[0].config.deterministic = true;
     let html = page(&gpu, None);
     assert!(html.contains(CLAIM) && html.contains("which are here: alexnet-seed42, nin-seed42."));
+}
+
+/// A study of so many networks that nobody published, with a run of each.
+fn grid(count: usize) -> (Study, Vec<Run>, Vec<NetworkFacts>) {
+    let (template, base) = (study(), runs());
+    let mut study = Study { primary: Vec::new(), claims: Vec::new(), source: None, ..template };
+    study.title = "A grid".into();
+    let arm = study.arms[2].clone();
+    study.arms = (0..count)
+        .map(|index| {
+            let name = format!("nin-rate{index}");
+            let mut arm =
+                Arm { name: name.clone(), is_shipped: false, published: Published::default(), ..arm.clone() };
+            arm.network.name = name;
+            arm
+        })
+        .collect();
+    let runs = study.arms.iter().map(|arm| {
+        let mut run = base[2].clone();
+        run.config.model.clone_from(&arm.name);
+        run.config.network = Some(arm.network.to_toml());
+        run.path = Path::new("runs").join(format!("{}-seed42", arm.name));
+        run
+    });
+    let runs: Vec<Run> = runs.collect();
+    let nin = facts().into_iter().find(|facts| facts.model == "nin").expect("facts");
+    let facts =
+        study.arms.iter().map(|arm| NetworkFacts { model: arm.name.clone(), ..nin.clone() }).collect();
+    (study, runs, facts)
+}
+
+#[test]
+fn one_network_and_forty_have_a_page_that_reads_well() {
+    let (study, runs, facts) = grid(1);
+    let html = page_about(&study, &runs, &facts, None);
+    assert!(
+        html.contains("What a network learned") && html.contains("1 network, 1 run; there is no verdict.")
+    );
+    for absent in ["Pareto", "published run", "outside of", "judged", "NaN", "inf ", "CIFAR-10 and"] {
+        assert!(!html.contains(absent), "{absent}");
+    }
+    for count in [13, 40] {
+        let (study, runs, facts) = grid(count);
+        let html = page_about(&study, &runs, &facts, Some(analysis(30_000)));
+        assert!(html.len() < MOST_BYTES, "{count}: {}", html.len());
+        // Names at lines would lie on each other: they stand in a key, twice, each with a mark like no other.
+        assert_eq!(html.matches("<p class=\"key marks\">").count(), 2, "{count}");
+        let key = html.split("<p class=\"key marks\">").nth(1).expect("a key");
+        let key = key.split("</p>").next().expect("its end");
+        let marks: Vec<&str> =
+            key.split("<span>").skip(1).map(|mark| mark.split("<title>").next().unwrap_or("")).collect();
+        assert_eq!(marks.len(), count);
+        for (index, mark) in marks.iter().enumerate() {
+            assert!(!marks[..index].contains(mark), "{count}: {index} looks like another");
+        }
+    }
 }

@@ -4,12 +4,16 @@
 
 mod runs;
 
+use pointwise_network::Network;
 use pointwise_recipe::{Augment, DeviceName, EngineKind, Precision};
-use pointwise_report::{
-    Error, NetworkFacts, Outcome, Published, Record as StudyRecord, SpreadSource, Study, Verdict,
-};
+use pointwise_report::{Error, NetworkFacts, Outcome, SpreadSource, StudyReport, Verdict};
 use pointwise_runs::{Record, Run};
-use runs::{facts, published, run};
+use pointwise_study::{Arm, Metric, Published, PublishedFigure, Study};
+use runs::{facts_of, run, study};
+
+fn facts() -> Vec<NetworkFacts> {
+    facts_of(&study())
+}
 
 /// Three seeds of each network, each moved by `shift` and spread by 0.5 around that.
 fn three_seeds(shift: f64) -> Vec<Run> {
@@ -27,20 +31,23 @@ fn change(mut runs: Vec<Run>, change: impl Fn(&mut Run)) -> Vec<Run> {
     runs
 }
 
-/// A record whose runs have the spread of [`three_seeds`].
-fn record() -> StudyRecord {
-    let study =
-        Study::judged(&three_seeds(0.0), &facts(), &published(), &StudyRecord::load().unwrap()).unwrap();
-    serde_json::from_value(serde_json::to_value(study).unwrap()).unwrap()
+fn report_of(runs: &[Run]) -> StudyReport {
+    StudyReport::new(runs, &facts(), &study()).unwrap()
 }
 
-fn judged(runs: &[Run]) -> Study {
-    Study::judged(runs, &facts(), &published(), &record()).unwrap()
+/// The study with a record whose runs have the spread of [`three_seeds`].
+fn with_record() -> Study {
+    let record = serde_json::to_string(&report_of(&three_seeds(0.0))).unwrap();
+    Study { record: Some(record), ..study() }
+}
+
+fn judged(runs: &[Run]) -> StudyReport {
+    StudyReport::new(runs, &facts(), &with_record()).unwrap()
 }
 
 #[test]
 fn the_published_figures_reproduce_themselves() {
-    let study = Study::new(&three_seeds(0.1), &facts()).unwrap();
+    let study = report_of(&three_seeds(0.1));
     assert_eq!(study.verdict, Verdict::Reproduced);
     let headline = study.headline();
     assert!(study.counts_as_published && headline.starts_with("Reproduced: "), "{headline}");
@@ -54,8 +61,8 @@ fn the_published_figures_reproduce_themselves() {
     // All three have the same spread: two degrees of freedom and three quarters of the four others'.
     assert_eq!(comparison.spread.source, SpreadSource::Seeds);
     assert!((comparison.spread.degrees_of_freedom - 5.0).abs() < 1e-9);
-    // Half a point, t = 2.5706 for five degrees of freedom, three seeds and a published one.
-    let half = 0.005 * 2.570_581_836 * (4.0_f64 / 3.0).sqrt();
+    // Half a point, t = 2.5706 for five degrees of freedom, three seeds and a published one, printed in hundredths of a percent.
+    let half = 2.570_581_836 * (0.005_f64.powi(2) * 4.0 / 3.0 + 0.0001_f64.powi(2) / 12.0).sqrt();
     assert!((comparison.high - figure.ours.mean - half).abs() < 1e-9);
     assert!((nin.selection_gap.as_ref().unwrap().mean - 0.005).abs() < 1e-12);
     assert_eq!(nin.seconds_per_epoch, Some(60.0));
@@ -103,17 +110,16 @@ fn a_figure_that_differs_is_named() {
 #[test]
 fn a_table_with_networks_exchanged_is_not_reproduced() {
     let runs = three_seeds(0.0);
-    let (names, figures) = (["alexnet_plain", "alexnet", "nin"], published());
+    let figures = with_record();
     for order in [[1, 0, 2], [0, 2, 1], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
-        let mut permuted = published();
-        for (name, from) in names.iter().zip(order) {
-            let to = permuted.networks.iter_mut().find(|network| network.name == *name).unwrap();
-            let (name, parameters) = (to.name.clone(), to.parameters);
+        let mut permuted = figures.clone();
+        for (arm, from) in permuted.arms.iter_mut().zip(order) {
+            let parameters = arm.published.parameters;
             // The counts alone would tell: what was trained must.
-            *to = pointwise_report::PublishedNetwork { name, parameters, ..figures.networks[from].clone() };
+            arm.published = Published { parameters, ..figures.arms[from].published.clone() };
         }
-        let study = Study::judged(&runs, &facts(), &permuted, &record()).unwrap();
-        assert!(matches!(study.verdict, Verdict::Different { .. }), "{order:?}: {:?}", study.verdict);
+        let report = StudyReport::new(&runs, &facts(), &permuted).unwrap();
+        assert!(matches!(report.verdict, Verdict::Different { .. }), "{order:?}: {:?}", report.verdict);
     }
 }
 
@@ -145,13 +151,15 @@ fn the_conclusion_is_judged() {
     let outcomes: Vec<Outcome> = study.claims.iter().map(|claim| claim.outcome).collect();
     use Outcome::{Fails, Holds};
     assert_eq!(outcomes, [Holds, Holds, Holds, Holds, Holds, Fails, Fails]);
-    let finding = study.finding();
-    assert_eq!(finding.len(), 2);
+    let findings = study.findings();
+    assert_eq!(findings.len(), 7);
+    assert_eq!(findings[0], "`nin` has 34.2 % fewer parameters than `alexnet`.");
+    assert_eq!(findings[1], "`alexnet_plain` has 4.70 times the parameters of `nin`.");
     // (100 - 74.27) / (100 - 81.14) errors; half a point of spread on both sides, t = 2.1318 for four degrees of freedom.
     assert_eq!(
-        finding[0],
-        "nin loses 6.9 points of test accuracy to alexnet (90 % interval 6.0 to 7.7), 1.36 times its errors: not comparable, to 2 \
-         points."
+        findings[5],
+        "The test accuracy of `nin` is 6.9 points below that of `alexnet` (90 % interval 6.0 to 7.7), with 1.36 times its errors: not \
+         comparable, to 2 points."
     );
     // Two networks with the same figures are comparable; their difference is not above zero.
     let equal = change(three_seeds(0.0), |run| {
@@ -164,7 +172,7 @@ fn the_conclusion_is_judged() {
     let one: Vec<Run> = three_seeds(0.0).into_iter().filter(|run| run.config.seed == 42).collect();
     let study = judged(&one);
     assert_eq!(study.claims[3].outcome, Outcome::NotJudged);
-    assert!(study.claims[3].ours.is_some() && study.finding().is_empty());
+    assert!(study.claims[3].ours.is_some() && study.findings().len() == 2);
 }
 
 #[test]
@@ -198,7 +206,7 @@ fn another_count_is_a_difference_whatever_was_trained() {
             run.environment.parameters += 1;
         }
     });
-    let study = Study::new(&runs, &facts).unwrap();
+    let study = StudyReport::new(&runs, &facts, &self::study()).unwrap();
     assert!(!study.counts_as_published);
     let headline = study.headline();
     assert!(
@@ -232,24 +240,23 @@ fn one_seed_takes_its_spread_from_the_record_and_never_reproduces() {
     let two: Vec<Run> = three_seeds(0.0).into_iter().filter(|run| run.config.seed != 42).collect();
     assert!(matches!(judged(&two).verdict, Verdict::Undecided { .. }));
     // Without a record there is nothing to judge by, and that is said.
-    let empty = StudyRecord { networks: Vec::new(), ..record() };
-    let study = Study::judged(&one(5.0), &facts(), &published(), &empty).unwrap();
+    let study = StudyReport::new(&one(5.0), &facts(), &Study { record: None, ..self::study() }).unwrap();
     assert!(matches!(study.verdict, Verdict::Undecided { .. }), "{:?}", study.verdict);
 }
 
 #[test]
 fn more_runs_behind_a_published_figure_narrow_the_interval() {
-    let mut many = published();
-    for network in &mut many.networks {
-        (network.runs, network.final_acc_deviation) = (1000, Some(0.5));
+    let mut many = study();
+    for figure in many.arms.iter_mut().flat_map(|arm| &mut arm.published.figures) {
+        (figure.runs, figure.deviation) = (1000, Some(0.5));
     }
-    let interval = |published: &Published| {
-        let study = Study::judged(&three_seeds(0.0), &facts(), published, &record()).unwrap();
-        let comparison = study.networks[2].accuracy.as_ref().unwrap().comparison.clone().unwrap();
+    let interval = |study: &Study| {
+        let report = StudyReport::new(&three_seeds(0.0), &facts(), study).unwrap();
+        let comparison = report.networks[2].accuracy.as_ref().unwrap().comparison.clone().unwrap();
         comparison.high - comparison.low
     };
     // Mostly the 1/m of one published run.
-    let ratio = interval(&many) / interval(&published());
+    let ratio = interval(&many) / interval(&study());
     assert!((0.45..0.55).contains(&ratio), "{ratio}");
 }
 
@@ -267,7 +274,7 @@ fn what_is_not_the_published_experiment_is_not_comparable() {
             "optimizer.Adam.weight_decay 0 instead of 0.0005",
         ),
         (|run| run.config.recipe.label_smoothing = 0.1, "label-smoothing 0.1 instead of 0"),
-        (|run| run.config.dropout = 0.0, "dropout 0 instead of 0.5"),
+        (|run| run.config.dropout = 0.0, "dropout 0 instead of 0.5 in alexnet_plain"),
         (|run| run.config.recipe.augment = Augment::NONE, "augment none instead of crop-flip"),
         (|run| run.config.recipe.shuffle = false, "shuffle false instead of true"),
         (|run| run.config.val_split = 5000, "val-split 5000 instead of 0"),
@@ -284,7 +291,7 @@ fn what_is_not_the_published_experiment_is_not_comparable() {
         ),
     ];
     for (how, expected) in cases {
-        let study = Study::new(&change(three_seeds(0.0), how), &facts()).unwrap();
+        let study = report_of(&change(three_seeds(0.0), how));
         let Verdict::NotComparable { reason } = &study.verdict else {
             panic!("{expected}: {:?}", study.verdict)
         };
@@ -299,7 +306,7 @@ fn missing_and_unfinished_runs_leave_the_rest_compared() {
     let mut some: Vec<Run> = three_seeds(0.0).into_iter().filter(|run| run.config.model != "nin").collect();
     some[0].result = None;
     some[1].result.as_mut().unwrap().epochs = 9;
-    let study = Study::new(&some, &facts()).unwrap();
+    let study = report_of(&some);
     let Verdict::NotComparable { reason } = &study.verdict else { panic!("{:?}", study.verdict) };
     for part in ["no complete run of nin", "alexnet-seed44 is not complete", "alexnet-seed42 is not complete"]
     {
@@ -318,31 +325,28 @@ fn runs_that_are_not_of_one_study_are_refused() {
     let of = |how: fn(&mut Run)| {
         let mut runs = three_seeds(0.0);
         how(&mut runs[4]);
-        Study::new(&runs, &facts()).unwrap_err()
+        StudyReport::new(&runs, &facts(), &study()).unwrap_err()
     };
     let error = of(|run| run.environment.data_fingerprint = "beef".into());
     assert!(matches!(error, Error::MixedData { .. }), "{error}");
     let error = of(|run| run.config.recipe.label_smoothing = 0.2).to_string();
-    assert!(error.contains("alexnet-seed42") && error.contains("label-smoothing is 0 and 0.2"), "{error}");
+    assert!(error.contains("alexnet-seed42") && error.contains("label-smoothing is 0.2 and 0"), "{error}");
     let error = of(|run| run.config.seed = 43);
     assert!(matches!(error, Error::SameSeed { .. }), "{error}");
     let error = of(|run| run.environment.parameters = 7);
     assert!(matches!(error, Error::OtherNetwork { found: 7, expected: 2_256_458, .. }), "{error}");
     let error = of(|run| run.config.model = "vgg".into());
     assert!(matches!(error, Error::UnknownNetwork { .. }), "{error}");
-    assert!(matches!(Study::new(&[], &facts()), Err(Error::NoRuns)));
+    assert!(matches!(StudyReport::new(&[], &facts(), &study()), Err(Error::NoRuns)));
     // Another engine computes the same numbers.
-    Study::new(
-        &change(three_seeds(0.0), |run| run.config.engine = EngineKind::ALL[run.config.seed as usize % 3]),
-        &facts(),
-    )
-    .unwrap();
+    report_of(&change(three_seeds(0.0), |run| {
+        run.config.engine = EngineKind::ALL[run.config.seed as usize % 3];
+    }));
 }
 
 #[test]
 fn synthetic_accuracies_stand_alone() {
-    let study =
-        Study::new(&change(three_seeds(0.0), |run| run.environment.data_synthetic = true), &facts()).unwrap();
+    let study = report_of(&change(three_seeds(0.0), |run| run.environment.data_synthetic = true));
     let text = study.to_markdown();
     assert_eq!(
         study.headline(),
@@ -361,10 +365,10 @@ fn synthetic_accuracies_stand_alone() {
 #[test]
 fn the_report_is_written_and_reads_back() {
     let folder = tempfile::tempdir().unwrap();
-    let study = Study::new(&three_seeds(0.1), &facts()).unwrap();
+    let study = report_of(&three_seeds(0.1));
     study.write(folder.path()).unwrap();
     let json = std::fs::read_to_string(folder.path().join("study.json")).unwrap();
-    assert_eq!(serde_json::from_str::<Study>(&json).unwrap(), study);
+    assert_eq!(serde_json::from_str::<StudyReport>(&json).unwrap(), study);
     let text = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
     assert_eq!(text, study.to_markdown());
     assert!(!text.contains("somewhere/"), "no paths of this machine");
@@ -385,14 +389,26 @@ fn the_report_is_written_and_reads_back() {
 
 #[test]
 fn networks_that_nobody_published_stand_beside_each_other_without_a_verdict() {
+    let arm = |name: &str, of: &str| {
+        let mut arm = study().arm(of).unwrap().clone();
+        (arm.name, arm.network.name) = (name.to_owned(), name.to_owned());
+        (arm.is_shipped, arm.published) = (name == of, Published::default());
+        arm
+    };
+    let arms: Vec<Arm> =
+        [("first", "alexnet_plain"), ("nin", "nin"), ("alexnet", "alexnet"), ("last", "nin")]
+            .map(|(name, of)| arm(name, of))
+            .into();
     let relabelled = change(three_seeds(0.1), |run| {
         if run.config.model == "alexnet_plain" {
-            run.config.model = "nin-r2".into();
-            run.environment.parameters = 1_037_962;
+            run.config.model = "first".into();
+            run.config.network = Some(arms[0].network.to_toml());
         }
     });
+    let own =
+        Study { title: "Networks of mine".into(), arms, primary: Vec::new(), claims: Vec::new(), ..study() };
     let facts: Vec<NetworkFacts> =
-        [("nin-r2", 1_037_962), ("nin", 1_485_386), ("alexnet", 2_256_458), ("nin-r4", 7)]
+        [("first", 6_979_146), ("nin", 1_485_386), ("alexnet", 2_256_458), ("last", 1_485_386)]
             .map(|(model, parameters)| NetworkFacts {
                 model: model.into(),
                 parameters,
@@ -400,33 +416,175 @@ fn networks_that_nobody_published_stand_beside_each_other_without_a_verdict() {
                 layers: Vec::new(),
             })
             .into();
-    let study = Study::ablation(&relabelled, &facts).unwrap();
+    let study = StudyReport::new(&relabelled, &facts, &own).unwrap();
     assert_eq!(study.verdict, Verdict::NotJudged);
     assert_eq!(study.headline(), "4 networks beside each other, 9 runs; there is no verdict.");
     let names: Vec<&str> = study.networks.iter().map(|network| network.name.as_str()).collect();
-    assert_eq!(names, ["nin-r2", "nin", "alexnet", "nin-r4"], "in the order of the facts");
-    let [r2, nin] = [0, 1].map(|index: usize| study.networks[index].accuracy.as_ref().unwrap());
-    assert_eq!((r2.published, nin.published), (None, Some(74.27 / 100.0)));
-    assert!(r2.comparison.is_none() && nin.comparison.is_none() && study.claims.is_empty());
+    assert_eq!(names, ["first", "nin", "alexnet", "last"], "in the order of the study");
+    let figures = study.networks.iter().filter_map(|network| network.accuracy.as_ref());
+    assert!(figures.clone().count() == 3 && figures.clone().all(|figure| figure.published.is_none()));
     assert_eq!((study.networks[0].published_parameters, study.networks[3].seeds.len()), (None, 0));
+    assert!(study.notes.is_empty(), "{:?}", study.notes);
 
     let folder = tempfile::tempdir().unwrap();
     study.write(folder.path()).unwrap();
     let json = std::fs::read_to_string(folder.path().join("study.json")).unwrap();
-    assert_eq!(serde_json::from_str::<Study>(&json).unwrap(), study);
+    assert_eq!(serde_json::from_str::<StudyReport>(&json).unwrap(), study);
     let text = study.to_markdown();
     // The runs have the accuracies of alexnet_plain, moved.
-    let row = "| nin-r2  |     3 |    78.68 ± 0.50 | 0.6434 ± 0.0050 |  1,037,962 |    122,665,472 |              60.0 |";
-    assert!(text.contains(row) && text.contains("### nin-r2"), "{text}");
-    for absent in ["95 %", "Reproduced", "published within", "claim"] {
+    let row = "| first   |     3 |    78.68 ± 0.50 | 0.6434 ± 0.0050 |  6,979,146 |    122,665,472 |              60.0 |";
+    assert!(
+        text.starts_with("# Networks of mine\n") && text.contains(row) && text.contains("### first"),
+        "{text}"
+    );
+    for absent in ["95 %", "Reproduced", "pub.", "claim"] {
         assert!(!text.contains(absent), "{absent} in\n{text}");
     }
-    assert!(study.to_table().contains("nin-r2   "), "{}", study.to_table());
+    assert!(study.to_table().contains("first    "), "{}", study.to_table());
 
-    let error = Study::new(&relabelled, &facts).unwrap_err();
+    // What was trained otherwise than the study says is said.
+    let other = change(relabelled.clone(), |run| run.config.recipe.batch_size = 64);
+    let study = StudyReport::new(&other, &facts, &own).unwrap();
+    let expected = "These runs are not as the study describes them: batch-size 64 instead of 126.";
+    assert_eq!(study.notes, [expected]);
+    let error = StudyReport::new(&relabelled, &facts, &self::study()).unwrap_err();
     assert!(matches!(error, Error::UnknownNetwork { .. }), "{error}");
-    let error = Study::ablation(&relabelled, &facts[1..]).unwrap_err();
-    assert!(matches!(error, Error::UnknownNetwork { .. }), "{error}");
+}
+
+#[test]
+fn networks_may_be_trained_as_their_arms_say_and_not_otherwise() {
+    let mut study = study();
+    study.arms[1].recipe.batch_size = 64;
+    let runs = |batch_size: u32| {
+        change(three_seeds(0.0), |run| {
+            if run.config.model == "alexnet" {
+                run.config.recipe.batch_size = batch_size;
+            }
+        })
+    };
+    let report = StudyReport::new(&runs(64), &facts(), &study).unwrap();
+    assert_eq!(report.verdict, Verdict::Reproduced);
+    let report = StudyReport::new(&runs(126), &facts(), &study).unwrap();
+    let Verdict::NotComparable { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
+    assert_eq!(reason, "batch-size 126 instead of 64 in alexnet");
+    // Of one arm all are trained alike.
+    let mut mixed = runs(64);
+    mixed.iter_mut().find(|run| run.config.model == "alexnet").unwrap().config.recipe.batch_size = 126;
+    let error = StudyReport::new(&mixed, &facts(), &study).unwrap_err();
+    assert!(matches!(error, Error::MixedConfigurations { .. }), "{error}");
+    // Another network under the name of one of the study's.
+    let other = Network { name: "nin".into(), ..study.arms[1].network.clone() };
+    let runs = change(runs(64), |run| {
+        if run.config.model == "nin" {
+            run.config.network = Some(other.to_toml());
+        }
+    });
+    let report = StudyReport::new(&runs, &facts(), &study).unwrap();
+    let Verdict::NotComparable { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
+    assert_eq!(reason, "another network than the study describes in nin");
+}
+
+/// The published study with one figure instead of its own in each network, and nothing but that to decide.
+fn with_figure(figure: impl Fn(&Arm) -> PublishedFigure) -> Study {
+    let mut study = Study { claims: Vec::new(), ..with_record() };
+    for arm in &mut study.arms {
+        let figure = figure(arm);
+        arm.published = Published { figures: vec![figure], ..Published::default() };
+    }
+    study
+}
+
+#[test]
+fn any_figure_can_decide() {
+    for (metric, epoch, name) in [
+        (Metric::TrainLoss, None, "final training loss"),
+        (Metric::TestAcc, Some(3), "test accuracy of epoch 3"),
+        (Metric::TestLoss, Some(10), "final test loss"),
+    ] {
+        let accuracy = metric.is_accuracy();
+        let study = |moved: f64| {
+            let mut study = with_figure(|arm| {
+                let published = arm.published.figure(metric, epoch).unwrap().clone();
+                let moved = if arm.name == "nin" { moved } else { 0.0 };
+                PublishedFigure { value: published.value + moved, ..published }
+            });
+            study.primary[0].metric = metric;
+            study.primary[0].epoch = epoch;
+            study.primary[0].margin = if accuracy { 5.0 } else { 0.5 };
+            study
+        };
+        // Training figures of these runs do not differ from seed to seed.
+        let report = StudyReport::new(&three_seeds(0.0), &facts(), &study(0.0)).unwrap();
+        assert_eq!(report.verdict, Verdict::Reproduced, "{name}");
+        assert!(report.headline().contains(&format!("no published {name} differs")), "{}", report.headline());
+        let moved = if accuracy { 20.0 } else { 2.0 };
+        let report = StudyReport::new(&three_seeds(0.0), &facts(), &study(moved)).unwrap();
+        let Verdict::Different { reason } = &report.verdict else { panic!("{name}: {:?}", report.verdict) };
+        assert!(reason.starts_with(&format!("the published {name} of nin (")), "{reason}");
+        let text = report.to_markdown();
+        assert!(text.contains("| nin           |     3 |") && text.contains("detectable"), "{text}");
+    }
+}
+
+#[test]
+fn a_claim_to_reach_a_figure_holds_fails_or_is_open() {
+    let judged = |claimed: f64| {
+        let study = with_figure(|arm| PublishedFigure {
+            metric: Metric::TestAcc,
+            epoch: None,
+            value: if arm.name == "nin" { claimed } else { 50.0 },
+            decimals: 0,
+            runs: 1,
+            deviation: None,
+            at_least: true,
+        });
+        StudyReport::new(&three_seeds(0.0), &facts(), &Study { primary: Vec::new(), ..study }).unwrap()
+    };
+    // 74.27 of three seeds with 0.5: t = 2.015 for five degrees of freedom, so 0.58 points.
+    let report = judged(73.0);
+    assert_eq!(report.verdict, Verdict::Reproduced);
+    assert_eq!(report.headline(), "Reproduced: what was claimed to be reached at least is reached.");
+    let report = judged(74.0);
+    let Verdict::Undecided { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
+    assert_eq!(
+        reason,
+        "whether the final test accuracy of nin is at least 74 % cannot be told (90 % interval 73.69 % to 74.85 %)"
+    );
+    let report = judged(76.0);
+    let Verdict::Different { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
+    assert_eq!(
+        reason,
+        "the final test accuracy of nin is 74.27 % (95 % sure to be at most 74.85 %), not at least 76 %"
+    );
+    let text = report.to_markdown();
+    assert!(text.contains("\u{2265} 76 |") && text.contains("73.69 to 74.85 (90 %)"), "{text}");
+}
+
+#[test]
+fn kinds_of_processor_are_named_with_what_they_do_to_the_numbers() {
+    let mut runs = three_seeds(0.0);
+    assert!(report_of(&runs).notes.is_empty());
+    runs[3].environment.processor = "another".into();
+    let notes = report_of(&runs).notes;
+    assert!(notes.len() == 1 && notes[0].contains("a processor (8), another (1)"), "{notes:?}");
+    assert!(notes[0].contains("instruction set") && !notes[0].contains("cuda"), "{notes:?}");
+    runs[4].environment.accelerator = Some("a GPU".into());
+    assert!(report_of(&runs).notes[0].contains("on the engine cuda they depend on the device"));
+}
+
+#[test]
+fn an_older_record_is_read_and_a_broken_one_is_named() {
+    let old = r#"{"networks": [{"name": "nin", "seeds": [1, 2, 3], "loss": null, "accuracy": {"published": 0.7427, "comparison": null,
+        "ours": {"values": [0.73, 0.74, 0.75], "mean": 0.74, "deviation": 0.01}}}]}"#;
+    let one: Vec<Run> = three_seeds(0.0).into_iter().filter(|run| run.config.seed == 42).collect();
+    let with = |record: &str| {
+        StudyReport::new(&one, &facts(), &Study { record: Some(record.to_owned()), ..study() })
+    };
+    let report = with(old).unwrap();
+    let comparison = report.networks[2].accuracy.as_ref().unwrap().comparison.as_ref().unwrap();
+    assert_eq!(comparison.spread.source, SpreadSource::Record);
+    let error = with("{}").unwrap_err();
+    assert!(matches!(error, Error::Record { .. }), "{error}");
 }
 
 #[test]
@@ -442,7 +600,7 @@ fn held_out_images_are_reported_as_such() {
             }
         }
     });
-    let study = Study::new(&runs, &facts()).unwrap();
+    let study = report_of(&runs);
     let Verdict::NotComparable { reason } = &study.verdict else { panic!() };
     assert_eq!(reason, "val-split 5000 instead of 0");
     let gap = study.networks[2].selection_gap.as_ref().unwrap();

@@ -214,10 +214,11 @@ pub(super) fn frame(description: &str, height: f64, content: &str) -> String {
     )
 }
 
-/// A circle, square, triangle or diamond: what tells networks apart beside their colour.
-pub(super) fn marker(class: &str, shape: usize, size: f64, x: f64, y: f64, says: &str) -> String {
+/// A circle, square, triangle, diamond, inverted triangle or cross: what tells networks apart beside their colour. With eight colours
+/// no two of 48 networks look the same.
+pub(super) fn marker(class: &str, index: usize, size: f64, x: f64, y: f64, says: &str) -> String {
     let s = size;
-    let path = match shape % 4 {
+    let path = match (index + 5 * (index / 8)) % 6 {
         0 => format!("M{:.1} {y:.1}a{s} {s} 0 1 0 {} 0a{s} {s} 0 1 0 -{} 0", x - s, 2.0 * s, 2.0 * s),
         1 => {
             let side = 1.76 * s;
@@ -226,13 +227,25 @@ pub(super) fn marker(class: &str, shape: usize, size: f64, x: f64, y: f64, says:
         2 => {
             format!("M{x:.1} {:.1}L{:.1} {:.1}H{:.1}z", y - 1.15 * s, x + 1.1 * s, y + 0.85 * s, x - 1.1 * s)
         }
-        _ => format!(
+        3 => format!(
             "M{x:.1} {:.1}L{:.1} {y:.1}L{x:.1} {:.1}L{:.1} {y:.1}z",
             y - 1.25 * s,
             x + 1.25 * s,
             y + 1.25 * s,
             x - 1.25 * s
         ),
+        4 => {
+            format!("M{x:.1} {:.1}L{:.1} {:.1}H{:.1}z", y + 1.15 * s, x + 1.1 * s, y - 0.85 * s, x - 1.1 * s)
+        }
+        _ => {
+            let (arm, long) = (0.8 * s, 0.75 * s);
+            format!(
+                "M{:.1} {:.1}h{arm:.2}v{long:.2}h{long:.2}v{arm:.2}h-{long:.2}v{long:.2}h-{arm:.2}v-{long:.2}h-{long:.2}v-{arm:.2}\
+                 h{long:.2}z",
+                x - arm / 2.0,
+                y - arm / 2.0 - long
+            )
+        }
     };
     format!(
         "<path class=\"pt {class}\" data-x=\"{x:.1}\" data-y=\"{y:.1}\" d=\"{path}\"><title>{}</title></path>",

@@ -1,7 +1,7 @@
 //! Accuracy against parameters, work and time; and where parameters and work sit.
 
 use super::{
-    Page, Shown,
+    NAMED, Page, Shown,
     chart::{self, Chart, WIDTH, around},
     figure::{Data, figure},
     results::axis_of_counts,
@@ -35,17 +35,20 @@ impl Page<'_> {
         if self.networks.iter().all(|network| network.accuracy().is_none()) {
             return "<p>No run is finished yet: there is no accuracy to hold against the cost.</p>".into();
         }
-        let mut html = String::from(
-            "<p>The upper left is the place to be: accurate and cheap. The grey steps are the best that these networks offer for \
-             each price (the <em>Pareto front</em>); a network below them is beaten by another one on both counts.",
-        );
+        let mut html = String::from("<p>The upper left is the place to be: accurate and cheap.");
+        if self.networks.len() > 1 {
+            html += " The grey steps are the best that these networks offer for each price (the <em>Pareto front</em>); a network \
+                     below them is beaten by another one on both counts.";
+        }
         if self.networks.iter().any(|network| network.report.seeds.len() > 1) {
             html += " Small marks are single seeds.";
         }
         if self.networks.iter().any(|network| network.published.is_some()) {
             html += " Hollow marks are published.";
         }
-        html += "</p><div class=\"charts\">";
+        html += "</p>";
+        html += &self.key();
+        html += "<div class=\"charts\">";
         for (title, axis, note, theirs, cost) in COSTS {
             html += &self.trade(title, axis, note, theirs, cost);
         }
@@ -84,8 +87,8 @@ impl Page<'_> {
         let (least, most) =
             counts.iter().fold((f64::INFINITY, 0.0f64), |(low, high), it| (low.min(*it), high.max(*it)));
         format!(
-            "<p>Parameters are not work. The largest of these networks has {} times the parameters of the smallest, but the most \
-             laborious takes only {} % more multiply-accumulates than the least. A linear layer uses each of its parameters once \
+            "<p>Parameters are not work. The largest of these networks has {} times the parameters of the smallest; the most \
+             expensive takes {} % more multiply-accumulates than the cheapest. A linear layer uses each of its parameters once \
              for an image; a convolution uses them at every place of the map.</p><p>Seconds are training and evaluation of one \
              epoch on the machine of these runs.</p>",
             decimals(most / least, 2),
@@ -112,8 +115,10 @@ impl Page<'_> {
                 .map(|acc| 100.0 * acc)
                 .collect()
         };
-        let published =
-            |network: &Shown<'_>| network.published.as_ref().filter(|_| theirs).map(|it| it.final_acc);
+        let published = |network: &Shown<'_>| {
+            let figure = network.report.accuracy.as_ref().filter(|it| theirs && !it.at_least);
+            figure.filter(|_| network.published.is_some())?.published.map(|it| 100.0 * it)
+        };
         let values = shown
             .iter()
             .flat_map(|(network, _, acc)| seeds(network).into_iter().chain(published(network)).chain([*acc]));
@@ -161,7 +166,9 @@ impl Page<'_> {
             chart.point(&format!("solid {class}"), network.index, 5.5, (*cost, *acc), &says);
             labels.push((*cost, *acc, name, class));
         }
-        chart.labels(&labels);
+        if labels.len() <= NAMED {
+            chart.labels(&labels);
+        }
         figure(&format!("{title}, %"), note, &chart.svg())
     }
 

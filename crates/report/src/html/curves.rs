@@ -1,23 +1,27 @@
 //! Figures epoch by epoch, and speed over time.
 
 use pointwise_runs::{EpochRecord, Run};
+use pointwise_study::Metric;
 
 use super::{
-    Page, Shown,
+    NAMED, Page, Shown,
     chart::{Chart, around},
     figure::{Data, figure},
 };
-use crate::{PublishedEpoch, number::decimals, statistics::Sample};
+use crate::{number::decimals, statistics::Sample};
 
 /// With more networks than these, seeds and published curves would hide each other.
 const FEW: usize = 4;
+
+/// Of the chart of speed, all runs together.
+const POINTS: usize = 1200;
 
 /// One of the four figures of an epoch.
 struct Measure {
     title: &'static str,
     note: &'static str,
     ours: fn(&EpochRecord) -> Option<f64>,
-    theirs: fn(&PublishedEpoch) -> f64,
+    metric: Metric,
     places: usize,
 }
 
@@ -26,28 +30,28 @@ const MEASURES: [Measure; 4] = [
         title: "Test accuracy, %",
         note: "after the epoch",
         ours: |epoch| epoch.test_acc.map(|acc| 100.0 * acc),
-        theirs: |epoch| epoch.test_acc,
+        metric: Metric::TestAcc,
         places: 2,
     },
     Measure {
         title: "Training accuracy, %",
         note: "as the epoch goes",
         ours: |epoch| Some(100.0 * epoch.train_acc),
-        theirs: |epoch| epoch.train_acc,
+        metric: Metric::TrainAcc,
         places: 2,
     },
     Measure {
         title: "Test loss",
         note: "after the epoch",
         ours: |epoch| epoch.test_loss,
-        theirs: |epoch| epoch.test_loss,
+        metric: Metric::TestLoss,
         places: 4,
     },
     Measure {
         title: "Training loss",
         note: "as the epoch goes",
         ours: |epoch| Some(epoch.train_loss),
-        theirs: |epoch| epoch.train_loss,
+        metric: Metric::TrainLoss,
         places: 4,
     },
 ];
@@ -64,9 +68,11 @@ impl Page<'_> {
             html += if self.networks.len() <= FEW { ", thin lines are single seeds." } else { "." };
         }
         if published {
-            html += " Dashed: the published run.";
+            html += " Dashed, or small marks alone: published.";
         }
-        html += "</p><div class=\"charts\">";
+        html += "</p>";
+        html += &self.key();
+        html += "<div class=\"charts\">";
         for measure in &MEASURES {
             html += &self.measure(measure, published);
         }
@@ -77,7 +83,11 @@ impl Page<'_> {
         self.networks.len() <= FEW && self.networks.iter().any(|network| network.published.is_some())
     }
 
+    /// Characters that are kept free for names at the ends of lines.
     fn room(&self) -> usize {
+        if self.networks.len() > NAMED {
+            return 0;
+        }
         self.networks.iter().map(|network| network.name().chars().count()).max().unwrap_or(0)
     }
 
@@ -89,9 +99,10 @@ impl Page<'_> {
                 values.extend((measure.ours)(epoch));
                 last = last.max(epoch.epoch);
             }
-            if let Some(theirs) = network.published.as_ref().filter(|_| published) {
-                values.extend(theirs.epochs.iter().map(measure.theirs));
-                last = last.max(theirs.epochs.len() as u32);
+            if published {
+                let theirs = network.published_curve(measure.metric);
+                values.extend(theirs.iter().map(|(_, value)| *value));
+                last = theirs.last().map_or(last, |(epoch, _)| last.max(*epoch));
             }
         }
         let show: fn(f64) -> String =
@@ -103,13 +114,10 @@ impl Page<'_> {
             Chart::new(measure.title, x, around(values, 0.01), "epoch", (whole, show), self.room());
         for network in &self.networks {
             let (class, name) = (network.class(), network.name());
-            if let Some(theirs) = network.published.as_ref().filter(|_| published) {
-                let points: Vec<(f64, f64)> = theirs
-                    .epochs
-                    .iter()
-                    .zip(1..)
-                    .map(|(epoch, at)| (f64::from(at), (measure.theirs)(epoch)))
-                    .collect();
+            if published {
+                let theirs = network.published_curve(measure.metric);
+                let points: Vec<(f64, f64)> =
+                    theirs.into_iter().map(|(epoch, value)| (f64::from(epoch), value)).collect();
                 chart.line(&format!("dashed {class}"), &points);
                 for (at, value) in points {
                     let says = format!("{name}, published, epoch {at}: {}", decimals(value, measure.places));
@@ -142,7 +150,7 @@ impl Page<'_> {
                 let says = format!("{name}, epoch {at}: {}{spread}", decimals(sample.mean, measure.places));
                 chart.point(&format!("solid {class}"), network.index, 2.8, (*at, sample.mean), &says);
             }
-            if let Some((_, value)) = line.last() {
+            if let Some((_, value)) = line.last().filter(|_| self.networks.len() <= NAMED) {
                 chart.end(&class, *value, name);
             }
         }
@@ -177,17 +185,21 @@ impl Page<'_> {
                     ]);
                 }
             }
-            for (epoch, at) in network.published.iter().flat_map(|it| &it.epochs).zip(1..) {
-                data.rows.push(vec![
-                    network.name().into(),
-                    "published".into(),
-                    format!("{at}"),
-                    decimals(epoch.train_loss, 4),
-                    decimals(epoch.train_acc, 2),
-                    decimals(epoch.test_loss, 4),
-                    decimals(epoch.test_acc, 2),
-                    String::new(),
-                ]);
+            let theirs =
+                [(Metric::TrainLoss, 4), (Metric::TrainAcc, 2), (Metric::TestLoss, 4), (Metric::TestAcc, 2)]
+                    .map(|(metric, places)| (network.published_curve(metric), places));
+            let mut epochs: Vec<u32> =
+                theirs.iter().flat_map(|(curve, _)| curve.iter().map(|(epoch, _)| *epoch)).collect();
+            epochs.sort_unstable();
+            epochs.dedup();
+            for epoch in epochs {
+                let mut row = vec![network.name().into(), "published".into(), epoch.to_string()];
+                row.extend(theirs.iter().map(|(curve, places)| {
+                    let value = curve.iter().find(|(at, _)| *at == epoch).map(|(_, value)| *value);
+                    optional(value, *places)
+                }));
+                row.push(String::new());
+                data.rows.push(row);
             }
         }
         data
@@ -195,10 +207,12 @@ impl Page<'_> {
 
     /// Images a second over the run.
     pub(super) fn speed(&self) -> String {
+        let runs: usize = self.networks.iter().map(|network| network.runs.len()).sum();
+        let most_points = (POINTS / runs.max(1)).clamp(10, 100);
         let lines: Vec<(&Shown<'_>, &Run, Rates)> = self
             .networks
             .iter()
-            .flat_map(|network| network.runs.iter().map(move |run| (network, *run, rates(run))))
+            .flat_map(|network| network.runs.iter().map(move |run| (network, *run, rates(run, most_points))))
             .filter(|(.., rates)| rates.len() > 1)
             .collect();
         if lines.is_empty() {
@@ -237,7 +251,8 @@ impl Page<'_> {
                     decimals(*rate, 1),
                 ]);
             }
-            if let Some((_, rate)) = rates.last().filter(|_| !named.contains(&network.index)) {
+            let is_new = self.networks.len() <= NAMED && !named.contains(&network.index);
+            if let Some((_, rate)) = rates.last().filter(|_| is_new) {
                 chart.end(&class, *rate, network.name());
                 named.push(network.index);
             }
@@ -272,8 +287,8 @@ fn means(network: &Shown<'_>, measure: &Measure) -> Vec<(f64, Sample)> {
 /// Epochs trained so far, and images a second.
 type Rates = Vec<(f64, f64)>;
 
-/// In about ten places of each epoch.
-fn rates(run: &Run) -> Rates {
+/// In about ten places of each epoch, and in no more than `most` places.
+fn rates(run: &Run, most: usize) -> Rates {
     let images = f64::from(run.environment.train_images);
     let batch = f64::from(run.config.recipe.batch_size);
     let steps = (images / batch).ceil().max(1.0);
@@ -294,7 +309,7 @@ fn rates(run: &Run) -> Rates {
         }
     }
     // A long run has more than a line can show.
-    let every = rates.len().div_ceil(100).max(1);
+    let every = rates.len().div_ceil(most).max(1);
     rates
         .chunks(every)
         .map(|part| {

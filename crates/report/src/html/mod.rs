@@ -13,16 +13,22 @@ mod results;
 mod text;
 
 use pointwise_runs::{Analysis, Run};
+use pointwise_study::{Arm, Metric, Study};
 
-use crate::{
-    LayerFacts, NetworkFacts, NetworkReport, Published, PublishedNetwork, Result, Study, compare::is_complete,
-};
+use crate::{LayerFacts, NetworkFacts, NetworkReport, Result, StudyReport, compare::is_complete};
 
 /// Pictures are left out of further networks when those before have so many bytes: a page is to stay under 3 MB.
 const PICTURE_BYTES: usize = 1_900_000;
 
+/// What each run beyond [`NAMED`] of them leaves less for pictures.
+const RUN_BYTES: usize = 30_000;
+
+/// With more networks than these, names at their lines and marks would hide each other: they are in a key, and at the pointer.
+const NAMED: usize = 12;
+
 /// The page, `report.html`.
 pub struct Page<'a> {
+    report: &'a StudyReport,
     study: &'a Study,
     networks: Vec<Shown<'a>>,
 }
@@ -32,7 +38,8 @@ struct Shown<'a> {
     /// In the study; decides colour and shape.
     index: usize,
     report: &'a NetworkReport,
-    published: Option<PublishedNetwork>,
+    /// What was published of it, where the runs can stand beside that.
+    published: Option<&'a Arm>,
     layers: &'a [LayerFacts],
     /// By seed, unfinished ones too.
     runs: Vec<&'a Run>,
@@ -56,6 +63,17 @@ impl Shown<'_> {
         self.runs.iter().copied().filter(|run| is_complete(run))
     }
 
+    /// As in tables and charts: what is published of a metric, by epoch from 1.
+    fn published_curve(&self, metric: Metric) -> Vec<(u32, f64)> {
+        let Some(arm) = self.published else { return Vec::new() };
+        let figures = arm.published.figures.iter().filter(|it| it.metric == metric && !it.at_least);
+        let mut curve: Vec<(u32, f64)> =
+            figures.map(|figure| (figure.epoch.unwrap_or(arm.recipe.epochs), figure.value)).collect();
+        curve.sort_by_key(|(epoch, _)| *epoch);
+        curve.dedup_by_key(|(epoch, _)| *epoch);
+        curve
+    }
+
     /// As in the tables: mean of the final test accuracies in per cent.
     fn accuracy(&self) -> Option<f64> {
         self.report.accuracy.as_ref().map(|figure| 100.0 * figure.ours.mean)
@@ -67,69 +85,73 @@ impl<'a> Page<'a> {
     ///
     /// # Errors
     /// [`Error::Write`](crate::Error::Write) naming an analysis that cannot be read.
-    pub fn read(study: &'a Study, runs: &'a [Run], facts: &'a [NetworkFacts]) -> Result<Self> {
+    pub fn read(
+        report: &'a StudyReport,
+        runs: &'a [Run],
+        facts: &'a [NetworkFacts],
+        study: &'a Study,
+    ) -> Result<Self> {
         let mut analyses = Vec::new();
         for run in runs.iter().filter(|run| is_complete(run)) {
             if let Some(analysis) = run.analysis()? {
                 analyses.push((run, analysis));
             }
         }
-        Self::new(study, runs, facts, analyses)
+        Ok(Self::new(report, runs, facts, analyses, study))
     }
 
     /// From analyses at hand, each with its run.
-    ///
-    /// # Errors
-    /// If the published figures cannot be read.
+    #[must_use]
     pub fn new(
-        study: &'a Study,
+        report: &'a StudyReport,
         runs: &'a [Run],
         facts: &'a [NetworkFacts],
         analyses: Vec<(&Run, Analysis)>,
-    ) -> Result<Self> {
-        let published = Published::load()?;
+        study: &'a Study,
+    ) -> Self {
         // Beside accuracies of made-up images the published ones would mislead.
-        let comparable = !study.data.synthetic;
+        let comparable = !report.data.stand_in;
+        let most = PICTURE_BYTES.saturating_sub(RUN_BYTES * runs.len().saturating_sub(NAMED));
         let mut spent = 0;
         let mut networks = Vec::new();
-        for (index, report) in study.networks.iter().enumerate() {
+        for (index, network) in report.networks.iter().enumerate() {
             let mut of_network: Vec<&Run> =
-                runs.iter().filter(|run| run.config.model == report.name).collect();
+                runs.iter().filter(|run| run.config.model == network.name).collect();
             of_network.sort_by_key(|run| run.config.seed);
             if of_network.is_empty() {
                 continue;
             }
             let mut analyses: Vec<(u64, Analysis)> = analyses
                 .iter()
-                .filter(|(run, _)| run.config.model == report.name)
+                .filter(|(run, _)| run.config.model == network.name)
                 .map(|(run, analysis)| (run.config.seed, analysis.clone()))
                 .collect();
             analyses.sort_by_key(|(seed, _)| *seed);
             let bytes =
                 analyses.first().and_then(|(_, it)| it.sheet.as_ref()).map_or(0, |sheet| sheet.jpeg.len());
-            let pictures = bytes > 0 && spent + bytes <= PICTURE_BYTES;
+            let pictures = bytes > 0 && spent + bytes <= most;
             spent += if pictures { bytes } else { 0 };
-            let theirs = published.network(&report.name);
+            let arm = study.arm(&network.name).filter(|arm| !arm.published.figures.is_empty());
             networks.push(Shown {
                 index,
-                report,
-                published: theirs.filter(|_| comparable).cloned(),
+                report: network,
+                published: arm.filter(|_| comparable),
                 layers: facts
                     .iter()
-                    .find(|facts| facts.model == report.name)
+                    .find(|facts| facts.model == network.name)
                     .map_or(&[], |facts| &facts.layers),
                 runs: of_network,
                 analyses,
                 pictures,
             });
         }
-        Ok(Self { study, networks })
+        Self { report, study, networks }
     }
 
     /// The page as text. The same runs give the same page, byte for byte.
     pub fn html(&self) -> String {
         let sections = [
-            ("results", "The results, beside the published ones", self.results()),
+            ("results", self.results_title(), self.results()),
             ("cost", "Accuracy against cost", self.cost()),
             ("curves", "How they learned", self.curves()),
             ("classes", "What they get right, and wrong", self.classes()),
@@ -141,7 +163,6 @@ impl<'a> Page<'a> {
         let mut contents = String::new();
         for (id, title, content) in sections {
             if !content.is_empty() {
-                let title = if id == "results" && self.study.data.synthetic { "The results" } else { title };
                 contents += &format!("<li><a href=\"#{id}\">{title}</a></li>");
                 body += &format!(
                     "<section id=\"{id}\" aria-labelledby=\"h-{id}\"><h2 id=\"h-{id}\">{title}</h2>{content}</section>"
@@ -152,13 +173,14 @@ impl<'a> Page<'a> {
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
              content=\"width=device-width, initial-scale=1\">\n<meta http-equiv=\"Content-Security-Policy\" \
              content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">\n\
-             <meta name=\"color-scheme\" content=\"light dark\">\n<title>Pointwise convolutions: {}</title>\n\
+             <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}: {}</title>\n\
              <style>\n{}{}</style>\n</head>\n<body>\n<a class=\"skip\" href=\"#results\">Skip to the results</a>\n\
              <header>{}</header>\n<nav aria-label=\"Contents\"><ol>{contents}</ol></nav>\n<main>{body}</main>\n\
              <footer><p>Written by Pointwise from the runs alone: it fetches nothing, and the same runs give the same page.</p></footer>\n\
              <dialog id=\"window\" aria-labelledby=\"window-title\"><form method=\"dialog\"><h2 id=\"window-title\"></h2>\
              <button aria-label=\"Close\">\u{d7}</button></form><div id=\"window-body\"></div></dialog>\n\
              <div id=\"tip\" role=\"status\" aria-live=\"polite\" hidden></div>\n<script>\n{}</script>\n</body>\n</html>\n",
+            text::escape(&self.study.title),
             text::escape(self.verdict_word().1),
             include_str!("page.css"),
             self.picture_styles(),

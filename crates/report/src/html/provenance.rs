@@ -2,6 +2,7 @@
 
 use pointwise_recipe::DeviceName;
 use pointwise_runs::{Run, RunConfig};
+use pointwise_study::Study;
 
 use super::{
     Page,
@@ -12,17 +13,21 @@ use crate::number::{decimals, duration, percent, thousands};
 
 impl Page<'_> {
     pub(super) fn provenance(&self) -> String {
-        let mut html = String::from("<p>In a checkout of Pointwise, with a Rust toolchain:</p><pre><code>");
         let seeds: Vec<String> = self.seeds().iter().map(u64::to_string).collect();
-        html += &if matches!(self.study.verdict, crate::Verdict::NotJudged) {
-            "cargo xtask reproduce --help".to_owned()
-        } else if self.study.data.synthetic {
-            format!("cargo xtask reproduce --quick --seeds {}", seeds.join(","))
+        let is_shipped = Study::shipped().any(|name| name == self.study.name);
+        let (file, what) = if is_shipped {
+            ("", self.study.name.as_str())
         } else {
-            format!("cargo xtask reproduce --seeds {}", seeds.join(","))
+            (", with the file <code>study.toml</code> that lies beside this page", "study.toml")
         };
-        html += "</code></pre><p>Or a single run: save its configuration below as <code>run.toml</code>.</p><pre><code>cargo run --release \
-                 -p trainer -- train --config run.toml --run-dir again</code></pre>";
+        let quick = if self.report.data.stand_in { " --quick" } else { "" };
+        let mut html = format!(
+            "<p>With the program <code>trainer</code>{file}:</p><pre><code>trainer reproduce {}{quick} --seeds {}</code></pre><p>Or a \
+             single run: save its configuration below as <code>run.toml</code>.</p><pre><code>trainer train --config run.toml --run-dir \
+             again</code></pre>",
+            escape(what),
+            seeds.join(",")
+        );
         html += &self.repeatable();
         html += &self.data().table("The images");
         html += &self.runs().table("The runs");
@@ -70,7 +75,7 @@ impl Page<'_> {
     }
 
     fn data(&self) -> Data {
-        let data = &self.study.data;
+        let data = &self.report.data;
         let mut table = Data::new(["from", "training", "held out", "test", "synthetic", "fingerprint"]);
         table.rows.push(vec![
             data.source.clone(),

@@ -1,85 +1,139 @@
 //! The verdict in plain words, and our figures beside the published ones.
 
+use pointwise_study::Metric;
+
 use super::{
-    Page, Shown,
+    NAMED, Page, Shown,
     chart::{self, WIDTH, around, marker},
     figure::{Data, figure},
-    text::{escape, short},
+    text::{escape, named, paragraphs, short},
 };
 use crate::{
-    Comparison, Figure, Unit, Verdict,
-    figure::Measure,
+    Figure, Verdict,
+    figure::{FigureId, metric_name, places, scale, show},
     judgement::{p_is, show_p},
-    number::{decimals, percent, signed, thousands},
+    number::{decimals, signed, thousands},
 };
-
-const ASKS: &str = "A convolutional network looks for patterns in small squares of an image, in many channels at once. A \
-    <em>pointwise</em> convolution is the smallest of them: a square of one pixel. It sees no shapes; it only mixes channels, and so \
-    can make a network wider or narrower for few parameters. The study asks whether that is a good bargain. It trains three networks \
-    by one recipe on CIFAR-10 (small photographs of ten kinds of things) and compares how large they are with how often they name an \
-    image they have never seen.";
 
 impl Page<'_> {
     /// A style, and the verdict in a word or two.
     pub(super) fn verdict_word(&self) -> (&'static str, &'static str) {
-        match &self.study.verdict {
-            Verdict::Reproduced
-            | Verdict::Undecided { .. }
-            | Verdict::NotComparable { .. }
-            | Verdict::Different { .. }
-                if self.study.data.synthetic =>
-            {
-                match self.study.counts_as_published {
-                    true => ("good", "Quick check passed"),
-                    false => ("bad", "Quick check failed"),
-                }
-            }
+        let report = self.report;
+        match &report.verdict {
+            Verdict::NotJudged => ("open", "No verdict"),
+            _ if report.data.stand_in && report.counts_as_published => ("good", "Quick check passed"),
+            _ if report.data.stand_in => ("bad", "Quick check failed"),
             Verdict::Reproduced => ("good", "Reproduced"),
             Verdict::Different { .. } => ("bad", "Different"),
             Verdict::Undecided { .. } => ("open", "Undecided"),
             Verdict::NotComparable { .. } => ("open", "Not comparable"),
-            Verdict::NotJudged => ("open", "No verdict"),
+        }
+    }
+
+    pub(super) fn results_title(&self) -> &'static str {
+        if self.networks.iter().any(|network| network.published.is_some()) {
+            "The results, beside the published ones"
+        } else {
+            "The results"
         }
     }
 
     pub(super) fn opening(&self) -> String {
-        let synthetic = self.study.data.synthetic;
-        let (title, plain) = match &self.study.verdict {
+        let report = self.report;
+        let (title, plain) = self.verdict_in_plain_words();
+        let (class, word) = self.verdict_word();
+        let mut html = format!(
+            "<p class=\"kicker\">{}</p><h1>{title}</h1><p class=\"badge {class}\">{word}</p><p class=\"lede\">{plain}</p>",
+            escape(&report.study.title)
+        );
+        let findings = report.findings();
+        if !findings.is_empty() {
+            html += "<ul class=\"findings\">";
+            for finding in findings {
+                html += &format!("<li>{}</li>", named(finding));
+            }
+            html += "</ul>";
+        }
+        html += &format!("<p class=\"exact\">In full: {}</p>", escape(&report.headline()));
+        if !report.study.question.is_empty() {
+            html += &format!(
+                "<h2 class=\"small\">What the study asks</h2>{}",
+                paragraphs(&report.study.question)
+            );
+        }
+        html + &self.source()
+    }
+
+    /// What was published, by whom, and what it concluded.
+    fn source(&self) -> String {
+        let about = &self.report.study;
+        let mut html = String::new();
+        if !about.conclusion.is_empty() {
+            html += &format!("<h2 class=\"small\">What it concluded</h2>{}", paragraphs(&about.conclusion));
+        }
+        let source = self.study.source.clone().unwrap_or_default();
+        let year = source.year.map(|year| year.to_string()).unwrap_or_default();
+        // A link is followed by a reader only; whatever is none stays text.
+        let is_link = ["http://", "https://"].iter().any(|scheme| source.link.starts_with(scheme));
+        let link = match escape(&source.link) {
+            link if is_link => format!("<a href=\"{link}\" rel=\"noopener noreferrer nofollow\">{link}</a>"),
+            link => link,
+        };
+        let parts = [escape(&source.author), escape(&source.title), year, link, escape(&source.licence)];
+        let known: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        if !known.is_empty() {
+            html += &format!("<p class=\"exact\">Published: {}.</p>", known.join(", "));
+        }
+        if !about.note.is_empty() {
+            html += &paragraphs(&about.note).replace("<p>", "<p class=\"exact\">");
+        }
+        html
+    }
+
+    fn verdict_in_plain_words(&self) -> (&'static str, String) {
+        let report = self.report;
+        let counts = match (report.has_counts(), report.counts_as_published) {
+            (false, _) => "",
+            (true, true) => " The networks have exactly the published numbers of parameters.",
+            (true, false) => " The numbers of parameters are not all the published ones.",
+        };
+        let (title, plain) = match &report.verdict {
+            Verdict::NotJudged if report.data.stand_in => (
+                "Networks beside each other",
+                "The whole path from images to this page works. The images were drawn by a program to save a download: what is learned \
+                 from them says nothing about the study's own.",
+            ),
+            Verdict::NotJudged if report.networks.len() == 1 => (
+                "What a network learned",
+                "Nothing was published that these runs could be held against, so this page shows what they found.",
+            ),
             Verdict::NotJudged => (
                 "Networks beside each other",
-                "These networks were trained by the study's recipe. There are no published figures for all of them, so this page \
-                 compares them with each other.",
+                "Nothing was published that these runs could be held against, so this page compares the networks with each other.",
             ),
-            _ if synthetic && self.study.counts_as_published => (
-                "The quick check passed",
-                "The networks have exactly the published numbers of parameters, and the whole path from images to this page \
-                 works. The images were drawn by a program to save a download: what is learned from them says nothing about \
-                 photographs, so accuracies are not compared.",
-            ),
-            _ if synthetic => (
-                "The quick check failed",
-                "The numbers of parameters are not all the published ones. The images were drawn by a program, so accuracies are \
-                 not compared.",
+            _ if report.data.stand_in => (
+                if report.counts_as_published { "The quick check passed" } else { "The quick check failed" },
+                "The whole path from images to this page works. The images were drawn by a program to save a download: what is learned \
+                 from them says nothing about the study's own, so accuracies are not compared.",
             ),
             Verdict::Reproduced => (
                 "The published results hold up",
-                "We trained the networks again by the published recipe. Their numbers of parameters are exactly the published ones, \
-                 no published final accuracy differs from ours by more than chance explains, and these runs were enough to notice a \
-                 difference that matters.",
+                "We trained the networks again by the published recipe. Nothing that decides differs from ours by more than chance \
+                 explains, and these runs were enough to notice a difference that matters.",
             ),
             Verdict::Different { .. } => (
                 "Our results differ from the published ones",
                 "We trained the networks again by the published recipe, and what was published is not what chance alone would make of \
                  our results.",
             ),
-            Verdict::Undecided { .. } if self.study.decisive().next().is_none() => (
+            Verdict::Undecided { .. } if !report.is_decided() => (
                 "These runs cannot tell",
                 "We trained the networks again by the published recipe, but not often enough to know how far chance alone moves a \
                  result.",
             ),
             Verdict::Undecided { .. } => (
                 "These runs cannot tell",
-                "We trained the networks again by the published recipe. No published figure differs from ours by more than chance \
+                "We trained the networks again by the published recipe. Nothing that was published differs from ours by more than chance \
                  explains, but chance explains a lot here: a difference that matters could have been missed.",
             ),
             Verdict::NotComparable { .. } => (
@@ -87,113 +141,115 @@ impl Page<'_> {
                 "They are not the published experiment, or not all of it. What they found is shown nevertheless.",
             ),
         };
-        let (class, word) = self.verdict_word();
-        let finding = self.finding();
-        let finding = if finding.is_empty() { finding } else { format!("<p>{finding}</p>") };
-        format!(
-            "<p class=\"kicker\">Pointwise convolutions on CIFAR-10</p><h1>{title}</h1><p class=\"badge {class}\">{word}</p>\
-             <p class=\"lede\">{plain}</p>{finding}<p class=\"exact\">In full: {}</p>\
-             <h2 class=\"small\">What the study asks</h2><p>{ASKS}</p>",
-            escape(&self.study.headline())
-        )
+        let counts = if matches!(report.verdict, Verdict::Different { .. } | Verdict::NotJudged) {
+            ""
+        } else {
+            counts
+        };
+        (title, format!("{plain}{counts}"))
     }
 
-    /// The study's conclusion in our numbers.
-    fn finding(&self) -> String {
-        let of = |name: &str| self.study.networks.iter().find(|network| network.name == name);
-        let counts = |name: &str| of(name)?.parameters;
-        let (Some(nin), Some(alexnet), Some(plain)) =
-            (counts("nin"), counts("alexnet"), counts("alexnet_plain"))
-        else {
-            return String::new();
-        };
-        if matches!(self.study.verdict, Verdict::NotJudged) {
+    /// Which mark is which network, where there are too many to name each at its mark; empty elsewhere.
+    pub(super) fn key(&self) -> String {
+        if self.networks.len() <= NAMED {
             return String::new();
         }
-        let mut text = format!(
-            "<strong>nin</strong>, the network built on pointwise convolutions, has {} parameters: {}\u{a0}% fewer than \
-             <strong>alexnet</strong> and {} times fewer than <strong>alexnet_plain</strong>.",
-            thousands(nin),
-            decimals(100.0 * (1.0 - nin as f64 / alexnet as f64), 1),
-            decimals(plain as f64 / nin as f64, 2)
-        );
-        let accuracy = |name: &str| Some(percent(of(name)?.accuracy.as_ref()?.ours.mean));
-        if let (false, Some(nin), Some(alexnet), Some(plain)) =
-            (self.study.data.synthetic, accuracy("nin"), accuracy("alexnet"), accuracy("alexnet_plain"))
-        {
-            text += &format!(
-                " Of the test images it names {nin}\u{a0}% rightly; alexnet names {alexnet}\u{a0}% and alexnet_plain {plain}\u{a0}%."
+        let mut html = String::from("<p class=\"key marks\">");
+        for network in &self.networks {
+            let mark =
+                marker(&format!("solid {}", network.class()), network.index, 5.0, 8.0, 8.0, network.name());
+            html += &format!(
+                "<span><svg class=\"mark\" viewBox=\"0 0 16 16\" aria-hidden=\"true\">{mark}</svg> {}</span> ",
+                escape(network.name())
             );
         }
-        for sentence in self.study.finding() {
-            text += " ";
-            text += &escape(&sentence);
-        }
-        text
+        html + "</p>"
     }
 
     pub(super) fn results(&self) -> String {
         let mut html = String::new();
-        if self.study.data.synthetic {
-            html += "<p class=\"warning\">Synthetic images: the accuracies below are of drawn pictures. They are neither CIFAR-10's \
-                     nor compared with published ones.</p>";
+        if self.report.data.stand_in {
+            html += &format!(
+                "<p class=\"warning\">Synthetic images: the accuracies below are of drawn pictures. They say nothing about {}, and are \
+                 not compared with published ones.</p>",
+                escape(&self.report.study.images)
+            );
         }
-        for note in &self.study.notes {
+        for note in &self.report.notes {
             html += &format!("<p>{}</p>", escape(note));
         }
-        html += &self.finals(true).table("Size, and accuracy after the last epoch");
-        html += &self.finals(false).table("Loss after the last epoch");
-        let judged = |pick: Pick| {
-            self.networks
-                .iter()
-                .any(|network| pick(network).is_some_and(|figure| figure.comparison.is_some()))
-        };
-        if judged(accuracy) {
+        let shown = self.report.shown_figures();
+        for id in &shown {
+            html += &self.finals(*id).table(&caption(*id));
+        }
+        let judged = |id: &&FigureId| self.figures(**id).any(|(_, figure)| figure.interval().is_some());
+        let judged: Vec<FigureId> = shown.iter().filter(judged).copied().collect();
+        if !judged.is_empty() {
             html += "<div class=\"charts\">";
-            html += &figure(
-                "Test accuracy, %",
-                "bar: where the published figure falls in 95 of 100 faithful reproductions",
-                &self.forest("Test accuracy in per cent with intervals", accuracy, 100.0, 2),
-            );
-            html += &figure(
-                "Test loss",
-                "lower is better",
-                &self.forest("Test loss with intervals", loss, 1.0, 4),
-            );
+            for id in judged {
+                let (title, note) = if id.metric.is_accuracy() {
+                    (
+                        format!("{}, %", capital(&id.name())),
+                        "bar: where the published figure falls in 95 of 100 faithful reproductions",
+                    )
+                } else {
+                    (capital(&id.name()), "lower is better")
+                };
+                html += &figure(&title, note, &self.forest(id));
+            }
             html += "</div><p class=\"key\"><span class=\"swatch solid\"></span> ours, mean over the seeds \
                      <span class=\"swatch hollow\"></span> published</p>";
-            html += "<p>A published figure inside the bar does not differ from ours: training the same network again with another \
-                     seed moves the result about that much.";
-            html += &if self.study.record.is_empty() {
-                " The movement is measured between our own seeds.".to_owned()
-            } else {
-                format!(
-                    " There are too few seeds to measure that movement, so it is taken from an earlier record of the same study ({}).",
-                    escape(&self.study.record_seeds())
-                )
-            };
-            let largest = self.study.detectable();
-            if largest > 0.0 {
-                html += &format!(
-                    " A difference of {} points of accuracy would have been noticed in 8 of 10 cases, whichever network it is in; \
-                     a smaller one could have been missed.",
-                    decimals(100.0 * largest, 1)
-                );
-            }
-            html += "</p>";
-            if let Some(curve) = &self.study.curve {
-                html += &format!(
-                    "<p>The {} other published figures, of every epoch, taken together {} curves of ours ({}; {} lie \
-                     outside of their own intervals, where 1 in 20 does by chance).</p>",
-                    curve.figures,
-                    if curve.differs() { "are <strong>not</strong>" } else { "could be" },
-                    escape(&p_is(curve.p)),
-                    curve.outside
-                );
-                html += &self.secondary().details("the other figures, each with its interval", "figures");
-            }
+            html += &self.how_judged();
         }
         html + &self.conclusion()
+    }
+
+    /// What the intervals of the charts say, and what they rest on.
+    fn how_judged(&self) -> String {
+        let report = self.report;
+        let mut html = String::from("<p>");
+        if report.comparisons().next().is_some() {
+            html += "A published figure inside the bar does not differ from ours: training the same network again with another seed \
+                     moves the result about that much.";
+        }
+        if report.bounds().next().is_some() {
+            html += " Of a figure that was claimed to be reached at least, the bar is where our mean lies with 90 % confidence: the claim \
+                     holds where the whole bar is beyond it, and fails where none of it is.";
+        }
+        html += &if report.record.is_empty() {
+            " The movement is measured between our own seeds.".to_owned()
+        } else {
+            format!(
+                " There are too few seeds to measure that movement, so it is taken from an earlier record of the same study ({}).",
+                escape(&report.record_seeds())
+            )
+        };
+        let detectable = report.detectable();
+        if !detectable.is_empty() {
+            html += &format!(
+                " A difference of {} would have been noticed in 8 of 10 cases, whichever network it is in; a smaller one could have \
+                 been missed.",
+                detectable.join(" or of ")
+            );
+        }
+        html += "</p>";
+        if let Some(curve) = &report.curve {
+            html += &format!(
+                "<p>The {} other published figures taken together {} figures of ours ({}; {} lie outside of their own intervals, where \
+                 1 in 20 does by chance).</p>",
+                curve.figures,
+                if curve.differs() { "are <strong>not</strong>" } else { "could be" },
+                escape(&p_is(curve.p)),
+                curve.outside
+            );
+            html += &self.secondary().details("the other figures, each with its interval", "figures");
+        }
+        html
+    }
+
+    /// A figure of each network that has it.
+    fn figures(&self, id: FigureId) -> impl Iterator<Item = (&Shown<'_>, &Figure)> {
+        self.networks.iter().filter_map(move |network| Some((network, network.report.figure(id)?)))
     }
 
     /// Every figure of every epoch beside the published one.
@@ -202,16 +258,17 @@ impl Page<'_> {
             Data::new(["network", "epoch", "figure", "ours", "published", "95 % interval", "p", "inside"]);
         for network in &self.networks {
             for epoch in &network.report.epochs {
-                for measure in Measure::ALL {
-                    let Some(figure) = epoch.figure(measure) else { continue };
+                for metric in Metric::ALL {
+                    let Some(figure) = epoch.figure(metric) else { continue };
                     let Some(comparison) = &figure.comparison else { continue };
-                    let show = |value: f64| measure.show(value);
+                    let show = |value: f64| show(metric, value);
                     data.rows.push(vec![
                         network.name().into(),
                         epoch.epoch.to_string(),
-                        measure.name().into(),
+                        metric_name(metric).into(),
                         show(figure.ours.mean),
-                        figure.published.map_or_else(String::new, show),
+                        figure.show_published(metric).unwrap_or_default()
+                            + if metric.is_accuracy() { " %" } else { "" },
                         format!("{} to {}", show(comparison.low), show(comparison.high)),
                         show_p(comparison.p),
                         if comparison.within() { "yes" } else { "no" }.into(),
@@ -222,11 +279,11 @@ impl Page<'_> {
         data
     }
 
-    /// The published conclusion, claim by claim.
+    /// The conclusion, claim by claim.
     fn conclusion(&self) -> String {
         let mut data = Data::new(["claim", "ours", "interval", "published", "judgement"]);
-        for claim in &self.study.claims {
-            if self.study.data.synthetic && claim.unit == Unit::Points {
+        for claim in &self.report.claims {
+            if self.report.data.stand_in && !claim.counted {
                 continue;
             }
             let none = || "\u{2013}".to_owned();
@@ -234,53 +291,67 @@ impl Page<'_> {
                 claim.text.replace('`', ""),
                 claim.ours.map_or_else(none, |ours| claim.show(ours)),
                 claim.show_interval().unwrap_or_else(none),
-                claim.show(claim.published),
+                claim.published.map_or_else(none, |published| claim.show(published)),
                 claim.judgement().replace('-', "\u{2013}"),
             ]);
         }
-        if data.rows.is_empty() { String::new() } else { data.table("The published conclusion, judged") }
+        let caption = match self.report.verdict {
+            Verdict::NotJudged => "The claims of the study",
+            _ => "The published conclusion, judged",
+        };
+        if data.rows.is_empty() { String::new() } else { data.table(caption) }
     }
 
-    /// Of the accuracies, or of the losses.
-    fn finals(&self, accuracies: bool) -> Data {
-        let compare = self.networks.iter().any(|network| network.published.is_some());
-        let (title, scale, places) =
-            if accuracies { ("test accuracy %", 100.0, 2) } else { ("test loss", 1.0, 4) };
-        let mut columns = vec!["network", "parameters", "seeds", title];
-        if !accuracies {
-            columns.remove(1);
+    /// A figure of every network; the first such table also has the networks' sizes.
+    fn finals(&self, id: FigureId) -> Data {
+        let compare = self.networks.iter().any(|network| {
+            let of = |figure: &Figure| figure.published.is_some();
+            network.published.is_some() && network.report.figure(id).is_some_and(of)
+        });
+        let with_size = id == FigureId::last(Metric::TestAcc);
+        let title = if id.metric.is_accuracy() {
+            format!("{} %", metric_name(id.metric))
+        } else {
+            metric_name(id.metric).to_owned()
+        };
+        let mut columns = vec!["network"];
+        if with_size {
+            columns.push("parameters");
         }
+        columns.extend(["seeds", title.as_str()]);
         if compare {
             columns.extend(["published", "difference", "95 % interval", "p", "detectable"]);
         }
         let none = || "\u{2013}".to_owned();
+        let (scale, places) = (scale(id.metric), places(id.metric));
+        let show = |value: f64| decimals(value * scale, places);
         let mut data = Data::new(columns);
         for network in &self.networks {
             let report = network.report;
             let mut row = vec![report.name.clone()];
-            if accuracies {
+            if with_size {
                 row.push(report.parameters.map_or_else(none, thousands));
             }
             row.push(report.seeds.len().to_string());
-            let figure = if accuracies { report.accuracy.as_ref() } else { report.loss.as_ref() };
-            let theirs =
-                network.published.as_ref().map(|it| if accuracies { it.final_acc } else { it.final_loss });
-            let ours = figure.map(|figure| &figure.ours);
-            let show = |value: f64| decimals(value * scale, places);
-            row.push(ours.map_or_else(none, |ours| match ours.deviation {
-                Some(deviation) => format!("{} \u{b1} {}", show(ours.mean), show(deviation)),
-                None => show(ours.mean),
+            let figure = report.figure(id);
+            row.push(figure.map_or_else(none, |figure| match figure.ours.deviation {
+                Some(deviation) => format!("{} \u{b1} {}", show(figure.ours.mean), show(deviation)),
+                None => show(figure.ours.mean),
             }));
             if compare {
-                row.push(theirs.map_or_else(none, |theirs| decimals(theirs, places)));
-                let difference = ours.zip(theirs).map(|(ours, theirs)| ours.mean * scale - theirs);
-                row.push(difference.map_or_else(none, |difference| signed(difference, places)));
-                let interval = figure.and_then(|figure| figure.comparison.as_ref());
-                row.push(interval.map_or_else(none, |Comparison { low, high, .. }| {
-                    format!("{} to {}", show(*low), show(*high))
-                }));
-                row.push(interval.and_then(|it| it.corrected).map_or_else(none, show_p));
-                row.push(interval.map_or_else(none, |it| show(it.detectable)));
+                let theirs = figure.filter(|_| network.published.is_some());
+                row.push(theirs.and_then(|it| it.show_published(id.metric)).unwrap_or_else(none));
+                let difference = theirs.and_then(|it| Some(it.ours.mean - it.published?));
+                row.push(difference.map_or_else(none, |it| signed(scale * it, places)));
+                let interval = |figure: &Figure| {
+                    let (low, high) = figure.interval()?;
+                    let level = if figure.bound.is_some() { " (90 %)" } else { "" };
+                    Some(format!("{} to {}{level}", show(low), show(high)))
+                };
+                row.push(theirs.and_then(interval).unwrap_or_else(none));
+                row.push(theirs.and_then(Figure::corrected).map_or_else(none, show_p));
+                let comparison = theirs.and_then(|it| it.comparison.as_ref());
+                row.push(comparison.map_or_else(none, |it| show(it.detectable)));
             }
             data.rows.push(row);
         }
@@ -288,17 +359,17 @@ impl Page<'_> {
     }
 
     /// A row for each network: interval, our mean, the published figure.
-    fn forest(&self, description: &str, pick: Pick, scale: f64, places: usize) -> String {
+    fn forest(&self, id: FigureId) -> String {
         const ROW: f64 = 44.0;
-        let rows: Vec<(&Shown<'_>, &Figure, &Comparison)> = self
-            .networks
-            .iter()
-            .filter_map(|network| {
-                let figure = pick(network)?;
-                Some((network, figure, figure.comparison.as_ref()?))
-            })
+        let (scale, places) = (scale(id.metric), places(id.metric));
+        let rows: Vec<(&Shown<'_>, &Figure, (f64, f64), f64)> = self
+            .figures(id)
+            .filter_map(|(network, figure)| Some((network, figure, figure.interval()?, figure.published?)))
             .collect();
-        let (low, high) = around(rows.iter().flat_map(|(_, _, it)| [it.low * scale, it.high * scale]), 0.0);
+        let ends = rows.iter().flat_map(|(_, figure, (low, high), theirs)| {
+            [*low * scale, *high * scale, figure.ours.mean * scale, theirs * scale]
+        });
+        let (low, high) = around(ends, 0.1_f64.powi(places as i32));
         let at = |value: f64| 12.0 + (value * scale - low) / (high - low) * (WIDTH - 24.0);
         let height = ROW * rows.len() as f64 + 30.0;
         let mut svg = String::new();
@@ -309,10 +380,10 @@ impl Page<'_> {
                  text-anchor=\"middle\">{}</text>",
                 height - 24.0,
                 height - 8.0,
-                decimals(tick, if scale > 1.0 { 0 } else { 1 })
+                decimals(tick, tick_places(high - low))
             );
         }
-        for (row, (network, figure, comparison)) in rows.into_iter().enumerate() {
+        for (row, (network, figure, (low, high), theirs)) in rows.into_iter().enumerate() {
             let y = ROW * row as f64 + 30.0;
             let class = network.class();
             let name = network.name();
@@ -320,40 +391,56 @@ impl Page<'_> {
             svg += &format!(
                 "<text class=\"name {class}\" x=\"{:.1}\" y=\"{:.1}\">{}</text><line class=\"interval {class}\" x1=\"{:.1}\" \
                  x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
-                at(comparison.low),
+                at(low).min(WIDTH - 120.0),
                 y - 11.0,
                 escape(name),
-                at(comparison.low),
-                at(comparison.high)
+                at(low),
+                at(high)
             );
+            let level = if figure.bound.is_some() { "90" } else { "95" };
             let says = format!(
-                "{name}: ours {}, 95 % interval {} to {}",
+                "{name}: ours {}, {level} % interval {} to {}",
                 show(figure.ours.mean),
-                show(comparison.low),
-                show(comparison.high)
+                show(low),
+                show(high)
             );
             svg += &marker(&format!("solid {class}"), network.index, 5.5, at(figure.ours.mean), y, &says);
-            let theirs = figure.ours.mean - comparison.difference;
-            let says = format!(
-                "{name}: published {}, {} our interval",
-                show(theirs),
-                if comparison.within() { "inside" } else { "outside of" }
-            );
+            let where_it_is = match (&figure.bound, figure.is_possible()) {
+                (None, true) => "inside our interval",
+                (None, false) => "outside of our interval",
+                (Some(_), true) => "not refuted",
+                (Some(_), false) => "not reached",
+            };
+            let published = figure.show_published(id.metric).unwrap_or_default();
+            let says = format!("{name}: published {published}, {where_it_is}");
             svg += &marker(&format!("hollow {class}"), network.index, 5.5, at(theirs), y, &says);
         }
-        chart::frame(description, height, &svg)
+        chart::frame(&format!("{} with intervals", capital(&id.name())), height, &svg)
     }
 }
 
-/// A figure of a network.
-type Pick = for<'a> fn(&'a Shown<'_>) -> Option<&'a Figure>;
-
-fn accuracy<'a>(network: &'a Shown<'_>) -> Option<&'a Figure> {
-    network.report.accuracy.as_ref()
+/// `Size, and accuracy after the last epoch`.
+fn caption(id: FigureId) -> String {
+    let what = if id.metric.is_accuracy() { "accuracy" } else { "loss" };
+    match (id.epoch, id.metric) {
+        (None, Metric::TestAcc) => "Size, and accuracy after the last epoch".to_owned(),
+        (None, Metric::TestLoss) => "Loss after the last epoch".to_owned(),
+        (None, _) => format!("Training {what} of the last epoch"),
+        (Some(_), _) => capital(&id.name()),
+    }
 }
 
-fn loss<'a>(network: &'a Shown<'_>) -> Option<&'a Figure> {
-    network.report.loss.as_ref()
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
+}
+
+/// Decimals that tell about six ticks over a range apart.
+fn tick_places(range: f64) -> usize {
+    let step = range / 6.0;
+    if step >= 1.0 || step <= 0.0 { 0 } else { (-step.log10()).ceil().min(6.0) as usize }
 }
 
 /// On an axis of counts: `2 M`.

@@ -20,6 +20,35 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
+/// A sentence with names in backquotes, which are set apart.
+pub(super) fn named(sentence: &str) -> String {
+    let parts: Vec<String> = sentence.split('`').map(escape).collect();
+    if parts.len().is_multiple_of(2) {
+        return escape(sentence);
+    }
+    let mut html = String::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        html += &if index % 2 == 1 { format!("<strong>{part}</strong>") } else { part };
+    }
+    html
+}
+
+/// Prose of several paragraphs, which empty lines separate.
+pub(super) fn paragraphs(text: &str) -> String {
+    let mut html = String::new();
+    let mut paragraph = String::new();
+    for line in text.lines().chain([""]) {
+        if !line.trim().is_empty() {
+            paragraph += if paragraph.is_empty() { "" } else { " " };
+            paragraph += line.trim();
+        } else if !paragraph.is_empty() {
+            html += &format!("<p>{}</p>", escape(&paragraph));
+            paragraph.clear();
+        }
+    }
+    html
+}
+
 /// A file in a link: `data:text/csv,...`.
 pub(super) fn data_link(kind: &str, content: &str) -> String {
     let mut link = format!("data:{kind};charset=utf-8,");
@@ -54,6 +83,13 @@ mod tests {
     fn nothing_gets_out_of_its_place() {
         assert_eq!(escape("<script>'\"&\u{1b}"), "&lt;script&gt;&#39;&quot;&amp;\u{fffd}");
         assert_eq!(data_link("text/csv", "a b\"<\n"), "data:text/csv;charset=utf-8,a%20b%22%3C%0A");
+    }
+
+    #[test]
+    fn prose_is_text_in_paragraphs() {
+        assert_eq!(paragraphs("\n one\ntwo <b>\n \n\nthree\n"), "<p>one two &lt;b&gt;</p><p>three</p>");
+        assert_eq!(named("`a<b` has 2"), "<strong>a&lt;b</strong> has 2");
+        assert_eq!(named("one ` alone"), "one ` alone");
     }
 
     #[test]

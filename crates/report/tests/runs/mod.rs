@@ -1,36 +1,51 @@
 //! Made-up runs of the published experiment.
 
-use pointwise_report::{NetworkFacts, Published};
-use pointwise_runs::{Environment, EpochRecord, Record, Run, RunConfig, RunResult};
+use std::sync::LazyLock;
 
-pub(crate) fn published() -> Published {
-    Published::load().expect("the figures built in")
+use pointwise_report::NetworkFacts;
+use pointwise_runs::{Environment, EpochRecord, Record, Run, RunConfig, RunResult};
+use pointwise_study::{Arm, Metric, Study};
+
+static STUDY: LazyLock<Study> = LazyLock::new(|| Study::by_name("pointwise").expect("the published study"));
+
+pub(crate) fn study() -> Study {
+    STUDY.clone()
 }
 
-pub(crate) fn facts() -> Vec<NetworkFacts> {
-    let facts = |network: &pointwise_report::PublishedNetwork| NetworkFacts {
-        model: network.name.clone(),
-        parameters: network.parameters,
-        macs: 1_234_567,
-        layers: Vec::new(),
+pub(crate) fn facts_of(study: &Study) -> Vec<NetworkFacts> {
+    let facts = |arm: &Arm| {
+        let graph = arm.network.graph().expect("a network");
+        NetworkFacts {
+            model: arm.name.clone(),
+            parameters: graph.parameter_count() as u64,
+            macs: graph.macs() as u64,
+            layers: Vec::new(),
+        }
     };
-    published().networks.iter().map(facts).collect()
+    study.arms.iter().map(facts).collect()
 }
 
 /// A run of the published experiment that found the published figures, moved by `offset` points of accuracy and hundredths of
 /// loss.
 pub(crate) fn run(model: &str, seed: u64, offset: f64) -> Run {
-    let published = published();
-    let network = published.network(model).expect("a network");
+    run_of(STUDY.arm(model).expect("a network"), seed, offset)
+}
+
+/// Of a network with published curves.
+fn run_of(arm: &Arm, seed: u64, offset: f64) -> Run {
+    let published = |metric, epoch| arm.published.figure(metric, epoch).expect("a figure").value;
     let (acc, loss) = (offset / 100.0, offset / 100.0);
-    let epochs = network.epochs.iter().zip(1..).map(|(epoch, number)| {
+    let final_acc = published(Metric::TestAcc, None) / 100.0 + acc;
+    let final_loss = published(Metric::TestLoss, None) + loss;
+    let epochs = (1..=10).map(|number| {
+        let published = |metric| published(metric, Some(number));
         Record::Epoch(EpochRecord {
             epoch: number,
             step: 397 * u64::from(number),
-            train_loss: epoch.train_loss,
-            train_acc: epoch.train_acc / 100.0,
-            test_loss: Some(epoch.test_loss + loss),
-            test_acc: Some(epoch.test_acc / 100.0 + acc),
+            train_loss: published(Metric::TrainLoss),
+            train_acc: published(Metric::TrainAcc) / 100.0,
+            test_loss: Some(published(Metric::TestLoss) + loss),
+            test_acc: Some(published(Metric::TestAcc) / 100.0 + acc),
             val_loss: None,
             val_acc: None,
             ema_loss: None,
@@ -43,8 +58,8 @@ pub(crate) fn run(model: &str, seed: u64, offset: f64) -> Run {
         })
     });
     Run {
-        path: format!("somewhere/{model}-seed{seed}").into(),
-        config: RunConfig { seed, data_seed: 0, ..RunConfig::new(model) },
+        path: format!("somewhere/{}-seed{seed}", arm.name).into(),
+        config: RunConfig { seed, data_seed: 0, ..RunConfig::new(&arm.name, arm.recipe.clone()) },
         environment: Environment {
             pointwise: "0.1.0".into(),
             candle: None,
@@ -62,15 +77,15 @@ pub(crate) fn run(model: &str, seed: u64, offset: f64) -> Run {
             train_images: 50_000,
             validation_images: 0,
             test_images: 10_000,
-            parameters: network.parameters,
+            parameters: arm.published.parameters.expect("a published count"),
             macs_per_image: 1_234_567,
         },
         records: epochs.collect(),
         progress: None,
         result: Some(RunResult {
-            final_loss: network.final_loss + loss,
-            final_acc: network.final_acc / 100.0 + acc,
-            best_acc: network.final_acc / 100.0 + acc + 0.005,
+            final_loss,
+            final_acc,
+            best_acc: final_acc + 0.005,
             best_epoch: 8,
             best_test_acc: None,
             best_test_loss: None,
