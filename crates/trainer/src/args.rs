@@ -1,14 +1,16 @@
 //! The command line, as it is typed. What it means is decided in the commands' own modules.
 
-use crate::model::{Family, Model, parse_model};
-use crate::values::{data_kind, table};
+use crate::model::{Model, parse_model};
+use crate::values::{data_kind, device, parse_study, seeds, table};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pointwise_data::TestSplit;
 use pointwise_engine::{DeviceChoice, EngineKind, Precision};
+use pointwise_process::List;
 use pointwise_recipe::{
     Augment, DataKind, EarlyStopping, Ema, Normalise, Optimizer, ParameterGroup, Recipe, Schedule, Warmup,
 };
 use pointwise_runs::RunConfig;
+use pointwise_study::{Shard, Study};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
@@ -23,8 +25,15 @@ pub(crate) struct Cli {
     pub(crate) verbose: u8,
 }
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (train --resume continues).";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 to 5 verdicts on a study (see `reproduce --help`), 6 another process is at work on \
+     the run, 130 interrupted (train --resume continues).";
+
+const REPRODUCE_EXIT_CODES: &str = "\
+Exit codes: 0 reproduced (with --quick: parameter counts and ratios are as published), 1 failed, 2 wrong usage, 3 different from \
+what was published, 4 not comparable with it, 5 undecided (one or two seeds, or runs that could not have told a difference that \
+matters), 6 another process is at work on a run (which it will finish), 130 interrupted. The same command continues where an interruption or a failure \
+stopped; runs that are finished are not repeated. A study of which nothing was published has no verdict: 0, 1, 2, 6 or 130; nor \
+has a shard, whose 0 says that its runs are finished, or a submission, whose 0 says that Slurm took it.";
 
 // The bounds are those of a run's configuration, in the type that clap wants.
 const MAX_SEED: u64 = RunConfig::MAX_SEED;
@@ -34,7 +43,7 @@ const MAX_THREADS: i64 = RunConfig::MAX_THREADS as i64;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Train a network; every default is the study's.
+    /// Train a network; every default is the study's, which `recipe` prints.
     Train(Box<TrainArgs>),
     /// Evaluate a checkpoint, or a PyTorch state_dict saved as safetensors.
     Eval(EvalArgs),
@@ -46,6 +55,10 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Write a page about runs that a browser shows: results, curves, costs, mistakes.
     Report(ReportArgs),
+    /// Reproduce a study: train its networks with its seeds, and hold them against what was published.
+    Reproduce(Box<ReproduceArgs>),
+    /// List studies, show one, tell how far its runs are, and judge them.
+    Study(StudyArgs),
     /// Follow a run of another process until it ends.
     Watch(WatchArgs),
     /// Show the layers of the networks with shapes, parameters and multiply-accumulates.
@@ -77,23 +90,23 @@ pub(crate) struct TrainArgs {
     /// Go on with the run in the run folder, or start it when there is none.
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Passes over the training images [default: 10].
+    /// Passes over the training images [default: the study's].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_EPOCHS))]
     pub(crate) epochs: Option<u32>,
-    /// Images in a batch [default: 126].
+    /// Images in a batch [default: the study's].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
-    /// Optimizer: Adam, AdamW or SGD, or a table such as '{ SGD = { lr = 0.1, momentum = 0.9 } }' [default: the study's Adam].
+    /// Optimizer: Adam, AdamW or SGD, or a table such as '{ SGD = { lr = 0.1, momentum = 0.9 } }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Optimizer>)]
     pub(crate) optimizer: Option<Optimizer>,
-    /// Learning rate, in place of the optimizer's own [default: 0.001].
+    /// Learning rate, in place of the optimizer's own.
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) lr: Option<f64>,
-    /// Weight decay, in place of the optimizer's own [default: 0.0005].
+    /// Weight decay, in place of the optimizer's own.
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true, value_parser = not_negative)]
     pub(crate) weight_decay: Option<f64>,
     /// Learning rate from step to step: constant, MultiStepLR, CosineAnnealingLR, OneCycleLR or PiecewiseLinear, or a table such as
-    /// '{ MultiStepLR = { milestones = [60, 80] } }' [default: constant].
+    /// '{ MultiStepLR = { milestones = [60, 80] } }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Schedule>)]
     pub(crate) schedule: Option<Schedule>,
     /// What comes before the schedule: a table such as '{ epochs = 5, start_factor = 0.01 }' or '{ steps = 500 }'.
@@ -102,36 +115,36 @@ pub(crate) struct TrainArgs {
     /// Parameters with a learning rate or weight decay of their own: '[{ max_dims = 1, weight_decay = 0 }]' for biases and norms.
     #[arg(long, value_name = "ARRAY", value_parser = table::<ParameterGroups>)]
     pub(crate) parameter_groups: Option<ParameterGroups>,
-    /// Share of a label that goes to all classes alike [default: 0].
+    /// Share of a label that goes to all classes alike [default: the study's].
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = probability)]
     pub(crate) label_smoothing: Option<f64>,
-    /// Scale gradients down to this norm of all of them together [default: none].
+    /// Scale gradients down to this norm of all of them together [default: the study's].
     #[arg(long, value_name = "NORM", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) clip_norm: Option<f64>,
-    /// Keep a moving average of the weights, evaluate it and save it: '{ decay = 0.999 }' [default: none].
+    /// Keep a moving average of the weights, evaluate it and save it: '{ decay = 0.999 }' [default: the study's].
     #[arg(long, value_name = "TABLE", value_parser = table::<Ema>)]
     pub(crate) ema: Option<Ema>,
-    /// With --val-split, stop after so many epochs without a better one: '{ patience = 5 }' [default: never].
+    /// With --val-split, stop after so many epochs without a better one: '{ patience = 5 }' [default: the study's].
     #[arg(long, value_name = "TABLE", value_parser = table::<EarlyStopping>)]
     pub(crate) early_stopping: Option<EarlyStopping>,
     /// Probability of every dropout, for networks that have dropout [default: what their description says].
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     pub(crate) dropout: Option<f64>,
-    /// Seed of initial values, order, augmentation, dropout and validation split [default: 42].
+    /// Seed of initial values, order, augmentation, dropout and validation split [default: the study's first].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub(crate) seed: Option<u64>,
-    /// Hold N training images out, choose the best epoch by them, and leave the test set for the end [default: 0].
+    /// Hold N training images out, choose the best epoch by them, and leave the test set for the end [default: the study's].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) val_split: Option<u32>,
     /// Augmentation of the training images: crop-flip, none, or a table such as '{ crop = 4, padding_mode = "reflect", flip =
-    /// "alternating", cutout = 8 }' [default: crop-flip].
+    /// "alternating", cutout = 8 }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Augment>)]
     pub(crate) augment: Option<Augment>,
-    /// Whether every epoch has an order of its own [default: true].
+    /// Whether every epoch has an order of its own [default: the study's].
     #[arg(long, value_name = "true|false")]
     pub(crate) shuffle: Option<bool>,
     /// Mean and standard deviation that pixels are normalised by: dataset, for those usual for the data set, measured, or a table such
-    /// as '{ mean = [0.5], std = [0.5] }' [default: dataset].
+    /// as '{ mean = [0.5], std = [0.5] }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Normalise>)]
     pub(crate) normalise: Option<Normalise>,
     /// Start from these weights: a checkpoint, a run folder's best one, or a PyTorch state_dict saved as safetensors.
@@ -180,9 +193,9 @@ pub(crate) struct EvalArgs {
     /// The first N images only.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
-    /// Images in a batch.
-    #[arg(long, value_name = "N", default_value_t = 126, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
-    pub(crate) batch_size: u32,
+    /// Images in a batch [default: the study's].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
+    pub(crate) batch_size: Option<u32>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -234,6 +247,154 @@ pub(crate) struct CompareArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = REPRODUCE_EXIT_CODES)]
+pub(crate) struct ReproduceArgs {
+    /// The study: one that `study list` names, or a TOML file that describes one [default: pointwise].
+    #[arg(value_name = "NAME|FILE", value_parser = parse_study)]
+    pub(crate) study: Option<Study>,
+    /// A small study on synthetic images, without a download: shows that everything works, and checks counts and ratios.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Seeds, separated by commas; three or more measure the spread [default: the study's; with --quick: the first one].
+    #[arg(long, value_name = "LIST", value_parser = seeds)]
+    pub(crate) seeds: Option<List<u64>>,
+    /// Networks, separated by commas; a verdict needs all [default: the study's].
+    #[arg(long, value_name = "LIST")]
+    pub(crate) models: Option<List<String>>,
+    /// Passes over the training images; other than the study's are not comparable [default: the study's; with --quick: 5].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_EPOCHS))]
+    pub(crate) epochs: Option<u32>,
+    /// Folder with the images [default: the study's, or the one that a download fills].
+    #[arg(long, value_name = "DIR", conflicts_with = "quick")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Folder for runs and report [default: study; of another study: study-NAME; with --quick: -quick after that].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Engine: reference, cpu or cuda [default: the fastest on the device].
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) engine: Option<EngineKind>,
+    /// Device: auto, cpu, cuda or cuda:N [default: auto].
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    pub(crate) device: Option<String>,
+    /// Numbers of convolutions and linear layers: f32, or on the engine cuda tf32 or bf16 [default: f32].
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<Precision>,
+    /// Computing threads, of all runs together [default: RAYON_NUM_THREADS, or the number of processors].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
+    pub(crate) threads: Option<u32>,
+    /// Runs at once, which share the computing threads: for a GPU that one run does not fill. Figures are the same for any number.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) jobs: u32,
+    /// Show no progress; the result and errors are printed nevertheless.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Train a part of the runs and judge nothing, for a scheduler that starts N tasks: every Nth run, from the Ith on, which counts from 0.
+    /// With /N, I is what Slurm or Kubernetes has in SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX.
+    #[arg(long, value_name = "I/N", conflicts_with = "slurm")]
+    pub(crate) shard: Option<Shard>,
+    #[command(flatten)]
+    pub(crate) slurm: SlurmArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Slurm")]
+pub(crate) struct SlurmArgs {
+    /// Submit the runs that are not finished as one job array, instead of training them here: a task a run. The folder of --out must be
+    /// one that all nodes share.
+    #[arg(long)]
+    pub(crate) slurm: bool,
+    /// Print the job script and the command that submits it, and do nothing else.
+    #[arg(long, requires = "slurm")]
+    pub(crate) dry_run: bool,
+    /// Tasks at once.
+    #[arg(long, value_name = "N", requires = "slurm", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) throttle: u32,
+    /// Tasks, which share the runs out [default: one for each run, as far as an array may have so many].
+    #[arg(long, value_name = "N", requires = "slurm", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) tasks: Option<u32>,
+    /// As of sbatch, as are the next ones: where to run.
+    #[arg(long, value_name = "NAME", requires = "slurm")]
+    pub(crate) partition: Option<String>,
+    /// Whom to charge.
+    #[arg(long, value_name = "NAME", requires = "slurm")]
+    pub(crate) account: Option<String>,
+    /// Quality of service.
+    #[arg(long, value_name = "NAME", requires = "slurm")]
+    pub(crate) qos: Option<String>,
+    /// Time limit of a task, such as 4:00:00; a run need not fit into it.
+    #[arg(long, value_name = "TIME", requires = "slurm")]
+    pub(crate) time: Option<String>,
+    /// Processors of a task, and so its threads, unless --threads or RAYON_NUM_THREADS says otherwise.
+    #[arg(long, value_name = "N", requires = "slurm")]
+    pub(crate) cpus_per_task: Option<String>,
+    /// Generic resources of a task, such as gpu:1.
+    #[arg(long, value_name = "LIST", requires = "slurm")]
+    pub(crate) gres: Option<String>,
+    /// Memory of a task, such as 2G.
+    #[arg(long, value_name = "SIZE", requires = "slurm")]
+    pub(crate) mem: Option<String>,
+    /// Features of a node.
+    #[arg(long, value_name = "LIST", requires = "slurm")]
+    pub(crate) constraint: Option<String>,
+    /// Any other option of sbatch, such as --sbatch=--exclude=node7; as often as needed.
+    #[arg(long, value_name = "OPTION", requires = "slurm", allow_hyphen_values = true)]
+    pub(crate) sbatch: Vec<String>,
+    /// A line of the job script before the trainer starts, such as 'module load cuda'; as often as needed.
+    #[arg(long, value_name = "LINE", requires = "slurm", allow_hyphen_values = true)]
+    pub(crate) preamble: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StudyArgs {
+    #[command(subcommand)]
+    pub(crate) command: StudyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StudyCommand {
+    /// List the studies that come with the program.
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the file of a study, to start one's own from.
+    Show {
+        /// The study: one that `study list` names, or a TOML file that describes one [default: pointwise].
+        #[arg(value_name = "NAME|FILE")]
+        study: Option<String>,
+        /// Print the networks, seeds and runs instead.
+        #[arg(long)]
+        plan: bool,
+        /// Print the JSON Schema of a study's file, for editors.
+        #[arg(long, exclusive = true)]
+        schema: bool,
+    },
+    /// Tell how far the runs of a study are: waiting, or as `runs` lists them.
+    Status {
+        /// The study, or its folder [default: pointwise].
+        #[arg(value_name = "NAME|FILE|DIR")]
+        study: Option<String>,
+        /// The folder of its runs [default: as of `reproduce`].
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Judge the finished runs of a study as they are, and write study.json, report.md and report.html; exit codes as of `reproduce`.
+    #[command(after_help = REPRODUCE_EXIT_CODES)]
+    Report {
+        /// The study, or its folder [default: pointwise].
+        #[arg(value_name = "NAME|FILE|DIR")]
+        study: Option<String>,
+        /// The folder of its runs [default: as of `reproduce`].
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
 /// The runs are of one study: the same images and configuration, other networks and seeds.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
@@ -243,6 +404,10 @@ pub(crate) struct ReportArgs {
     /// The page.
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     pub(crate) out: PathBuf,
+    /// The study that they are of: one that `study list` names, or a TOML file that describes one [default: the study.toml beside the
+    /// runs' folder, or one that comes with the program and has all their networks, or none].
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_study)]
+    pub(crate) study: Option<Study>,
 }
 
 #[derive(Debug, Args)]
@@ -263,9 +428,9 @@ pub(crate) struct SummaryArgs {
     /// Print the network as JSON for programs in other languages: each node with its arguments, inputs and shapes.
     #[arg(long, requires = "model", conflicts_with_all = ["json", "toml"])]
     pub(crate) graph: bool,
-    /// List the networks of a family only.
-    #[arg(long, value_enum, conflicts_with = "model")]
-    pub(crate) family: Option<Family>,
+    /// List the networks of a study only: one that `study list` names, or a TOML file that describes one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_study, conflicts_with = "model")]
+    pub(crate) study: Option<Study>,
     /// Print the JSON Schema of a file that describes a network, for editors.
     #[arg(long, exclusive = true)]
     pub(crate) schema: bool,
@@ -293,9 +458,9 @@ pub(crate) struct BenchArgs {
     /// What a step is.
     #[arg(long, value_enum, default_value = "train")]
     pub(crate) phase: Phase,
-    /// Images in a batch.
-    #[arg(long, value_name = "N", default_value_t = 126, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
-    pub(crate) batch: u32,
+    /// Images in a batch [default: the study's].
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
+    pub(crate) batch: Option<u32>,
     /// Steps before the clock starts.
     #[arg(long, value_name = "N", default_value_t = 2, allow_negative_numbers = true)]
     pub(crate) warmup: u32,
@@ -479,6 +644,51 @@ mod tests {
             let line = ["trainer", "bench"].iter().chain(options);
             let error = Cli::try_parse_from(line).expect_err("must be refused");
             assert_eq!(error.exit_code(), 2, "{options:?}");
+        }
+    }
+
+    #[test]
+    fn a_study_takes_what_its_runs_take() {
+        let code = |command: &str, option: &str, value: &str| {
+            let line = match command {
+                "train" => vec!["trainer", "train", "--model", "nin", option, value],
+                _ => vec!["trainer", command, option, value],
+            };
+            Cli::try_parse_from(line).map_or_else(|error| error.exit_code(), |_| 0)
+        };
+        let engines = EngineKind::ALL.map(|engine| ("--engine", engine.name()));
+        let precisions = Precision::ALL.map(|precision| ("--precision", precision.name()));
+        let others = [
+            ("--seed", "9223372036854775807"),
+            ("--seed", "9223372036854775808"),
+            ("--epochs", "1000000"),
+            ("--epochs", "1000001"),
+            ("--epochs", "0"),
+            ("--threads", "1024"),
+            ("--threads", "1025"),
+            ("--threads", "0"),
+            ("--engine", "torch"),
+            ("--precision", "f16"),
+            ("--device", "cuda:0"),
+            ("--device", "cuda:x"),
+            ("--device", "auto"),
+            ("--device", "gpu"),
+        ];
+        for (option, value) in engines.into_iter().chain(precisions).chain(others) {
+            let of_study = if option == "--seed" { "--seeds" } else { option };
+            assert_eq!(code("reproduce", of_study, value), code("train", option, value), "{option} {value}");
+        }
+        assert_eq!([code("train", "--epochs", "0"), code("train", "--device", "auto")], [2, 0]);
+        for (option, value) in [
+            ("--seeds", ""),
+            ("--seeds", "1.5"),
+            ("--seeds", "42,42"),
+            ("--models", "nin,nin"),
+            ("--jobs", "0"),
+            ("--colour", "red"),
+            ("--quick", "--data-dir=x"),
+        ] {
+            assert_eq!(code("reproduce", option, value), 2, "{option} {value}");
         }
     }
 }

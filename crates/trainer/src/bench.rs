@@ -176,28 +176,29 @@ struct Limits {
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     threads::start(args.compute.threads)?;
     let (kind, settings) = engine_and_settings(&args.compute)?;
+    let batch = args.batch.unwrap_or(settings.recipe.batch_size);
     let network = args.model.network().clone();
     let graph = network.graph()?;
     let classes = graph.classes().min(65_536) as u32;
     let mut subject = Subject::new(kind, &network, &settings)?;
-    subject.engine().prepare(args.batch as usize, args.phase == Phase::Train)?;
+    subject.engine().prepare(batch as usize, args.phase == Phase::Train)?;
     let Timed { seconds, losses, group } =
-        match ResidentBatches::new(subject.engine(), args, &network, classes)? {
+        match ResidentBatches::new(subject.engine(), batch, &network, classes)? {
             Some(batches) => batches.time(subject.engine(), args)?,
-            None => time(&mut subject, args, &network, classes)?,
+            None => time(&mut subject, args, batch, &network, classes)?,
         };
     // Before the limits are measured, which are no part of a step.
     let peak_memory_bytes = peak_memory();
-    let layers = subject.layers(args.phase, args.batch, args.steps);
+    let layers = subject.layers(args.phase, batch, args.steps);
     let detail = subject.detail(kind, &settings);
-    let Limits { peak_gflops, bandwidth_gb, floor } = subject.limits(&settings, args.phase, args.batch)?;
+    let Limits { peak_gflops, bandwidth_gb, floor } = subject.limits(&settings, args.phase, batch)?;
     let row = Row {
         contender: "pointwise",
         version: env!("CARGO_PKG_VERSION"),
         model: network.name.clone(),
         phase: args.phase.name(),
         precision: settings.precision.name(),
-        batch: args.batch,
+        batch,
         threads: rayon::current_num_threads(),
         warmup: args.warmup,
         seconds,
@@ -225,11 +226,12 @@ struct Timed {
 fn time(
     subject: &mut Subject,
     args: &BenchArgs,
+    batch: u32,
     network: &Network,
     classes: u32,
 ) -> Result<Timed, EngineError> {
-    let batch = |number| RandomBatch::new(args.batch, network, classes, number);
-    let batches: Vec<_> = (0..BATCHES).map(batch).collect();
+    let batches: Vec<_> =
+        (0..BATCHES).map(|number| RandomBatch::new(batch, network, classes, number)).collect();
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for step in 0..u64::from(args.warmup) + u64::from(args.steps) {
         let batch = &batches[step as usize % batches.len()];
@@ -251,6 +253,7 @@ fn time(
 struct ResidentBatches {
     set: ResidentSet,
     epoch: BegunEpoch,
+    batch: u32,
     group: u32,
 }
 
@@ -258,14 +261,14 @@ impl ResidentBatches {
     /// `None` for an engine that keeps no images.
     fn new(
         engine: &mut dyn Engine,
-        args: &BenchArgs,
+        batch: u32,
         network: &Network,
         classes: u32,
     ) -> Result<Option<Self>, EngineError> {
         // As many images as the study has, where a batch is not larger; not so many that a group takes long.
-        let group = (50_000 / args.batch).clamp(1, 20);
+        let group = (50_000 / batch).clamp(1, 20);
         let mut words = Stream::new(0, Purpose::Synthetic, 0);
-        let n = group * args.batch;
+        let n = group * batch;
         let [channels, height, width] = network.input;
         let images: Vec<u8> =
             (0..n as usize * channels * height * width).map(|_| (words.word() >> 24) as u8).collect();
@@ -277,7 +280,7 @@ impl ResidentBatches {
         let Some(set) = engine.reside(images)? else { return Ok(None) };
         let order: Vec<u32> = (0..n).collect();
         let epoch = engine.begin_epoch(set, ResidentEpoch { epoch: 1, order: &order, margin: Some(4) })?;
-        Ok(Some(Self { set, epoch, group }))
+        Ok(Some(Self { set, epoch, batch, group }))
     }
 
     fn time(&self, engine: &mut dyn Engine, args: &BenchArgs) -> Result<Timed, EngineError> {
@@ -287,7 +290,7 @@ impl ResidentBatches {
         for turn in 0..u64::from(warmup) + u64::from(args.steps) {
             let start = Instant::now();
             for step in 0..self.group as usize {
-                let batch = args.batch as usize;
+                let batch = self.batch as usize;
                 let range = step * batch..(step + 1) * batch;
                 match args.phase {
                     Phase::Train => engine.train_resident(self.epoch, range)?,

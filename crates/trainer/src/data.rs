@@ -2,6 +2,7 @@
 
 use crate::args::{DataArgs, DataCommand, DataSource};
 use crate::display::LoadingDisplay;
+use crate::recipe::study_config;
 use crate::threads::cause;
 use crate::{End, print, stop_flag};
 use anyhow::{anyhow, bail};
@@ -194,13 +195,30 @@ impl Images {
         })
     }
 
+    /// Those of a study, from its folder or another one, for a network.
+    pub(crate) fn of_study(
+        data: &pointwise_study::DataSource,
+        folder: Option<&Path>,
+        network: &Network,
+    ) -> anyhow::Result<Self> {
+        let test_split = data.test_split.as_deref().map(str::parse).transpose();
+        Ok(Self {
+            kind: data.kind,
+            folder: named_folder(folder.or(data.dir.as_deref()), data.kind),
+            seed: data.data_seed.unwrap_or(DATA_SEED),
+            test_split: test_split.map_err(|error| anyhow!("test-split: {error}"))?,
+            shape: network.input,
+            classes: network.graph()?.classes(),
+        })
+    }
+
     /// Those that weights are tried on: what was typed, over what they were trained on.
     pub(crate) fn of_weights(
         source: &DataSource,
         run: Option<&RunConfig>,
         network: &Network,
     ) -> anyhow::Result<Self> {
-        let mut config = run.cloned().unwrap_or_else(|| RunConfig::new(&network.name));
+        let mut config = run.cloned().map_or_else(|| study_config(&network.name), Ok)?;
         // Data of another kind lies elsewhere.
         if source.data.is_some_and(|kind| kind != config.data) {
             (config.data_dir, config.test_split) = (None, None);

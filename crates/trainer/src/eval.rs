@@ -3,6 +3,7 @@
 use crate::args::{Compute, EvalArgs, Split};
 use crate::data::{Images, check_classes_of, load_dataset, spec};
 use crate::model::Model;
+use crate::recipe::study_recipe;
 use crate::{End, print, stop_flag, threads};
 use anyhow::{Context, anyhow, bail};
 use pointwise_data::{DatasetSpec, Normalisation, statistics};
@@ -46,7 +47,8 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         Some(limit) => images.truncated(limit as usize),
         None => images,
     });
-    let batch_size = (args.batch_size as usize).min(images.len());
+    let batch_size = args.batch_size.unwrap_or(settings.recipe.batch_size);
+    let batch_size = (batch_size as usize).min(images.len());
     engine.prepare(batch_size, false)?;
     let totals = match evaluate(engine.as_mut(), &images, &normalisation, batch_size, &stop, &mut Silent) {
         Ok(Some(totals)) => totals,
@@ -176,15 +178,15 @@ fn whose(state: &State) -> Option<&'static str> {
     Network::shipped().find(|name| fits(name))
 }
 
-/// The engine asked for and how it is to compute, or the defaults.
-pub(crate) fn engine_and_settings(compute: &Compute) -> Result<(EngineKind, Settings), EngineError> {
+/// The engine asked for and how it is to compute, or the defaults; a training step is one of the study's.
+pub(crate) fn engine_and_settings(compute: &Compute) -> anyhow::Result<(EngineKind, Settings)> {
     let device = compute.device.unwrap_or(DeviceChoice::Auto).resolve()?;
     let kind = compute.engine.unwrap_or_else(|| EngineKind::default_for(device));
     let settings = Settings {
         device,
         precision: compute.precision.unwrap_or_default(),
         deterministic: compute.deterministic,
-        ..Settings::default()
+        ..Settings::new(study_recipe()?)
     };
     Ok((kind, settings))
 }

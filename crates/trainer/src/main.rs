@@ -1,6 +1,7 @@
 //! `trainer`: trains, evaluates and summarises the networks of the study.
 //!
-//! Results go to stdout and to files, progress and messages to stderr. Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+//! Results go to stdout and to files, progress and messages to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 to 5 verdicts on a study,
+//! 6 in use by another process, 130 interrupted.
 
 // They panic where nobody reads.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -18,7 +19,10 @@ mod options;
 mod predict;
 mod recipe;
 mod report;
+mod reproduce;
 mod runs;
+mod slurm;
+mod study;
 mod summary;
 mod tensorboard;
 mod threads;
@@ -32,6 +36,7 @@ use clap::CommandFactory;
 use log::LevelFilter;
 use pointwise_engine::memory::EndingAllocator;
 use pointwise_process::{OutputError, Request, note};
+use pointwise_study::{IN_USE, INTERRUPTED};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,23 +46,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static ALLOCATOR: EndingAllocator = EndingAllocator;
 
 const FAILED: u8 = 1;
-const INTERRUPTED: u8 = 130;
 
 /// How a command ended, if not with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Done,
+    /// The figures of a study are not the published ones.
+    Different,
+    /// The runs are not of the published experiment.
+    NotComparable,
+    /// The runs could not have told a difference that matters.
+    Undecided,
     Interrupted,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(match end {
+            End::Done => 0,
+            // 2 is clap's, for usage.
+            End::Different => 3,
+            End::NotComparable => 4,
+            End::Undecided => 5,
+            // 6 is `IN_USE`, an error.
+            End::Interrupted => INTERRUPTED,
+        })
+    }
 }
 
 fn main() -> ExitCode {
     match pointwise_process::parse().map(run) {
-        Ok(Ok(End::Done)) => ExitCode::SUCCESS,
-        Ok(Ok(End::Interrupted)) => ExitCode::from(INTERRUPTED),
+        Ok(Ok(end)) => end.into(),
         // Whoever read our output has enough of it.
         Ok(Err(error)) if is_reader_gone(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             note!("error: {error:#}");
-            ExitCode::from(FAILED)
+            ExitCode::from(if is_in_use(&error) { IN_USE } else { FAILED })
         }
         Err(code) => code,
     }
@@ -66,12 +90,14 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<End> {
     start_log(cli.verbose);
     match cli.command {
-        Command::Train(args) => train::run(&args),
+        Command::Train(args) => train::run(&args).inspect(slurm::requeue),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Runs(args) => runs::run(&args).map(|()| End::Done),
         Command::Compare(args) => compare::run(&args).map(|()| End::Done),
         Command::Report(args) => report::run(&args).map(|()| End::Done),
+        Command::Reproduce(args) => reproduce::run(*args).inspect(slurm::requeue),
+        Command::Study(args) => study::run(args.command),
         Command::Watch(args) => watch::run(&args),
         Command::Summary(args) => {
             threads::start(None)?;
@@ -111,6 +137,12 @@ fn start_log(verbose: u8) {
 
 fn is_reader_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(OutputError::is_reader_gone)
+}
+
+/// Whether another process is at work on what the command needs for itself.
+fn is_in_use(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(pointwise_runs::Error::InUse { .. }))
+        || matches!(error.downcast_ref(), Some(pointwise_study::Error::InUse(_)))
 }
 
 /// Writes lines of a result to stdout; unlike with `println!`, a closed pipe is an error and no panic.

@@ -2,8 +2,9 @@
 
 use anyhow::{Context, ensure};
 use pointwise_data::DatasetSpec;
-use pointwise_network::{Network, NinVariation};
+use pointwise_network::Network;
 use pointwise_runs::RunConfig;
+use pointwise_study::Arm;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -34,6 +35,11 @@ impl Model {
     /// One that comes with the program.
     pub(crate) fn shipped(name: &str) -> anyhow::Result<Self> {
         Ok(Self { network: Arc::new(Network::by_name(name)?), is_named: true })
+    }
+
+    /// The network of an arm.
+    pub(crate) fn of_arm(arm: &Arm) -> Self {
+        Self { network: Arc::new(arm.network.clone()), is_named: arm.is_shipped }
     }
 
     /// The value of an option `--model`.
@@ -127,30 +133,10 @@ pub(crate) fn parse_model(text: &str) -> Result<Model, String> {
     Model::parse(text).map_err(|error| format!("{error:#}"))
 }
 
-/// Networks that belong together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Family {
-    /// The published study's networks.
-    Study,
-    /// `alexnet`, `nin`, and variations of `nin`'s pointwise layers: padding, ReLU, reduction.
-    Pointwise,
-    /// All that come with the program.
-    All,
-}
-
-impl Family {
-    pub(crate) fn names(self) -> Vec<&'static str> {
-        match self {
-            Self::Study => Network::STUDY.into(),
-            Self::Pointwise => NinVariation::family().collect(),
-            Self::All => Network::shipped().collect(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::study_config;
 
     #[test]
     fn what_a_run_records_makes_its_network_again() {
@@ -166,7 +152,7 @@ mod tests {
         for model in models {
             let (dropout, network) = (model.network().dropout().unwrap_or(0.5), model.recorded());
             recorded.push((dropout, network.is_some()));
-            let config = RunConfig { dropout, network, ..RunConfig::new(model.name()) };
+            let config = RunConfig { dropout, network, ..study_config(model.name()).unwrap() };
             assert_eq!(Model::of_run(&config).unwrap().network(), model.network());
         }
         assert_eq!(recorded, [(0.5, false), (0.1, false), (0.5, false), (0.2, true)]);

@@ -3,17 +3,40 @@
 use crate::args::{RecipeArgs, TrainArgs};
 use crate::{options, print};
 use pointwise_recipe::Recipe;
+use pointwise_runs::RunConfig;
+use pointwise_study::Study;
 
 pub(crate) fn run(args: &RecipeArgs) -> anyhow::Result<()> {
     if args.schema {
         return Ok(print(&serde_json::to_string_pretty(&Recipe::json_schema())?)?);
     }
     let recipe = match &args.config {
-        Some(file) => typed(&options::of_file(file)?, Recipe::default()),
-        None => Recipe::default(),
+        Some(file) => typed(&options::of_file(file)?, study_recipe()?),
+        None => study_recipe()?,
     };
     recipe.check()?;
     Ok(print(recipe.to_toml().trim_end())?)
+}
+
+/// How networks are trained where nothing else is said: by the recipe of the study that is meant where none is named.
+pub(crate) fn study_recipe() -> anyhow::Result<Recipe> {
+    Ok(Study::first_shipped()?.recipe)
+}
+
+/// A run of a network with the values of the study that is meant where none is named: its recipe, its images, its first seed. A study that
+/// comes with the program brings no folder of images.
+pub(crate) fn study_config(model: &str) -> anyhow::Result<RunConfig> {
+    let Study { recipe, seeds, data, .. } = Study::first_shipped()?;
+    let config = RunConfig::new(model, recipe);
+    Ok(RunConfig {
+        seed: seeds.first().copied().unwrap_or(config.seed),
+        data: data.kind,
+        data_seed: data.data_seed.unwrap_or(config.data_seed),
+        val_split: data.val_split,
+        limit_train: data.limit_train,
+        limit_test: data.limit_test,
+        ..config
+    })
 }
 
 /// A recipe with what was typed.

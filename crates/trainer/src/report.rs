@@ -1,30 +1,152 @@
-//! `trainer report`.
+//! `trainer report`, and the report on a study.
 
+use crate::End;
 use crate::args::ReportArgs;
+use crate::data::spec;
 use crate::model::Model;
-use pointwise_network::{LayerSummary, Network};
+use anyhow::Context;
+use pointwise_network::LayerSummary;
 use pointwise_process::note;
-use pointwise_report::{LayerFacts, NetworkFacts, Page, Study};
+use pointwise_report::{LayerFacts, NetworkFacts, Page, StudyReport, Verdict};
 use pointwise_runs::{Run, replace_file};
+use pointwise_study::{Arm, DataSource, Published, Study};
+use std::path::Path;
 
 pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     let runs = args.runs.iter().map(Run::read).collect::<Result<Vec<_>, _>>()?;
-    let mut models: Vec<Model> = Vec::new();
-    for run in &runs {
-        if !models.iter().any(|model| model.name() == run.config.model) {
-            models.push(Model::of_run(&run.config)?);
+    let study = match &args.study {
+        Some(study) => study.clone(),
+        None => study_of(&runs)?,
+    };
+    let (report, facts) = judged(&study, &runs)?;
+    let page = Page::read(&report, &runs, &facts, &study)?.html();
+    replace_file(&args.out, page.as_bytes())?;
+    note!("{}", report.headline());
+    Ok(crate::print(&args.out.display().to_string())?)
+}
+
+/// The study that runs are of: that of the folder they lie in, or one that comes with the program and has all their networks, or else
+/// one that puts them beside each other.
+fn study_of(runs: &[Run]) -> anyhow::Result<Study> {
+    let has_all = |study: &Study| runs.iter().all(|run| study.arm(&run.config.model).is_some());
+    if let Some(file) = runs.first().and_then(|run| Some(run.path.parent()?.parent()?.join("study.toml")))
+        && file.is_file()
+    {
+        let study = Study::read(&file)?;
+        if has_all(&study) {
+            return Ok(study);
         }
     }
-    // The counts of the study need no training: those of its other networks are known, too.
-    if models.iter().all(|model| Network::STUDY.contains(&model.name())) {
-        models = Network::STUDY.into_iter().map(Model::shipped).collect::<anyhow::Result<_>>()?;
+    for name in Study::shipped() {
+        let study = Study::by_name(name)?;
+        if has_all(&study) {
+            return Ok(study);
+        }
     }
-    let facts = models.iter().map(facts).collect::<anyhow::Result<Vec<_>>>()?;
-    let study = Study::of(&runs, &facts)?;
-    let page = Page::read(&study, &runs, &facts)?.html();
-    replace_file(&args.out, page.as_bytes())?;
-    note!("{}", study.headline());
-    Ok(crate::print(&args.out.display().to_string())?)
+    beside_each_other(runs)
+}
+
+/// A study of one's own that consists of these runs.
+fn beside_each_other(runs: &[Run]) -> anyhow::Result<Study> {
+    let first = runs.first().context("there are no runs to report on: train at least one network")?;
+    let mut arms: Vec<Arm> = Vec::new();
+    for run in runs {
+        if arms.iter().all(|arm| arm.name != run.config.model) {
+            arms.push(Arm {
+                name: run.config.model.clone(),
+                network: Model::of_run(&run.config)?.network().clone(),
+                is_shipped: run.config.network.is_none(),
+                recipe: run.config.recipe.clone(),
+                published: Published::default(),
+            });
+        }
+    }
+    let mut seeds: Vec<u64> = runs.iter().map(|run| run.config.seed).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    let config = &first.config;
+    Ok(Study {
+        name: "runs".to_owned(),
+        title: "Networks beside each other".to_owned(),
+        question: String::new(),
+        conclusion: String::new(),
+        source: None,
+        data: DataSource {
+            kind: config.data,
+            dir: config.data_dir.clone(),
+            test_split: config.test_split.clone(),
+            val_split: config.val_split,
+            data_seed: Some(config.data_seed),
+            limit_train: config.limit_train,
+            limit_test: config.limit_test,
+            train_images: None,
+            test_images: None,
+        },
+        recipe: config.recipe.clone(),
+        seeds,
+        arms,
+        primary: Vec::new(),
+        claims: Vec::new(),
+        record: None,
+    })
+}
+
+/// Writes the report on a study into its folder, and prints what it comes to.
+pub(crate) fn conclude(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<End> {
+    let (report, facts) = judged(study, runs)?;
+    report.write(out)?;
+    let page = out.join("report.html");
+    replace_file(&page, Page::read(&report, runs, &facts, study)?.html().as_bytes())?;
+    let text = out.join("report.md");
+    let text = format!(
+        "\n{}\n{}\n\n{} (for a browser) and {}",
+        report.to_table(),
+        report.headline(),
+        page.display(),
+        text.display()
+    );
+    match crate::print(&text) {
+        // Whoever read it has enough of it; the verdict is the exit code nevertheless.
+        Err(error) if !error.is_reader_gone() => return Err(error.into()),
+        _ => {}
+    }
+    Ok(end_of(&report))
+}
+
+/// A quick study cannot be compared; what it can show is that counts and ratios are as published.
+fn end_of(report: &StudyReport) -> End {
+    match &report.verdict {
+        Verdict::NotJudged => End::Done,
+        _ if report.data.stand_in => {
+            if report.counts_as_published {
+                End::Done
+            } else {
+                End::Different
+            }
+        }
+        Verdict::Reproduced => End::Done,
+        Verdict::Different { .. } => End::Different,
+        Verdict::NotComparable { .. } => End::NotComparable,
+        Verdict::Undecided { .. } => End::Undecided,
+    }
+}
+
+/// What is counted needs no training: it is known of networks without runs, too.
+fn judged(study: &Study, runs: &[Run]) -> anyhow::Result<(StudyReport, Vec<NetworkFacts>)> {
+    let facts = study.arms.iter().map(|arm| facts_of(arm, runs)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok((StudyReport::new(runs, &facts, study)?, facts))
+}
+
+/// What the network of an arm is, as its runs trained it, or would train it on the images of the others.
+fn facts_of(arm: &Arm, runs: &[Run]) -> anyhow::Result<NetworkFacts> {
+    if let Some(run) = runs.iter().find(|run| run.config.model == arm.name) {
+        return facts(&Model::of_run(&run.config)?);
+    }
+    let model = Model::of_arm(arm);
+    match runs.iter().find_map(|run| run.config.dataset.as_ref()) {
+        Some(data) if arm.is_shipped => facts(&model.for_data(&spec(data))?),
+        _ => facts(&model),
+    }
 }
 
 fn facts(model: &Model) -> anyhow::Result<NetworkFacts> {

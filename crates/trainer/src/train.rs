@@ -8,7 +8,7 @@ use crate::environment::{DataDescription, describe};
 use crate::eval::check_weights;
 use crate::model::Model;
 use crate::options::{self, sha256};
-use crate::recipe::typed;
+use crate::recipe::{study_config, typed};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, stop_flag, threads};
 use anyhow::{anyhow, bail};
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     let merged = options::resolve(args)?;
     let args = merged.as_ref().unwrap_or(args);
-    let Some(folder) = run_folder(args) else {
+    let Some(folder) = run_folder(args)? else {
         bail!("no network was named; say with --model which one to train")
     };
     let resuming = holds_run(&folder);
@@ -192,14 +192,14 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
 }
 
 /// The folder named, or one after the model and the seed; `None` when neither is known.
-fn run_folder(args: &TrainArgs) -> Option<PathBuf> {
-    args.run_dir.clone().or_else(|| {
-        let model = args.model.as_ref()?.name();
-        Some(Path::new("runs").join(format!("{model}-seed{}", args.seed.unwrap_or(SEED))))
-    })
+fn run_folder(args: &TrainArgs) -> anyhow::Result<Option<PathBuf>> {
+    if args.run_dir.is_some() {
+        return Ok(args.run_dir.clone());
+    }
+    let Some(model) = &args.model else { return Ok(None) };
+    let seed = args.seed.map_or_else(|| Ok(study_config(model.name())?.seed), anyhow::Ok)?;
+    Ok(Some(Path::new("runs").join(format!("{}-seed{seed}", model.name()))))
 }
-
-const SEED: u64 = 42;
 
 /// The images of the run, and in its configuration what a network has to know of them.
 fn trained_on(dataset: Dataset, config: &mut RunConfig) -> anyhow::Result<Splits> {
@@ -210,13 +210,13 @@ fn trained_on(dataset: Dataset, config: &mut RunConfig) -> anyhow::Result<Splits
     Ok(splits)
 }
 
-/// What was typed, over what the run was started with, over the study's values; without the data, which is not loaded yet, and the
+/// What was typed, over what the run was started with, over the values of the study's file; without the data, which is not loaded yet, and the
 /// network as it was named or described.
 fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<(RunConfig, Model)> {
     let (mut config, mut model) = match (stored, &args.model) {
         (Some(stored), None) => (stored.clone(), Model::of_run(stored)?),
         (Some(stored), Some(model)) => (stored.clone(), model.clone()),
-        (None, Some(model)) => (RunConfig::new(model.name()), model.clone()),
+        (None, Some(model)) => (study_config(model.name())?, model.clone()),
         (None, None) => bail!("no network was named; say with --model which one to train"),
     };
     if let Some(p) = args.dropout {
@@ -362,4 +362,37 @@ fn initial_state(path: &Path, network: &Network, config: &RunConfig) -> anyhow::
     state.optimizer = None;
     state.average = None;
     Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+    use pointwise_study::Study;
+
+    fn typed(options: &[&str]) -> Box<TrainArgs> {
+        let line = ["trainer", "train", "--model", "nin", "--device", "cpu"];
+        match Cli::try_parse_from(line.iter().chain(options)).unwrap().command {
+            Command::Train(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_typed_is_the_studys() {
+        let study = Study::first_shipped().unwrap();
+        let (config, _) = resolve(&typed(&[]), None).unwrap();
+        assert_eq!(config.recipe, study.recipe);
+        assert_eq!((config.seed, config.data), (study.seeds[0], study.data.kind));
+        assert_eq!(config.val_split, study.data.val_split);
+        let folder = |args: &TrainArgs| run_folder(args).unwrap().unwrap();
+        assert_eq!(folder(&typed(&[])), Path::new("runs").join(format!("nin-seed{}", study.seeds[0])));
+
+        let args = typed(&["--seed", "7", "--epochs", "3", "--data", "mnist"]);
+        let (config, _) = resolve(&args, None).unwrap();
+        assert_eq!(config.recipe, Recipe { epochs: 3, ..study.recipe });
+        assert_eq!((config.seed, config.data), (7, pointwise_recipe::DataKind::Mnist));
+        assert_eq!(folder(&args), Path::new("runs/nin-seed7"));
+    }
 }

@@ -1,7 +1,11 @@
 //! Values of options that are more than a word or a number.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use pointwise_engine::DeviceChoice;
+use pointwise_process::List;
 use pointwise_recipe::{DataKind, RecipeError};
+use pointwise_runs::RunConfig;
+use pointwise_study::Study;
 use serde::de::DeserializeOwned;
 use toml::de::ValueDeserializer;
 
@@ -38,4 +42,55 @@ pub(crate) fn data_kind() -> impl TypedValueParser<Value = DataKind> {
         let kind = DataKind::ALL.into_iter().find(|kind| kind.name() == name);
         kind.ok_or("no data set has this name")
     })
+}
+
+/// A study by its name, or by the file that describes it.
+///
+/// # Errors
+/// Why it is none, in a sentence.
+pub(crate) fn parse_study(text: &str) -> Result<Study, String> {
+    Study::find(text).map_err(|error| error.to_string())
+}
+
+/// Seeds, separated by commas.
+///
+/// # Errors
+/// Which one is none.
+pub(crate) fn seeds(text: &str) -> Result<List<u64>, String> {
+    List::parse(text, |part| {
+        part.parse().ok().filter(|seed| *seed <= RunConfig::MAX_SEED).ok_or_else(|| {
+            format!("`{part}` is not a seed, a whole number from 0 to {}", RunConfig::MAX_SEED)
+        })
+    })
+}
+
+/// A device as it is typed, to be handed on.
+///
+/// # Errors
+/// Why it is none.
+pub(crate) fn device(text: &str) -> Result<String, String> {
+    let choice: Result<DeviceChoice, _> = text.parse();
+    choice.map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_checked() {
+        assert_eq!(seeds("42, 43"), Ok(List(vec![42, 43])));
+        assert_eq!(seeds("9223372036854775807"), Ok(List(vec![RunConfig::MAX_SEED])));
+        for (text, says) in [
+            ("", "`` is not a seed"),
+            ("1,", "`` is not a seed"),
+            ("1,1", "1 is given twice"),
+            ("-1", "`-1` is not"),
+            ("1,9223372036854775808", "`9223372036854775808` is not a seed"),
+            ("99999999999999999999", "from 0 to 9223372036854775807"),
+        ] {
+            let error = seeds(text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
 }
