@@ -48,7 +48,6 @@ while read -r program name; do
     strip -o "$out/programs/$name" "$program"
 done <<< "$programs"
 cp -R tests/pytorch "$out/tests/"
-cp data/published.json "$out/data/"
 cp xtask/peers/torch_*.py "$out/xtask/peers/"
 cp xtask/cuda/verify.sh xtask/cuda/verify.py "$out/"
 changes=$(git status --porcelain)

@@ -24,7 +24,7 @@ class Eager:
             for _ in range(BATCHES)
         ]
         self.criterion = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, weight_decay=5e-4)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         self.model.train(options.phase == "train")
         self.step = self.train if options.phase == "train" else self.evaluate
         self.taken, self.last = 0, None

@@ -44,7 +44,11 @@ class Best:
         self.criterion = nn.CrossEntropyLoss()
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=1e-3, weight_decay=5e-4, fused=True, capturable=on_gpu
+            self.model.parameters(),
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            fused=True,
+            capturable=on_gpu,
         )
         self.images = Images(graph, options.images, self.device, self.training)
         self.loss = torch.zeros((), device=self.device)
@@ -178,7 +182,9 @@ class Notebook:
         self.parameters = sum(parameter.numel() for parameter in self.model.parameters())
         self.model.train(self.training)
         self.criterion = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, weight_decay=5e-4)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=options.lr, weight_decay=options.weight_decay
+        )
         dataset = OneByOne(graph, options.images, self.training)
         self.loader = torch.utils.data.DataLoader(
             dataset,

@@ -33,7 +33,9 @@ def parser():
     parser = argparse.ArgumentParser(description="Times whole steps of one network on random images.")
     parser.add_argument("--graph", metavar="FILE", help="the network, as `trainer summary --graph` prints it")
     parser.add_argument("--phase", choices=["train", "eval"], default="train", help="what a step is")
-    parser.add_argument("--batch", type=at_least(1), default=126, metavar="N", help="images in a batch")
+    parser.add_argument("--batch", type=at_least(1), metavar="N", help="images in a batch")
+    parser.add_argument("--lr", type=float, metavar="RATE", help="Adam's learning rate")
+    parser.add_argument("--weight-decay", type=float, metavar="FACTOR", help="Adam's weight decay, added to the gradient")
     parser.add_argument("--warmup", type=at_least(0), default=2, metavar="N", help="groups before the clock starts")
     parser.add_argument("--steps", type=at_least(1), default=5, metavar="N", help="groups of steps to time")
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="computing threads [default: torch's]")
@@ -63,6 +65,15 @@ def parser():
     parser.add_argument("--serve", action="store_true", help="answer questions from stdin")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
     return parser
+
+
+def complete(options):
+    """The options of a question, which has no others; with --serve they come later."""
+    required = {"--graph": options.graph, "--batch": options.batch, "--lr": options.lr, "--weight-decay": options.weight_decay}
+    missing = [option for option, value in required.items() if value is None]
+    if missing:
+        parser().error(f"the following arguments are required: {', '.join(missing)}")
+    return options
 
 
 def peak_memory():
@@ -122,7 +133,7 @@ def measure(options, subjects):
     # The notebook has the one precision that PyTorch's defaults give it.
     precision = options.precision if options.settings in ("graph", "compile") else None
     group = options.group or GROUPS[options.settings]
-    key = (options.graph, options.phase, options.batch, precision)
+    key = (options.graph, options.phase, options.batch, options.lr, options.weight_decay, precision)
     if key not in subjects:
         graph = read_graph(options.graph)
         subjects[key] = graph["name"], make(options, graph)
@@ -159,15 +170,15 @@ def serve(typed):
     os.dup2(2, 1)
     subjects = {}
     for line in sys.stdin:
-        row, _ = measure(parser().parse_args(typed + json.loads(line)), subjects)
+        row, _ = measure(complete(parser().parse_args(typed + json.loads(line))), subjects)
         print(json.dumps(row), file=rows, flush=True)
 
 
 def main():
     typed = sys.argv[1:]
     options = parser().parse_args(typed)
-    if options.graph is None and not options.serve:
-        parser().error("the following arguments are required: --graph")
+    if not options.serve:
+        complete(options)
     if options.device == "cpu":
         # A machine with a GPU is asked for its processor's time here.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

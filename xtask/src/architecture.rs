@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
     ("pointwise-random", &[]),
@@ -35,7 +35,8 @@ const ALLOWED: [(&str, &[&str]); 15] = [
         ],
     ),
     ("pointwise-runs", &["pointwise-recipe"]),
-    ("pointwise-report", &["pointwise-recipe", "pointwise-runs"]),
+    ("pointwise-study", &["pointwise-network", "pointwise-process", "pointwise-recipe", "pointwise-runs"]),
+    ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
     ("pointwise-training", &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs"]),
     (
         "trainer",
@@ -48,17 +49,21 @@ const ALLOWED: [(&str, &[&str]); 15] = [
             "pointwise-recipe",
             "pointwise-report",
             "pointwise-runs",
+            "pointwise-study",
             "pointwise-tensorboard",
             "pointwise-training",
         ],
     ),
-    ("xtask", &["pointwise-process", "pointwise-recipe", "pointwise-report", "pointwise-runs"]),
+    (
+        "xtask",
+        &["pointwise-process", "pointwise-recipe", "pointwise-report", "pointwise-runs", "pointwise-study"],
+    ),
     ("pointwise-tests", &["pointwise-process", "pointwise-runs"]),
 ];
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 10] = [
+const WITHOUT_TENSORS: [&str; 11] = [
     "pointwise-data",
     "pointwise-kernels",
     "pointwise-network",
@@ -67,6 +72,7 @@ const WITHOUT_TENSORS: [&str; 10] = [
     "pointwise-recipe",
     "pointwise-report",
     "pointwise-runs",
+    "pointwise-study",
     "pointwise-tensorboard",
     "xtask",
 ];

@@ -22,22 +22,20 @@ mod testing;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use pointwise_process::note;
-use pointwise_recipe::EngineKind;
+use pointwise_process::{List, Stop, note};
+use pointwise_recipe::{Adam, EngineKind, Optimizer};
 use pointwise_runs::{RunConfig, operating_system, processor_name, replace_file, timestamp};
+use pointwise_study::Study;
 
 use crate::{
-    End,
-    list::List,
-    plan::{program, published},
-    print,
-    trainer::{Stop, build, workspace_manifest},
+    End, print,
+    trainer::{build, program, workspace_manifest},
 };
 use contender::{Answer, Entrant, PEER_FLAGS, Places, build_peers, enter};
 use network::{Network, Networks, shown};
 use origin::Origin;
 use plan::{Plan, StudyPlan};
-use question::{Contender, Device, Phase, Precision, Question};
+use question::{Contender, Device, Phase, Precision, Question, contenders, phases, precisions};
 use record::{Entered, Entry, FOLDER, Lacking, Record, newest};
 use summary::median;
 use table::{file_name, layer_tables, markdown, replace_part};
@@ -68,20 +66,20 @@ pub(crate) struct Args {
     /// GPU 20].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
-    /// Images in a batch [default: the study's 126].
+    /// Images in a batch [default: the study's].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: Option<u32>,
     /// Networks, separated by commas: those that `trainer summary` lists, or TOML files that describe some [default: the study's].
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
     /// train, eval or both, separated by commas [default: train,eval].
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", value_parser = phases)]
     phases: Option<List<Phase>>,
     /// On a GPU: f32, tf32, bf16, separated by commas [default: all].
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", value_parser = precisions)]
     precisions: Option<List<Precision>>,
     /// Contenders, separated by commas; they must be there [default: those that are there].
-    #[arg(long, value_name = "LIST")]
+    #[arg(long, value_name = "LIST", value_parser = contenders)]
     only: Option<List<Contender>>,
     /// The trainer's engine [default: cpu; on a GPU cuda].
     #[arg(long, value_name = "ENGINE")]
@@ -118,7 +116,7 @@ pub(crate) struct Args {
 
 impl Plan {
     fn resolve(args: &Args) -> anyhow::Result<Self> {
-        let published = published()?;
+        let Study { recipe, arms, .. } = Study::first_shipped().context("the study cannot be read")?;
         let device = args.device;
         let on_gpu = device == Device::Cuda;
         for (given, option) in [
@@ -141,10 +139,11 @@ impl Plan {
             threads: args.threads,
             rounds: args.rounds,
             steps: args.steps.unwrap_or(if on_gpu { 20 } else { 4 }),
-            batch: args.batch.unwrap_or(published.recipe.batch_size),
+            batch: args.batch.unwrap_or(recipe.batch_size),
+            adam: usual_adam(recipe.optimizer)?,
             models: match &args.models {
                 Some(List(models)) => models.clone(),
-                None => published.networks.iter().map(|network| network.name.clone()).collect(),
+                None => arms.into_iter().map(|arm| arm.name).collect(),
             },
             phases: args.phases.clone().map_or_else(|| Phase::ALL.into(), |list| list.0),
             precisions: if on_gpu { precisions } else { Vec::new() },
@@ -155,7 +154,7 @@ impl Plan {
                     true => args.studies.unwrap_or(1),
                     false => 0,
                 },
-                epochs: published.recipe.epochs,
+                epochs: recipe.epochs,
                 data_dir: args.data_dir.clone(),
             },
             contenders,
@@ -215,6 +214,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         return measure(args);
     }
     Ok(End::Good)
+}
+
+/// The study's optimizer, where every contender has it: Adam with betas and epsilon as they are everywhere by default, or can be set.
+fn usual_adam(optimizer: Optimizer) -> anyhow::Result<Adam> {
+    match optimizer {
+        Optimizer::Adam(adam)
+            if Adam { lr: adam.lr, weight_decay: adam.weight_decay, ..Adam::default() } == adam =>
+        {
+            Ok(adam)
+        }
+        other => bail!(
+            "the other libraries take steps by Adam with its usual betas and eps, not by the study's {other:?}"
+        ),
+    }
 }
 
 /// The folder of the workspace.
@@ -312,8 +325,10 @@ fn run_rounds(
                     if record.lacking.iter().any(|lacking| lacking.is_of(contender, model)) {
                         continue;
                     }
+                    let Plan { adam, .. } = plan;
                     let &Plan { device, batch, threads, steps, .. } = plan;
-                    let question = Question { device, network, phase, precision, batch, threads, steps };
+                    let question =
+                        Question { device, network, phase, precision, batch, adam, threads, steps };
                     let row = match entrant.measure(&question) {
                         Ok(Answer::Row(row)) => *row,
                         Ok(Answer::Lacks(reason)) => {
@@ -400,6 +415,7 @@ mod tests {
             rounds: 5,
             steps: 4,
             batch: 126,
+            adam: Adam::default(),
             models: vec!["nin".into(), "a folder/alexnet.toml".into()],
             phases: Phase::ALL.into(),
             precisions: Vec::new(),

@@ -8,14 +8,9 @@
 
 mod architecture;
 mod bench;
+mod ci;
 mod circles;
-mod display;
-mod list;
-mod plan;
 mod reproduce;
-mod runner;
-#[cfg(test)]
-mod testing;
 mod trainer;
 
 use std::process::ExitCode;
@@ -39,6 +34,8 @@ enum Task {
     Bench(Box<bench::Args>),
     /// Check which crates depend on which.
     Architecture,
+    /// Check everything that must hold: formatting, lints, documentation, tests, the README's commands, the optional features.
+    Ci(ci::Args),
 }
 
 /// How a task ended, if not with an error.
@@ -47,12 +44,6 @@ enum End {
     Good,
     /// Something was checked and is not as it should be.
     Bad,
-    /// The figures are not the published ones.
-    Different,
-    /// The runs are not of the published experiment.
-    NotComparable,
-    /// The runs could not have told a difference that matters.
-    Undecided,
     Interrupted,
 }
 
@@ -62,9 +53,6 @@ impl From<End> for ExitCode {
             End::Good => 0,
             End::Bad => 1,
             // 2 is clap's, for usage.
-            End::Different => 3,
-            End::NotComparable => 4,
-            End::Undecided => 5,
             End::Interrupted => 130,
         })
     }
@@ -79,6 +67,7 @@ fn main() -> ExitCode {
         Task::Reproduce(args) => reproduce::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Architecture => architecture::run(),
+        Task::Ci(args) => ci::run(&args),
     };
     match end {
         Ok(end) => end.into(),

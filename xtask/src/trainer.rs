@@ -1,24 +1,15 @@
-//! The trainer, as a program: built, found and asked.
+//! The trainer, as a program: built and found.
 
 use std::{
     io::{self, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI32, Ordering},
-    },
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use cargo_metadata::Message;
-use pointwise_process::SIGINT;
-use pointwise_report::NetworkFacts;
-
-/// So much time has a program that gets a Ctrl-C from the terminal.
-const GRACE: Duration = Duration::from_secs(5);
+use pointwise_process::Stop;
 
 /// Cargo as it called us, else the one in the path.
 pub(crate) fn cargo() -> Command {
@@ -74,70 +65,13 @@ fn executable(messages: impl io::Read, name: &str) -> anyhow::Result<Option<Path
     Ok(program)
 }
 
-/// What `trainer summary --json` says of a family of networks.
-pub(crate) fn summary(trainer: &Path, family: &str) -> anyhow::Result<Vec<NetworkFacts>> {
-    let output = Command::new(trainer)
-        .args(["summary", "--json", "--family", family])
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("{} cannot be started", trainer.display()))?;
-    if !output.status.success() {
-        bail!("`trainer summary` failed ({}): see its message above", output.status);
+/// A path that a child process understands whatever it takes a bare name for.
+pub(crate) fn program(path: &Path) -> anyhow::Result<PathBuf> {
+    if !path.is_file() {
+        bail!(
+            "{} is not a file: give the path of a built trainer to --trainer, or leave that out",
+            path.display()
+        );
     }
-    serde_json::from_slice(&output.stdout)
-        .context("the output of `trainer summary --json` cannot be understood")
-}
-
-/// Requests to stop.
-#[derive(Debug, Default)]
-pub(crate) struct Stop {
-    /// The first signal; 0 before.
-    signal: Arc<AtomicI32>,
-    at_once: Arc<AtomicBool>,
-}
-
-impl Stop {
-    /// From now on a signal does not end this process.
-    pub(crate) fn watch() -> anyhow::Result<Self> {
-        let stop = Self::default();
-        let (first, at_once) = (Arc::clone(&stop.signal), Arc::clone(&stop.at_once));
-        pointwise_process::watch(move |request| {
-            // Those after the first one say nothing new.
-            let _ = first.compare_exchange(0, request.signal, Ordering::Relaxed, Ordering::Relaxed);
-            at_once.fetch_or(request.at_once, Ordering::Relaxed);
-        })
-        .context("signals cannot be watched")?;
-        Ok(stop)
-    }
-
-    /// Whether there was a signal.
-    pub(crate) fn requested(&self) -> bool {
-        self.signal.load(Ordering::Relaxed) != 0
-    }
-
-    /// Whether the end must not wait for anything: after a second Ctrl-C.
-    pub(crate) fn at_once(&self) -> bool {
-        self.at_once.load(Ordering::Relaxed)
-    }
-
-    /// Waits for a program that shares our terminal, and ends it if we are to stop. A Ctrl-C reaches it from the terminal as it does us:
-    /// then it has a little time to end in its own way.
-    pub(crate) fn wait_for(&self, child: &mut Child) -> io::Result<ExitStatus> {
-        let mut since: Option<Instant> = None;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status);
-            }
-            if self.requested() {
-                let time = since.get_or_insert_with(Instant::now).elapsed();
-                let grace =
-                    if self.signal.load(Ordering::Relaxed) == SIGINT { GRACE } else { Duration::ZERO };
-                if time >= grace || self.at_once() {
-                    child.kill()?;
-                    return child.wait();
-                }
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
+    std::path::absolute(path).with_context(|| format!("{} cannot be resolved", path.display()))
 }

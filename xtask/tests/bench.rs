@@ -60,6 +60,7 @@ fn rounds_are_interleaved_recorded_and_shown() {
     );
     assert!(calls[1].contains("torch_peer.py --memory-format contiguous --json --graph /"), "{}", calls[1]);
     assert!(calls[1].contains("/0.json --phase train --batch 126"), "{}", calls[1]);
+    assert!(calls[1].ends_with(" --lr 0.001 --weight-decay 0.0005"), "the study's: {}", calls[1]);
     let ours: Vec<usize> = (0..9).filter(|&call| calls[call].starts_with("bench")).collect();
     assert_eq!(ours, [0, 5, 7], "each round begins one further on");
 
@@ -129,7 +130,7 @@ fn on_a_gpu_precisions_are_compared_and_pytorch_stays_for_all_rounds() {
     assert_eq!((count("bench --engine cuda --device cuda"), count("asked")), (4, 6), "{calls}");
     assert_eq!(count("asked [\"--json\",\"--graph\",\"/"), 6, "{calls}");
     let question = "/0.json\",\"--phase\",\"train\",\"--batch\",\"126\",\"--threads\",\"2\",\
-                    \"--warmup\",\"10\",\"--steps\",\"20\",\"--precision\",\"bf16\"]";
+                    \"--warmup\",\"10\",\"--steps\",\"20\",\"--precision\",\"bf16\",\"--lr\",\"0.001\",\"--weight-decay\",\"0.0005\"]";
     assert_eq!(count(question), 2, "{calls}");
     assert_eq!(
         count("train --quiet --model nin --device cuda --engine cuda --precision tf32 --epochs 10"),

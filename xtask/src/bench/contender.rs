@@ -10,14 +10,14 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use cargo_metadata::MetadataCommand;
-use pointwise_process::note;
+use pointwise_process::{Stop, note};
 
 use super::{
     question::{Contender, Device, Question},
     record::{Row, Skipped},
     server::Server,
 };
-use crate::trainer::{Stop, built, cargo, workspace_manifest};
+use crate::trainer::{built, cargo, workspace_manifest};
 
 /// How the Rust peers are compiled. candle and burn choose kernels at compile time where ours look at the processor they run on.
 pub(crate) const PEER_FLAGS: &str = "-C target-cpu=native";
@@ -108,9 +108,9 @@ impl Entrant {
         Ok(Answer::Row(Box::new(row)))
     }
 
-    /// The options that every contender understands, but that ours takes the network by its name.
+    /// The options that every contender understands, but that ours takes the network by its name, and knows the recipe.
     fn options(&self, question: &Question<'_>) -> Vec<String> {
-        let Question { device, network, phase, precision, batch, threads, steps } = question;
+        let Question { device, network, phase, precision, batch, adam, threads, steps } = question;
         let (warmup, steps) = self.contender.steps(*steps, *device);
         let (option, value) = match self.contender {
             Contender::Pointwise => ("--model", network.asked.clone()),
@@ -125,6 +125,12 @@ impl Entrant {
         }
         options
             .extend(precision.iter().flat_map(|precision| ["--precision".to_owned(), precision.to_string()]));
+        // Ours has the study's recipe from where these are.
+        if self.contender != Contender::Pointwise {
+            for (option, value) in [("--lr", adam.lr), ("--weight-decay", adam.weight_decay)] {
+                options.extend([option.to_owned(), value.to_string()]);
+            }
+        }
         options
     }
 

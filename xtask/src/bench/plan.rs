@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use pointwise_recipe::Adam;
+
 use super::question::{Contender, Device, Phase, Precision};
 
 /// The options of a measurement, resolved.
@@ -12,6 +14,8 @@ pub(super) struct Plan {
     pub(super) rounds: u32,
     pub(super) steps: u32,
     pub(super) batch: u32,
+    /// What steps are taken by.
+    pub(super) adam: Adam,
     /// As the trainer knows them.
     pub(super) models: Vec<String>,
     pub(super) phases: Vec<Phase>,

@@ -1,11 +1,12 @@
 //! What can be asked: who is timed, where, in which precision, on which step.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
+use pointwise_recipe::Adam;
 use serde::{Deserialize, Serialize};
 
 use super::network::Network;
-use crate::list::{List, list};
+use pointwise_process::List;
 
 /// Where a step is computed.
 #[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +54,14 @@ impl fmt::Display for Precision {
     }
 }
 
-impl FromStr for List<Precision> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        list(text, |part| {
-            Precision::ALL
-                .into_iter()
-                .find(|precision| precision.name() == part)
-                .ok_or_else(|| format!("`{part}` is not a precision: choose from f32, tf32, bf16"))
-        })
-    }
+/// Precisions, separated by commas.
+pub(crate) fn precisions(text: &str) -> Result<List<Precision>, String> {
+    List::parse(text, |part| {
+        Precision::ALL
+            .into_iter()
+            .find(|precision| precision.name() == part)
+            .ok_or_else(|| format!("`{part}` is not a precision: choose from f32, tf32, bf16"))
+    })
 }
 
 /// A program that is timed. The names are those of `--only` and of records.
@@ -169,17 +167,14 @@ impl fmt::Display for Contender {
     }
 }
 
-impl FromStr for List<Contender> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        list(text, |part| {
-            Contender::ALL.into_iter().find(|contender| contender.name() == part).ok_or_else(|| {
-                let known = Contender::ALL.map(Contender::name);
-                format!("`{part}` is not a contender: choose from {}", known.join(", "))
-            })
+/// Contenders, separated by commas.
+pub(crate) fn contenders(text: &str) -> Result<List<Contender>, String> {
+    List::parse(text, |part| {
+        Contender::ALL.into_iter().find(|contender| contender.name() == part).ok_or_else(|| {
+            let known = Contender::ALL.map(Contender::name);
+            format!("`{part}` is not a contender: choose from {}", known.join(", "))
         })
-    }
+    })
 }
 
 /// What a step is.
@@ -215,17 +210,14 @@ impl fmt::Display for Phase {
     }
 }
 
-impl FromStr for List<Phase> {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        list(text, |part| {
-            Phase::ALL
-                .into_iter()
-                .find(|phase| phase.name() == part)
-                .ok_or_else(|| format!("`{part}` is not a phase: choose from train, eval"))
-        })
-    }
+/// Phases, separated by commas.
+pub(crate) fn phases(text: &str) -> Result<List<Phase>, String> {
+    List::parse(text, |part| {
+        Phase::ALL
+            .into_iter()
+            .find(|phase| phase.name() == part)
+            .ok_or_else(|| format!("`{part}` is not a phase: choose from train, eval"))
+    })
 }
 
 /// What a contender is asked to time.
@@ -237,6 +229,7 @@ pub(crate) struct Question<'a> {
     /// On a GPU, of contenders that let themselves be told.
     pub(crate) precision: Option<Precision>,
     pub(crate) batch: u32,
+    pub(crate) adam: &'a Adam,
     pub(crate) threads: u32,
     /// Timed steps of a contender that is not slow.
     pub(crate) steps: u32,
@@ -251,19 +244,19 @@ mod tests {
         for contender in Contender::ALL {
             let written = serde_json::to_value(contender).unwrap();
             assert_eq!(written, contender.name());
-            assert_eq!(contender.name().parse::<List<Contender>>().unwrap().0, [contender]);
+            assert_eq!(contenders(contender.name()).unwrap().0, [contender]);
         }
         for phase in Phase::ALL {
             assert_eq!(serde_json::to_value(phase).unwrap(), phase.name());
-            assert_eq!(phase.name().parse::<List<Phase>>().unwrap().0, [phase]);
+            assert_eq!(phases(phase.name()).unwrap().0, [phase]);
         }
         for precision in Precision::ALL {
             assert_eq!(serde_json::to_value(precision).unwrap(), precision.name());
-            assert_eq!(precision.name().parse::<List<Precision>>().unwrap().0, [precision]);
+            assert_eq!(precisions(precision.name()).unwrap().0, [precision]);
         }
-        let error = "pointwise,jax".parse::<List<Contender>>().unwrap_err();
+        let error = contenders("pointwise,jax").unwrap_err();
         assert!(error.starts_with("`jax` is not a contender: choose from pointwise, pytorch,"), "{error}");
-        assert!("train,train".parse::<List<Phase>>().unwrap_err().contains("given twice"));
+        assert!(phases("train,train").unwrap_err().contains("given twice"));
     }
 
     #[test]

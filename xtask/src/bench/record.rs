@@ -330,10 +330,13 @@ fn slug(processor: &str) -> String {
 mod tests {
     use super::*;
     use crate::bench::network::Network;
+    use pointwise_recipe::Adam;
 
     /// As every contender prints it.
     const LINE: &str = r#"{"contender":"pytorch-channels-last","version":"2.15.0","model":"nin","phase":"train","batch":126,
         "parameters":1485386,"threads":2,"seconds":[1.5,1.25],"peak_memory_bytes":null,"detail":"eager"}"#;
+
+    static ADAM: Adam = Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 };
 
     fn nin() -> Network {
         Network { name: "nin".into(), asked: "nin".into(), parameters: 1_485_386, graph: "nin.json".into() }
@@ -346,6 +349,7 @@ mod tests {
             phase: Phase::Train,
             precision: None,
             batch: 126,
+            adam: &ADAM,
             threads: 2,
             steps: 2,
         }

@@ -26,7 +26,7 @@ use burn::optim::decay::WeightDecayConfig;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor, TensorData, activation, s};
 use peer_harness::{
-    Approximation, Batch, Graph, LEARNING_RATE, Lacks, Node, Operation, Outcome, Peer, Phase, WEIGHT_DECAY,
+    Adam, Approximation, Batch, Graph, Lacks, Node, Operation, Outcome, Peer, Phase,
 };
 use std::process::ExitCode;
 
@@ -220,6 +220,7 @@ struct Burn {
     /// `None` only within a step, which consumes the network and gives a new one.
     network: Option<Network>,
     optimizer: Option<ModuleOptimizer>,
+    lr: f64,
     loss: CrossEntropyLoss,
     batches: Vec<(Tensor<4>, Tensor<1, Int>)>,
     parameters: usize,
@@ -247,7 +248,7 @@ impl Peer for Burn {
         "backend flex, autodiff, Adam".to_owned()
     }
 
-    fn new(graph: &Graph, phase: Phase, batches: &[Batch]) -> anyhow::Result<Self> {
+    fn new(graph: &Graph, phase: Phase, adam: Adam, batches: &[Batch]) -> anyhow::Result<Self> {
         let plain = Device::flex();
         let training = plain.clone().autodiff();
         let network = Network::new(graph, &training)?;
@@ -255,10 +256,10 @@ impl Peer for Burn {
         network.visit(&mut trainable);
         let (device, network, optimizer) = match phase {
             Phase::Train => {
-                let adam = AdamConfig::new()
+                let config = AdamConfig::new()
                     .with_epsilon(1e-8)
-                    .with_weight_decay(Some(WeightDecayConfig::new(WEIGHT_DECAY as f32)));
-                (training, network, Some(adam.init()))
+                    .with_weight_decay(Some(WeightDecayConfig::new(adam.weight_decay as f32)));
+                (training, network, Some(config.init()))
             }
             Phase::Eval => (plain, network.valid(), None),
         };
@@ -275,7 +276,7 @@ impl Peer for Burn {
             .collect();
         let loss = CrossEntropyLossConfig::new().init(&device);
         let (graph, network, parameters) = (graph.clone(), Some(network), trainable.0);
-        Ok(Self { graph, device, network, optimizer, loss, batches, parameters })
+        Ok(Self { graph, device, network, optimizer, lr: adam.lr, loss, batches, parameters })
     }
 
     fn parameters(&self) -> usize {
@@ -290,7 +291,7 @@ impl Peer for Burn {
         let network = match &mut self.optimizer {
             Some(optimizer) => {
                 let gradients = GradientsParams::from_grads(loss.backward(), &network);
-                optimizer.step(LEARNING_RATE, network, gradients)
+                optimizer.step(self.lr, network, gradients)
             }
             None => network,
         };

@@ -11,7 +11,7 @@ use candle_nn::{
     loss::cross_entropy, ops,
 };
 use peer_harness::{
-    Approximation, Batch, Graph, LEARNING_RATE, Lacks, Node, Operation, Outcome, Peer, Phase, WEIGHT_DECAY,
+    Adam, Approximation, Batch, Graph, Lacks, Node, Operation, Outcome, Peer, Phase,
 };
 use std::process::ExitCode;
 
@@ -149,7 +149,7 @@ impl Peer for Candle {
         "candle-nn with default features, AdamW".to_owned()
     }
 
-    fn new(graph: &Graph, phase: Phase, batches: &[Batch]) -> anyhow::Result<Self> {
+    fn new(graph: &Graph, phase: Phase, adam: Adam, batches: &[Batch]) -> anyhow::Result<Self> {
         let variables = VarMap::new();
         let builder = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
         let part = |node: &Node| Part::new(node, phase, builder.pp(&node.path));
@@ -166,8 +166,8 @@ impl Peer for Candle {
         let parameters = trained.iter().map(|variable| variable.elem_count()).sum();
         let optimizer = match phase {
             Phase::Train => {
-                let config =
-                    ParamsAdamW { lr: LEARNING_RATE, weight_decay: WEIGHT_DECAY, ..ParamsAdamW::default() };
+                let Adam { lr, weight_decay } = adam;
+                let config = ParamsAdamW { lr, weight_decay, ..ParamsAdamW::default() };
                 Some(AdamW::new(trained, config)?)
             }
             Phase::Eval => None,

@@ -21,10 +21,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The optimizer's learning rate in the study.
-pub const LEARNING_RATE: f64 = 1e-3;
-/// The optimizer's weight decay in the study.
-pub const WEIGHT_DECAY: f64 = 5e-4;
 /// The exit code of a peer whose library lacks what the network is made of.
 const LACKS: u8 = 3;
 
@@ -42,7 +38,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value = "train")]
     phase: Phase,
     /// Images in a batch.
-    #[arg(long, value_name = "N", default_value_t = 126, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
     /// Steps before the clock starts.
     #[arg(long, value_name = "N", default_value_t = 2)]
@@ -53,9 +49,22 @@ struct Arguments {
     /// Computing threads [default: the number of processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
+    #[command(flatten)]
+    adam: Adam,
     /// Print one line of JSON instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+/// Adam with the usual betas and epsilon.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Adam {
+    /// The optimizer's learning rate.
+    #[arg(long, value_name = "RATE")]
+    pub lr: f64,
+    /// The optimizer's weight decay, added to the gradient where the library can.
+    #[arg(long, value_name = "FACTOR")]
+    pub weight_decay: f64,
 }
 
 /// What a step is.
@@ -142,7 +151,7 @@ pub trait Peer: Sized {
     ///
     /// # Errors
     /// [`Lacks`], and when the library fails.
-    fn new(graph: &Graph, phase: Phase, batches: &[Batch]) -> anyhow::Result<Self>;
+    fn new(graph: &Graph, phase: Phase, adam: Adam, batches: &[Batch]) -> anyhow::Result<Self>;
 
     /// Number of trainable values.
     fn parameters(&self) -> usize;
@@ -183,12 +192,12 @@ pub fn run<P: Peer>() -> ExitCode {
 }
 
 fn time<P: Peer>(arguments: &Arguments) -> anyhow::Result<()> {
-    let Arguments { phase, batch, warmup, steps, json, .. } = *arguments;
+    let Arguments { phase, batch, warmup, steps, adam, json, .. } = *arguments;
     let threads = set_threads(arguments.threads)?;
     let graph = Graph::read(&arguments.graph)?;
     let batches = (0..BATCHES as u64).map(|seed| Batch::random(&graph, batch as usize, seed));
     let batches: Vec<Batch> = batches.collect();
-    let mut peer = P::new(&graph, phase, &batches)?;
+    let mut peer = P::new(&graph, phase, adam, &batches)?;
     let (parameters, described) = (peer.parameters(), graph.parameters);
     ensure!(
         parameters == described,

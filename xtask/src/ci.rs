@@ -1,0 +1,368 @@
+//! `cargo xtask ci`: everything that must hold, on a clean checkout with a Rust toolchain.
+
+mod steps;
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use pointwise_process::note;
+
+use self::steps::{PRELUDE, STEPS, Step};
+use crate::{End, print, trainer::workspace_manifest};
+
+const AFTER: &str = "\
+Steps install what they need, Debian's packages with apt-get and others below target/; where that fails, so does the step. \
+Exit codes: 0 all passed, 1 a step failed, 2 wrong usage.";
+
+/// The options, as typed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// List the steps instead.
+    #[arg(long, exclusive = true)]
+    list: bool,
+    /// Run these steps only, separated by commas, in the order of the list.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = step)]
+    only: Vec<&'static Step>,
+    /// Leave steps out that need what is not there and cannot be installed.
+    #[arg(long)]
+    allow_missing: bool,
+    /// Run all steps, and fail at the end if one of them failed.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    /// It cannot run here.
+    Missing,
+    /// It cannot run here, which was allowed.
+    LeftOut,
+    /// An earlier one failed.
+    NotRun,
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Missing => "cannot run",
+            Self::LeftOut => "left out",
+            Self::NotRun => "not run",
+        }
+    }
+
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Missing)
+    }
+}
+
+/// A step with what became of it, and how long it took.
+type Done = (&'static Step, Outcome, Duration);
+
+/// The step of a name.
+fn step(name: &str) -> Result<&'static Step, String> {
+    STEPS.iter().find(|step| step.name == name).ok_or_else(|| {
+        let known: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        format!("there is no step `{name}`: choose from {}", known.join(", "))
+    })
+}
+
+/// The steps that are asked for, in their order; all of them where none is.
+fn selected(only: &[&Step]) -> Vec<&'static Step> {
+    STEPS.iter().filter(|step| only.is_empty() || only.contains(step)).collect()
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
+    if args.list {
+        print(&list())?;
+        return Ok(End::Good);
+    }
+    let manifest = workspace_manifest();
+    let root = manifest.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let root = root.canonicalize().context("the folder of the workspace cannot be found")?;
+    let succeeds = |script: &str| {
+        let status = bash(script, &root).status();
+        Ok(status.context("bash, which the steps are written in, cannot be started")?.success())
+    };
+    let start = Instant::now();
+    let done = run_steps(&selected(&args.only), args.keep_going, |step| {
+        print(&format!("\n== {} ({} min)\n", step.name, start.elapsed().as_secs() / 60))?;
+        let outcome = run_step(step, args.allow_missing, succeeds)?;
+        if let Some(sentence) = sentence(step, outcome) {
+            note!("{sentence}");
+        }
+        Ok(outcome)
+    })?;
+    print(&table(&done))?;
+    Ok(if done.iter().any(|(_, outcome, _)| outcome.is_failure()) { End::Bad } else { End::Good })
+}
+
+/// Runs steps, up to the first that fails unless it is to keep going.
+fn run_steps(
+    steps: &[&'static Step],
+    keep_going: bool,
+    mut run: impl FnMut(&Step) -> anyhow::Result<Outcome>,
+) -> anyhow::Result<Vec<Done>> {
+    let mut done: Vec<Done> = Vec::new();
+    for &step in steps {
+        let start = Instant::now();
+        let has_failed = done.iter().any(|(_, outcome, _)| outcome.is_failure());
+        let outcome = if has_failed && !keep_going { Outcome::NotRun } else { run(step)? };
+        done.push((step, outcome, start.elapsed()));
+    }
+    Ok(done)
+}
+
+/// Runs a step with what runs a script and says whether it succeeded.
+fn run_step(
+    step: &Step,
+    allow_missing: bool,
+    mut succeeds: impl FnMut(&str) -> anyhow::Result<bool>,
+) -> anyhow::Result<Outcome> {
+    let is_there = step.need.as_ref().map_or(Ok(true), |need| succeeds(need.script))?;
+    Ok(match is_there {
+        true if succeeds(step.script)? => Outcome::Passed,
+        true => Outcome::Failed,
+        false if allow_missing => Outcome::LeftOut,
+        false => Outcome::Missing,
+    })
+}
+
+/// What is to be said of a step that did not pass, and what to do about it.
+fn sentence(step: &Step, outcome: Outcome) -> Option<String> {
+    let name = step.name;
+    let missing = step.need.as_ref().map_or("", |need| need.missing);
+    match outcome {
+        Outcome::Failed => Some(format!(
+            "error: the step {name} failed, see its messages above; `cargo xtask ci --only {name}` runs it alone"
+        )),
+        Outcome::Missing => Some(format!(
+            "error: the step {name} cannot run: {missing}; `cargo xtask ci --only {name}` tries it alone, and --allow-missing leaves \
+             it out"
+        )),
+        Outcome::LeftOut => Some(format!("the step {name} is left out: {missing}")),
+        Outcome::Passed | Outcome::NotRun => None,
+    }
+}
+
+/// Bash in the workspace's folder, in the environment of whoever called cargo: what cargo tells the programs that it runs would have
+/// the cargo of a step build things anew.
+fn bash(script: &str, root: &Path) -> Command {
+    let mut command = Command::new("bash");
+    command.arg("-c").arg(format!("{PRELUDE}\n{script}")).current_dir(root);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_cargo_run(name)) {
+        command.env_remove(name);
+    }
+    if let Some(paths) = std::env::var_os(LIBRARIES) {
+        match without_cargo(&paths, root) {
+            Some(paths) => command.env(LIBRARIES, paths),
+            None => command.env_remove(LIBRARIES),
+        };
+    }
+    command
+}
+
+/// Whether cargo sets the variable for a program that it runs, and nobody else does.
+fn is_of_cargo_run(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PKG_")
+        || name.starts_with("CARGO_MANIFEST_")
+        || ["CARGO", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&&*name)
+}
+
+/// Where the system looks for shared libraries first; cargo puts folders of its own in front.
+const LIBRARIES: &str = "LD_LIBRARY_PATH";
+
+/// These folders without cargo's own: what it builds, and the toolchain's libraries. `None` where no other is left.
+fn without_cargo(paths: &OsStr, root: &Path) -> Option<OsString> {
+    let is_own = |folder: &Path| {
+        folder.starts_with(root.join("target"))
+            || folder.components().any(|part| part.as_os_str() == "rustlib")
+    };
+    let kept: Vec<_> = std::env::split_paths(paths).filter(|folder| !is_own(folder)).collect();
+    // What was one list of folders is one again.
+    if kept.is_empty() { None } else { std::env::join_paths(kept).ok() }
+}
+
+/// All steps with what they are about.
+fn list() -> String {
+    let width = STEPS.iter().map(|step| step.name.len()).max().unwrap_or(0);
+    let line = |step: &Step| format!("{:width$}  {}", step.name, step.about);
+    STEPS.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// What became of the steps.
+fn table(done: &[Done]) -> String {
+    let width = done.iter().map(|(step, ..)| step.name.len()).max().unwrap_or(0);
+    let line = |(step, outcome, time): &Done| {
+        let minutes = time.as_secs_f64() / 60.0;
+        format!("{:width$}  {:10} {minutes:6.1} min", step.name, outcome.name())
+    };
+    let all: Duration = done.iter().map(|(.., time)| *time).sum();
+    let is = |wanted| done.iter().any(|(_, outcome, _)| *outcome == wanted);
+    let end = match (is(Outcome::Failed) || is(Outcome::Missing), is(Outcome::LeftOut)) {
+        (true, _) => "not all passed",
+        (false, true) => "all that could run passed",
+        (false, false) => "all passed",
+    };
+    let lines: Vec<String> = done.iter().map(line).collect();
+    format!("\n== {end} ({} min)\n{}\n", all.as_secs() / 60, lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{steps::Need, *};
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &[&str]) -> Result<Args, clap::Error> {
+        Line::try_parse_from(["ci"].iter().chain(line)).map(|line| line.args)
+    }
+
+    const NEED: Option<Need> = Some(Need { script: "look", missing: "there is no tool" });
+    static A: Step = Step { name: "a", about: "", need: None, script: "a" };
+    static B: Step = Step { name: "b", about: "", need: NEED, script: "b" };
+    static C: Step = Step { name: "c", about: "", need: None, script: "c" };
+
+    /// What becomes of three steps where these scripts fail, and the scripts that ran.
+    fn outcomes(failing: &[&str], allow_missing: bool, keep_going: bool) -> (Vec<Outcome>, Vec<String>) {
+        let mut ran = Vec::new();
+        let done = run_steps(&[&A, &B, &C], keep_going, |step| {
+            run_step(step, allow_missing, |script| {
+                ran.push(script.to_owned());
+                Ok(!failing.contains(&script))
+            })
+        });
+        (done.unwrap().into_iter().map(|(_, outcome, _)| outcome).collect(), ran)
+    }
+
+    #[test]
+    fn steps_are_chosen_by_name_and_run_in_their_order() {
+        let names = |line: &[&str]| -> Vec<&str> {
+            selected(&parse(line).unwrap().only).iter().map(|step| step.name).collect()
+        };
+        assert_eq!(names(&["--only", "tests"]), ["tests"]);
+        assert_eq!(
+            names(&["--only", "tests,formatting", "--only", "lints,tests"]),
+            ["formatting", "lints", "tests"]
+        );
+        assert_eq!(names(&["--keep-going"]), STEPS.iter().map(|step| step.name).collect::<Vec<_>>());
+        assert!(parse(&["--list", "--only", "tests"]).is_err());
+    }
+
+    #[test]
+    fn an_unknown_step_is_refused_with_those_that_there_are() {
+        for (line, named) in [("test", "`test`"), ("tests,", "``"), ("tests, lints", "` lints`")] {
+            let error = parse(&["--only", line]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let error = error.to_string();
+            let said =
+                format!("there is no step {named}: choose from images, formatting, architecture, lints, ");
+            assert!(error.contains(&said) && error.contains(", cuda\n"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_step_has_a_name_of_its_own_and_a_line_in_the_list() {
+        let list = list();
+        assert_eq!(list.lines().count(), STEPS.len());
+        for (number, step) in STEPS.iter().enumerate() {
+            let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(step.name.chars().all(is_plain), "{}", step.name);
+            assert!(
+                STEPS[..number].iter().all(|other| other.name != step.name),
+                "{} stands there twice",
+                step.name
+            );
+            assert!(list.contains(&format!("{}  ", step.name)) && list.contains(step.about), "{}", step.name);
+        }
+    }
+
+    #[test]
+    fn nothing_runs_after_a_failure_unless_it_is_to_keep_going() {
+        use Outcome::{Failed, NotRun, Passed};
+        assert_eq!(
+            outcomes(&[], false, false),
+            (vec![Passed; 3], vec!["a".into(), "look".into(), "b".into(), "c".into()])
+        );
+        assert_eq!(outcomes(&["a"], false, false), (vec![Failed, NotRun, NotRun], vec!["a".into()]));
+        assert_eq!(outcomes(&["a", "c"], false, true).0, [Failed, Passed, Failed]);
+        let said = sentence(&A, Failed).unwrap();
+        assert!(
+            said.starts_with("error: the step a failed, ") && said.contains("`cargo xtask ci --only a`"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_missing_tool_is_a_failure_unless_it_is_allowed() {
+        use Outcome::{LeftOut, Missing, NotRun, Passed};
+        assert_eq!(
+            outcomes(&["look"], false, false),
+            (vec![Passed, Missing, NotRun], vec!["a".into(), "look".into()])
+        );
+        assert_eq!(outcomes(&["look"], true, false).0, [Passed, LeftOut, Passed]);
+        assert!(Missing.is_failure() && !LeftOut.is_failure());
+        let said = sentence(&B, Missing).unwrap();
+        assert!(said.starts_with("error: the step b cannot run: there is no tool; "), "{said}");
+        assert!(said.contains("--allow-missing"), "{said}");
+        assert_eq!(sentence(&B, LeftOut).unwrap(), "the step b is left out: there is no tool");
+    }
+
+    #[test]
+    fn the_end_lists_all_steps() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let mut done = vec![(&A, Outcome::Passed, minutes(2)), (&B, Outcome::LeftOut, minutes(0))];
+        assert_eq!(
+            table(&done),
+            "\n== all that could run passed (2 min)\na  passed        2.0 min\nb  left out      0.0 min\n"
+        );
+        done.push((&C, Outcome::Failed, minutes(1)));
+        assert!(table(&done).starts_with("\n== not all passed (3 min)\n"), "{}", table(&done));
+        assert!(table(&done[..1]).starts_with("\n== all passed (2 min)\n"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn scripts_stop_at_the_first_failure_and_see_nothing_of_the_outer_cargo() {
+        let folder = tempfile::tempdir().unwrap();
+        let succeeds = |script: &str| bash(script, folder.path()).status().unwrap().success();
+        assert!(succeeds("true"));
+        assert!(!succeeds("false; true"));
+        assert!(!succeeds("false | true; true"));
+        assert!(!succeeds("exec 2> /dev/null; echo \"$NOBODY_SETS_THIS\"; true"));
+        assert!(succeeds("installed bash a-package-that-nobody-has"));
+        // Cargo has told this test about its package.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        assert!(succeeds("! env | grep -E '^(CARGO=|CARGO_PKG_|CARGO_MANIFEST_)'"));
+        std::fs::write(folder.path().join("README.md"), "Run\n\n    true\ntrue\n").unwrap();
+        assert!(succeeds("readme true"));
+        assert!(!succeeds("readme 'true x' 2> /dev/null"));
+    }
+
+    #[test]
+    fn folders_of_libraries_that_cargo_put_there_are_left_out() {
+        let root = Path::new("/checkout");
+        let kept = |paths: &[&str]| {
+            without_cargo(&std::env::join_paths(paths).unwrap(), root).map(|kept| kept.into_string().unwrap())
+        };
+        let own = ["/checkout/target/debug/deps", "/toolchain/lib/rustlib/x86_64/lib"];
+        assert_eq!(kept(&own), None);
+        assert_eq!(kept(&[own[0], "/opt/cuda", own[1]]).as_deref(), Some("/opt/cuda"));
+    }
+}

@@ -1,0 +1,234 @@
+//! The steps, in their order. Each is bash, runs in the workspace's folder with [`PRELUDE`] in front, and builds what it uses, so that it
+//! can be run alone.
+
+/// Something that must hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    /// Its name for `--only`.
+    pub(super) name: &'static str,
+    /// What it is about, in half a sentence.
+    pub(super) about: &'static str,
+    pub(super) need: Option<Need>,
+    /// Bash; it fails with the first command that does.
+    pub(super) script: &'static str,
+}
+
+/// What must be there for a step to run.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    /// Bash that looks for it and installs it. It fails where there is no way.
+    pub(super) script: &'static str,
+    /// What is then missing, as a clause.
+    pub(super) missing: &'static str,
+}
+
+/// What stands in front of every script.
+pub(super) const PRELUDE: &str = r#"
+set -euo pipefail
+
+# Debian's packages, where a program is not there yet.
+installed() {
+    command -v "$1" > /dev/null && return
+    { apt-get update && apt-get install -y --no-install-recommends "${@:2}"; } > /dev/null 2>&1
+}
+
+# The README's commands stand alone on a line in a block.
+readme() { grep -qxF "$1" README.md || { echo "README.md does not show: $1" >&2; exit 1; }; $1; }
+
+# What the step `images` has unpacked.
+if [ -z "${CIFAR10_DIR:-}" ] && [ -d target/ci/cifar-10-batches-bin ]; then
+    export CIFAR10_DIR=$PWD/target/ci/cifar-10-batches-bin
+fi
+"#;
+
+pub(super) const STEPS: &[Step] = &[
+    Step {
+        name: "images",
+        about: "real CIFAR-10, where it lies next to the checkout, for the tests that want it",
+        need: None,
+        script: r#"
+images=../shared/data/cifar10
+if [ -n "${CIFAR10_DIR:-}" ]; then
+    echo "CIFAR-10 is in $CIFAR10_DIR"
+elif [ -f "$images/unpack.py" ]; then
+    python3 -m venv target/ci/python
+    target/ci/python/bin/pip install --quiet numpy pillow
+    target/ci/python/bin/python "$images/unpack.py" target/ci
+else
+    echo "there is no $images: tests on real images will say that they were skipped"
+fi
+"#,
+    },
+    Step { name: "formatting", about: "cargo fmt", need: None, script: "cargo fmt --all --check" },
+    Step {
+        name: "architecture",
+        about: "which crates and files depend on which",
+        need: None,
+        script: "cargo xtask architecture",
+    },
+    Step {
+        name: "lints",
+        about: "clippy, warnings denied",
+        need: None,
+        script: "cargo clippy --workspace --all-targets --locked -- -D warnings",
+    },
+    Step {
+        name: "documentation",
+        about: "rustdoc, warnings denied",
+        need: None,
+        script: r#"RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked"#,
+    },
+    Step {
+        name: "tests",
+        about: "README's `cargo test --workspace`",
+        need: None,
+        script: r#"readme "cargo test --workspace""#,
+    },
+    Step {
+        name: "one-thread",
+        about: "the same tests on one thread, but for the large networks, which are made of the same layers",
+        need: None,
+        script: r#"
+large=(--skip vgg16 --skip resnet18 --skip senet18 --skip googlenet --skip densenet_bc_100_12)
+RAYON_NUM_THREADS=1 cargo test --workspace --locked -- "${large[@]}"
+"#,
+    },
+    Step {
+        name: "valgrind",
+        about: "the index arithmetic behind the kernels' unsafe blocks: no byte outside of an allocation is read or written",
+        need: Some(Need {
+            script: "installed valgrind valgrind",
+            missing: "valgrind is not there and cannot be installed",
+        }),
+        // It has no AVX-512, so the kernels run on AVX2 and on the portable path.
+        script: r#"
+cargo test -p pointwise-kernels --locked --no-run --message-format=json |
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u | while read -r program; do
+    RAYON_NUM_THREADS=2 valgrind --quiet --error-exitcode=9 "$program" --test-threads=1 \
+        --skip the_error_of_each_method --skip products_are
+done
+"#,
+    },
+    Step {
+        name: "tensorboard",
+        about: "event files, read by TensorBoard's own reader",
+        need: Some(Need {
+            script: "python3 -m venv target/ci/python && target/ci/python/bin/pip install --quiet tensorboard",
+            missing: "the package tensorboard cannot be fetched",
+        }),
+        // Built as the tests build it.
+        script: r#"
+cargo build --workspace --bins --locked
+target/ci/python/bin/python tests/tensorboard/check.py target/debug/trainer
+"#,
+    },
+    Step {
+        name: "aarch64",
+        about: "the kernels' portable path, compiled for 64-bit Arm",
+        need: Some(Need {
+            script: "rustup target add aarch64-unknown-linux-gnu 2> /dev/null",
+            missing: "the target aarch64-unknown-linux-gnu cannot be fetched",
+        }),
+        script: "cargo check -p pointwise-kernels --target aarch64-unknown-linux-gnu --locked",
+    },
+    Step {
+        name: "quick",
+        about: "README's `cargo xtask reproduce --quick`",
+        need: None,
+        script: r#"readme "cargo xtask reproduce --quick""#,
+    },
+    Step {
+        name: "browser",
+        about: "report pages in headless Chromium",
+        need: Some(Need {
+            script: r#"
+installed "${CHROMIUM:-chromium}" chromium fonts-liberation
+mkdir -p target/ci/browser
+npm install --silent --no-save --prefix target/ci/browser playwright-core@1
+"#,
+            missing: "chromium or playwright-core cannot be fetched",
+        }),
+        script: r#"
+page() { cargo run --quiet -p pointwise-report --example page --locked -- "$@"; }
+page target/ci/browser/plain.html
+page target/ci/browser/made-up.html --made-up
+cargo build --release --package trainer --locked
+[ -f study-quick/report.html ] || cargo xtask reproduce --quick
+target/release/trainer report study-quick/runs/* --out target/ci/browser/quick.html
+cmp target/ci/browser/quick.html study-quick/report.html
+cd target/ci/browser
+node ../../../tests/browser/check.mjs screenshots plain.html made-up.html quick.html
+"#,
+    },
+    Step {
+        name: "slurm",
+        about: "a study on a Slurm cluster of this machine: requeued, cut off, without power",
+        need: Some(Need {
+            // Where Debian has the daemons is not in every user's path.
+            script: r#"
+PATH=$PATH:/usr/sbin
+installed munged munge
+installed slurmctld slurm-wlm munge
+"#,
+            missing: "slurm-wlm and munge are not there and cannot be installed",
+        }),
+        script: r#"
+cargo build --release --package trainer --locked
+tests/slurm/test.sh target/release/trainer target/ci/slurm
+"#,
+    },
+    Step {
+        name: "huggingface",
+        about: "the feature huggingface, linted and tested",
+        need: None,
+        // candle-datasets brings some 270 crates; without optimisation they build in a few minutes.
+        script: r#"
+cargo clippy -p pointwise-data -p trainer --features trainer/huggingface --all-targets \
+    --profile plain --locked -- -D warnings
+cargo test -p pointwise-data --features huggingface --profile plain --locked
+"#,
+    },
+    Step {
+        name: "emulator",
+        about: "the emulator of NVIDIA's libraries, and the CUDA kernels compiled for the processor",
+        need: Some(Need {
+            script: "grep -qw avx2 /proc/cpuinfo",
+            missing: "this processor has no AVX2, which the emulator needs",
+        }),
+        script: r#"
+tests/cuda/self_test.sh target/ci/emulator/self_test
+python3 tests/cuda/build.py target/ci/emulator crates/engine/src/cuda/kernels.cu
+"#,
+    },
+    Step {
+        name: "cuda",
+        about: "the feature cuda, linted and tested, also on an emulated GPU",
+        need: Some(Need {
+            script: "xtask/cuda/toolkit.sh target/cuda",
+            missing: "the CUDA toolkit cannot be fetched",
+        }),
+        // The same packages and features each time, so that candle is built once. On the emulated GPU also with its threads in the
+        // opposite order.
+        script: r#"
+. target/cuda/env.sh
+cuda=(-p trainer -p pointwise-engine -p pointwise-models -p pointwise-tests
+    --features "trainer/cuda,pointwise-tests/cuda" --profile plain --locked)
+cargo clippy "${cuda[@]}" --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc "${cuda[@]}" --no-deps
+cargo test "${cuda[@]}" --lib --bins device
+if [ ! -e target/ci/emulator/libkernels.so ]; then
+    echo "there is no emulated GPU: the step emulator builds it"
+else
+    export POINTWISE_CUDA_LIBRARIES=$PWD/target/ci/emulator
+    cargo test "${cuda[@]}" --lib --bins cuda
+    cargo test "${cuda[@]}" --test cuda --test order --test recipes
+    POINTWISE_EMULATOR_ORDER=reverse cargo test "${cuda[@]}" --test cuda
+    cargo test "${cuda[@]}" --test engines -- training a_ evaluation batches
+    cargo test "${cuda[@]}" --test pytorch -- --exact alexnet alexnet_plain nin
+    cargo test "${cuda[@]}" --test pytorch_layers
+    cargo test "${cuda[@]}" --test pytorch_recipes -- every_recipe resumed
+    cargo test "${cuda[@]}" --test pytorch_networks -- --exact lenet resnet20 mobilenetv2 densenet_bc_100_12
+fi
+"#,
+    },
+];
