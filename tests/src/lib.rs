@@ -69,6 +69,8 @@ pub fn clean<I: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator
         .env_remove("CIFAR10_DIR")
         .env_remove("RAYON_NUM_THREADS")
         .env_remove("RUST_LOG")
+        // The tests may run in a job of their own.
+        .env_remove("SLURM_JOB_ID")
         // A backtrace that somebody asked for is no part of a message.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());

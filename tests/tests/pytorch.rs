@@ -6,13 +6,13 @@
 mod golden;
 
 use golden::*;
-use pointwise_engine::{Batch, Engine, EngineKind, Settings, Totals, create};
+use pointwise_engine::{Batch, Engine, EngineKind, Totals, create};
 use pointwise_network::Network;
 use serde_json::Value;
 
 #[test]
 fn the_formula_is_the_scripts() {
-    for name in Network::STUDY {
+    for name in study().arms.iter().map(|arm| arm.name.as_str()) {
         let state = formula_state(&network(name));
         for (tensor, expected) in golden(name)["first"].as_object().unwrap() {
             let expected = floats(expected);
@@ -120,9 +120,9 @@ fn nin() {
 #[test]
 fn training_mode_logits() {
     // Only the reference engine shows them.
-    for name in Network::STUDY {
+    for name in study().arms.iter().map(|arm| arm.name.as_str()) {
         let network = network(name);
-        let mut engine = pointwise_engine::reference::Reference::new(&network, &Settings::default()).unwrap();
+        let mut engine = pointwise_engine::reference::Reference::new(&network, &study_settings()).unwrap();
         engine.load_state(&formula_state(&network)).unwrap();
         let logits = engine.training_logits(&input("input", 8)).unwrap();
         let mut report = Report::default();
@@ -135,12 +135,12 @@ fn training_mode_logits() {
 fn names_shapes_and_initial_bounds() {
     use pointwise_network::Initial;
     let golden = golden("init");
-    for name in Network::STUDY {
+    for name in study().arms.iter().map(|arm| arm.name.as_str()) {
         let network = Network::by_name(name).unwrap();
         let graph = network.graph().unwrap();
         let expected = &golden["nets"][name];
         assert_eq!(graph.parameter_count() as u64, expected["parameter_count"].as_u64().unwrap());
-        let mut engine = create(EngineKind::Reference, &network, &Settings::default()).unwrap();
+        let mut engine = create(EngineKind::Reference, &network, &study_settings()).unwrap();
         let state = engine.state().unwrap();
         // The whole state dictionary, types included.
         let mut ours: Vec<(String, Vec<usize>, &str)> = Vec::new();

@@ -8,7 +8,7 @@ mod golden;
 
 use golden::*;
 use pointwise_engine::reference::Reference;
-use pointwise_engine::{Array, Batch, Engine, EngineError, EngineKind, Settings, State};
+use pointwise_engine::{Array, Batch, Engine, EngineError, EngineKind, State};
 use pointwise_network::Network;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ fn training_mode_outputs() -> Result<(), EngineError> {
     let mut report = Report::default();
     for record in golden["cases"].as_array().unwrap() {
         let case = Case::new(record);
-        let mut engine = Reference::new(&case.network, &Settings::default())?;
+        let mut engine = Reference::new(&case.network, &study_settings())?;
         engine.load_state(&formula_state(&case.network))?;
         let logits = engine.training_logits(&case.images)?;
         case.tensor(&mut report, case.name, &logits, &record["train"]["logits"], &DEVIATIONS);

@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-use pointwise_network::Network;
-use pointwise_report::{NetworkFacts, Study};
+use pointwise_report::{NetworkFacts, StudyReport};
 use pointwise_runs::Run;
+use pointwise_study::Study;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,12 +25,14 @@ fn runs() -> Vec<Run> {
 
 #[test]
 fn the_studys_tables_are_made_from_its_runs() {
-    let facts: Vec<NetworkFacts> = Network::STUDY
+    let study = Study::by_name("pointwise").unwrap();
+    let facts: Vec<NetworkFacts> = study
+        .arms
         .iter()
-        .map(|name| {
-            let graph = Network::by_name(name).unwrap().graph().unwrap();
+        .map(|arm| {
+            let graph = arm.network.graph().unwrap();
             NetworkFacts {
-                model: (*name).to_owned(),
+                model: arm.name.clone(),
                 parameters: graph.parameter_count() as u64,
                 macs: graph.macs() as u64,
                 layers: Vec::new(),
@@ -38,11 +40,14 @@ fn the_studys_tables_are_made_from_its_runs() {
         })
         .collect();
     let runs = runs();
-    for name in Network::STUDY {
-        assert!(runs.iter().any(|run| run.config.model == name), "{name}");
+    for arm in &study.arms {
+        assert!(runs.iter().any(|run| run.config.model == arm.name), "{}", arm.name);
     }
-    let study = Study::new(&runs, &facts).unwrap();
-    assert_eq!(fs::read_to_string(committed().join("report.md")).unwrap(), study.to_markdown());
+    let report = StudyReport::new(&runs, &facts, &study).unwrap();
+    assert_eq!(fs::read_to_string(committed().join("report.md")).unwrap(), report.to_markdown());
+    let json = serde_json::to_value(&report).unwrap();
+    let committed = fs::read_to_string(committed().join("study.json")).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&committed).unwrap(), json);
 }
 
 #[test]

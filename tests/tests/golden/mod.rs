@@ -7,6 +7,7 @@
 use pointwise_engine::{Array, DeviceChoice, DeviceName, Engine, EngineKind, Settings, State, create};
 use pointwise_network::{Layer, Network};
 use pointwise_recipe::{Adam, Recipe};
+use pointwise_study::Study;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -236,17 +237,27 @@ pub(crate) fn tolerance(record: &Value, deviations: &[&str]) -> f64 {
     SLACK * deviations.iter().map(|key| record[*key].as_f64().unwrap()).fold(0.0, f64::max)
 }
 
+/// The published study.
+pub(crate) fn study() -> Study {
+    Study::by_name("pointwise").unwrap()
+}
+
+/// By its recipe, on the CPU.
+pub(crate) fn study_settings() -> Settings {
+    Settings::new(study().recipe)
+}
+
 /// By Adam with that weight decay.
 pub(crate) fn engine(kind: EngineKind, network: &Network, weight_decay: f64) -> Box<dyn Engine> {
     let optimizer = Adam { weight_decay, ..Adam::default() }.into();
-    engine_by(kind, network, Recipe { optimizer, ..Recipe::default() })
+    engine_by(kind, network, Recipe { optimizer, ..study().recipe })
 }
 
 /// By a recipe, from the formula's state.
 pub(crate) fn engine_by(kind: EngineKind, network: &Network, recipe: Recipe) -> Box<dyn Engine> {
     let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
     // A GPU promises the same bits only when it is asked for them.
-    let settings = Settings { device, recipe, deterministic: true, ..Settings::default() };
+    let settings = Settings { device, deterministic: true, ..Settings::new(recipe) };
     let mut engine = create(kind, network, &settings).unwrap();
     engine.load_state(&formula_state(network)).unwrap();
     engine
