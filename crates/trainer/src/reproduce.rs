@@ -72,7 +72,7 @@ pub(crate) fn run(args: ReproduceArgs) -> anyhow::Result<End> {
 
 /// What is asked for. Ends the program, as for any value that is not possible, where a network is none of the study's.
 fn plan(args: &ReproduceArgs) -> anyhow::Result<Plan> {
-    let study = args.study.clone().map_or_else(default_study, Ok)?;
+    let study = args.study.clone().map_or_else(Study::first_shipped, Ok)?;
     let options = Options {
         seeds: args.seeds.clone().map(|List(seeds)| seeds),
         arms: args.models.clone().map(|List(names)| names),
@@ -91,12 +91,6 @@ fn plan(args: &ReproduceArgs) -> anyhow::Result<Plan> {
         Error::UnknownArm { .. } => Cli::command().error(ErrorKind::InvalidValue, error).exit(),
         error => error.into(),
     })
-}
-
-/// The study where none is named.
-pub(crate) fn default_study() -> anyhow::Result<Study> {
-    let name = Study::shipped().next().context("no study comes with the program")?;
-    Ok(Study::by_name(name)?)
 }
 
 /// Refuses networks that are not for the images, as far as that is known before these are read.

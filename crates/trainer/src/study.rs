@@ -1,7 +1,6 @@
 //! `trainer study`: what studies there are, and how far their runs are.
 
 use crate::args::StudyCommand;
-use crate::reproduce::default_study;
 use crate::{End, print, report};
 use anyhow::{Context, bail};
 use pointwise_process::note;
@@ -109,7 +108,7 @@ fn show_plan(study: &Study) -> anyhow::Result<()> {
 fn named(study: Option<&str>) -> anyhow::Result<Study> {
     match study {
         Some(study) => Ok(Study::find(study)?),
-        None => default_study(),
+        None => Ok(Study::first_shipped()?),
     }
 }
 
