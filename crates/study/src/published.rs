@@ -107,6 +107,14 @@ pub struct PublishedFigure {
     pub at_least: bool,
 }
 
+impl PublishedFigure {
+    /// The value as it was printed, with as many digits behind its point.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        format!("{:.*}", self.decimals as usize, self.value)
+    }
+}
+
 /// Published values of each epoch, from the first on; empty where none were published.
 #[derive(Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]

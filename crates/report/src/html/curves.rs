@@ -101,7 +101,7 @@ impl Page<'_> {
             }
             if published {
                 let theirs = network.published_curve(measure.metric);
-                values.extend(theirs.iter().map(|(_, value)| *value));
+                values.extend(theirs.iter().map(|(_, figure)| figure.value));
                 last = theirs.last().map_or(last, |(epoch, _)| last.max(*epoch));
             }
         }
@@ -117,11 +117,11 @@ impl Page<'_> {
             if published {
                 let theirs = network.published_curve(measure.metric);
                 let points: Vec<(f64, f64)> =
-                    theirs.into_iter().map(|(epoch, value)| (f64::from(epoch), value)).collect();
+                    theirs.iter().map(|(epoch, figure)| (f64::from(*epoch), figure.value)).collect();
                 chart.line(&format!("dashed {class}"), &points);
-                for (at, value) in points {
-                    let says = format!("{name}, published, epoch {at}: {}", decimals(value, measure.places));
-                    chart.point(&format!("faint {class}"), network.index, 2.0, (at, value), &says);
+                for ((epoch, figure), point) in theirs.into_iter().zip(points) {
+                    let says = format!("{name}, published, epoch {epoch}: {}", figure.shown());
+                    chart.point(&format!("faint {class}"), network.index, 2.0, point, &says);
                 }
             }
             let means = means(network, measure);
@@ -185,18 +185,17 @@ impl Page<'_> {
                     ]);
                 }
             }
-            let theirs =
-                [(Metric::TrainLoss, 4), (Metric::TrainAcc, 2), (Metric::TestLoss, 4), (Metric::TestAcc, 2)]
-                    .map(|(metric, places)| (network.published_curve(metric), places));
+            let theirs = [Metric::TrainLoss, Metric::TrainAcc, Metric::TestLoss, Metric::TestAcc]
+                .map(|metric| network.published_curve(metric));
             let mut epochs: Vec<u32> =
-                theirs.iter().flat_map(|(curve, _)| curve.iter().map(|(epoch, _)| *epoch)).collect();
+                theirs.iter().flat_map(|curve| curve.iter().map(|(epoch, _)| *epoch)).collect();
             epochs.sort_unstable();
             epochs.dedup();
             for epoch in epochs {
                 let mut row = vec![network.name().into(), "published".into(), epoch.to_string()];
-                row.extend(theirs.iter().map(|(curve, places)| {
-                    let value = curve.iter().find(|(at, _)| *at == epoch).map(|(_, value)| *value);
-                    optional(value, *places)
+                row.extend(theirs.iter().map(|curve| {
+                    let figure = curve.iter().find(|(at, _)| *at == epoch);
+                    figure.map_or_else(String::new, |(_, figure)| figure.shown())
                 }));
                 row.push(String::new());
                 data.rows.push(row);

@@ -13,7 +13,7 @@ mod results;
 mod text;
 
 use pointwise_runs::{Analysis, Run};
-use pointwise_study::{Arm, Metric, Study};
+use pointwise_study::{Arm, Metric, PublishedFigure, Study};
 
 use crate::{LayerFacts, NetworkFacts, NetworkReport, Result, StudyReport, compare::is_complete};
 
@@ -64,11 +64,11 @@ impl Shown<'_> {
     }
 
     /// As in tables and charts: what is published of a metric, by epoch from 1.
-    fn published_curve(&self, metric: Metric) -> Vec<(u32, f64)> {
+    fn published_curve(&self, metric: Metric) -> Vec<(u32, &PublishedFigure)> {
         let Some(arm) = self.published else { return Vec::new() };
         let figures = arm.published.figures.iter().filter(|it| it.metric == metric && !it.at_least);
-        let mut curve: Vec<(u32, f64)> =
-            figures.map(|figure| (figure.epoch.unwrap_or(arm.recipe.epochs), figure.value)).collect();
+        let mut curve: Vec<(u32, &PublishedFigure)> =
+            figures.map(|figure| (figure.epoch.unwrap_or(arm.recipe.epochs), figure)).collect();
         curve.sort_by_key(|(epoch, _)| *epoch);
         curve.dedup_by_key(|(epoch, _)| *epoch);
         curve
