@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-use pointwise_report::{NetworkFacts, StudyReport};
+use pointwise_report::{NetworkFacts, StudyReport, Verdict};
 use pointwise_runs::Run;
-use pointwise_study::Study;
+use pointwise_study::{Metric, Study};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,4 +69,41 @@ fn the_committed_study_names_no_folder_of_a_machine() {
         assert!(folder.components().count() <= 1, "{}", folder.display());
         assert!(!run.environment.data_source.contains(['/', '\\']), "{}", run.environment.data_source);
     }
+}
+
+/// The other studies that were run, each with its record: the report is that of the record, and README.md has a line of it.
+#[test]
+fn the_readme_tells_what_the_other_studies_came_to() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut told = Vec::new();
+    for name in Study::shipped().skip(1) {
+        let study = Study::by_name(name).unwrap();
+        let Some(record) = &study.record else { continue };
+        let report: StudyReport = serde_json::from_str(record).unwrap();
+        let text = fs::read_to_string(root().join("data/records").join(name).join("report.md")).unwrap();
+        assert_eq!(text, report.to_markdown(), "{name}");
+        let verdict = match &report.verdict {
+            Verdict::Reproduced => "reproduced",
+            Verdict::Different { .. } => "different",
+            Verdict::Undecided { .. } => "undecided",
+            Verdict::NotComparable { .. } | Verdict::NotJudged => panic!("{name}: {:?}", report.verdict),
+        };
+        for network in &report.networks {
+            let published =
+                study.arm(&network.name).unwrap().published.figure(Metric::TestAcc, None).unwrap();
+            let claim = if published.at_least { "over " } else { "" };
+            let ours = &network.accuracy.as_ref().unwrap().ours;
+            let line = format!(
+                "| [`{name}`](data/records/{name}/report.md) | `{}` | {claim}{} | {:.2} \u{b1} {:.2} | {} | {verdict} |",
+                network.name,
+                published.shown(),
+                100.0 * ours.mean,
+                100.0 * ours.deviation.unwrap(),
+                network.seeds.len(),
+            );
+            assert!(readme.contains(&line), "README.md lacks: {line}");
+            told.push(name);
+        }
+    }
+    assert!(told.len() >= 2, "{told:?}");
 }

@@ -23,11 +23,15 @@ const STUDIES: &[Shipped] = &[
         file: include_str!("../../../data/studies/pointwise-ablation.toml"),
         record: None,
     },
-    Shipped { name: "keras-cnn", file: include_str!("../../../data/studies/keras-cnn.toml"), record: None },
+    Shipped {
+        name: "keras-cnn",
+        file: include_str!("../../../data/studies/keras-cnn.toml"),
+        record: Some(include_str!("../../../data/records/keras-cnn/study.json")),
+    },
     Shipped {
         name: "pytorch-classifier",
         file: include_str!("../../../data/studies/pytorch-classifier.toml"),
-        record: None,
+        record: Some(include_str!("../../../data/records/pytorch-classifier/study.json")),
     },
     Shipped { name: "resnet20", file: include_str!("../../../data/studies/resnet20.toml"), record: None },
 ];
