@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ use signal_hook::low_level::raise;
 
 #[test]
 fn a_request_stops_all_runs_and_a_second_interrupt_at_once() {
+    // In the background of a shell, Ctrl-C is ignored, and what is ignored at the start stays so.
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::default()).unwrap();
+    }
     let fake = Fake::new();
     fake.put("hang", "");
     for is_stubborn in [false, true] {
