@@ -42,6 +42,14 @@ pub enum RecipeError {
     },
 }
 
+/// Line and column, both from 1, of the byte `start` of a text.
+#[must_use]
+pub fn line_and_column(text: &str, start: usize) -> (usize, usize) {
+    let before = text.get(..start).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
 impl RecipeError {
     /// An error unless `is_good`.
     pub(crate) fn unless(

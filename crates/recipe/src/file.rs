@@ -1,7 +1,7 @@
 //! Recipes as TOML files, read and written.
 
 use crate::named::Named;
-use crate::{Recipe, RecipeError};
+use crate::{Recipe, RecipeError, line_and_column};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -96,13 +96,8 @@ impl RecipeError {
     pub fn syntax(text: &str, error: &toml::de::Error) -> Self {
         let start = error.span().map_or(0, |span| span.start);
         // A span may end in the middle of a line that the message is about; what counts is where it begins.
-        let before = text.get(..start).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Self::Syntax {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            message: plain(error.message()),
-        }
+        let (line, column) = line_and_column(text, start);
+        Self::Syntax { line, column, message: plain(error.message()) }
     }
 }
 

@@ -45,7 +45,7 @@ mod schedule;
 pub use augment::{Augment, Flip, PaddingMode};
 pub use compute::{DeviceName, EngineKind, Precision};
 pub use data::DataKind;
-pub use error::RecipeError;
+pub use error::{RecipeError, line_and_column};
 pub use group::{Group, ParameterGroup};
 pub use normalise::Normalise;
 pub use optimizer::{Adam, AdamW, Optimizer, Sgd};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use pointwise_recipe::Recipe;
+use pointwise_recipe::{Recipe, line_and_column};
 use toml::Table;
 
 use crate::file::message;
@@ -22,13 +22,8 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     /// An error about the place of a span.
     pub(crate) fn wrong(&self, span: Range<usize>, message: impl Into<String>) -> Error {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Error::Syntax {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            message: message.into(),
-        }
+        let (line, column) = line_and_column(self.text, span.start);
+        Error::Syntax { line, column, message: message.into() }
     }
 
     /// A recipe of a table, in which `false` stands for what is left out.
