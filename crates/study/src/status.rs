@@ -7,7 +7,7 @@ use pointwise_runs::{Run, holds_run};
 use serde::Serialize;
 
 use crate::plan::{Job, runs_folder};
-use crate::{Error, Plan, Result, Study};
+use crate::{Plan, Result};
 
 /// How far a run is.
 #[derive(Serialize, Clone, Debug, PartialEq)]
@@ -47,13 +47,17 @@ pub fn status(plan: &Plan) -> Vec<RunStatus> {
     asked.chain(others.map(|folder| of_folder(folder, None, None))).collect()
 }
 
-/// The finished runs in a study's folder that are of its networks.
+/// The finished runs in a plan's folder that are of its study's networks, and how many of those that [`status`] tells of are not
+/// finished.
 ///
 /// # Errors
 /// If one cannot be read.
-pub fn finished(study: &Study, out: &Path) -> Result<Vec<Run>> {
-    let runs = folders(out).into_iter().map(Run::read).collect::<Result<Vec<_>, _>>().map_err(Error::from)?;
-    Ok(runs.into_iter().filter(|run| run.is_finished() && study.arm(&run.config.model).is_some()).collect())
+pub fn finished(plan: &Plan) -> Result<(Vec<Run>, usize)> {
+    let there = folders(&plan.out).into_iter().map(Run::read).collect::<Result<Vec<_>, _>>()?;
+    let waiting = plan.jobs().iter().filter(|job| !holds_run(&job.folder)).count();
+    let (mut runs, others): (Vec<Run>, Vec<Run>) = there.into_iter().partition(Run::is_finished);
+    runs.retain(|run| plan.study.arm(&run.config.model).is_some());
+    Ok((runs, others.len() + waiting))
 }
 
 /// The run folders in a study's folder, by their names.

@@ -198,9 +198,8 @@ fn totals(runs: &[RunStatus]) -> String {
 }
 
 fn judge(study: &Study, out: &Path) -> anyhow::Result<End> {
-    let runs = finished(study, out)?;
     let plan = Plan::new(study.clone(), Options { out: Some(out.to_owned()), ..Options::default() })?;
-    let missing = status(&plan).iter().filter(|run| run.state != "finished").count();
+    let (runs, missing) = finished(&plan)?;
     if runs.is_empty() {
         bail!(
             "there is no finished run of the study `{}` in {}: train it with `trainer reproduce`, or name its folder with --out",
