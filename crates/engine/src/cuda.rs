@@ -7,7 +7,7 @@
 //! images, the learning rate, Adam's corrections, the dropout's counter) lies in the GPU's memory and is advanced there.
 //!
 //! * Convolutions are cuDNN's, channels last, but for those below. For each layer, direction and batch size an algorithm is chosen once: the
-//!   fastest, measured; or with `deterministic` the first of cuDNN's own preference that gives the same bits every time. A batch
+//!   fastest of the first few that cuDNN proposes, measured; or with `deterministic` the first that gives the same bits every time. A batch
 //!   smaller than one that was measured takes over its choice where cuDNN allows that.
 //! * 1x1 convolutions of stride 1 and linear layers are matrix products of cuBLAS. Of a padded 1x1 convolution the inner map alone is
 //!   computed and kept: in the border every product is with zero.
@@ -21,20 +21,38 @@
 #![cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "without a GPU the plans are only tested"))]
 
 #[cfg(feature = "cuda")]
+mod backward;
+#[cfg(feature = "cuda")]
+mod blas;
+#[cfg(feature = "cuda")]
+mod dnn;
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
 mod engine;
 #[cfg(feature = "cuda")]
-mod gpu;
+mod forward;
+#[cfg(feature = "cuda")]
+mod functions;
 mod launch;
+#[cfg(feature = "cuda")]
+mod memory;
+#[cfg(feature = "cuda")]
+mod pass;
 #[cfg(feature = "cuda")]
 mod peak;
 mod plan;
 #[cfg(feature = "cuda")]
+mod tune;
+#[cfg(feature = "cuda")]
 mod update;
 
 #[cfg(feature = "cuda")]
-pub use engine::Cuda;
+pub(crate) use dnn::look_for;
 #[cfg(feature = "cuda")]
-pub(crate) use gpu::card_name;
+pub(crate) use driver::card_name;
+#[cfg(feature = "cuda")]
+pub use engine::{Cuda, Span, Surveyed};
 #[cfg(feature = "cuda")]
 pub use peak::{bandwidth, peak_tflops};
 pub use plan::Floor;

@@ -1,5 +1,6 @@
 //! What a user may ask for, and the devices behind the names.
 
+use crate::codes::explained;
 use crate::error::EngineError;
 use crate::error::message;
 use candle_core::Device;
@@ -34,14 +35,32 @@ impl DeviceChoice {
     /// [`EngineError::DeviceUnavailable`].
     pub fn resolve(self) -> Result<DeviceName, EngineError> {
         match self {
-            Self::Auto => Ok(match open(DeviceName::Cuda(0)) {
-                Ok(_) => DeviceName::Cuda(0),
+            Self::Auto => Ok(match look_for(DeviceName::Cuda(0)) {
+                Ok(()) => DeviceName::Cuda(0),
                 Err(_) => DeviceName::Cpu,
             }),
-            Self::Only(name) => open(name).map(|_| name),
+            Self::Only(name) => look_for(name).map(|()| name),
         }
     }
 }
+
+/// That a device can be used: that NVIDIA's driver has that GPU, and that the libraries are there. Nothing is opened, which takes
+/// seconds.
+fn look_for(name: DeviceName) -> Result<(), EngineError> {
+    let found = match name {
+        DeviceName::Cpu => return Ok(()),
+        #[cfg(feature = "cuda")]
+        DeviceName::Cuda(ordinal) => crate::cuda::look_for(ordinal),
+        #[cfg(not(feature = "cuda"))]
+        DeviceName::Cuda(_) => Err(EngineError::Device(WITHOUT_CUDA.to_owned())),
+    };
+    found.map_err(|error| match error {
+        EngineError::Device(reason) => EngineError::DeviceUnavailable { device: name.to_string(), reason },
+        other => other,
+    })
+}
+
+const WITHOUT_CUDA: &str = "this build has no CUDA (it needs the feature `cuda`)";
 
 /// candle's device of that name.
 ///
@@ -51,48 +70,17 @@ pub(crate) fn open(name: DeviceName) -> Result<Device, EngineError> {
     match name {
         DeviceName::Cpu => Ok(Device::Cpu),
         DeviceName::Cuda(ordinal) => Device::new_cuda(ordinal).map_err(|error| {
-            let reason = if cfg!(feature = "cuda") {
-                explained(&message(&error))
-            } else {
-                "this build has no CUDA (it needs the feature `cuda`)".to_owned()
-            };
+            let reason =
+                if cfg!(feature = "cuda") { explained(&message(&error)) } else { WITHOUT_CUDA.to_owned() };
             EngineError::DeviceUnavailable { device: name.to_string(), reason }
         }),
     }
-}
-
-/// What codes of NVIDIA's libraries mean to the user of this program; candle passes them on by name, inside its message.
-const CODES: [(&str, &str); 8] = [
-    // The code of the stand-ins that a build without CUDA links.
-    ("CUDA_ERROR_STUB_LIBRARY", "NVIDIA's driver, libcuda.so.1, is not installed or cannot be loaded"),
-    ("CUDA_ERROR_NO_DEVICE", "NVIDIA's driver finds no GPU"),
-    ("CUDA_ERROR_INVALID_DEVICE", "there is no GPU of that number"),
-    ("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "NVIDIA's driver and libcuda.so.1 are of different versions"),
-    ("CUDA_ERROR_OUT_OF_MEMORY", "the GPU has no memory left"),
-    ("CUBLAS_STATUS_NOT_INITIALIZED", "cuBLAS is not installed or cannot be loaded"),
-    ("CUDNN_STATUS_NOT_INITIALIZED", "cuDNN is not installed or cannot be loaded"),
-    ("CURAND_STATUS_INITIALIZATION_FAILED", "cuRAND is not installed or cannot be loaded"),
-];
-
-/// The message, or what it means where that is known.
-pub(crate) fn explained(message: &str) -> String {
-    let known = CODES.iter().find(|(code, _)| message.contains(code));
-    known.map_or_else(|| message.to_owned(), |(code, meaning)| format!("{meaning} ({code})"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::accelerator;
-
-    #[test]
-    fn codes_are_explained_and_other_messages_kept() {
-        assert_eq!(
-            explained("DriverError(CUDA_ERROR_NO_DEVICE, \"no CUDA-capable device is detected\")"),
-            "NVIDIA's driver finds no GPU (CUDA_ERROR_NO_DEVICE)"
-        );
-        assert_eq!(explained("something else"), "something else");
-    }
 
     #[cfg(feature = "cuda")]
     #[test]
@@ -101,7 +89,7 @@ mod tests {
             Ok(_) => eprintln!("skipped: this machine has a GPU"),
             Err(error) => {
                 let error = error.to_string();
-                assert!(CODES.iter().any(|(_, meaning)| error.contains(meaning)), "{error}");
+                assert!(crate::codes::CODES.iter().any(|(_, meaning)| error.contains(meaning)), "{error}");
                 assert_eq!(DeviceChoice::Auto.resolve().unwrap(), DeviceName::Cpu);
             }
         }

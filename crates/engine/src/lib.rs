@@ -25,6 +25,7 @@
 
 mod accelerator;
 mod batch;
+mod codes;
 pub mod cpu;
 mod create;
 #[cfg(any(feature = "cuda", test))]

@@ -1,8 +1,10 @@
 //! What the card can do at most, measured.
 
-use super::gpu::{Gpu, Product, Read};
+use super::blas::{Blas, Product, Read};
+use super::driver::Gpu;
 use super::plan::width;
-use crate::{DeviceName, EngineError, Precision};
+use crate::error::EngineError;
+use pointwise_recipe::{DeviceName, Precision};
 
 /// Rows and columns of the matrices.
 const SIDE: usize = 8192;
@@ -13,9 +15,9 @@ const COPIED: usize = 1 << 30;
 /// Times that something is measured; the fastest counts.
 const TRIALS: usize = 5;
 
-fn open(device: DeviceName, precision: Precision) -> Result<Gpu, EngineError> {
+fn open(device: DeviceName) -> Result<Gpu, EngineError> {
     match device {
-        DeviceName::Cuda(ordinal) => Gpu::open(ordinal, precision),
+        DeviceName::Cuda(ordinal) => Gpu::open(ordinal),
         DeviceName::Cpu => Err(EngineError::Device("the CPU is no GPU".to_owned())),
     }
 }
@@ -39,7 +41,7 @@ pub fn peak_tflops(device: DeviceName, precision: Precision) -> Result<f64, Engi
 }
 
 fn product_tflops(device: DeviceName, precision: Precision, side: usize) -> Result<f64, EngineError> {
-    let gpu = open(device, precision)?;
+    let gpu = open(device)?;
     let matrix = || gpu.allocate(side * side * width(precision));
     let (a, b, c) = (matrix()?, matrix()?, matrix()?);
     // Zeros would cost a card less power than numbers, and let it run faster.
@@ -58,7 +60,8 @@ fn product_tflops(device: DeviceName, precision: Precision, side: usize) -> Resu
         columns: side,
         depth: side,
     };
-    let seconds = fastest(&gpu, || gpu.product(&product))?;
+    let blas = Blas::new(&gpu, precision)?;
+    let seconds = fastest(&gpu, || blas.product(&gpu, &product))?;
     Ok(2.0 * (side as f64).powi(3) / seconds / 1e12)
 }
 
@@ -71,7 +74,7 @@ pub fn bandwidth(device: DeviceName) -> Result<f64, EngineError> {
 }
 
 fn copy_rate(device: DeviceName, bytes: usize) -> Result<f64, EngineError> {
-    let gpu = open(device, Precision::F32)?;
+    let gpu = open(device)?;
     let (from, to) = (gpu.allocate(bytes)?, gpu.allocate(bytes)?);
     let seconds = fastest(&gpu, || gpu.copy(&from, &to))?;
     Ok(2.0 * bytes as f64 / seconds)

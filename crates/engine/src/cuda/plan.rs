@@ -1,7 +1,6 @@
 //! Where everything lies on the GPU and how large it is: no device is needed to make a plan.
 
 use super::launch::{Chunks, RowLoss, Shape, Tiles, Windows, activation};
-use crate::Precision;
 use crate::error::EngineError;
 use crate::gradients::{Flow, Schedule};
 use crate::places::{Place, Places, Role};
@@ -10,7 +9,7 @@ use crate::stage::{
 };
 use crate::state::Array;
 use pointwise_network::{Activation, Graph};
-use pointwise_recipe::{Group, Recipe};
+use pointwise_recipe::{Group, Precision, Recipe};
 use std::collections::BTreeMap;
 
 /// Numbers in a vector of 16 bytes: channels are padded to a multiple of it.

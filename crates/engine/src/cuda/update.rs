@@ -1,10 +1,11 @@
 //! What follows the gradients: clipping, the optimizer's step, the moving average.
 
-use super::gpu::{Buffer, Gpu, Kernel};
+use super::driver::{Buffer, Gpu, Kernel};
 use super::launch::{
     Address, GradientNorm, Grid, Group, OptimizerConstants, SetRate, StepConstants, SwapAverage,
     Update as UpdatePass,
 };
+use super::memory::F32;
 use super::plan::{Plan, width};
 use crate::engine::{NO_AVERAGE, check_rate};
 use crate::error::EngineError;
@@ -12,8 +13,6 @@ use crate::optimizer::Step;
 use crate::settings::Settings;
 use pointwise_kernels::AdamStep;
 use pointwise_recipe::{Group as RecipeGroup, Optimizer, Rate, Recipe};
-
-const F32: usize = size_of::<f32>();
 
 /// The recipe's part of a step, and what it keeps in the GPU's memory.
 #[derive(Debug)]

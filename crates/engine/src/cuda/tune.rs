@@ -1,0 +1,166 @@
+//! The convolutions of cuDNN that a network takes, and the algorithms that they are computed by.
+
+use super::dnn::{
+    Choice, Convolution2d, ConvolutionShape, Data, Dnn, Filter, Forward, MOST_WORKSPACE, Operands, Tried,
+};
+use super::driver::{Buffer, Gpu};
+use super::memory::{Arenas, Room};
+use super::plan::{Block, Convolution, Kind, Method, Node, Plan};
+use crate::error::EngineError;
+use crate::stage::Map;
+use std::collections::BTreeMap;
+
+/// The convolutions of a plan, by node and batch size.
+#[derive(Debug)]
+pub(super) struct Convolutions {
+    nodes: Vec<BTreeMap<usize, Convolution2d>>,
+    /// As large as the algorithm that wants most.
+    pub(super) workspace: Buffer,
+}
+
+/// What an algorithm is tried on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Site<'a> {
+    pub(super) gpu: &'a Gpu,
+    pub(super) dnn: &'a Dnn,
+    pub(super) plan: &'a Plan,
+    pub(super) arenas: &'a Arenas,
+    pub(super) room: &'a Room,
+}
+
+/// Operands of a convolution's directions; `None` of one that is not computed.
+#[derive(Debug, Clone, Copy)]
+struct Directions {
+    forward: Operands,
+    data: Option<Operands>,
+    filter: Option<Operands>,
+}
+
+impl Site<'_> {
+    /// Nodes that cuDNN may compute.
+    fn nodes(&self) -> impl Iterator<Item = (usize, &Node, &Block, Convolution)> {
+        self.plan.nodes.iter().enumerate().filter_map(|(at, node)| {
+            let Kind::Block(block) = &node.kind else { return None };
+            let convolution = block.convolution.filter(|own| own.method == Method::Library)?;
+            Some((at, node, block, convolution))
+        })
+    }
+
+    fn directions(&self, at: usize, block: &Block, convolution: Convolution, trains: bool) -> Directions {
+        let Self { plan, arenas, room, .. } = self;
+        let x = room.source(plan.nodes[at].sources[0]);
+        let w = arenas.weight(convolution.weight);
+        let gradients = room.gradients_around(plan, at, block).filter(|_| trains);
+        Directions {
+            forward: Operands { x, w, y: room.results_of(plan, at) },
+            data: gradients.and_then(|(y, x)| Some(Operands { x: x?, w, y })),
+            filter: gradients.map(|(y, _)| Operands { x, w: arenas.weight_gradient(convolution.weight), y }),
+        }
+    }
+}
+
+impl Convolutions {
+    pub(super) fn new(gpu: &Gpu, plan: &Plan) -> Result<Self, EngineError> {
+        let nodes = plan.nodes.iter().map(|_| BTreeMap::new()).collect();
+        Ok(Self { nodes, workspace: gpu.allocate(0)? })
+    }
+
+    /// The convolution of a node for a batch of `n`.
+    pub(super) fn get(&self, at: usize, n: usize) -> Result<&Convolution2d, EngineError> {
+        let prepared = self.nodes[at].get(&n);
+        prepared.ok_or_else(|| EngineError::Device("a convolution was not prepared".to_owned()))
+    }
+
+    /// Chooses what of a step's convolutions is not chosen yet. Gives the bytes that a workspace for all of them has.
+    pub(super) fn choose(
+        &mut self,
+        site: Site<'_>,
+        n: usize,
+        trains: bool,
+        choice: Choice,
+    ) -> Result<usize, EngineError> {
+        let Site { gpu, dnn, .. } = site;
+        let mut scratch = None;
+        let mut needed = 0;
+        for (at, node, block, convolution) in site.nodes() {
+            let chosen = &mut self.nodes[at];
+            let mut own = match chosen.remove(&n) {
+                Some(own) => own,
+                None => Convolution2d::new(gpu, dnn, shape(node, convolution, block.results, n))?,
+            };
+            // The choice of a larger batch is good enough for a last, smaller one.
+            let like = match choice {
+                Choice::Measured => chosen.range(n..).next().map(|(_, larger)| larger),
+                Choice::Deterministic => None,
+            };
+            let Directions { forward, data, filter } = site.directions(at, block, convolution, trains);
+            let open = [
+                !own.was_asked::<Forward>(),
+                data.is_some() && !own.was_asked::<Data>(),
+                filter.is_some() && !own.was_asked::<Filter>(),
+            ];
+            if open.contains(&true) {
+                let workspace = match &mut scratch {
+                    Some(workspace) => &*workspace,
+                    None => scratch.insert(gpu.allocate(MOST_WORKSPACE)?),
+                };
+                if open[0] {
+                    own.choose::<Forward>((gpu, dnn), choice, like, forward, workspace)?;
+                }
+                if let Some(data) = data.filter(|_| open[1]) {
+                    own.choose::<Data>((gpu, dnn), choice, like, data, workspace)?;
+                }
+                if let Some(filter) = filter.filter(|_| open[2]) {
+                    own.choose::<Filter>((gpu, dnn), choice, like, filter, workspace)?;
+                }
+            }
+            needed = own.workspace().max(needed);
+            chosen.insert(n, own);
+        }
+        Ok(needed)
+    }
+
+    /// Every algorithm of every layer and direction, tried on a batch of `n` for which all was chosen: the layer's name, and what came
+    /// of it.
+    pub(super) fn survey(
+        &self,
+        site: Site<'_>,
+        n: usize,
+        choice: Choice,
+    ) -> Result<Vec<(String, Tried)>, EngineError> {
+        let on = (site.gpu, site.dnn);
+        let workspace = site.gpu.allocate(MOST_WORKSPACE)?;
+        let mut all = Vec::new();
+        for (at, node, block, convolution) in site.nodes() {
+            let own = self.get(at, n)?;
+            let Directions { forward, data, filter } = site.directions(at, block, convolution, true);
+            let mut tried = own.survey::<Forward>(on, choice, forward, &workspace)?;
+            if let Some(data) = data {
+                tried.extend(own.survey::<Data>(on, choice, data, &workspace)?);
+            }
+            if let Some(filter) = filter {
+                tried.extend(own.survey::<Filter>(on, choice, filter, &workspace)?);
+            }
+            all.extend(tried.into_iter().map(|tried| (node.name.clone(), tried)));
+        }
+        Ok(all)
+    }
+}
+
+/// The sides of a convolution for a batch.
+fn shape(node: &Node, convolution: Convolution, results: Map, n: usize) -> ConvolutionShape {
+    let (input, window) = (node.inputs[0], convolution.window);
+    ConvolutionShape {
+        n,
+        height: input.height,
+        width: input.width,
+        in_channels: convolution.in_channels,
+        out_height: results.height,
+        out_width: results.width,
+        out_channels: convolution.out_channels,
+        kernel: window.kernel,
+        stride: window.stride,
+        padding: window.padding,
+        groups: convolution.groups,
+    }
+}
