@@ -25,6 +25,8 @@ mod backward;
 #[cfg(feature = "cuda")]
 mod blas;
 #[cfg(feature = "cuda")]
+mod choices;
+#[cfg(feature = "cuda")]
 mod dnn;
 #[cfg(feature = "cuda")]
 mod driver;

@@ -377,18 +377,23 @@ pub(crate) fn named_folder(folder: Option<&Path>, kind: DataKind) -> Option<Path
 
 /// `pointwise/NAME` in the user's cache folder.
 fn cache(dataset: Published) -> anyhow::Result<PathBuf> {
-    // The variable will do without a home folder, which etcetera asks for first.
-    let variable = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    if let Some(base) = variable.filter(|_| cfg!(unix)) {
-        return Ok(base.join("pointwise").join(dataset.cache_name()));
-    }
-    let base = etcetera::choose_base_strategy().map_err(|_| {
+    let folder = user_cache().ok_or_else(|| {
         anyhow!(
             "the home folder, in which images would be kept, is not known: say with --data-dir where the images are, or set \
              XDG_CACHE_HOME to a folder for them"
         )
     })?;
-    Ok(base.cache_dir().join("pointwise").join(dataset.cache_name()))
+    Ok(folder.join(dataset.cache_name()))
+}
+
+/// `pointwise` in the user's cache folder; `None` where the home folder is not known.
+pub(crate) fn user_cache() -> Option<PathBuf> {
+    // The variable will do without a home folder, which etcetera asks for first.
+    let variable = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(base) = variable.filter(|_| cfg!(unix)) {
+        return Some(base.join("pointwise"));
+    }
+    etcetera::choose_base_strategy().ok().map(|base| base.cache_dir().join("pointwise"))
 }
 
 fn describe(dataset: &Dataset) -> anyhow::Result<String> {

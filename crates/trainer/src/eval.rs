@@ -1,7 +1,7 @@
 //! `trainer eval`.
 
 use crate::args::{Compute, EvalArgs, Split};
-use crate::data::{Images, check_classes_of, load_dataset, spec};
+use crate::data::{Images, check_classes_of, load_dataset, spec, user_cache};
 use crate::model::Model;
 use crate::recipe::study_recipe;
 use crate::{End, print, stop_flag, threads};
@@ -186,6 +186,7 @@ pub(crate) fn engine_and_settings(compute: &Compute) -> anyhow::Result<(EngineKi
         device,
         precision: compute.precision.unwrap_or_default(),
         deterministic: compute.deterministic,
+        cache: user_cache(),
         ..Settings::new(study_recipe()?)
     };
     Ok((kind, settings))

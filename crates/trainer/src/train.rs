@@ -2,7 +2,7 @@
 
 use crate::analysis::Analyst;
 use crate::args::TrainArgs;
-use crate::data::{Images, check_classes, load_dataset, named_folder, spec};
+use crate::data::{Images, check_classes, load_dataset, named_folder, spec, user_cache};
 use crate::display::{TrainingDisplay, final_line};
 use crate::environment::{DataDescription, describe};
 use crate::eval::check_weights;
@@ -96,6 +96,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         recipe: config.recipe.clone(),
         precision: config.precision,
         deterministic: config.deterministic,
+        cache: user_cache(),
     };
     let mut engine =
         create(config.engine, &network, &settings).map_err(|error| elsewhere(is_resumed, error))?;

@@ -3,6 +3,7 @@
 //! Each of the three directions has calls, algorithms and lists of types of its own in cuDNN: [`Direction`] is what they have in common.
 #![expect(unsafe_code, reason = "cuDNN is a C library")]
 
+use super::choices::Numbers;
 use super::driver::{Buffer, Context, Gpu, card_name, exclusive, failed, loaded, pointer};
 use super::launch::Address;
 use crate::error::EngineError;
@@ -158,6 +159,8 @@ pub(super) enum Choice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Listed<A> {
     pub(super) algorithm: A,
+    /// The algorithm's.
+    pub(super) number: u32,
     pub(super) math: sys::cudnnMathType_t,
     pub(super) status: sys::cudnnStatus_t,
     pub(super) deterministic: bool,
@@ -182,6 +185,7 @@ impl<A> Listed<A> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Chosen<A> {
     algorithm: A,
+    number: u32,
     math: sys::cudnnMathType_t,
     workspace: usize,
 }
@@ -299,6 +303,7 @@ macro_rules! direction {
             fn read(entry: &Self::Entry) -> Listed<Self::Algorithm> {
                 Listed {
                     algorithm: entry.algo,
+                    number: entry.algo as u32,
                     math: entry.mathType,
                     status: entry.status,
                     deterministic: entry.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC,
@@ -497,24 +502,38 @@ impl Convolution2d {
         wanted.into_iter().flatten().max().unwrap_or(0)
     }
 
-    /// Chooses the algorithm for a direction, if there is one: that of `like`, another batch size, if it works here, else by
-    /// `choice`. An algorithm counts as working once it has run. What the direction writes is overwritten.
+    /// The shape in a word.
+    pub(super) fn key(&self) -> String {
+        let ConvolutionShape { n, height, width, in_channels, out_channels, groups, .. } = self.shape;
+        let ConvolutionShape {
+            kernel: [rows, columns], stride: [down, right], padding: [above, left], ..
+        } = self.shape;
+        format!(
+            "{n}.{height}.{width}.{in_channels}-{out_channels}-{rows}.{columns}-{down}.{right}-{above}.{left}-{groups}"
+        )
+    }
+
+    /// cuDNN's numbers of the algorithm that was chosen for a direction, and of its arithmetic.
+    pub(super) fn chosen<D: Direction>(&self) -> Option<Numbers> {
+        D::tuned(self).chosen.map(|Chosen { number, math, .. }| (number, math as u32))
+    }
+
+    /// Chooses the algorithm for a direction, if there is one: that of these numbers if it works here, else by `choice`. An algorithm
+    /// counts as working once it has run. What the direction writes is overwritten.
     pub(super) fn choose<D: Direction>(
         &mut self,
         (gpu, dnn): (&Gpu, &Dnn),
         choice: Choice,
-        like: Option<&Self>,
+        known: Option<Numbers>,
         at: Operands,
         workspace: &Buffer,
     ) -> Result<(), EngineError> {
-        let adopted =
-            like.and_then(|like| D::tuned(like).chosen).and_then(|Chosen { algorithm, math, .. }| {
-                self.ready::<D>(dnn, algorithm, math).filter(|chosen| {
-                    self.start::<D>(gpu, dnn, chosen, at, workspace).and_then(|()| gpu.wait()).is_ok()
-                })
-            });
-        let found = match adopted {
-            Some(chosen) => Some(chosen),
+        let found = match known {
+            Some(known) => self.known::<D>((gpu, dnn), known, at, workspace)?,
+            None => None,
+        };
+        let found = match found {
+            Some(found) => Some(found),
             None => self.search::<D>((gpu, dnn), choice, at, workspace)?,
         };
         if let Some(chosen) = found {
@@ -524,6 +543,26 @@ impl Convolution2d {
         tuned.asked = true;
         tuned.chosen = found;
         Ok(())
+    }
+
+    /// The algorithm of these numbers, if cuDNN lists it and it works.
+    fn known<D: Direction>(
+        &self,
+        (gpu, dnn): (&Gpu, &Dnn),
+        known: Numbers,
+        at: Operands,
+        workspace: &Buffer,
+    ) -> Result<Option<Chosen<D::Algorithm>>, EngineError> {
+        for listed in self.list::<D>(dnn)? {
+            if listed.can_be_used(dnn.precision, Choice::Measured)
+                && let Some(ready) = self.ready::<D>(dnn, &listed)
+                && (ready.number, ready.math as u32) == known
+                && self.start::<D>(gpu, dnn, &ready, at, workspace).and_then(|()| gpu.wait()).is_ok()
+            {
+                return Ok(Some(ready));
+            }
+        }
+        Ok(None)
     }
 
     /// Every algorithm that cuDNN lists for a direction, tried, and which of them would be chosen. The choice of before stays.
@@ -537,8 +576,8 @@ impl Convolution2d {
         let chosen = self.search::<D>((gpu, dnn), choice, at, workspace)?;
         let mut all = Vec::new();
         for listed in self.list::<D>(dnn)? {
-            let Listed { algorithm, math, status, deterministic } = listed;
-            let ready = self.ready::<D>(dnn, algorithm, math);
+            let Listed { algorithm, math, status, deterministic, .. } = listed;
+            let ready = self.ready::<D>(dnn, &listed);
             let ran = match &ready {
                 Some(ready) if status == CUDNN_STATUS_SUCCESS => {
                     Some(self.measure::<D>(gpu, dnn, ready, at, workspace))
@@ -619,8 +658,8 @@ impl Convolution2d {
             Choice::Measured => {}
         }
         let (mut best, mut working) = (None, 0);
-        for Listed { algorithm, math, .. } in candidates {
-            let Some(ready) = self.ready::<D>(dnn, algorithm, math) else { continue };
+        for listed in candidates {
+            let Some(ready) = self.ready::<D>(dnn, &listed) else { continue };
             let Ok(seconds) = self.measure::<D>(gpu, dnn, &ready, at, workspace) else { continue };
             working += 1;
             if best.is_none_or(|(fastest, _)| seconds < fastest) {
@@ -674,12 +713,8 @@ impl Convolution2d {
     }
 
     /// An algorithm with its workspace, if that is not too large, and its arithmetic set.
-    fn ready<D: Direction>(
-        &self,
-        dnn: &Dnn,
-        algorithm: D::Algorithm,
-        math: sys::cudnnMathType_t,
-    ) -> Option<Chosen<D::Algorithm>> {
+    fn ready<D: Direction>(&self, dnn: &Dnn, listed: &Listed<D::Algorithm>) -> Option<Chosen<D::Algorithm>> {
+        let &Listed { algorithm, number, math, .. } = listed;
         // In f32 the arithmetic is FMA's for good, whatever the list calls it.
         let math = if dnn.precision == Precision::F32 { CUDNN_FMA_MATH } else { math };
         self.set_math::<D>(math).ok()?;
@@ -689,6 +724,7 @@ impl Convolution2d {
             D::bytes(dnn.handle, self.descriptors, D::tuned(self).operation, algorithm, &mut workspace)
         };
         (status == CUDNN_STATUS_SUCCESS && workspace <= MOST_WORKSPACE).then_some(Chosen {
+            number,
             algorithm,
             math,
             workspace,

@@ -191,6 +191,14 @@ pub(crate) fn card_name(ordinal: usize) -> Result<String, EngineError> {
     driver("asking for the GPU's name", result::device::get_name(device))
 }
 
+/// The driver's version, such as 13000; 0 where it does not tell.
+pub(super) fn driver_version() -> usize {
+    let mut version = 0;
+    // SAFETY: the answer's place is ours.
+    let status = unsafe { sys::cuDriverGetVersion(&mut version) };
+    if status == sys::CUresult::CUDA_SUCCESS { usize::try_from(version).unwrap_or(0) } else { 0 }
+}
+
 /// One GPU with a stream of work, used from the thread that opened it.
 #[derive(Debug)]
 pub(super) struct Gpu {

@@ -87,7 +87,7 @@ impl Cuda {
             Ok((
                 Arenas::new(&gpu, &plan, settings.precision)?,
                 Update::new(&gpu, &plan, settings)?,
-                Convolutions::new(&gpu, &plan)?,
+                Convolutions::new(&gpu, &plan, settings)?,
             ))
         })?;
         gpu.upload(&arenas.control, 0, &[Control { gradient_norm: f64::NAN, ..Control::default() }])?;

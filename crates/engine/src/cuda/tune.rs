@@ -1,12 +1,15 @@
 //! The convolutions of cuDNN that a network takes, and the algorithms that they are computed by.
 
+use super::choices::{Choices, Machine};
 use super::dnn::{
-    Choice, Convolution2d, ConvolutionShape, Data, Dnn, Filter, Forward, MOST_WORKSPACE, Operands, Tried,
+    Choice, Convolution2d, ConvolutionShape, Data, Direction, Dnn, Filter, Forward, MOST_WORKSPACE, Operands,
+    Tried, dnn_version,
 };
-use super::driver::{Buffer, Gpu};
+use super::driver::{Buffer, Gpu, driver_version};
 use super::memory::{Arenas, Room};
 use super::plan::{Block, Convolution, Kind, Method, Node, Plan};
 use crate::error::EngineError;
+use crate::settings::Settings;
 use crate::stage::Map;
 use std::collections::BTreeMap;
 
@@ -14,6 +17,7 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(super) struct Convolutions {
     nodes: Vec<BTreeMap<usize, Convolution2d>>,
+    choices: Choices,
     /// As large as the algorithm that wants most.
     pub(super) workspace: Buffer,
 }
@@ -59,10 +63,47 @@ impl Site<'_> {
     }
 }
 
+/// What the choice of a convolution's algorithms takes.
+struct Tuning<'a> {
+    gpu: &'a Gpu,
+    dnn: &'a Dnn,
+    choice: Choice,
+    /// The same convolution of a larger batch.
+    larger: Option<&'a Convolution2d>,
+    workspace: &'a Buffer,
+    choices: &'a mut Choices,
+}
+
+impl Tuning<'_> {
+    fn choose<D: Direction>(&mut self, own: &mut Convolution2d, at: Operands) -> Result<(), EngineError> {
+        let key = format!("{} {}", own.key(), D::KERNEL);
+        let known = match self.choice {
+            Choice::Measured => {
+                self.larger.and_then(Convolution2d::chosen::<D>).or_else(|| self.choices.get(&key))
+            }
+            Choice::Deterministic => None,
+        };
+        own.choose::<D>((self.gpu, self.dnn), self.choice, known, at, self.workspace)?;
+        if let Some(numbers) = own.chosen::<D>()
+            && self.choice == Choice::Measured
+        {
+            self.choices.set(key, numbers);
+        }
+        Ok(())
+    }
+}
+
 impl Convolutions {
-    pub(super) fn new(gpu: &Gpu, plan: &Plan) -> Result<Self, EngineError> {
+    /// None yet; what is measured is kept in the folder of the settings.
+    pub(super) fn new(gpu: &Gpu, plan: &Plan, settings: &Settings) -> Result<Self, EngineError> {
         let nodes = plan.nodes.iter().map(|_| BTreeMap::new()).collect();
-        Ok(Self { nodes, workspace: gpu.allocate(0)? })
+        let machine = Machine {
+            card: gpu.name(),
+            versions: [driver_version(), dnn_version().unwrap_or(0)],
+            precision: settings.precision.name(),
+        };
+        let choices = Choices::open(settings.cache.as_deref(), &machine);
+        Ok(Self { nodes, choices, workspace: gpu.allocate(0)? })
     }
 
     /// The convolution of a node for a batch of `n`.
@@ -89,10 +130,7 @@ impl Convolutions {
                 None => Convolution2d::new(gpu, dnn, shape(node, convolution, block.results, n))?,
             };
             // The choice of a larger batch is good enough for a last, smaller one.
-            let like = match choice {
-                Choice::Measured => chosen.range(n..).next().map(|(_, larger)| larger),
-                Choice::Deterministic => None,
-            };
+            let larger = chosen.range(n..).next().map(|(_, larger)| larger);
             let Directions { forward, data, filter } = site.directions(at, block, convolution, trains);
             let open = [
                 !own.was_asked::<Forward>(),
@@ -104,19 +142,21 @@ impl Convolutions {
                     Some(workspace) => &*workspace,
                     None => scratch.insert(gpu.allocate(MOST_WORKSPACE)?),
                 };
+                let mut tuning = Tuning { gpu, dnn, choice, larger, workspace, choices: &mut self.choices };
                 if open[0] {
-                    own.choose::<Forward>((gpu, dnn), choice, like, forward, workspace)?;
+                    tuning.choose::<Forward>(&mut own, forward)?;
                 }
                 if let Some(data) = data.filter(|_| open[1]) {
-                    own.choose::<Data>((gpu, dnn), choice, like, data, workspace)?;
+                    tuning.choose::<Data>(&mut own, data)?;
                 }
                 if let Some(filter) = filter.filter(|_| open[2]) {
-                    own.choose::<Filter>((gpu, dnn), choice, like, filter, workspace)?;
+                    tuning.choose::<Filter>(&mut own, filter)?;
                 }
             }
             needed = own.workspace().max(needed);
             chosen.insert(n, own);
         }
+        self.choices.save();
         Ok(needed)
     }
 
