@@ -132,7 +132,7 @@ impl Pass<'_> {
         block: &Block,
         gradient: Address,
     ) -> Result<(), EngineError> {
-        let Pass { plan, kernels, gpu, blas, dnn, arenas, .. } = *self;
+        let Pass { plan, kernels, gpu, main, arenas, .. } = *self;
         let shape = block.shape(self.n, self.lane());
         let y = self.room.results_of(plan, at);
         let (scale, shift) = self.scale_and_shift(block);
@@ -189,8 +189,22 @@ impl Pass<'_> {
         let x = self.room.source(node.sources[0]);
         let (w, dw) = (arenas.weight(convolution.weight), arenas.weight_gradient(convolution.weight));
         let Convolution { in_channels, out_channels, .. } = convolution;
-        if convolution.method == Method::Product {
-            blas.product(
+        let library = match convolution.method {
+            Method::Library => Some(self.convolution(at)?),
+            _ => None,
+        };
+        // The weights' gradient goes beside the input's: neither reads what the other writes. Kernels of our own share the room for
+        // partial sums.
+        let beside = match convolution.method {
+            Method::Product => true,
+            _ => library.is_some_and(|library| library.has::<Filter>()),
+        };
+        let is_beside = wanted.is_some() && beside && gpu.fork()?;
+        let on = if is_beside { self.side } else { main };
+        let [main_workspace, side_workspace] = &self.convolutions.workspaces;
+        let own = |operands| self.grouped(node, convolution, block.results, operands);
+        match (convolution.method, library.filter(|library| library.has::<Filter>())) {
+            (Method::Product, _) => on.blas.product(
                 gpu,
                 &Product {
                     a: (dy, Read::Transposed),
@@ -200,39 +214,35 @@ impl Pass<'_> {
                     columns: in_channels,
                     depth: shape.results(),
                 },
-            )?;
-            return wanted.map_or(Ok(()), |dx| {
-                blas.product(
-                    gpu,
-                    &Product {
-                        a: (dy, Read::AsIs),
-                        b: (w, Read::AsIs),
-                        c: dx,
-                        rows: shape.results(),
-                        columns: in_channels,
-                        depth: out_channels,
-                    },
-                )
-            });
-        }
-        let library = match convolution.method {
-            Method::Library => Some(self.convolution(at)?),
-            _ => None,
-        };
-        let workspace = &self.convolutions.workspace;
-        let own = |operands| self.grouped(node, convolution, block.results, operands);
-        match library.filter(|library| library.has::<Filter>()) {
-            Some(library) => library.run::<Filter>(gpu, dnn, Operands { x, w: dw, y: dy }, workspace)?,
-            None => self.grouped_filter(convolution, own([x, 0, dy, 0]), dw)?,
+            )?,
+            (_, Some(library)) => {
+                let workspace = if is_beside { side_workspace } else { main_workspace };
+                library.run::<Filter>(gpu, &on.dnn, Operands { x, w: dw, y: dy }, workspace)?;
+            }
+            (_, None) => self.grouped_filter(convolution, own([x, 0, dy, 0]), dw)?,
         }
         let Some(dx) = wanted else { return Ok(()) };
-        match library.filter(|library| library.has::<Data>()) {
-            Some(library) => library.run::<Data>(gpu, dnn, Operands { x: dx, w, y: dy }, workspace),
-            None => {
+        match (convolution.method, library.filter(|library| library.has::<Data>())) {
+            (Method::Product, _) => main.blas.product(
+                gpu,
+                &Product {
+                    a: (dy, Read::AsIs),
+                    b: (w, Read::AsIs),
+                    c: dx,
+                    rows: shape.results(),
+                    columns: in_channels,
+                    depth: out_channels,
+                },
+            )?,
+            (_, Some(library)) => {
+                library.run::<Data>(gpu, &main.dnn, Operands { x: dx, w, y: dy }, main_workspace)?;
+            }
+            (_, None) => {
                 let grid = Grid::linear(self.vectors(node.inputs[0]));
-                self.start(&kernels.grouped_data, grid, own([0, w, dy, dx]))
+                self.start(&kernels.grouped_data, grid, own([0, w, dy, dx]))?;
             }
         }
+        if is_beside { gpu.join() } else { Ok(()) }
     }
 
     /// The gradient of a convolution's weights by kernels of our own.

@@ -1,7 +1,7 @@
 //! Matrix products by cuBLAS.
 #![expect(unsafe_code, reason = "cuBLAS is a C library")]
 
-use super::driver::{Buffer, Context, Gpu, exclusive, failed, loaded, pointer};
+use super::driver::{Buffer, Context, Gpu, Stream, exclusive, failed, loaded, pointer};
 use super::launch::Address;
 use crate::error::EngineError;
 use candle_core::cuda_backend::cudarc::cublas::sys;
@@ -59,11 +59,11 @@ pub(super) struct Blas {
 }
 
 impl Blas {
-    /// Starts cuBLAS on the GPU's stream.
+    /// Starts cuBLAS on a stream of the GPU's.
     ///
     /// # Errors
     /// [`EngineError::Device`].
-    pub(super) fn new(gpu: &Gpu, precision: Precision) -> Result<Self, EngineError> {
+    pub(super) fn new(gpu: &Gpu, stream: Stream, precision: Precision) -> Result<Self, EngineError> {
         let mut made = Self {
             context: Arc::clone(&gpu.context),
             handle: ptr::null_mut(),
@@ -76,7 +76,7 @@ impl Blas {
         // SAFETY: the handle's place is ours and outlives the calls; the stream and the workspace live as long as the handle.
         unsafe {
             checked(what, sys::cublasCreate_v2(&mut made.handle))?;
-            checked(what, sys::cublasSetStream_v2(made.handle, gpu.stream.cast()))?;
+            checked(what, sys::cublasSetStream_v2(made.handle, stream.cast()))?;
             checked(what, sys::cublasSetMathMode(made.handle, NO_SHORT_SUMS))?;
             // After the stream, which takes an earlier workspace away.
             checked(what, sys::cublasSetWorkspace_v2(made.handle, workspace, WORKSPACE))?;

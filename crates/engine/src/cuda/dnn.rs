@@ -4,7 +4,7 @@
 #![expect(unsafe_code, reason = "cuDNN is a C library")]
 
 use super::choices::Numbers;
-use super::driver::{Buffer, Context, Gpu, card_name, exclusive, failed, loaded, pointer};
+use super::driver::{Buffer, Context, Gpu, Stream, card_name, exclusive, failed, loaded, pointer};
 use super::launch::Address;
 use crate::error::EngineError;
 use candle_core::cuda_backend::cudarc::cudnn::sys;
@@ -84,18 +84,18 @@ pub(super) struct Dnn {
 }
 
 impl Dnn {
-    /// Starts cuDNN on the GPU's stream.
+    /// Starts cuDNN on a stream of the GPU's.
     ///
     /// # Errors
     /// [`EngineError::Device`].
-    pub(super) fn new(gpu: &Gpu, precision: Precision) -> Result<Self, EngineError> {
+    pub(super) fn new(gpu: &Gpu, stream: Stream, precision: Precision) -> Result<Self, EngineError> {
         let mut made = Self { context: Arc::clone(&gpu.context), handle: ptr::null_mut(), precision };
         let what = || "starting cuDNN".to_owned();
         let turn = exclusive();
         // SAFETY: the handle's place is ours and outlives the calls; the stream lives as long as the handle.
         unsafe {
             checked(what, sys::cudnnCreate(&mut made.handle))?;
-            checked(what, sys::cudnnSetStream(made.handle, gpu.stream.cast()))?;
+            checked(what, sys::cudnnSetStream(made.handle, stream.cast()))?;
         }
         drop(turn);
         Ok(made)

@@ -11,7 +11,7 @@ use super::launch::{self, Address, Grid};
 use crate::codes::explained;
 use crate::error::EngineError;
 use candle_core::cuda_backend::cudarc::driver::{result, sys};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_int, c_void};
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -87,6 +87,9 @@ impl Drop for Context {
         let _ = unsafe { result::primary_ctx::release(self.device) };
     }
 }
+
+/// Work in its order.
+pub(super) type Stream = sys::CUstream;
 
 /// Memory of the GPU, freed when dropped.
 #[derive(Debug)]
@@ -171,9 +174,13 @@ pub(super) type Timed = (String, f64);
 struct Event(sys::CUevent);
 
 impl Event {
-    fn new() -> Result<Self, EngineError> {
-        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT;
-        driver("making a clock", result::event::create(flags)).map(Self)
+    fn new(flags: sys::CUevent_flags) -> Result<Self, EngineError> {
+        driver("making an event", result::event::create(flags)).map(Self)
+    }
+
+    /// One that tells the time.
+    fn clock() -> Result<Self, EngineError> {
+        Self::new(sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
 }
 
@@ -202,14 +209,21 @@ pub(super) fn driver_version() -> usize {
 /// One GPU with a stream of work, used from the thread that opened it.
 #[derive(Debug)]
 pub(super) struct Gpu {
-    pub(super) context: Arc<Context>,
-    pub(super) stream: sys::CUstream,
+    pub(super) stream: Stream,
+    /// For work beside that of `stream`, in recordings.
+    pub(super) side: Stream,
+    /// Where the side begins and where it ends.
+    fork: Event,
+    join: Event,
+    is_recording: Cell<bool>,
     module: sys::CUmodule,
     name: String,
     /// What was started since [`Gpu::time_each`] began, and a point after each.
     marks: RefCell<Option<Vec<(String, Event)>>>,
     /// Seconds that each part of opening took.
     opening: RefCell<Vec<(&'static str, f64)>>,
+    // Last, so that it is dropped last.
+    pub(super) context: Arc<Context>,
 }
 
 impl Gpu {
@@ -231,10 +245,15 @@ impl Gpu {
         let context = Arc::new(Context { device, context });
         context.make_current()?;
         let after_context = Instant::now();
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking);
+        let stream =
+            || driver("making a stream", result::stream::create(result::stream::StreamKind::NonBlocking));
         let mut gpu = Self {
             context,
-            stream: driver("making a stream", stream)?,
+            stream: stream()?,
+            side: stream()?,
+            fork: Event::new(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
+            join: Event::new(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?,
+            is_recording: Cell::new(false),
             module: ptr::null_mut(),
             name,
             marks: RefCell::new(None),
@@ -415,7 +434,9 @@ impl Gpu {
         {
             return (Ok(()), Err(error));
         }
+        self.is_recording.set(true);
         let outcome = enqueue();
+        self.is_recording.set(false);
         // SAFETY: as above; whatever happened, the recording ends here.
         let graph = driver("recording a step", unsafe { result::stream::end_capture(self.stream) });
         let context = Arc::clone(&self.context);
@@ -432,6 +453,29 @@ impl Gpu {
         Ok(graph)
     }
 
+    /// In a recording, begins work on the side stream that goes on beside what follows on the main one, until [`Gpu::join`]. Otherwise
+    /// there is no side, which gives `false`: a step that is taken call by call is soon over, or to be measured.
+    pub(super) fn fork(&self) -> Result<bool, EngineError> {
+        if self.is_recording.get() {
+            self.follow(self.stream, &self.fork, self.side)?;
+        }
+        Ok(self.is_recording.get())
+    }
+
+    /// What follows on the main stream waits for the side, if there was one.
+    pub(super) fn join(&self) -> Result<(), EngineError> {
+        if self.is_recording.get() { self.follow(self.side, &self.join, self.stream) } else { Ok(()) }
+    }
+
+    /// What follows on `second` waits for what is on `first`.
+    fn follow(&self, first: Stream, event: &Event, second: Stream) -> Result<(), EngineError> {
+        // SAFETY: streams and events live as long as `self`.
+        driver("ordering two streams", unsafe { result::event::record(event.0, first) })?;
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: as above.
+        driver("ordering two streams", unsafe { result::stream::wait_event(second, event.0, flags) })
+    }
+
     /// Starts a recorded step.
     pub(super) fn replay(&self, graph: &Graph) -> Result<(), EngineError> {
         // SAFETY: both live.
@@ -440,7 +484,7 @@ impl Gpu {
 
     /// Seconds that the GPU takes for `work`, by its own clock.
     pub(super) fn time(&self, work: impl FnOnce() -> Result<(), EngineError>) -> Result<f64, EngineError> {
-        let (start, end) = (Event::new()?, Event::new()?);
+        let (start, end) = (Event::clock()?, Event::clock()?);
         self.pass(&start)?;
         work()?;
         self.pass(&end)?;
@@ -453,7 +497,7 @@ impl Gpu {
         &self,
         work: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<Vec<Timed>, EngineError> {
-        let start = Event::new()?;
+        let start = Event::clock()?;
         self.pass(&start)?;
         *self.marks.borrow_mut() = Some(Vec::new());
         let outcome = work();
@@ -472,7 +516,7 @@ impl Gpu {
     /// Says that something was started.
     pub(super) fn mark(&self, name: &str) -> Result<(), EngineError> {
         if let Some(marks) = &mut *self.marks.borrow_mut() {
-            let event = Event::new()?;
+            let event = Event::clock()?;
             self.pass(&event)?;
             marks.push((name.to_owned(), event));
         }
@@ -504,6 +548,7 @@ impl Drop for Gpu {
             if !self.module.is_null() {
                 let _ = result::module::unload(self.module);
             }
+            let _ = result::stream::destroy(self.side);
             let _ = result::stream::destroy(self.stream);
         }
     }

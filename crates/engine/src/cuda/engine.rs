@@ -6,7 +6,7 @@ use super::driver::{Buffer, Gpu, Graph, Timed};
 use super::functions::Kernels;
 use super::launch::Control;
 use super::memory::{Arenas, F32, Room, Set};
-use super::pass::{Mode, Origin, Pass, Step};
+use super::pass::{Libraries, Mode, Origin, Pass, Step};
 use super::plan::{Floor, Plan, ROWS, width};
 use super::tune::{Convolutions, Site};
 use super::update::{Trained, Update};
@@ -47,8 +47,8 @@ pub struct Cuda {
     offset: Option<u32>,
     kernels: Kernels,
     // What is below is dropped last, in this order.
-    blas: Blas,
-    dnn: Dnn,
+    main: Libraries,
+    side: Libraries,
     gpu: Gpu,
 }
 
@@ -80,8 +80,12 @@ impl Cuda {
             other => other,
         };
         let gpu = Gpu::open(ordinal).map_err(unavailable)?;
-        let blas = gpu.opening("cuBLAS", || Blas::new(&gpu, settings.precision)).map_err(unavailable)?;
-        let dnn = gpu.opening("cuDNN", || Dnn::new(&gpu, settings.precision)).map_err(unavailable)?;
+        let [main, side] = [gpu.stream, gpu.side].map(|stream| {
+            let blas = gpu.opening("cuBLAS", || Blas::new(&gpu, stream, settings.precision))?;
+            let dnn = gpu.opening("cuDNN", || Dnn::new(&gpu, stream, settings.precision))?;
+            Ok(Libraries { blas, dnn })
+        });
+        let (main, side) = (main.map_err(unavailable)?, side.map_err(unavailable)?);
         let kernels = gpu.opening("names of kernels", || Kernels::load(&gpu, settings.precision))?;
         let (arenas, update, convolutions) = gpu.opening("memory", || {
             Ok((
@@ -107,8 +111,8 @@ impl Cuda {
             offset: None,
             kernels,
             plan,
-            blas,
-            dnn,
+            main,
+            side,
             gpu,
         };
         engine.load_state(&State::initial(&graph, settings.seed))?;
@@ -147,7 +151,7 @@ impl Cuda {
         self.gpu.make_current()?;
         self.reserve(n)?;
         self.choose_algorithms(Step { mode: Mode::Differentiate, from: Origin::Staged, n })?;
-        let Self { gpu, dnn, plan, arenas, room, convolutions, .. } = self;
+        let Self { gpu, main: Libraries { dnn, .. }, plan, arenas, room, convolutions, .. } = self;
         let Some(room) = room else { return Ok(Vec::new()) };
         let mut all = Vec::new();
         for choice in [Choice::Measured, Choice::Deterministic] {
@@ -394,26 +398,28 @@ impl Cuda {
     /// Chooses what of a step's convolutions is not chosen yet.
     fn choose_algorithms(&mut self, step: Step) -> Result<(), EngineError> {
         let choice = if self.settings.deterministic { Choice::Deterministic } else { Choice::Measured };
-        let Self { gpu, dnn, plan, arenas, room, convolutions, .. } = self;
+        let Self { gpu, main: Libraries { dnn, .. }, plan, arenas, room, convolutions, .. } = self;
         let Some(room) = room else { return Ok(()) };
         let site = Site { gpu, dnn, plan, arenas, room };
         let needed = convolutions.choose(site, step.n, step.mode.trains(), choice)?;
-        if needed > self.convolutions.workspace.bytes() {
+        if needed > self.convolutions.workspaces[0].bytes() {
             self.forget_records()?;
-            self.convolutions.workspace = self.gpu.allocate(needed)?;
+            for workspace in &mut self.convolutions.workspaces {
+                *workspace = self.gpu.allocate(needed)?;
+            }
         }
         Ok(())
     }
 
     /// Starts everything that a step does.
     fn enqueue(&self, step: Step) -> Result<(), EngineError> {
-        let Self { gpu, blas, dnn, kernels, plan, settings, arenas, update, sets, convolutions, .. } = self;
+        let Self { gpu, main, side, kernels, plan, settings, arenas, update, sets, convolutions, .. } = self;
         let Some(room) = &self.room else { return Ok(()) };
         let (n, classes) = (step.n, self.classes);
         let pass = Pass {
             gpu,
-            blas,
-            dnn,
+            main,
+            side,
             kernels,
             plan,
             settings,

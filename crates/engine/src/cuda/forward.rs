@@ -8,7 +8,7 @@ use super::launch::{
     LossRows, LossTotal, MapPass, Moments, MultiplyPass, Normalise, PoolPass, Tiles,
 };
 use super::memory::{F32, Row, unit};
-use super::pass::{Origin, Pass};
+use super::pass::{Libraries, Origin, Pass};
 use super::plan::{Block, Convolution, Kind, Method, Node, windows};
 use crate::error::EngineError;
 use crate::stage::{Map, Window};
@@ -349,7 +349,7 @@ impl Pass<'_> {
         convolution: Convolution,
         results: Map,
     ) -> Result<(), EngineError> {
-        let Pass { gpu, blas, dnn, arenas, plan, kernels, convolutions, .. } = *self;
+        let Pass { gpu, main: Libraries { blas, dnn }, arenas, plan, kernels, convolutions, .. } = *self;
         let (x, w) = (self.room.source(node.sources[0]), arenas.weight(convolution.weight));
         let y = self.room.results_of(plan, at);
         match convolution.method {
@@ -365,7 +365,7 @@ impl Pass<'_> {
                 },
             ),
             Method::Library if self.convolution(at)?.has::<Forward>() => {
-                let workspace = &convolutions.workspace;
+                let workspace = &convolutions.workspaces[0];
                 self.convolution(at)?.run::<Forward>(gpu, dnn, Operands { x, w, y }, workspace)
             }
             _ => {

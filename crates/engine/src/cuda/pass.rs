@@ -46,12 +46,20 @@ pub(super) struct Step {
     pub(super) n: usize,
 }
 
+/// NVIDIA's libraries on one stream.
+#[derive(Debug)]
+pub(super) struct Libraries {
+    pub(super) blas: Blas,
+    pub(super) dnn: Dnn,
+}
+
 /// One pass of `n` images through the network.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub(super) gpu: &'a Gpu,
-    pub(super) blas: &'a Blas,
-    pub(super) dnn: &'a Dnn,
+    /// Of the main stream, and of the one beside it.
+    pub(super) main: &'a Libraries,
+    pub(super) side: &'a Libraries,
     pub(super) kernels: &'a Kernels,
     pub(super) plan: &'a Plan,
     pub(super) settings: &'a Settings,

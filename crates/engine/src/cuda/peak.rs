@@ -60,7 +60,7 @@ fn product_tflops(device: DeviceName, precision: Precision, side: usize) -> Resu
         columns: side,
         depth: side,
     };
-    let blas = Blas::new(&gpu, precision)?;
+    let blas = Blas::new(&gpu, gpu.stream, precision)?;
     let seconds = fastest(&gpu, || blas.product(&gpu, &product))?;
     Ok(2.0 * (side as f64).powi(3) / seconds / 1e12)
 }

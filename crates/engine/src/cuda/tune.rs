@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 pub(super) struct Convolutions {
     nodes: Vec<BTreeMap<usize, Convolution2d>>,
     choices: Choices,
-    /// As large as the algorithm that wants most.
-    pub(super) workspace: Buffer,
+    /// Of the main stream and of the one beside it; as large as the algorithm that wants most.
+    pub(super) workspaces: [Buffer; 2],
 }
 
 /// What an algorithm is tried on.
@@ -103,7 +103,7 @@ impl Convolutions {
             precision: settings.precision.name(),
         };
         let choices = Choices::open(settings.cache.as_deref(), &machine);
-        Ok(Self { nodes, choices, workspace: gpu.allocate(0)? })
+        Ok(Self { nodes, choices, workspaces: [gpu.allocate(0)?, gpu.allocate(0)?] })
     }
 
     /// The convolution of a node for a batch of `n`.
