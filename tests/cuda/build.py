@@ -23,7 +23,7 @@ KERNEL_FLAGS = ["-fno-strict-aliasing", "-Wno-unknown-pragmas", "-Wno-unused-fun
                 "-Wno-maybe-uninitialized"]
 
 LIBRARIES = {
-    "libcuda.so.1": ["driver.cpp", "memory.cpp", "blocks.cpp"],
+    "libcuda.so.1": ["driver.cpp", "image.cpp", "memory.cpp", "blocks.cpp"],
     "libcublas.so.13": ["cublas.cpp"],
     "libcudnn.so.9": ["cudnn.cpp"],
     "libcurand.so.10": ["curand.cpp"],

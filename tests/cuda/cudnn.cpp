@@ -1,15 +1,17 @@
 // cuDNN, libcudnn.so.9: convolutions of the interface of descriptors, f32 and bf16, in the order NCHW or NHWC.
 //
 // Patches of the input are gathered and multiplied with the filters. All algorithms compute this; they differ in what a program must
-// take care of: memory to work in, and whether the same call gives the same bytes again.
+// take care of: memory to work in, arithmetic, whether the same call gives the same bytes again, and whether it works at all.
 
 #include "emulator.h"
 #include "product.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 using namespace emulator;
 
@@ -28,14 +30,16 @@ enum {
     unsupported_type = 3003,
     unsupported_layout = 3004,
     internal_error = 4000,
+    allocation_failed = 4003,
     execution_failed = 5000,
 };
 
-// cudnnMathType_t. f32 is rounded to TF32 unless the last is set.
+// cudnnMathType_t. f32 is rounded to TF32 with the first two, to f16 with the third, and stays what it is with the last.
 enum { default_math = 0, tensor_op_math = 1, conversion_math = 2, fma_math = 3 };
 
 struct Handle {
     void *stream = nullptr;
+    uint64_t context = context_number();
 };
 
 struct Tensor {
@@ -72,17 +76,48 @@ struct Activation {
 enum class Pass { forward, data, filter };
 const char *const pass_names[] = {"cudnnConvolutionForward", "cudnnConvolutionBackwardData", "cudnnConvolutionBackwardFilter"};
 
+// Which tensors an algorithm takes.
+enum class For { all, nchw, nchw_3x3, none };
+
 struct Algorithm {
     int number;
-    bool supported, deterministic, workspace;
+    For tensors;
+    bool deterministic, workspace;
+    float time; // In milliseconds, by FMA, as far as the emulator pretends.
 };
 
-// From the fastest to the slowest, as far as the emulator pretends. Those of NCHW and 3x3 filters only are marked by `supports`.
+// Of each pass. cuDNN numbers more than it has: of NHWC, only the implicit products and the first two of each pass backward.
 const std::vector<Algorithm> algorithms[] = {
-    {{7, true, true, true}, {1, true, true, true}, {0, true, true, false}, {2, true, true, true}, {4, false, true, true}},
-    {{5, true, true, true}, {0, true, false, false}, {1, true, true, true}, {2, false, true, true}},
-    {{5, true, true, true}, {0, true, false, false}, {3, true, false, true}, {1, true, true, true}, {2, false, true, true}},
+    // IMPLICIT_GEMM, IMPLICIT_PRECOMP_GEMM, GEMM, DIRECT, FFT, FFT_TILING, WINOGRAD, WINOGRAD_NONFUSED
+    {{0, For::all, true, false, 0.09f}, {1, For::all, true, true, 0.05f}, {2, For::nchw_3x3, true, true, 0.2f}, {3, For::none, true, false, 0},
+     {4, For::none, true, true, 0}, {5, For::none, true, true, 0}, {6, For::none, true, true, 0}, {7, For::nchw_3x3, true, true, 0.03f}},
+    // 0, 1, FFT, FFT_TILING, WINOGRAD, WINOGRAD_NONFUSED
+    {{0, For::all, false, false, 0.06f}, {1, For::all, true, true, 0.07f}, {2, For::none, true, true, 0}, {3, For::none, true, true, 0},
+     {4, For::none, true, true, 0}, {5, For::nchw_3x3, true, true, 0.03f}},
+    // 0, 1, FFT, 3, WINOGRAD, WINOGRAD_NONFUSED, FFT_TILING
+    {{0, For::all, false, false, 0.06f}, {1, For::all, true, true, 0.08f}, {2, For::none, true, true, 0}, {3, For::nchw, false, true, 0.07f},
+     {4, For::none, true, true, 0}, {5, For::nchw_3x3, true, true, 0.03f}, {6, For::none, true, true, 0}},
 };
+const char *const short_names[] = {"forward", "data", "filter"};
+
+// What POINTWISE_EMULATOR_FAILING names, such as "forward:1,data:0": listed as any other, and not able to run.
+bool fails(Pass pass, int number) {
+    static const std::vector<std::pair<std::string, int>> named = [] {
+        std::vector<std::pair<std::string, int>> named;
+        const char *text = getenv("POINTWISE_EMULATOR_FAILING");
+        for (std::string rest = text ? text : ""; !rest.empty();) {
+            size_t end = std::min(rest.find(','), rest.size()), colon = rest.find(':');
+            std::string name = rest.substr(0, std::min(colon, end)), digits = colon < end ? rest.substr(colon + 1, end - colon - 1) : "";
+            bool known = std::find(std::begin(short_names), std::end(short_names), name) != std::end(short_names);
+            if (!known || digits.empty() || digits.find_first_not_of("0123456789") != std::string::npos)
+                stop("POINTWISE_EMULATOR_FAILING is \"%s\", not a list such as forward:1,data:0,filter:1", text);
+            named.emplace_back(name, atoi(digits.c_str()));
+            rest.erase(0, end + 1);
+        }
+        return named;
+    }();
+    return std::find(named.begin(), named.end(), std::make_pair(std::string(short_names[int(pass)]), number)) != named.end();
+}
 
 struct Problem {
     Pass pass;
@@ -110,15 +145,34 @@ struct Problem {
     }
 
     bool supports(const Algorithm &algorithm) const {
-        if (!algorithm.supported) return false;
         static const bool refuses_groups = getenv("POINTWISE_EMULATOR_GROUPS") && !strcmp(getenv("POINTWISE_EMULATOR_GROUPS"), "refused");
         if (refuses_groups && convolution.groups > 1) return false;
-        // The Winograd and the explicit algorithms.
-        bool special = algorithm.number == 7 || algorithm.number == 5 || (pass == Pass::forward && algorithm.number == 2);
-        return !special || (!x.channels_last() && w.r == 3 && w.s == 3 && x.type == Type::f32);
+        switch (algorithm.tensors) {
+        case For::all: return true;
+        case For::nchw: return !x.channels_last();
+        case For::nchw_3x3: return !x.channels_last() && w.r == 3 && w.s == 3 && x.type == Type::f32;
+        case For::none: break;
+        }
+        return false;
     }
 
-    size_t workspace(const Algorithm &algorithm) const { return algorithm.workspace ? (w.bytes() + 255) / 256 * 256 + 4096 : 0; }
+    // Depends on the arithmetic, so that asking before it is set gives too little.
+    size_t workspace(const Algorithm &algorithm, int math) const {
+        if (!algorithm.workspace) return 0;
+        return (w.bytes() + 255) / 256 * 256 + 4096 * (math == fma_math ? 1 : math == default_math ? 2 : 3);
+    }
+
+    // The kinds of arithmetic that are listed: what the descriptor has and the default one, and what tensor cores make of the default.
+    std::vector<int> kinds() const {
+        bool f32 = x.type == Type::f32;
+        switch (convolution.math) {
+        case fma_math: return {default_math, fma_math};
+        case tensor_op_math: return f32 ? std::vector<int>{tensor_op_math, default_math, fma_math} : std::vector<int>{tensor_op_math, default_math};
+        default:
+            if (f32) return {conversion_math, tensor_op_math, default_math, fma_math};
+            return {tensor_op_math, default_math};
+        }
+    }
 
     const Algorithm *find(int number) const {
         for (const Algorithm &algorithm : algorithms[int(pass)])
@@ -126,7 +180,10 @@ struct Problem {
         return nullptr;
     }
 
-    float rounded(float value) const { return x.type == Type::f32 && convolution.math != fma_math ? tf32(value) : value; }
+    float rounded(float value) const {
+        if (x.type != Type::f32 || convolution.math == fma_math) return value;
+        return convolution.math == conversion_math ? f16(value) : tf32(value);
+    }
 
     // Calls `f` with each place of the output's row's patch that is in the input, in the order of a filter's numbers, and the number's offset
     // in the input.
@@ -150,11 +207,11 @@ struct Problem {
     size_t y_offset(size_t row, size_t channel) const { return y.offset(row / y.w / y.h, channel, row / y.w % y.h, row % y.w); }
 
     std::string line(int algorithm) const {
-        static const char *const names[] = {"forward", "data", "filter"};
+        static const char *const kinds[] = {" tf32", " tf32", " f16", ""};
         char text[200];
-        snprintf(text, sizeof text, "convolution %s x=%d,%d,%d,%d w=%d,%d,%d,%d pad=%d %s %s algorithm=%d%s", names[int(pass)], x.n, x.c, x.h, x.w,
+        snprintf(text, sizeof text, "convolution %s x=%d,%d,%d,%d w=%d,%d,%d,%d pad=%d %s %s algorithm=%d%s", short_names[int(pass)], x.n, x.c, x.h, x.w,
                  w.k, w.c, w.r, w.s, convolution.pad_h, x.channels_last() ? "nhwc" : "nchw", name_of(x.type), algorithm,
-                 x.type == Type::f32 && convolution.math != fma_math ? " tf32" : "");
+                 x.type == Type::f32 ? kinds[convolution.math] : "");
         return text;
     }
 };
@@ -270,19 +327,29 @@ int check_workspace(const char *name, size_t needed, const void *workspace, size
     return needed ? check_data(name, "the workspace", workspace, bytes) : ok;
 }
 
+int check_handle(const char *name, const Handle *handle) {
+    if (!handle) return refuse(not_initialised, "%s: no handle", name);
+    if (handle->context != context_number()) return refuse(not_initialised, "%s: a handle of a context that was destroyed", name);
+    return ok;
+}
+
 // The checks of all passes, then the work.
 int run(Handle *handle, const Problem &p, int number, const void *x, const void *w, const void *y, void *workspace, size_t bytes,
         std::function<void(bool reversed)> work, const char *more = "") {
     const char *name = pass_names[int(p.pass)];
-    if (!handle) return not_initialised;
+    if (int code = check_handle(name, handle)) return code;
     if (int code = p.check()) return code;
     const Algorithm *algorithm = p.find(number);
     if (!algorithm) return refuse(unsupported, "%s: algorithm %d is not for these tensors", name, number);
-    size_t needed = p.workspace(*algorithm);
+    size_t needed = p.workspace(*algorithm, p.convolution.math);
     if (int code = check_workspace(name, needed, workspace, bytes)) return code;
     if (int code = check_data(name, p.pass == Pass::data ? "dx" : "x", x, p.x.bytes())) return code;
     if (int code = check_data(name, p.pass == Pass::filter ? "dw" : "w", w, p.w.bytes())) return code;
     if (int code = check_data(name, p.pass == Pass::forward ? "y" : "dy", y, p.y.bytes())) return code;
+    if (fails(p.pass, number)) {
+        log("failing %s%s", p.line(number).c_str(), more);
+        return refuse(execution_failed, "%s: algorithm %d fails, as POINTWISE_EMULATOR_FAILING says", name, number);
+    }
     int code = submit(handle->stream, Node::kernel, p.line(number) + more, [=] {
         if (needed) memset(workspace, 0xff, needed);
         // An algorithm that is not deterministic goes the other way every other time.
@@ -299,14 +366,15 @@ struct Result {
     int determinism, math, reserved[3];
 };
 
-// Both ways to find an algorithm: the library's rules, and by trying, which writes the result and needs its memory.
+// Both ways to find an algorithm: the library's rules, which know no times, and by trying, which writes the result and needs its memory.
+// What cannot be used comes last.
 int list(Handle *handle, const Problem &p, int wanted, int *count, Result *results, bool tried, void *output, size_t output_bytes,
          size_t workspace) {
-    if (!handle) return not_initialised;
-    if (wanted < 1 || !count || !results) return bad_parameter;
+    std::string name = std::string(pass_names[int(p.pass)]) + (tried ? "'s search" : "'s list");
+    if (int code = check_handle(name.c_str(), handle)) return code;
+    if (wanted < 1 || !count || !results) return refuse(bad_parameter, "%s: no place for results", name.c_str());
     if (int code = p.check()) return code;
     if (tried) {
-        std::string name = std::string(pass_names[int(p.pass)]) + "'s search";
         if (int code = outside_of_capture(name.c_str(), handle->stream)) return refuse(execution_failed, "it failed with %d", code);
         if (output) {
             if (int code = check_data(name.c_str(), "the output", output, output_bytes)) return code;
@@ -314,21 +382,29 @@ int list(Handle *handle, const Problem &p, int wanted, int *count, Result *resul
         }
         log("search %s", p.line(-1).c_str());
     }
+    static const float slower[] = {0.7f, 0.6f, 0.5f, 1.0f}; // Than FMA, by the kind of arithmetic.
     std::vector<Result> found, refused;
     for (const Algorithm &algorithm : algorithms[int(p.pass)]) {
-        Result result{algorithm.number, ok, -1.0f, p.workspace(algorithm), algorithm.deterministic, p.convolution.math, {}};
-        if (!p.supports(algorithm) || (tried && result.memory > workspace)) {
-            result.status = p.supports(algorithm) ? too_small : unsupported;
-            refused.push_back(result);
+        if (!p.supports(algorithm)) {
+            // A search tries those by FFT, which want more memory than anybody gives them.
+            bool huge = tried && algorithm.workspace && algorithm.number == 2;
+            refused.push_back({algorithm.number, huge ? allocation_failed : unsupported, -1.0f, huge ? size_t(1) << 40 : 0, algorithm.deterministic,
+                               p.convolution.math, {}});
             continue;
         }
-        bool both = p.x.type == Type::f32 && p.convolution.math != fma_math;
-        for (int math : both ? std::vector<int>{tensor_op_math, fma_math} : std::vector<int>{p.convolution.math}) {
-            result.math = math;
-            result.time = 0.01f * (found.size() + 1);
-            found.push_back(result);
+        for (int math : p.kinds()) {
+            Result result{algorithm.number, ok, algorithm.time * slower[math], p.workspace(algorithm, math), algorithm.deterministic, math, {}};
+            if (tried && result.memory > workspace) {
+                result.status = allocation_failed, result.time = -1.0f;
+                refused.push_back(result);
+            } else {
+                found.push_back(result);
+            }
         }
     }
+    std::stable_sort(found.begin(), found.end(), [](const Result &a, const Result &b) { return a.time < b.time; });
+    if (!tried)
+        for (Result &result : found) result.time = -1.0f;
     found.insert(found.end(), refused.begin(), refused.end());
     *count = std::min<int>(wanted, found.size());
     std::copy_n(found.begin(), *count, results);
@@ -339,7 +415,7 @@ int workspace_size(const Problem &p, int number, size_t *bytes) {
     if (int code = p.check()) return code;
     const Algorithm *algorithm = p.find(number);
     if (!algorithm) return refuse(unsupported, "%s: algorithm %d is not for these tensors", pass_names[int(p.pass)], number);
-    return *bytes = p.workspace(*algorithm), ok;
+    return *bytes = p.workspace(*algorithm, p.convolution.math), ok;
 }
 
 bool type_of(int code, Type *type) {
@@ -369,15 +445,23 @@ CUDA const char *cudnnGetErrorString(int code) {
     case unsupported: return "CUDNN_STATUS_NOT_SUPPORTED";
     case unsupported_type: return "CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE";
     case unsupported_layout: return "CUDNN_STATUS_NOT_SUPPORTED_LAYOUT";
+    case allocation_failed: return "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED";
     case execution_failed: return "CUDNN_STATUS_EXECUTION_FAILED";
     default: return "CUDNN_STATUS_INTERNAL_ERROR";
     }
+}
+CUDA void cudnnGetLastErrorString(char *message, size_t size) {
+    if (size) snprintf(message, size, "%s", last_refusal());
 }
 CUDA int cudnnCreate(Handle **handle) {
     if (outside_of_capture("cudnnCreate", nullptr)) return internal_error;
     return *handle = new Handle, ok;
 }
-CUDA int cudnnDestroy(Handle *handle) { return delete handle, ok; }
+CUDA int cudnnDestroy(Handle *handle) {
+    if (int code = check_handle("cudnnDestroy", handle)) return code;
+    int code = synchronize_device("cudnnDestroy", "cudnnDestroy");
+    return delete handle, code ? internal_error : ok;
+}
 CUDA int cudnnSetStream(Handle *handle, void *stream) { return handle->stream = stream, ok; }
 CUDA int cudnnGetStream(Handle *handle, void **stream) { return *stream = handle->stream, ok; }
 
@@ -432,9 +516,9 @@ CUDA int cudnnGetConvolution2dForwardOutputDim(Convolution *v, Tensor *x, Filter
     return ok;
 }
 
-CUDA int cudnnGetConvolutionForwardAlgorithmMaxCount(Handle *, int *count) { return *count = 2 * algorithms[0].size(), ok; }
-CUDA int cudnnGetConvolutionBackwardDataAlgorithmMaxCount(Handle *, int *count) { return *count = 2 * algorithms[1].size(), ok; }
-CUDA int cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(Handle *, int *count) { return *count = 2 * algorithms[2].size(), ok; }
+CUDA int cudnnGetConvolutionForwardAlgorithmMaxCount(Handle *, int *count) { return *count = 4 * algorithms[0].size(), ok; }
+CUDA int cudnnGetConvolutionBackwardDataAlgorithmMaxCount(Handle *, int *count) { return *count = 4 * algorithms[1].size(), ok; }
+CUDA int cudnnGetConvolutionBackwardFilterAlgorithmMaxCount(Handle *, int *count) { return *count = 4 * algorithms[2].size(), ok; }
 
 CUDA int cudnnGetConvolutionForwardAlgorithm_v7(Handle *handle, Tensor *x, Filter *w, Convolution *v, Tensor *y, int wanted, int *count,
                                                 Result *results) {

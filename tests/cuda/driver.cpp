@@ -2,6 +2,7 @@
 
 #include "blocks.h"
 #include "emulator.h"
+#include "image.h"
 
 #include <algorithm>
 #include <atomic>
@@ -16,7 +17,6 @@
 #include <mutex>
 #include <set>
 #include <thread>
-#include <unistd.h>
 #include <vector>
 
 namespace emulator {
@@ -58,6 +58,15 @@ struct Graph {
     std::vector<Recorded> nodes;
 };
 
+struct Module {
+    unsigned binary, ptx; // For which compute capability, and of which PTX.
+};
+
+struct Function {
+    Module *module;
+    Kernel *kernel;
+};
+
 // Handles that were given out and not destroyed.
 template <class T> struct Handles {
     std::map<void *, std::unique_ptr<T>> live;
@@ -76,12 +85,15 @@ std::recursive_mutex state;
 Handles<Stream> streams;
 Handles<Event> events;
 Handles<Graph> graphs, executables;
+Handles<Module> modules;
+Handles<Function> functions;
 Stream legacy;
 thread_local Stream per_thread;
 std::vector<std::shared_ptr<Capture>> captures;
 std::atomic<bool> initialized;
-int contexts; // Uses of the only context.
-char context_handle, module_handle, pool_handle;
+std::atomic<int> contexts; // Uses of the only context.
+std::atomic<uint64_t> number_of_context;
+char context_handle, pool_handle;
 thread_local void *current_context;
 uint64_t release_threshold;
 
@@ -90,10 +102,11 @@ std::map<std::string, Kernel *> &kernels() {
     return kernels;
 }
 
+thread_local char said[1024];
+
 void say(const char *format, va_list arguments) {
-    char text[1024];
-    vsnprintf(text, sizeof text, format, arguments);
-    fprintf(stderr, "CUDA emulator: %s\n", text);
+    vsnprintf(said, sizeof said, format, arguments);
+    fprintf(stderr, "CUDA emulator: %s\n", said);
 }
 
 Stream *find_stream(void *handle) {
@@ -105,18 +118,63 @@ Stream *find_stream(void *handle) {
 int no_context(const char *call) {
     if (!initialized) return refuse(not_initialized, "%s before cuInit", call);
     if (!current_context) return refuse(invalid_context, "%s, but this thread has no context", call);
+    if (!contexts) return refuse(context_destroyed, "%s, but the context was destroyed", call);
     return success;
 }
 
 int spoil(Capture &capture, int code, const char *call) {
     capture.spoiled = true;
-    return refuse(code, "%s while a stream records a graph", call);
+    bool own = capture.thread == std::this_thread::get_id();
+    return refuse(code, "%s while %s records a graph", call, own ? "a stream" : "another thread's stream");
+}
+
+// Whatever waits for the whole device, or for all streams that do not exclude it, must not be done while a graph is recorded: not by another
+// thread, and in no mode of recording. NVIDIA's driver then spoils every one of these graphs.
+int outside_of_every_capture(const char *call) {
+    std::lock_guard lock(state);
+    int code = success;
+    for (auto &capture : captures) code = spoil(*capture, capture_unsupported, call);
+    return code;
+}
+
+// Whether POINTWISE_EMULATOR_SPOILED names the recording of this number, counted from 1 in a process, such as "1,2".
+bool spoiled_by_order(uint64_t number) {
+    const char *at = getenv("POINTWISE_EMULATOR_SPOILED");
+    while (at && *at) {
+        char *end;
+        uint64_t named = strtoull(at, &end, 10);
+        if (end == at || (*end && *end != ',')) stop("POINTWISE_EMULATOR_SPOILED is \"%s\", not a list of numbers such as 1,2", at);
+        if (named == number) return true;
+        at = *end ? end + 1 : end;
+    }
+    return false;
+}
+
+// The legacy stream waits for every blocking stream, and they for it.
+int legacy_outside_of_capture(const char *call) {
+    int code = success;
+    for (auto &capture : captures)
+        if (!(capture->origin->flags & 1)) code = spoil(*capture, capture_implicit, call);
+    return code;
 }
 
 void forget(const std::shared_ptr<Capture> &capture) {
     capture->origin->capture.reset();
     for (Stream *stream : capture->joined) stream->capture.reset();
     captures.erase(std::find(captures.begin(), captures.end(), capture));
+}
+
+// All that belongs to the context goes with it.
+void destroy_context() {
+    while (!captures.empty()) {
+        captures.back()->spoiled = true;
+        forget(captures.back());
+    }
+    executables.live.clear(), graphs.live.clear(), events.live.clear(), streams.live.clear();
+    functions.live.clear(), modules.live.clear();
+    release_all();
+    number_of_context++;
+    log("context destroyed");
 }
 
 void load_kernels() {
@@ -132,6 +190,7 @@ void load_kernels() {
 }
 
 int copy(const char *call, Copy direction, void *to, const void *from, size_t bytes, void *stream) {
+    if (int code = no_context(call)) return code;
     if (!bytes) return success;
     if (direction == Copy::any) {
         bool to_device = on_device(to, 1), from_device = on_device(from, 1);
@@ -148,6 +207,7 @@ int copy(const char *call, Copy direction, void *to, const void *from, size_t by
 }
 
 template <class T> int set(const char *call, void *to, T value, size_t count, void *stream) {
+    if (int code = no_context(call)) return code;
     if (!count) return success;
     if (reinterpret_cast<uintptr_t>(to) % sizeof(T)) return refuse(invalid_value, "%s: a misaligned address", call);
     if (!check_range(call, "the target", to, count * sizeof(T))) return invalid_value;
@@ -160,14 +220,27 @@ template <class T> int set(const char *call, void *to, T value, size_t count, vo
 
 int synchronize(const char *call, void *stream, const char *what) {
     if (int code = no_context(call)) return code;
+    if (!stream || stream == reinterpret_cast<void *>(1)) {
+        std::lock_guard lock(state);
+        if (int code = legacy_outside_of_capture(call)) return code;
+    }
     if (int code = outside_of_capture(call, stream)) return code;
     check_guards(call);
     log("sync %s", what);
     return success;
 }
 
-int launch(Kernel *kernel, Index grid, Index block, unsigned shared, void *stream, void **arguments, void **extra) {
+Kernel *find_kernel(const char *call, void *handle) {
+    std::lock_guard lock(state);
+    Function *function = functions.find(handle);
+    if (function) return function->kernel;
+    return refuse(invalid_handle, "%s: a function that does not exist, or whose module does not any more", call), nullptr;
+}
+
+int launch(void *handle, Index grid, Index block, unsigned shared, void *stream, void **arguments, void **extra) {
     if (int code = no_context("cuLaunchKernel")) return code;
+    Kernel *kernel = find_kernel("cuLaunchKernel", handle);
+    if (!kernel) return invalid_handle;
     const char *name = kernel->name;
     uint64_t threads = uint64_t(block.x) * block.y * block.z;
     if (!grid.x || !grid.y || !grid.z || !threads) return refuse(invalid_value, "%s: a grid or a block of size 0", name);
@@ -203,10 +276,14 @@ const std::map<int, std::pair<const char *, const char *>> errors = {
     {101, {"CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"}},
     {200, {"CUDA_ERROR_INVALID_IMAGE", "device kernel image is invalid"}},
     {201, {"CUDA_ERROR_INVALID_CONTEXT", "invalid device context"}},
+    {209, {"CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"}},
+    {218, {"CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed"}},
+    {301, {"CUDA_ERROR_FILE_NOT_FOUND", "file not found"}},
     {400, {"CUDA_ERROR_INVALID_HANDLE", "invalid resource handle"}},
     {401, {"CUDA_ERROR_ILLEGAL_STATE", "the operation cannot be performed in the present state"}},
     {500, {"CUDA_ERROR_NOT_FOUND", "named symbol not found"}},
     {700, {"CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"}},
+    {709, {"CUDA_ERROR_CONTEXT_IS_DESTROYED", "context is destroyed"}},
     {801, {"CUDA_ERROR_NOT_SUPPORTED", "operation not supported"}},
     {900, {"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"}},
     {901, {"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED", "operation failed due to a previous error during capture"}},
@@ -236,6 +313,8 @@ int refuse(int code, const char *format, ...) {
     va_end(arguments);
     return code;
 }
+
+const char *last_refusal() { return said; }
 
 void log(const char *format, ...) {
     static FILE *const file = [] {
@@ -268,8 +347,7 @@ int submit(void *handle, Node kind, std::string line, std::function<void()> work
             return success;
         }
         if (stream == &legacy)
-            for (auto &capture : captures)
-                if (!(capture->origin->flags & 1)) return spoil(*capture, capture_implicit, line.c_str());
+            if (int code = legacy_outside_of_capture(line.c_str())) return code;
     }
     log("%s", line.c_str());
     work();
@@ -281,11 +359,21 @@ int outside_of_capture(const char *call, void *handle) {
     Stream *stream = handle ? find_stream(handle) : nullptr;
     if (handle && !stream) return refuse(invalid_handle, "%s: a stream that does not exist", call);
     if (stream && stream->capture) return spoil(*stream->capture, capture_unsupported, call);
+    int code = success;
     for (auto &capture : captures)
         if (!handle && (capture->mode == 0 || (capture->mode == 1 && capture->thread == std::this_thread::get_id())))
-            return spoil(*capture, capture_unsupported, call);
+            code = spoil(*capture, capture_unsupported, call);
+    return code;
+}
+
+int synchronize_device(const char *call, const char *why) {
+    if (int code = outside_of_every_capture(call)) return code;
+    check_guards(call);
+    log("sync %s", why);
     return success;
 }
+
+uint64_t context_number() { return number_of_context; }
 
 void add_kernel(Kernel *kernel) {
     if (!kernels().emplace(kernel->name, kernel).second) stop("two kernels have the name %s", kernel->name);
@@ -330,8 +418,8 @@ CUDA int cuDeviceGetAttribute(int *value, int attribute, int) {
     case 16: *value = 132; break; // Multiprocessors.
     case 38: *value = 50 << 20; break; // Second-level cache.
     case 39: *value = 2048; break; // Threads of a multiprocessor.
-    case 75: *value = 9; break; // Compute capability.
-    case 76: *value = 0; break;
+    case 75: *value = architecture() / 10; break; // Compute capability.
+    case 76: *value = architecture() % 10; break;
     case 81: *value = 228 << 10; break;
     case 97: *value = 227 << 10; break; // Shared memory of a block that asks for it.
     case 106: *value = 32; break;
@@ -346,9 +434,18 @@ CUDA int cuDevicePrimaryCtxRetain(void **context, int) {
 }
 CUDA int cuDevicePrimaryCtxRelease_v2(int) {
     Lock lock(state);
-    if (!contexts) return invalid_context;
-    if (!--contexts) check_guards("cuDevicePrimaryCtxRelease");
-    return success;
+    if (!contexts) return refuse(invalid_context, "cuDevicePrimaryCtxRelease: the context is not in use");
+    if (contexts > 1) return contexts--, success;
+    int code = synchronize_device("cuDevicePrimaryCtxRelease", "cuDevicePrimaryCtxRelease");
+    contexts = 0;
+    destroy_context();
+    return code;
+}
+CUDA int cuDevicePrimaryCtxReset_v2(int) {
+    Lock lock(state);
+    int code = synchronize_device("cuDevicePrimaryCtxReset", "cuDevicePrimaryCtxReset");
+    destroy_context();
+    return code;
 }
 CUDA int cuCtxGetCurrent(void **context) { return *context = current_context, success; }
 CUDA int cuCtxSetCurrent(void *context) {
@@ -358,7 +455,10 @@ CUDA int cuCtxSetCurrent(void *context) {
 CUDA int cuCtxGetDevice(int *device) { return *device = 0, no_context("cuCtxGetDevice"); }
 CUDA int cuCtxSetFlags(unsigned) { return no_context("cuCtxSetFlags"); }
 CUDA int cuCtxGetStreamPriorityRange(int *least, int *greatest) { return *least = 0, *greatest = -5, success; }
-CUDA int cuCtxSynchronize() { return synchronize("cuCtxSynchronize", nullptr, "context"); }
+CUDA int cuCtxSynchronize() {
+    int code = no_context("cuCtxSynchronize");
+    return code ? code : synchronize_device("cuCtxSynchronize", "context");
+}
 CUDA int cuGetErrorName(int code, const char **name) {
     auto at = errors.find(code);
     return at == errors.end() ? (*name = nullptr, invalid_value) : (*name = at->second.first, success);
@@ -390,7 +490,8 @@ CUDA int cuMemAllocAsync(void **address, size_t bytes, void *handle) {
 }
 CUDA int cuMemFree_v2(void *address) {
     if (int code = no_context("cuMemFree")) return code;
-    if (int code = outside_of_capture("cuMemFree", nullptr)) return code;
+    // The driver waits for all work that may use the memory.
+    if (int code = outside_of_every_capture("cuMemFree")) return code;
     return release(address, "cuMemFree");
 }
 CUDA int cuMemFreeAsync(void *address, void *handle) {
@@ -412,7 +513,7 @@ CUDA int cuMemAllocHost_v2(void **address, size_t bytes) { return cuMemHostAlloc
 CUDA int cuMemHostGetDevicePointer_v2(void **device, void *host, unsigned) { return *device = host, host_range(host, 1) ? success : invalid_value; }
 CUDA int cuMemFreeHost(void *address) {
     if (int code = no_context("cuMemFreeHost")) return code;
-    if (int code = outside_of_capture("cuMemFreeHost", nullptr)) return code;
+    if (int code = outside_of_every_capture("cuMemFreeHost")) return code;
     if (!forget_host(address)) return refuse(invalid_value, "cuMemFreeHost: %p was not allocated", address);
     return free(address), success;
 }
@@ -435,6 +536,10 @@ CUDA int cuMemPoolTrimTo(void *, size_t) { return success; }
 // A copy or a fill that is not asynchronous belongs to the legacy stream, which a stream that records does not know.
 static int now(const char *call) {
     if (int code = no_context(call)) return code;
+    {
+        Lock lock(state);
+        if (int code = legacy_outside_of_capture(call)) return code;
+    }
     return outside_of_capture(call, nullptr);
 }
 CUDA int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) {
@@ -590,6 +695,10 @@ CUDA int cuStreamBeginCapture_v2(void *handle, int mode) {
     capture->thread = std::this_thread::get_id();
     capture->origin = stream;
     capture->number = ++number;
+    if (spoiled_by_order(number)) {
+        capture->spoiled = true;
+        refuse(capture_invalidated, "recording %llu is spoiled, as POINTWISE_EMULATOR_SPOILED says", (unsigned long long)number);
+    }
     stream->capture = capture;
     captures.push_back(capture);
     return log("capture begin"), success;
@@ -670,42 +779,73 @@ CUDA int cuGraphGetNodes(void *handle, void **nodes, size_t *count) {
 }
 CUDA int cuGraphNodeGetType(void *node, int *type) { return *type = int(static_cast<Recorded *>(node)->kind), success; }
 
-// Modules and functions. Whatever is loaded, the functions are the kernels that the emulator was built with.
+// Modules and functions. An image is examined as the driver does; whatever it holds, the functions are the kernels that the emulator
+// was built with.
 
-CUDA int cuModuleLoadData(void **module, const void *image) {
+CUDA int cuModuleLoadData(void **handle, const void *image) {
     if (int code = no_context("cuModuleLoadData")) return code;
+    if (int code = outside_of_capture("cuModuleLoadData", nullptr)) return code;
     if (!image) return refuse(invalid_value, "cuModuleLoadData: no image");
+    Code found;
+    if (int code = examine(image, &found)) return code;
     load_kernels();
-    log("module load");
-    return *module = &module_handle, success;
+    log("module load %s_%u", found.is_ptx ? "compute" : "sm", found.architecture);
+    Lock lock(state);
+    auto module = std::make_unique<Module>();
+    module->binary = found.is_ptx ? architecture() : found.architecture;
+    module->ptx = found.architecture;
+    return *handle = modules.add(std::move(module)), success;
 }
 CUDA int cuModuleLoadDataEx(void **module, const void *image, unsigned, void *, void *) { return cuModuleLoadData(module, image); }
 CUDA int cuModuleLoad(void **module, const char *path) {
-    if (access(path, R_OK)) return 301; // CUDA_ERROR_FILE_NOT_FOUND
-    return cuModuleLoadData(module, path);
+    FILE *file = fopen(path, "rb");
+    if (!file) return refuse(301, "cuModuleLoad: %s cannot be read", path); // CUDA_ERROR_FILE_NOT_FOUND
+    std::vector<char> image;
+    char part[4096];
+    for (size_t got; (got = fread(part, 1, sizeof part, file)) > 0;) image.insert(image.end(), part, part + got);
+    fclose(file);
+    image.push_back(0); // Behind PTX.
+    return cuModuleLoadData(module, image.data());
 }
-CUDA int cuModuleUnload(void *module) { return module == &module_handle ? success : invalid_handle; }
-CUDA int cuModuleGetFunction(void **function, void *module, const char *name) {
-    if (module != &module_handle) return refuse(invalid_handle, "cuModuleGetFunction: a module that does not exist");
+CUDA int cuModuleUnload(void *handle) {
+    if (int code = no_context("cuModuleUnload")) return code;
+    if (int code = outside_of_capture("cuModuleUnload", nullptr)) return code;
+    Lock lock(state);
+    Module *module = modules.find(handle);
+    if (!module) return refuse(invalid_handle, "cuModuleUnload: a module that does not exist");
+    for (auto at = functions.live.begin(); at != functions.live.end();)
+        at = at->second->module == module ? functions.live.erase(at) : std::next(at);
+    return modules.live.erase(handle), success;
+}
+CUDA int cuModuleGetFunction(void **function, void *handle, const char *name) {
+    Lock lock(state);
+    Module *module = modules.find(handle);
+    if (!module) return refuse(invalid_handle, "cuModuleGetFunction: a module that does not exist");
     auto at = kernels().find(name);
     if (at == kernels().end()) return refuse(not_found, "the emulator was built without the kernel %s", name);
-    return *function = at->second, success;
+    return *function = functions.add(std::make_unique<Function>(Function{module, at->second})), success;
 }
-CUDA int cuFuncGetAttribute(int *value, int attribute, void *function) {
-    const Kernel *kernel = static_cast<Kernel *>(function);
+CUDA int cuFuncGetAttribute(int *value, int attribute, void *handle) {
+    Lock lock(state);
+    const Kernel *kernel = find_kernel("cuFuncGetAttribute", handle);
+    if (!kernel) return invalid_handle;
+    const Module *module = functions.find(handle)->module;
     switch (attribute) {
     case 0: *value = kernel->max_threads; break;
     case 4: *value = 32; break; // Registers of a thread.
-    case 5: case 6: *value = 90; break;
+    case 5: *value = module->ptx; break;
+    case 6: *value = module->binary; break;
     case 8: *value = std::max(kernel->max_dynamic_shared, 48u << 10); break;
     default: *value = 0;
     }
     return success;
 }
-CUDA int cuFuncSetAttribute(void *function, int attribute, int value) {
+CUDA int cuFuncSetAttribute(void *handle, int attribute, int value) {
+    Kernel *kernel = find_kernel("cuFuncSetAttribute", handle);
+    if (!kernel) return invalid_handle;
     if (attribute == 8) {
         if (value < 0 || value > 227 << 10) return refuse(invalid_value, "%d bytes of dynamic shared memory", value);
-        static_cast<Kernel *>(function)->max_dynamic_shared = value;
+        kernel->max_dynamic_shared = value;
     }
     return success;
 }
@@ -717,13 +857,15 @@ CUDA int cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, void 
     return cuOccupancyMaxActiveBlocksPerMultiprocessor(blocks, function, threads, shared);
 }
 CUDA int cuOccupancyMaxPotentialBlockSize(int *grid, int *block, void *function, void *, size_t, int limit) {
-    int most = static_cast<Kernel *>(function)->max_threads;
+    const Kernel *kernel = find_kernel("cuOccupancyMaxPotentialBlockSize", function);
+    if (!kernel) return invalid_handle;
+    int most = kernel->max_threads;
     *block = limit > 0 ? std::min(limit, most) : most;
     return *grid = 132 * (2048 / *block), success;
 }
 CUDA int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                         void *stream, void **arguments, void **extra) {
-    return launch(static_cast<Kernel *>(function), Index(gx, gy, gz), Index(bx, by, bz), shared, stream, arguments, extra);
+    return launch(function, Index(gx, gy, gz), Index(bx, by, bz), shared, stream, arguments, extra);
 }
 
 struct LaunchConfig {

@@ -22,9 +22,12 @@ enum Status {
     invalid_device = 101,
     invalid_image = 200,
     invalid_context = 201,
+    no_binary = 209,
+    invalid_ptx = 218,
     invalid_handle = 400,
     illegal_state = 401,
     not_found = 500,
+    context_destroyed = 709,
     not_supported = 801,
     capture_unsupported = 900,
     capture_invalidated = 901,
@@ -46,15 +49,25 @@ enum class Node { kernel = 0, copy = 1, set = 2, host = 3, graph = 4 };
 // Says on stderr why a call is refused, in one sentence; gives the code back.
 SHARED int refuse(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+// What this thread was told last.
+SHARED const char *last_refusal();
+
 // A line of the log, where POINTWISE_EMULATOR_LOG names one.
 SHARED void log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // Does the work now, in the order of the calls, or puts it into the graph that the stream records.
 SHARED int submit(void *stream, Node kind, std::string line, std::function<void()> work);
 
-// Refuses a call that must not be made while this thread records a graph, and spoils that graph; `stream` is a stream that the
-// call waits for, or null.
+// Refuses a call that is not safe while this thread records a graph, or another one does in the global mode, and spoils these graphs;
+// `stream` is a stream that the call waits for, or null.
 SHARED int outside_of_capture(const char *call, void *stream);
+
+// Waits for the whole device, and says in the log why. That spoils every graph that is being recorded, by whichever thread and in
+// whichever mode, and is refused then.
+SHARED int synchronize_device(const char *call, const char *why);
+
+// Which context there is: another number after the context was destroyed. Handles of the libraries belong to one.
+SHARED uint64_t context_number();
 
 // Whether this many bytes from the address on are in one allocation on the device.
 SHARED bool on_device(const void *address, size_t bytes);
@@ -67,6 +80,7 @@ enum class Copy { to_device, to_host, on_device, any };
 int allocate(void **address, size_t bytes);
 void fill_with_zeros(void *address, size_t bytes);
 int release(void *address, const char *call);
+void release_all();
 void check_guards(const char *when);
 void memory_info(size_t *free, size_t *total);
 void remember_host(void *address, size_t bytes);

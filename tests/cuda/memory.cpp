@@ -147,6 +147,14 @@ void fill_with_zeros(void *address, size_t bytes) {
     memset(reinterpret_cast<void *>(last), 0, to - last);
 }
 
+static void withdraw(uintptr_t base, const Allocation &allocation) {
+    void *pages = reinterpret_cast<void *>(allocation.pages);
+    madvise(pages, allocation.end - allocation.pages, MADV_DONTNEED);
+    mprotect(pages, allocation.end - allocation.pages, PROT_NONE);
+    used -= round_up(allocation.bytes, alignment);
+    freed.emplace(base, allocation);
+}
+
 int release(void *address, const char *call) {
     std::lock_guard lock(table);
     uintptr_t base = reinterpret_cast<uintptr_t>(address);
@@ -158,14 +166,20 @@ int release(void *address, const char *call) {
     }
     Allocation allocation = at->second;
     check(base, allocation, call);
-    void *pages = reinterpret_cast<void *>(allocation.pages);
-    madvise(pages, allocation.end - allocation.pages, MADV_DONTNEED);
-    mprotect(pages, allocation.end - allocation.pages, PROT_NONE);
-    used -= round_up(allocation.bytes, alignment);
     live.erase(at);
-    freed.emplace(base, allocation);
+    withdraw(base, allocation);
     log("free bytes=%zu", allocation.bytes);
     return success;
+}
+
+void release_all() {
+    std::lock_guard lock(table);
+    for (const auto &[base, allocation] : live) {
+        check(base, allocation, "the end of the context");
+        withdraw(base, allocation);
+    }
+    live.clear();
+    pinned.clear();
 }
 
 void check_guards(const char *when) {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <immintrin.h>
 #include <vector>
 
 namespace emulator {
@@ -45,6 +46,9 @@ inline float tf32(float x) {
     uint32_t bits = bits_of(x);
     return (bits >> 23 & 0xff) == 0xff ? x : float_of((bits + 0x1000) & 0xffffe000);
 }
+
+// To f16 and back: beyond 65504 it is infinite, and from 2^-14 down it loses bits.
+inline float f16(float x) { return _cvtsh_ss(_cvtss_sh(x, 0)); }
 
 typedef float Lanes __attribute__((vector_size(32), aligned(4)));
 
