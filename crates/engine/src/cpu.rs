@@ -17,12 +17,13 @@ mod parameters;
 mod plan;
 
 use crate::batch::{Batch, Totals, check_batch, count_correct};
-use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, check_rate};
+use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, Snapshot, check_rate};
 use crate::error::{EngineError, finite};
 use crate::memory::lacking;
 use crate::optimizer::Step;
+use crate::places::Arenas;
 use crate::settings::Settings;
-use crate::state::{Array, Average, OptimizerState, State};
+use crate::state::{Array, State};
 use parameters::Parameters;
 use plan::Plan;
 use pointwise_kernels::{Isa, softmax_cross_entropy};
@@ -182,7 +183,7 @@ impl Cpu {
     /// As [`Engine::train_step`].
     pub fn gradients(&mut self, batch: Batch<'_>) -> Result<(f64, BTreeMap<String, Array>), EngineError> {
         let (loss, _) = self.forward_backward(batch)?;
-        Ok((loss, self.plan.export(&self.parameters.gradients)))
+        Ok((loss, self.plan.export()(&self.parameters.gradients)))
     }
 
     /// Mean loss and number of correct images; gradients are left in the arena.
@@ -346,30 +347,30 @@ impl Engine for Cpu {
         Ok(())
     }
 
-    fn state(&self) -> Result<State, EngineError> {
-        let export = |values| self.plan.export(values);
-        let (statistics, batches_tracked) = self.plan.statistics();
+    fn snapshot(&self, optimizer: bool) -> Result<Box<dyn Snapshot>, EngineError> {
+        let (mut statistics, batches_tracked) = self.plan.statistics();
         let Parameters { values, buffers, average, .. } = &self.parameters;
-        let (mut parameters, mut statistics, mut averaged) = (export(values), statistics, None);
+        let mut parameters: &[f32] = values;
+        let mut averages = None;
         if let (Some(averaging), Some(average)) = (&self.averaging, average) {
-            let mut average =
-                Average { parameters: export(average), statistics: averaging.statistics.clone() };
+            let mut averaged: (&[f32], _) = (average, averaging.statistics.clone());
             if averaging.is_used {
-                std::mem::swap(&mut parameters, &mut average.parameters);
-                std::mem::swap(&mut statistics, &mut average.statistics);
+                std::mem::swap(&mut parameters, &mut averaged.0);
+                std::mem::swap(&mut statistics, &mut averaged.1);
             }
-            averaged = Some(average);
+            averages = Some(averaged);
         }
+        let whole = optimizer && self.step > 0;
         let names = self.settings.recipe.optimizer.buffers().iter();
-        let buffers = names.zip(buffers).map(|(name, values)| ((*name).to_owned(), export(values)));
-        let begun = self.step > 0;
-        Ok(State {
-            parameters,
+        let buffers = || names.zip(buffers).map(|(name, values)| (*name, values.to_vec())).collect();
+        Ok(Box::new(Arenas {
+            export: self.plan.export(),
+            parameters: parameters.to_vec(),
             statistics,
             batches_tracked,
-            optimizer: begun.then(|| OptimizerState { buffers: buffers.collect(), step: self.step }),
-            average: averaged.filter(|_| begun),
-        })
+            optimizer: whole.then(|| (buffers(), self.step)),
+            average: averages.filter(|_| whole).map(|(values, statistics)| (values.to_vec(), statistics)),
+        }))
     }
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {

@@ -45,6 +45,8 @@ mod pass;
 mod peak;
 mod plan;
 #[cfg(feature = "cuda")]
+mod snapshot;
+#[cfg(feature = "cuda")]
 mod tune;
 #[cfg(feature = "cuda")]
 mod update;

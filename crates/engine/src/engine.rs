@@ -59,7 +59,16 @@ pub trait Engine {
     ///
     /// # Errors
     /// [`EngineError::Device`].
-    fn state(&self) -> Result<State, EngineError>;
+    fn state(&self) -> Result<State, EngineError> {
+        self.snapshot(true)?.state()
+    }
+
+    /// A copy of the state as it is now, which another thread can bring to PyTorch's names and layouts while training goes on. Without
+    /// `optimizer`, it leaves out what evaluation does not need: the optimizer's state and the averages.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn snapshot(&self, optimizer: bool) -> Result<Box<dyn Snapshot>, EngineError>;
 
     /// Replaces everything that [`Engine::state`] gives. A state without the optimizer's starts a training anew, and the average with it,
     /// which the next step sets.
@@ -114,6 +123,15 @@ pub trait Engine {
         let _ = (set, range);
         Err(not_resident())
     }
+}
+
+/// A copy of an engine's state.
+pub trait Snapshot: Send {
+    /// The state by PyTorch's names.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    fn state(self: Box<Self>) -> Result<State, EngineError>;
 }
 
 /// Refuses a rate that no step can be taken with.

@@ -49,7 +49,7 @@ pub use accelerator::accelerator;
 pub use batch::{Batch, Totals, count_correct};
 pub use create::create;
 pub use device::DeviceChoice;
-pub use engine::Engine;
+pub use engine::{Engine, Snapshot};
 pub use error::EngineError;
 pub use pointwise_recipe::{DeviceName, EngineKind, Precision};
 pub use resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet};

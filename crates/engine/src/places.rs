@@ -1,8 +1,11 @@
 //! Where a compiled plan keeps the state of its network: in and out by PyTorch's names.
 
+use crate::engine::Snapshot;
+use crate::error::EngineError;
 use crate::stage::BlockLayers;
-use crate::state::Array;
+use crate::state::{Array, Average, OptimizerState, State};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Which parameter of a block one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,4 +117,38 @@ pub(crate) fn import_statistics<'a>(
     let values = |name: &str| statistics[&format!("{path}.{name}")].values.as_slice();
     let batches = tracked.get(&format!("{path}.num_batches_tracked")).copied().unwrap_or(0);
     (values("running_mean"), values("running_var"), batches)
+}
+
+/// Brings the values of a plan's arena to PyTorch's names and layouts.
+pub(crate) type Export = Arc<dyn Fn(&[f32]) -> BTreeMap<String, Array> + Send + Sync>;
+
+/// The state of a compiled plan: copies of its arenas, not yet brought to PyTorch's layouts.
+pub(crate) struct Arenas {
+    pub(crate) export: Export,
+    pub(crate) parameters: Vec<f32>,
+    pub(crate) statistics: BTreeMap<String, Array>,
+    pub(crate) batches_tracked: BTreeMap<String, i64>,
+    /// By PyTorch's names of the buffers, and the steps taken.
+    pub(crate) optimizer: Option<(Vec<(&'static str, Vec<f32>)>, u64)>,
+    /// Of parameters and statistics.
+    pub(crate) average: Option<(Vec<f32>, BTreeMap<String, Array>)>,
+}
+
+impl Snapshot for Arenas {
+    fn state(self: Box<Self>) -> Result<State, EngineError> {
+        let Self { export, parameters, statistics, batches_tracked, optimizer, average } = *self;
+        // Each copy is freed as soon as it is exported, so that the whole state is never there twice.
+        let export = |arena: Vec<f32>| export(&arena);
+        Ok(State {
+            parameters: export(parameters),
+            statistics,
+            batches_tracked,
+            optimizer: optimizer.map(|(buffers, step)| {
+                let buffers = buffers.into_iter().map(|(name, arena)| (name.to_owned(), export(arena)));
+                OptimizerState { buffers: buffers.collect(), step }
+            }),
+            average: average
+                .map(|(parameters, statistics)| Average { parameters: export(parameters), statistics }),
+        })
+    }
 }

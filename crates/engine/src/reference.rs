@@ -6,7 +6,7 @@
 
 use crate::batch::{Batch, Totals, check_batch, count_correct};
 use crate::device::open;
-use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, check_rate};
+use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, Snapshot, check_rate};
 use crate::error::{EngineError, finite};
 use crate::memory::lacking;
 use crate::optimizer::{Step, clip_factor};
@@ -57,11 +57,6 @@ struct Copies {
 
 impl Copies {
     fn of(store: &ParameterStore) -> Result<Self, EngineError> {
-        let copies = |vars: &BTreeMap<String, Var>| {
-            vars.iter()
-                .map(|(name, var)| Ok((name.clone(), var.copy()?.detach())))
-                .collect::<Result<_, EngineError>>()
-        };
         Ok(Self { parameters: copies(store.trainable())?, statistics: copies(store.statistics())? })
     }
 
@@ -89,6 +84,37 @@ impl Copies {
         Ok(Average {
             parameters: arrays(self.parameters.iter())?,
             statistics: arrays(self.statistics.iter())?,
+        })
+    }
+}
+
+/// The state in the engine's tensors, of which none changes any more.
+struct Tensors {
+    trained: Copies,
+    batches_tracked: BTreeMap<String, i64>,
+    /// By PyTorch's names of the buffers, and the steps taken.
+    optimizer: Option<(Vec<(&'static str, BTreeMap<String, Tensor>)>, u64)>,
+    average: Option<Copies>,
+}
+
+impl Snapshot for Tensors {
+    fn state(self: Box<Self>) -> Result<State, EngineError> {
+        let Self { trained, batches_tracked, optimizer, average } = *self;
+        let Average { parameters, statistics } = trained.arrays()?;
+        let optimizer = optimizer.map(|(buffers, step)| {
+            let buffers =
+                buffers.iter().map(|(name, tensors)| Ok(((*name).to_owned(), arrays(tensors.iter())?)));
+            Ok::<_, EngineError>(OptimizerState {
+                buffers: buffers.collect::<Result<_, EngineError>>()?,
+                step,
+            })
+        });
+        Ok(State {
+            parameters,
+            statistics,
+            batches_tracked,
+            optimizer: optimizer.transpose()?,
+            average: average.map(|average| average.arrays()).transpose()?,
         })
     }
 }
@@ -318,34 +344,25 @@ impl Engine for Reference {
         Ok(())
     }
 
-    fn state(&self) -> Result<State, EngineError> {
-        let trained = self.average.as_ref().and_then(|average| average.trained.as_ref());
-        let Average { parameters, statistics } = match trained {
-            Some(trained) => trained.arrays()?,
-            None => Copies::of(&self.store)?.arrays()?,
-        };
+    fn snapshot(&self, optimizer: bool) -> Result<Box<dyn Snapshot>, EngineError> {
+        let trained = self.average.as_ref().and_then(|average| average.trained.clone());
+        let whole = optimizer && self.step > 0;
         let names = self.settings.recipe.optimizer.buffers().iter();
-        let buffers = names.zip(&self.buffers).map(|(name, vars)| {
-            let values = arrays(vars.iter().map(|(name, var)| (name, var.as_tensor())))?;
-            Ok(((*name).to_owned(), values))
-        });
-        let begun = self.step > 0;
-        Ok(State {
-            parameters,
-            statistics,
+        let buffers = || {
+            names
+                .zip(&self.buffers)
+                .map(|(name, vars)| Ok((*name, copies(vars)?)))
+                .collect::<Result<_, EngineError>>()
+        };
+        Ok(Box::new(Tensors {
+            trained: trained.map_or_else(|| Copies::of(&self.store), Ok)?,
             batches_tracked: self.batches_tracked.clone(),
-            optimizer: match begun {
-                true => Some(OptimizerState {
-                    buffers: buffers.collect::<Result<_, EngineError>>()?,
-                    step: self.step,
-                }),
+            optimizer: match whole {
+                true => Some((buffers()?, self.step)),
                 false => None,
             },
-            average: match &self.average {
-                Some(Averaging { average, .. }) if begun => Some(average.arrays()?),
-                _ => None,
-            },
-        })
+            average: self.average.as_ref().filter(|_| whole).map(|averaging| averaging.average.clone()),
+        }))
     }
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
@@ -428,6 +445,10 @@ fn host(tensor: &Tensor) -> Result<Vec<f32>, EngineError> {
 
 fn array(tensor: &Tensor) -> Result<Array, EngineError> {
     Ok(Array { shape: tensor.dims().to_vec(), values: host(tensor)? })
+}
+
+fn copies(vars: &BTreeMap<String, Var>) -> Result<BTreeMap<String, Tensor>, EngineError> {
+    vars.iter().map(|(name, var)| Ok((name.clone(), var.copy()?.detach()))).collect()
 }
 
 fn tensor(array: &Array, device: &Device) -> Result<Tensor, EngineError> {

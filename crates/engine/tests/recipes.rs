@@ -230,6 +230,34 @@ fn a_loaded_state_goes_on_to_the_same_bits_with_any_optimizer() {
     }
 }
 
+/// Whatever becomes of the engine, and on whichever thread it is brought to names.
+#[test]
+fn a_snapshot_is_the_state_as_it_was() {
+    let network = tiny(0.5);
+    for (kind, recipe) in
+        engines().into_iter().flat_map(|kind| full_recipes().into_iter().map(move |all| (kind, all)))
+    {
+        let mut engine = make(kind, &network, &recipe);
+        for (from, to) in [(0, 0), (0, 3)] {
+            train(&mut *engine, &network, &recipe, from, to);
+            let state = engine.state().unwrap();
+            assert_eq!((state.optimizer.is_some(), state.average.is_some()), (to > 0, to > 0));
+            for in_use in [false, true] {
+                engine.use_average(in_use).unwrap();
+                let snapshots = [true, false].map(|optimizer| engine.snapshot(optimizer).unwrap());
+                engine.use_average(false).unwrap();
+                train(&mut *engine, &network, &recipe, to, to + 2);
+                let [whole, weights] = snapshots
+                    .map(|snapshot| std::thread::spawn(|| snapshot.state().unwrap()).join().unwrap());
+                assert!(whole == state, "{kind}, {in_use}: {recipe:?}");
+                let expected = State { optimizer: None, average: None, ..state.clone() };
+                assert!(weights == expected, "{kind}, {in_use}: {recipe:?}");
+                engine.load_state(&state).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn a_state_passes_between_engines_with_any_optimizer() {
     let network = smooth();

@@ -6,8 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use image::{Rgb, RgbImage, codecs::jpeg::JpegEncoder};
 use pointwise_data::Images;
 use pointwise_engine::State;
-use pointwise_runs::{Analysis, EpochRecord, Filters, Mistake, Sheet};
-use pointwise_training::{Last, Observer, StepProgress, TrainingError};
+use pointwise_runs::{Analysis, Filters, Mistake, Sheet};
+use pointwise_training::{FinishedEpoch, Last, Observer, StepProgress, TrainingError};
 use std::collections::HashMap;
 
 /// Images that are kept of each kind of mistake.
@@ -32,7 +32,7 @@ pub(crate) struct Analyst {
 impl Observer for Analyst {
     fn step(&mut self, _: &StepProgress) {}
     fn evaluating(&mut self, _: usize, _: usize) {}
-    fn epoch(&mut self, _: &EpochRecord) {}
+    fn epoch(&mut self, _: &FinishedEpoch<'_>) {}
 
     fn last(&mut self, last: &mut Last<'_>) -> Result<Option<Analysis>, TrainingError> {
         let Some(logits) = last.logits()? else { return Ok(None) };

@@ -4,7 +4,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pointwise_data::{Progress, Unit};
 use pointwise_process::{OutputError, note};
 use pointwise_runs::{EpochRecord, Run};
-use pointwise_training::{Observer, StepProgress};
+use pointwise_training::{FinishedEpoch, Observer, StepProgress};
 use std::ffi::OsStr;
 use std::io::IsTerminal;
 use std::sync::Mutex;
@@ -99,7 +99,8 @@ impl Observer for TrainingDisplay {
         self.bar.set_position(done as u64);
     }
 
-    fn epoch(&mut self, record: &EpochRecord) {
+    fn epoch(&mut self, epoch: &FinishedEpoch<'_>) {
+        let record = epoch.record;
         self.best = Some(record.best_acc);
         // The next epoch counts from the start.
         self.accuracy = None;

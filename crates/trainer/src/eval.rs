@@ -9,9 +9,9 @@ use anyhow::{Context, anyhow, bail};
 use pointwise_data::{DatasetSpec, Normalisation, statistics};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
-use pointwise_runs::{EpochRecord, RunConfig};
+use pointwise_runs::RunConfig;
 use pointwise_training::checkpoint;
-use pointwise_training::{Observer, StepProgress, TrainingError, evaluate};
+use pointwise_training::{FinishedEpoch, Observer, StepProgress, TrainingError, evaluate};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -198,5 +198,5 @@ struct Silent;
 impl Observer for Silent {
     fn step(&mut self, _: &StepProgress) {}
     fn evaluating(&mut self, _: usize, _: usize) {}
-    fn epoch(&mut self, _: &EpochRecord) {}
+    fn epoch(&mut self, _: &FinishedEpoch<'_>) {}
 }

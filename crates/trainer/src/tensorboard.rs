@@ -4,9 +4,9 @@ use image::{ImageFormat, Rgb, RgbImage};
 use pointwise_data::{BatchSettings, Images, training_batches};
 use pointwise_engine::Array;
 use pointwise_process::note;
-use pointwise_runs::{Analysis, EpochRecord};
+use pointwise_runs::Analysis;
 use pointwise_tensorboard::{EventWriter, Value};
-use pointwise_training::{Last, Observer, StepProgress, TrainingError, checkpoint};
+use pointwise_training::{FinishedEpoch, Last, Observer, StepProgress, TrainingError};
 use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,8 +18,6 @@ const SHOWN: usize = 36;
 /// Follows a training and writes it down. The first error ends the writing, not the training: it is told on stderr.
 pub(crate) struct TensorBoard<'a> {
     folder: PathBuf,
-    /// The `last` checkpoint, which is written before an epoch is shown.
-    checkpoint: PathBuf,
     images: &'a Arc<Images>,
     settings: BatchSettings,
     writer: Option<EventWriter>,
@@ -31,14 +29,9 @@ pub(crate) struct TensorBoard<'a> {
 }
 
 impl<'a> TensorBoard<'a> {
-    pub(crate) fn new(
-        folder: PathBuf,
-        checkpoint: PathBuf,
-        images: &'a Arc<Images>,
-        settings: BatchSettings,
-    ) -> Self {
+    pub(crate) fn new(folder: PathBuf, images: &'a Arc<Images>, settings: BatchSettings) -> Self {
         let recorded = Instant::now();
-        Self { folder, checkpoint, images, settings, writer: None, failed: false, recorded, since: 0 }
+        Self { folder, images, settings, writer: None, failed: false, recorded, since: 0 }
     }
 
     /// Adds events. The file is begun at the first step that is seen, which is not the run's first when it was resumed.
@@ -99,31 +92,30 @@ impl Observer for TensorBoard<'_> {
 
     fn evaluating(&mut self, _: usize, _: usize) {}
 
-    fn epoch(&mut self, record: &EpochRecord) {
-        let values =
-            checkpoint::read(&self.checkpoint).map_err(anyhow::Error::from).and_then(|(state, _)| {
-                let mut values = scalars(&[
-                    ("epoch/train_loss", Some(record.train_loss)),
-                    ("epoch/train_accuracy", Some(record.train_acc)),
-                    ("epoch/test_loss", record.test_loss),
-                    ("epoch/test_accuracy", record.test_acc),
-                    ("epoch/validation_loss", record.val_loss),
-                    ("epoch/validation_accuracy", record.val_acc),
-                    ("epoch/ema_loss", record.ema_loss),
-                    ("epoch/ema_accuracy", record.ema_acc),
-                    ("epoch/train_seconds", Some(record.train_seconds)),
-                ]);
-                if let Some(weight) = state.parameters.values().find(|array| is_first_layer(array)) {
-                    values.push(("filters/first_layer".to_owned(), filters(weight)?));
-                }
-                values.extend(
-                    state
-                        .parameters
-                        .into_iter()
-                        .map(|(name, array)| (format!("parameters/{name}"), Value::histogram(array.values))),
-                );
-                Ok(values)
-            });
+    fn epoch(&mut self, epoch: &FinishedEpoch<'_>) {
+        let record = epoch.record;
+        let values = epoch.parameters().map_err(anyhow::Error::from).and_then(|parameters| {
+            let mut values = scalars(&[
+                ("epoch/train_loss", Some(record.train_loss)),
+                ("epoch/train_accuracy", Some(record.train_acc)),
+                ("epoch/test_loss", record.test_loss),
+                ("epoch/test_accuracy", record.test_acc),
+                ("epoch/validation_loss", record.val_loss),
+                ("epoch/validation_accuracy", record.val_acc),
+                ("epoch/ema_loss", record.ema_loss),
+                ("epoch/ema_accuracy", record.ema_acc),
+                ("epoch/train_seconds", Some(record.train_seconds)),
+            ]);
+            if let Some(weight) = parameters.values().find(|array| is_first_layer(array)) {
+                values.push(("filters/first_layer".to_owned(), filters(weight)?));
+            }
+            values.extend(
+                parameters
+                    .into_iter()
+                    .map(|(name, array)| (format!("parameters/{name}"), Value::histogram(array.values))),
+            );
+            Ok(values)
+        });
         self.write(record.step, values);
         // An evaluation lies between the steps.
         (self.recorded, self.since) = (Instant::now(), 0);
@@ -144,9 +136,9 @@ impl Observer for Both<'_> {
         self.1.evaluating(done, total);
     }
 
-    fn epoch(&mut self, record: &EpochRecord) {
-        self.0.epoch(record);
-        self.1.epoch(record);
+    fn epoch(&mut self, epoch: &FinishedEpoch<'_>) {
+        self.0.epoch(epoch);
+        self.1.epoch(epoch);
     }
 
     fn last(&mut self, last: &mut Last<'_>) -> Result<Option<Analysis>, TrainingError> {

@@ -161,9 +161,8 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         let mut analyst = Analyst { classes };
         let job = Job { config: &config, splits: &splits, stop: &stop };
         if args.tensorboard {
-            let last = run.checkpoint_path(Checkpoint::Last);
             let settings = batch_settings(&config, &splits.normalisation);
-            let mut events = TensorBoard::new(folder.join("tensorboard"), last, &splits.train, settings);
+            let mut events = TensorBoard::new(folder.join("tensorboard"), &splits.train, settings);
             let mut both = Both(&mut events, &mut analyst);
             fit(job, from, engine.as_mut(), run, &mut Both(&mut display, &mut both))
         } else {

@@ -12,8 +12,9 @@ use crate::{TrainingError, foreign};
 use half::{bf16, f16};
 use pointwise_engine::{Array, Average, OptimizerState, State, Totals};
 use pointwise_runs::{Checkpoint, Difference, RunConfig, holds_run};
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView, View};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
@@ -131,42 +132,99 @@ impl Position {
     }
 }
 
-/// The bytes of a weights file. Equal states and metadata give equal bytes.
+/// A tensor as it is written.
+enum Tensor<'a> {
+    Floats(&'a Array),
+    Count(i64),
+}
+
+impl View for Tensor<'_> {
+    fn dtype(&self) -> Dtype {
+        match self {
+            Self::Floats(_) => Dtype::F32,
+            Self::Count(_) => Dtype::I64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Floats(array) => &array.shape,
+            Self::Count(_) => &[],
+        }
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Floats(array) if cfg!(target_endian = "little") => {
+                bytemuck::cast_slice(&array.values).into()
+            }
+            Self::Floats(array) => array.values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::Count(count) => count.to_le_bytes().to_vec().into(),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Floats(array) => size_of_val(&array.values[..]),
+            Self::Count(count) => size_of_val(count),
+        }
+    }
+}
+
+/// The bytes of a checkpoint of a state: all of it in `last`, what was trained in `best`, and its average in `ema`, under the names of
+/// what was trained. Equal states and metadata give equal bytes.
 ///
 /// # Errors
-/// [`TrainingError::Checkpoint`] when the format refuses (an array whose values do not fill its shape).
-pub fn encode(path: &Path, state: &State, meta: &Meta) -> Result<Vec<u8>, TrainingError> {
+/// [`TrainingError::Checkpoint`] for an array whose values do not fill its shape, and for `ema` of a state without averages.
+pub fn encode<'a>(
+    path: &Path,
+    which: Checkpoint,
+    state: &'a State,
+    meta: &Meta,
+) -> Result<Vec<u8>, TrainingError> {
     let refuse = |reason: String| TrainingError::Checkpoint { path: path.to_owned(), reason };
-    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut floats = |prefix: &str, arrays: &BTreeMap<String, Array>| {
+    let mut tensors: Vec<(String, Tensor<'a>)> = Vec::new();
+    let mut floats = |prefix: &str, arrays: &'a BTreeMap<String, Array>| {
         for (name, array) in arrays {
-            let bytes = array.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            tensors.push((format!("{prefix}{name}"), Dtype::F32, array.shape.clone(), bytes));
+            tensors.push((format!("{prefix}{name}"), Tensor::Floats(array)));
         }
     };
-    floats("", &state.parameters);
-    floats("", &state.statistics);
-    for (buffer, arrays) in state.optimizer.iter().flat_map(|optimizer| &optimizer.buffers) {
-        floats(&format!("{OPTIMIZER}{buffer}."), arrays);
-    }
-    if let Some(average) = &state.average {
-        floats(AVERAGE, &average.parameters);
-        floats(AVERAGE, &average.statistics);
+    let trained = (&state.parameters, &state.statistics);
+    let average = state.average.as_ref().map(|average| (&average.parameters, &average.statistics));
+    let (parameters, statistics) = match which {
+        Checkpoint::Best | Checkpoint::Last => trained,
+        Checkpoint::Ema => average.ok_or_else(|| refuse("there are no averages to write".to_owned()))?,
+    };
+    floats("", parameters);
+    floats("", statistics);
+    if which == Checkpoint::Last {
+        for (buffer, arrays) in state.optimizer.iter().flat_map(|optimizer| &optimizer.buffers) {
+            floats(&format!("{OPTIMIZER}{buffer}."), arrays);
+        }
+        if let Some((parameters, statistics)) = average {
+            floats(AVERAGE, parameters);
+            floats(AVERAGE, statistics);
+        }
     }
     for (name, tracked) in &state.batches_tracked {
-        tensors.push((name.clone(), Dtype::I64, vec![], tracked.to_le_bytes().to_vec()));
+        tensors.push((name.clone(), Tensor::Count(*tracked)));
     }
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    let crc32c = tensors.iter().fold(0, |crc, (name, _, _, bytes)| checksum(crc, name, bytes));
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut crc32c = 0;
+    for (name, tensor) in &tensors {
+        let (shape, bytes) = (tensor.shape(), tensor.data());
+        if shape.iter().product::<usize>() * tensor.dtype().bitsize() != 8 * bytes.len() {
+            return Err(refuse(format!(
+                "`{name}` has {} bytes, too many or too few for {shape:?}",
+                bytes.len()
+            )));
+        }
+        crc32c = checksum(crc32c, name, &bytes);
+    }
     let meta = Meta { crc32c: Some(crc32c), ..meta.clone() };
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .map_err(|error| refuse(error.to_string()))?;
     let meta = serde_json::to_string(&meta).map_err(|error| refuse(error.to_string()))?;
     let metadata = HashMap::from([(META_KEY.to_owned(), meta)]);
-    safetensors::serialize(views, Some(metadata)).map_err(|error| refuse(error.to_string()))
+    safetensors::serialize(tensors, Some(metadata)).map_err(|error| refuse(error.to_string()))
 }
 
 /// Carries a checksum on over a tensor.
@@ -431,14 +489,14 @@ mod tests {
     #[test]
     fn what_is_written_is_read_to_the_bit() {
         let (state, meta) = sample();
-        let bytes = encode(Path::new("x"), &state, &meta).unwrap();
-        assert_eq!(bytes, encode(Path::new("x"), &state, &meta).unwrap());
+        let bytes = encode(Path::new("x"), Checkpoint::Last, &state, &meta).unwrap();
+        assert_eq!(bytes, encode(Path::new("x"), Checkpoint::Last, &state, &meta).unwrap());
         let Contents { state: read_state, meta: read_meta, ignored } = decode(&bytes).unwrap();
         assert_eq!(read_state, state);
         let read_meta = read_meta.unwrap();
         assert_eq!(Meta { crc32c: None, ..read_meta }, meta);
         assert!(ignored.is_empty());
-        assert_eq!(encode(Path::new("x"), &read_state, &meta).unwrap(), bytes);
+        assert_eq!(encode(Path::new("x"), Checkpoint::Last, &read_state, &meta).unwrap(), bytes);
     }
 
     /// With averages, which only a recipe with `ema` has, and the optimizer's only buffer.
@@ -461,7 +519,7 @@ mod tests {
     #[test]
     fn buffers_and_averages_have_names_of_their_own() {
         let names = |(state, meta): (State, Meta)| {
-            let bytes = encode(Path::new("x"), &state, &meta).unwrap();
+            let bytes = encode(Path::new("x"), Checkpoint::Last, &state, &meta).unwrap();
             let read = decode(&bytes).unwrap();
             assert_eq!(read.state, state);
             assert_eq!(read.meta.unwrap().position.unwrap().totals(), meta.position.unwrap().totals());
@@ -498,14 +556,17 @@ mod tests {
         }
         for (optimizer, average) in [(state.optimizer.clone(), state.average.clone()), (None, None)] {
             let state = State { optimizer, average, ..state.clone() };
-            assert_eq!(decode(&encode(Path::new("x"), &state, &meta).unwrap()).unwrap().state, state);
+            assert_eq!(
+                decode(&encode(Path::new("x"), Checkpoint::Last, &state, &meta).unwrap()).unwrap().state,
+                state
+            );
         }
     }
 
     #[test]
     fn damaged_files_are_refused_in_a_sentence() {
         let (state, meta) = sample();
-        let bytes = encode(Path::new("x"), &state, &meta).unwrap();
+        let bytes = encode(Path::new("x"), Checkpoint::Last, &state, &meta).unwrap();
         for len in 0..bytes.len() {
             assert!(decode(&bytes[..len]).is_err(), "cut at {len} of {}", bytes.len());
         }

@@ -14,6 +14,17 @@ pub enum TrainingError {
     /// The run folder could not be read or written.
     #[error(transparent)]
     Run(#[from] pointwise_runs::Error),
+    /// The thread that writes the run's files could not be started.
+    #[error("no thread can be started that writes the run's files: {cause}")]
+    Thread {
+        /// The system's reason.
+        cause: std::io::Error,
+    },
+    /// The thread that writes the run's files has panicked: an error in the program.
+    #[error(
+        "the thread that writes the run's files has panicked ({0}); the run can be resumed from its last checkpoint"
+    )]
+    Panic(String),
     /// A weights file could not be read.
     #[error("{path} cannot be read: {cause}")]
     Read {

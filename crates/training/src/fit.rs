@@ -1,21 +1,25 @@
 //! The loop.
 
 use crate::checkpoint::{self, Best, Meta, Position};
+use crate::writer::Writer;
 use crate::{ResumePoint, Splits, TrainingError};
 use pointwise_data::{
     BatchSettings, Batches, Images, Normalisation, evaluation_batches, training_batches, training_order,
 };
 use pointwise_engine::{
-    Average, Batch, BegunEpoch, Engine, EngineError, ResidentEpoch, ResidentImages, ResidentSet, Totals,
+    Array, Batch, BegunEpoch, Engine, EngineError, ResidentEpoch, ResidentImages, ResidentSet, Totals,
 };
 use pointwise_recipe::{Augment, Flip, PaddingMode, Rate, Span};
 use pointwise_runs::{
     Analysis, Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State,
     StepRecord, peak_memory, timestamp,
 };
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 /// `progress.json` is renewed at most this often, for those who watch a run.
@@ -38,8 +42,8 @@ pub trait Observer {
     fn step(&mut self, progress: &StepProgress);
     /// An evaluation goes on: images done, of how many.
     fn evaluating(&mut self, done: usize, total: usize);
-    /// An epoch is done and recorded.
-    fn epoch(&mut self, record: &EpochRecord);
+    /// An epoch is done, and its record and checkpoints are being written.
+    fn epoch(&mut self, epoch: &FinishedEpoch<'_>);
 
     /// The final parameters are evaluated and the result is about to be written: whoever looks at them closer gives what was
     /// found, which becomes part of the run.
@@ -49,6 +53,23 @@ pub trait Observer {
     fn last(&mut self, last: &mut Last<'_>) -> Result<Option<Analysis>, TrainingError> {
         let _ = last;
         Ok(None)
+    }
+}
+
+/// An epoch that is done.
+pub struct FinishedEpoch<'a> {
+    /// What the run records of it.
+    pub record: &'a EpochRecord,
+    engine: &'a dyn Engine,
+}
+
+impl FinishedEpoch<'_> {
+    /// The parameters after it, by PyTorch's names.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn parameters(&self) -> Result<BTreeMap<String, Array>, TrainingError> {
+        Ok(self.engine.snapshot(false)?.state()?.parameters)
     }
 }
 
@@ -80,12 +101,12 @@ impl Last<'_> {
         Ok(Some(logits))
     }
 
-    /// The final parameters.
+    /// The final parameters and statistics.
     ///
     /// # Errors
     /// The engine's.
     pub fn state(&self) -> Result<pointwise_engine::State, TrainingError> {
-        Ok(self.engine.state()?)
+        Ok(self.engine.snapshot(false)?.state()?)
     }
 }
 
@@ -142,6 +163,8 @@ pub fn batch_settings(config: &RunConfig, normalisation: &Normalisation) -> Batc
 /// Trains until the end, an interruption or an error: from the beginning, or from the place whose state the engine was given,
 /// to the same bytes (but for the measured seconds) as a run that was never stopped.
 ///
+/// Everything has been written when it returns. Until then the files may be behind, by a checkpoint at most.
+///
 /// # Errors
 /// [`TrainingError`]: the engine's (a loss that is not finite, among others), the run folder's, or a damaged checkpoint's.
 pub fn fit(
@@ -151,13 +174,16 @@ pub fn fit(
     run: &mut RunFolder,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainingError> {
-    let mut session = Session::begin(job, from, engine, run, observer)?;
-    // What was told of the run before does not hold any more.
-    session.show(State::Running)?;
-    let outcome = session.run();
+    let (outcome, failed) = std::thread::scope(|scope| {
+        let mut session = Session::begin(job, from, engine, run, observer, scope)?;
+        let outcome = session.run();
+        let failed = session.progress(State::Failed);
+        // An error of writing is of something that was given before the loop ended.
+        Ok::<_, TrainingError>((session.writer.finish().and(outcome), failed))
+    })?;
     if outcome.is_err() {
         // The error in hand matters more than one of telling it to those who watch.
-        let _ = session.show(State::Failed);
+        let _ = run.write_progress(&failed);
     }
     outcome
 }
@@ -321,6 +347,15 @@ struct Resident {
     test: Option<ResidentSet>,
 }
 
+/// What is written of an epoch beside the state to go on from.
+struct EpochFiles {
+    record: EpochRecord,
+    /// Of the weights that are kept.
+    meta: Meta,
+    is_best: bool,
+    has_average: bool,
+}
+
 struct Session<'a> {
     job: Job<'a>,
     settings: BatchSettings,
@@ -329,7 +364,9 @@ struct Session<'a> {
     rate: Option<Rate>,
     resident: Resident,
     engine: &'a mut dyn Engine,
-    run: &'a mut RunFolder,
+    /// The run's.
+    folder: PathBuf,
+    writer: Writer<'a>,
     observer: &'a mut dyn Observer,
     at: Cursor,
     /// Of the newest batch, also when its epoch is over and the totals are the next one's.
@@ -344,6 +381,7 @@ impl<'a> Session<'a> {
         engine: &'a mut dyn Engine,
         run: &'a mut RunFolder,
         observer: &'a mut dyn Observer,
+        scope: &'a Scope<'a, '_>,
     ) -> Result<Self, TrainingError> {
         let config = job.config;
         let normalisation = &job.splits.normalisation;
@@ -380,10 +418,27 @@ impl<'a> Session<'a> {
         let batches = job.splits.train.len().div_ceil(settings.batch_size);
         let span = Span { steps_per_epoch: batches as u64, epochs: config.recipe.epochs };
         let last_loss = at.totals.last_loss;
-        Ok(Self { job, settings, span, rate: None, resident, engine, run, observer, at, last_loss, clock })
+        let folder = run.path().to_owned();
+        let writer = Writer::start(scope, run)?;
+        Ok(Self {
+            job,
+            settings,
+            span,
+            rate: None,
+            resident,
+            engine,
+            folder,
+            writer,
+            observer,
+            at,
+            last_loss,
+            clock,
+        })
     }
 
     fn run(&mut self) -> Result<Outcome, TrainingError> {
+        // What was told of the run before does not hold any more.
+        self.show(State::Running)?;
         while self.at.epoch <= self.job.config.recipe.epochs && !self.is_stale() {
             if !self.train_epoch()? {
                 return self.pause();
@@ -460,14 +515,14 @@ impl<'a> Session<'a> {
             let seconds = self.clock.seconds();
             let gradient_norm = totals.last_gradient_norm;
             let record = StepRecord { epoch, step, loss: last_loss, gradient_norm, seconds };
-            self.run.append(&Record::Step(record))?;
+            self.writer.give(move |run| Ok(run.append(&Record::Step(record))?))?;
         }
         if self.clock.progress_due() {
             self.show(State::Running)?;
         }
         if self.clock.checkpoint_due(self.job.config.checkpoint_every) {
             self.at.totals = self.engine.totals()?;
-            self.save_last()?;
+            self.save(None)?;
         }
         log::trace!("step {step} done: batch {batch} of {} of epoch {epoch}", self.batches());
         let batches = self.batches();
@@ -527,12 +582,6 @@ impl<'a> Session<'a> {
             _ => Best { epoch: self.at.epoch, accuracy: chooser.accuracy(), loss: chooser.loss() },
         };
         self.at.best = Some(best);
-        if best.epoch == self.at.epoch {
-            self.save_best()?;
-        }
-        if self.job.config.recipe.ema.is_some() {
-            self.save_average()?;
-        }
         let record = EpochRecord {
             epoch: self.at.epoch,
             step: self.at.step,
@@ -550,17 +599,22 @@ impl<'a> Session<'a> {
             eval_seconds: self.clock.since_epoch() - scores.train_seconds,
             seconds: self.clock.seconds(),
         };
-        self.run.append(&Record::Epoch(record.clone()))?;
+        let files = EpochFiles {
+            record: record.clone(),
+            meta: self.meta(None),
+            is_best: best.epoch == self.at.epoch,
+            has_average: self.job.config.recipe.ema.is_some(),
+        };
         self.clock.next_epoch();
         self.at = Cursor { epoch: self.at.epoch + 1, batch: 0, totals: Totals::default(), ..self.at };
-        self.save_last()?;
-        self.observer.epoch(&record);
+        self.save(Some(files))?;
+        self.observer.epoch(&FinishedEpoch { record: &record, engine: self.engine });
         Ok(())
     }
 
     /// Leaves a checkpoint of a run that goes on another time.
     fn pause(&mut self) -> Result<Outcome, TrainingError> {
-        self.save_last()?;
+        self.save(None)?;
         let step = self.at.step;
         let (state, outcome) = if self.stopped() {
             (State::Interrupted, Outcome::Interrupted { step })
@@ -594,17 +648,19 @@ impl<'a> Session<'a> {
             return self.pause();
         }
         if let Some(analysis) = analysis {
-            self.run.write_analysis(&analysis)?;
+            self.writer.give(move |run| Ok(run.write_analysis(&analysis)?))?;
         }
         let Some(best) = self.at.best else {
             return Err(TrainingError::Configuration("the run has no epoch behind it".to_owned()));
         };
+        // What follows reads files of the run.
+        self.writer.flush()?;
         // What the best epoch's weights reach on the test set: known already when the test set chose them.
         let (best_test_loss, best_test_acc) = if splits.validation.is_none() {
             (best.loss, best.accuracy)
         } else {
             let last_state = self.engine.state()?;
-            let (state, _) = checkpoint::read(&self.run.checkpoint_path(Checkpoint::Best))?;
+            let (state, _) = checkpoint::read(&self.folder.join(Checkpoint::Best.file_name()))?;
             self.engine.load_state(&state)?;
             let Some(totals) = self.evaluate(&splits.test, self.resident.test)? else {
                 self.engine.load_state(&last_state)?;
@@ -612,7 +668,7 @@ impl<'a> Session<'a> {
             };
             (totals.loss(), totals.accuracy())
         };
-        let (train_seconds, eval_seconds) = self.clock.sums(self.run)?;
+        let (train_seconds, eval_seconds) = self.clock.sums(&self.folder)?;
         let result = RunResult {
             final_loss: last.loss(),
             final_acc: last.accuracy(),
@@ -631,7 +687,8 @@ impl<'a> Session<'a> {
             peak_memory_bytes: peak_memory(),
         };
         self.show(State::Finished)?;
-        self.run.finish(&result)?;
+        let written = result.clone();
+        self.writer.give(move |run| Ok(run.finish(&written)?))?;
         Ok(Outcome::Finished(result))
     }
 
@@ -653,50 +710,43 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn save_best(&mut self) -> Result<(), TrainingError> {
-        let mut state = self.engine.state()?;
-        state.optimizer = None;
-        state.average = None;
-        let path = self.run.checkpoint_path(Checkpoint::Best);
-        let bytes = checkpoint::encode(&path, &state, &self.meta(None))?;
-        self.run.write_checkpoint(Checkpoint::Best, &bytes)?;
-        log::debug!("wrote {}: the best epoch so far is {}", path.display(), self.at.epoch);
-        Ok(())
-    }
-
-    /// The averaged weights as a network's own, as other programs load them.
-    fn save_average(&mut self) -> Result<(), TrainingError> {
-        let state = self.engine.state()?;
-        let Some(Average { parameters, statistics }) = state.average else { return Ok(()) };
-        let state = pointwise_engine::State {
-            parameters,
-            statistics,
-            batches_tracked: state.batches_tracked,
-            optimizer: None,
-            average: None,
-        };
-        let path = self.run.checkpoint_path(Checkpoint::Ema);
-        let bytes = checkpoint::encode(&path, &state, &self.meta(None))?;
-        self.run.write_checkpoint(Checkpoint::Ema, &bytes)?;
-        Ok(())
-    }
-
-    fn save_last(&mut self) -> Result<(), TrainingError> {
-        let position = Position::new(self.at.batch, &self.at.totals);
-        let path = self.run.checkpoint_path(Checkpoint::Last);
-        let bytes = checkpoint::encode(&path, &self.engine.state()?, &self.meta(Some(position)))?;
-        // Before the checkpoint: it tells how many seconds the checkpoint's steps took.
-        self.show(State::Running)?;
-        self.run.write_checkpoint(Checkpoint::Last, &bytes)?;
-        log::debug!("wrote {} after step {}", path.display(), self.at.step);
+    /// Has what the run needs to go on written, behind what is due of an epoch that is done.
+    fn save(&mut self, epoch: Option<EpochFiles>) -> Result<(), TrainingError> {
+        self.writer.wait_for_checkpoint()?;
+        let snapshot = self.engine.snapshot(true)?;
+        let meta = self.meta(Some(Position::new(self.at.batch, &self.at.totals)));
+        let progress = self.progress(State::Running);
+        self.writer.give_checkpoint(move |run| {
+            let state = snapshot.state()?;
+            if let Some(EpochFiles { record, meta, is_best, has_average }) = epoch {
+                if is_best {
+                    write(run, Checkpoint::Best, &state, &meta)?;
+                }
+                if has_average {
+                    write(run, Checkpoint::Ema, &state, &meta)?;
+                }
+                run.append(&Record::Epoch(record))?;
+            }
+            // Before the checkpoint: it tells how many seconds the checkpoint's steps took.
+            run.write_progress(&progress)?;
+            write(run, Checkpoint::Last, &state, &meta)
+        })?;
+        self.clock.shown();
         self.clock.saved();
         Ok(())
     }
 
     fn show(&mut self, state: State) -> Result<(), TrainingError> {
+        let progress = self.progress(state);
+        self.writer.give(move |run| Ok(run.write_progress(&progress)?))?;
+        self.clock.shown();
+        Ok(())
+    }
+
+    fn progress(&self, state: State) -> Progress {
         let steps = self.span.steps();
         let epochs = self.job.config.recipe.epochs;
-        self.run.write_progress(&Progress {
+        Progress {
             epoch: self.at.epoch.min(epochs),
             epochs,
             step: self.at.step,
@@ -705,10 +755,21 @@ impl<'a> Session<'a> {
             images_per_second: self.clock.rate(self.at.step) * self.settings.batch_size as f64,
             state,
             updated: timestamp(),
-        })?;
-        self.clock.shown();
-        Ok(())
+        }
     }
+}
+
+/// Writes a checkpoint of a state.
+fn write(
+    run: &mut RunFolder,
+    which: Checkpoint,
+    state: &pointwise_engine::State,
+    meta: &Meta,
+) -> Result<(), TrainingError> {
+    let path = run.checkpoint_path(which);
+    run.write_checkpoint(which, &checkpoint::encode(&path, which, state, meta)?)?;
+    log::debug!("wrote {} after step {} in epoch {}", path.display(), meta.step, meta.epoch);
+    Ok(())
 }
 
 /// Seconds of the run, those before an interruption included.
@@ -782,8 +843,8 @@ impl Clock {
     }
 
     /// Seconds of all epochs' training and evaluation.
-    fn sums(&self, run: &RunFolder) -> Result<(f64, f64), TrainingError> {
-        let past = Run::read(run.path())?;
+    fn sums(&self, run: &Path) -> Result<(f64, f64), TrainingError> {
+        let past = Run::read(run)?;
         Ok(past.epochs().fold((0.0, 0.0), |(train, eval), epoch| {
             (train + epoch.train_seconds, eval + epoch.eval_seconds)
         }))

@@ -4,6 +4,8 @@
 //! everything that a run is judged by in a run folder (crate `pointwise-runs`): metrics as they come, the `best` and the `last`
 //! [checkpoint], and the result.
 //!
+//! Files are written by a thread of their own, in order, so that training does not wait for the disk.
+//!
 //! The optimizer and the loss are part of an engine's step: see `pointwise-engine`.
 
 pub mod checkpoint;
@@ -12,8 +14,9 @@ mod fit;
 mod foreign;
 mod resume;
 mod splits;
+mod writer;
 
 pub use error::TrainingError;
-pub use fit::{Job, Last, Observer, Outcome, StepProgress, batch_settings, evaluate, fit};
+pub use fit::{FinishedEpoch, Job, Last, Observer, Outcome, StepProgress, batch_settings, evaluate, fit};
 pub use resume::{ResumePoint, check_configuration};
 pub use splits::Splits;

@@ -8,7 +8,7 @@ use pointwise_kernels::{
 };
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Convolution, then BatchNorm or bias, then ReLU, then pooling; each may be missing.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) struct BlockInput<'a> {
 /// A convolution and the places of its parameters.
 #[derive(Debug)]
 pub(super) struct Weighted {
-    pub(super) convolution: Convolution,
+    pub(super) convolution: Arc<Convolution>,
     pub(super) weight: Range<usize>,
     /// Missing where there is no bias.
     pub(super) bias: Option<Range<usize>>,

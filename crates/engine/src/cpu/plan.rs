@@ -5,7 +5,7 @@ use super::layer::{Inputs, Layer, Operation, Scratch, dropout_factors, len};
 use super::memory::Memory;
 use super::parameters::Parameters;
 use crate::gradients::{Flow, Schedule};
-use crate::places::{Places, Role, RunningStatistics, export_statistics, import_statistics};
+use crate::places::{Export, Places, Role, RunningStatistics, export_statistics, import_statistics};
 use crate::stage::{BlockLayers, Map, Source, Stage, StageKind, check_training, stages};
 use crate::{Array, EngineError};
 use pointwise_kernels::{
@@ -16,6 +16,7 @@ use pointwise_network::Graph;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Seconds spent in a part of the plan.
@@ -187,8 +188,21 @@ impl Inputs for Reading<'_> {
 #[derive(Debug)]
 struct Layout {
     range: Range<usize>,
-    /// The node whose convolution has the order of a weight.
-    node: Option<usize>,
+    /// What has the order of a weight.
+    convolution: Option<Arc<Convolution>>,
+}
+
+impl Places<Layout> {
+    /// Values of the arena by PyTorch's names and in its layouts.
+    pub(super) fn read(&self, values: &[f32]) -> BTreeMap<String, Array> {
+        self.export(|place| {
+            let own = &values[place.at.range.clone()];
+            match &place.at.convolution {
+                Some(convolution) => convolution.export_weight(own),
+                None => own[..place.shape[0]].to_vec(),
+            }
+        })
+    }
 }
 
 /// The stages, and the buffers that they share.
@@ -199,7 +213,8 @@ pub(super) struct Plan {
     stages: Vec<Stage>,
     nodes: Vec<Node>,
     schedule: Schedule,
-    places: Places<Layout>,
+    /// Shared with snapshots of the state.
+    places: Arc<Places<Layout>>,
     batch: usize,
     workspace: Workspace,
     /// Room to fold BatchNorm's scale into the weights of one convolution.
@@ -225,7 +240,7 @@ impl Plan {
             schedule: Schedule::new(&stages, &lens, true),
             stages: Vec::new(),
             nodes: Vec::new(),
-            places: Places::default(),
+            places: Arc::default(),
             batch: 0,
             workspace: Workspace::new([]),
             folding: Buffer::empty(),
@@ -235,6 +250,7 @@ impl Plan {
             arena: Buffer::empty(),
             kept_len: 0,
         };
+        let mut places = Places::default();
         for (at, stage) in stages.iter().enumerate() {
             let reader = only_reader(&stages, at);
             let (kind, method) = match &stage.kind {
@@ -243,7 +259,8 @@ impl Plan {
                         Source::Stage(at) if plan.nodes[at].values().is_some() => Some(at),
                         _ => None,
                     };
-                    let (mut block, method) = plan.block(layers, stage.inputs[0], source, parameters);
+                    let (mut block, method) =
+                        plan.block(layers, stage.inputs[0], source, parameters, &mut places);
                     let kept = plan.kept_len;
                     plan.kept_len += padded(block.kept_len());
                     block.kept = kept..kept + block.kept_len();
@@ -266,6 +283,7 @@ impl Plan {
             plan.nodes.push(Node { kind, time });
         }
         plan.stages = stages;
+        plan.places = Arc::new(places);
         plan
     }
 
@@ -276,11 +294,12 @@ impl Plan {
 
     /// A block with places for its parameters, and how it convolves. `stored` is the node that it reads, if that stores its output.
     fn block(
-        &mut self,
+        &self,
         layers: &BlockLayers,
         input: Map,
         stored: Option<usize>,
         parameters: &mut Parameters,
+        places: &mut Places<Layout>,
     ) -> (Block, String) {
         let isa = self.isa;
         let mut method = "in place".to_owned();
@@ -300,17 +319,17 @@ impl Plan {
             method = convolution.method().to_string();
             let (rows, columns) = shape.stored_map();
             map = (rows, columns, shape.out_channels, shape.border());
-            convolution
+            Arc::new(convolution)
         });
         let mut ranges: [Option<Range<usize>>; 4] = [const { None }; 4];
         for (role, name, shape) in layers.parameters() {
-            let (len, node) = match (&convolution, role) {
-                (Some(convolution), Role::Weight) => (convolution.weight_len(), Some(self.nodes.len())),
+            let (len, convolution) = match (&convolution, role) {
+                (Some(convolution), Role::Weight) => (convolution.weight_len(), Some(convolution.clone())),
                 _ => (padded(shape[0]), None),
             };
             let range = parameters.place(len);
             ranges[role as usize] = Some(range.clone());
-            self.places.add(name, shape, Layout { range, node });
+            places.add(name, shape, Layout { range, convolution });
         }
         let [weight, bias, norm_weight, norm_bias] = ranges;
         let convolution = convolution.zip(weight);
@@ -642,33 +661,21 @@ impl Plan {
         self.places.iter().map(|place| (place.name.as_str(), place.shape.len(), place.at.range.clone()))
     }
 
-    /// Values of the arena by PyTorch's names and in its layouts.
-    pub(super) fn export(&self, values: &[f32]) -> BTreeMap<String, Array> {
-        self.places.export(|place| {
-            let own = &values[place.at.range.clone()];
-            match self.convolution(&place.at) {
-                Some(convolution) => convolution.export_weight(own),
-                None => own[..place.shape[0]].to_vec(),
-            }
-        })
+    /// Brings values of the arena to PyTorch's names and layouts.
+    pub(super) fn export(&self) -> Export {
+        let places = Arc::clone(&self.places);
+        Arc::new(move |values| places.read(values))
     }
 
     /// The inverse of [`Plan::export`], for arrays that were checked.
     pub(super) fn import(&self, target: &mut [f32], arrays: &BTreeMap<String, Array>) {
         self.places.import(arrays, |place, values| {
             let own = &mut target[place.at.range.clone()];
-            match self.convolution(&place.at) {
+            match &place.at.convolution {
                 Some(convolution) => convolution.import_weight(values, own),
                 None => own[..values.len()].copy_from_slice(values),
             }
         });
-    }
-
-    fn convolution(&self, at: &Layout) -> Option<&Convolution> {
-        match &self.nodes[at.node?].kind {
-            Kind::Block(block) => block.convolution.as_ref().map(|weighted| &weighted.convolution),
-            Kind::Layer { .. } => None,
-        }
     }
 
     /// Running statistics and batches tracked, by PyTorch's names.

@@ -125,6 +125,58 @@ impl Drop for Buffer {
     }
 }
 
+fn download<T: Plain>(
+    stream: sys::CUstream,
+    buffer: &Buffer,
+    offset: usize,
+    len: usize,
+) -> Result<Vec<T>, EngineError> {
+    let mut values = vec![T::default(); len];
+    assert!(offset + size_of_val(&*values) <= buffer.bytes, "a download beyond the end of a buffer");
+    // SAFETY: the range was checked, any bytes are a `T`, and the copy has ended when this returns.
+    driver("copying from the GPU", unsafe {
+        result::memcpy_dtoh_async(&mut values, buffer.address + offset as u64, stream)
+    })?;
+    // SAFETY: the stream lives.
+    driver("computing on the GPU", unsafe { result::stream::synchronize(stream) })?;
+    Ok(values)
+}
+
+/// Copies from the GPU on any thread, in a stream of its own that waits for no other.
+#[derive(Debug)]
+pub(super) struct Fetcher {
+    context: Arc<Context>,
+    stream: sys::CUstream,
+}
+
+// SAFETY: the driver takes a stream from any thread that makes its context current.
+unsafe impl Send for Fetcher {}
+
+impl Fetcher {
+    pub(super) fn new(gpu: &Gpu) -> Result<Self, EngineError> {
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking);
+        Ok(Self { context: Arc::clone(&gpu.context), stream: driver("making a stream", stream)? })
+    }
+
+    /// The first numbers of a buffer that nothing on the GPU writes to any more.
+    pub(super) fn fetch(&self, buffer: &Buffer, len: usize) -> Result<Vec<f32>, EngineError> {
+        self.context.make_current()?;
+        // The copy to ordinary memory may wait for more than its stream.
+        let _turn = exclusive();
+        download(self.stream, buffer, 0, len)
+    }
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        if self.context.make_current().is_ok() {
+            let _turn = exclusive();
+            // SAFETY: made in `new`, destroyed once, after all of its copies.
+            let _ = unsafe { result::stream::destroy(self.stream) };
+        }
+    }
+}
+
 /// A kernel that takes a `P`.
 #[derive(Debug)]
 pub(super) struct Kernel<P> {
@@ -347,14 +399,7 @@ impl Gpu {
         offset: usize,
         len: usize,
     ) -> Result<Vec<T>, EngineError> {
-        let mut values = vec![T::default(); len];
-        assert!(offset + size_of_val(&*values) <= buffer.bytes, "a download beyond the end of a buffer");
-        // SAFETY: the range was checked, any bytes are a `T`, and the copy has ended when this returns.
-        driver("copying from the GPU", unsafe {
-            result::memcpy_dtoh_async(&mut values, buffer.address + offset as u64, self.stream)
-        })?;
-        self.wait()?;
-        Ok(values)
+        download(self.stream, buffer, offset, len)
     }
 
     /// Copies between two buffers of the same length.

@@ -8,20 +8,22 @@ use super::launch::Control;
 use super::memory::{Arenas, F32, Room, Set};
 use super::pass::{Libraries, Mode, Origin, Pass, Step};
 use super::plan::{Floor, Plan, ROWS, width};
+use super::snapshot::{Copied, Spare};
 use super::tune::{Convolutions, Site};
 use super::update::{Trained, Update};
 use crate::batch::{Batch, Totals, check_batch};
-use crate::engine::{AVERAGE_IN_USE, Engine};
+use crate::engine::{AVERAGE_IN_USE, Engine, Snapshot};
 use crate::error::EngineError;
-use crate::places::{RunningStatistics, export_statistics, import_statistics};
+use crate::places::import_statistics;
 use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet, check_images};
 use crate::settings::Settings;
-use crate::state::{Array, Average, OptimizerState, State};
+use crate::state::{Array, State};
 use pointwise_network::Network;
 use pointwise_recipe::{DeviceName, EngineKind, Rate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// See the [module](super).
 #[derive(Debug)]
@@ -29,7 +31,9 @@ pub struct Cuda {
     network: Network,
     settings: Settings,
     classes: usize,
-    plan: Plan,
+    /// Shared with snapshots of the state.
+    plan: Arc<Plan>,
+    spare: Spare,
     arenas: Arenas,
     update: Update,
     /// Has room for the largest batch so far.
@@ -52,9 +56,6 @@ pub struct Cuda {
     gpu: Gpu,
 }
 
-/// Running statistics and batches tracked, by name.
-type Statistics = (BTreeMap<String, Array>, BTreeMap<String, i64>);
-
 impl Cuda {
     /// Makes an engine with the network's initial values.
     ///
@@ -72,7 +73,7 @@ impl Cuda {
         let graph = network.graph()?;
         settings.check(&graph)?;
         let classes = graph.classes();
-        let plan = Plan::new(&graph, settings.precision);
+        let plan = Arc::new(Plan::new(&graph, settings.precision));
         let unavailable = |error| match error {
             EngineError::Device(reason) => {
                 EngineError::DeviceUnavailable { device: settings.device.to_string(), reason }
@@ -111,6 +112,7 @@ impl Cuda {
             offset: None,
             kernels,
             plan,
+            spare: Spare::default(),
             main,
             side,
             gpu,
@@ -238,26 +240,7 @@ impl Cuda {
         }
     }
 
-    /// Numbers laid out as the parameters, by name.
-    fn export(&self, arena: &Buffer) -> Result<BTreeMap<String, Array>, EngineError> {
-        Ok(self.plan.export(&self.gpu.download(arena, 0, self.plan.parameters())?))
-    }
-
-    /// Running statistics and batches tracked, by name.
-    fn export_statistics(&self, statistics: &Buffer) -> Result<Statistics, EngineError> {
-        let rows: Vec<f32> = self.gpu.download(statistics, 0, self.plan.statistics())?;
-        let norms = self.plan.norms().map(|(norm, at)| {
-            let row = |row: usize| {
-                let start = row * self.plan.channels + at;
-                rows[start..start + norm.channels].to_vec()
-            };
-            let batches_tracked = self.batches_tracked.get(&norm.path).copied().unwrap_or(0);
-            RunningStatistics { path: &norm.path, mean: row(0), variance: row(1), batches_tracked }
-        });
-        Ok(export_statistics(norms))
-    }
-
-    /// The inverse of [`Cuda::export_statistics`], for arrays that were checked.
+    /// Rows of running means and variances, and batches tracked, from arrays that were checked.
     fn import_statistics(
         &self,
         statistics: &BTreeMap<String, Array>,
@@ -582,34 +565,16 @@ impl Engine for Cuda {
         Ok(())
     }
 
-    fn state(&self) -> Result<State, EngineError> {
+    fn snapshot(&self, optimizer: bool) -> Result<Box<dyn Snapshot>, EngineError> {
+        self.gpu.make_current()?;
+        let Self { gpu, plan, arenas, update, spare, .. } = self;
+        let mut copied = Copied::start(gpu, plan, arenas, update, spare, optimizer)?;
+        // Waits for the copies, too.
         let step = self.control()?.step;
-        let Self { arenas, update: Update { buffers, average, .. }, .. } = self;
-        let (mut parameters, mut statistics) = (&arenas.values, &arenas.statistics);
-        let averages = average.as_ref().map(|average| {
-            let mut places = (&average.parameters, &average.statistics);
-            if average.is_used {
-                std::mem::swap(&mut parameters, &mut places.0);
-                std::mem::swap(&mut statistics, &mut places.1);
-            }
-            places
-        });
-        let parameters = self.export(parameters)?;
-        let (statistics, batches_tracked) = self.export_statistics(statistics)?;
-        let (mut optimizer, mut average) = (None, None);
-        if step > 0 {
-            let names = self.settings.recipe.optimizer.buffers();
-            let buffers = names
-                .iter()
-                .zip(buffers)
-                .map(|(name, buffer)| Ok::<_, EngineError>(((*name).to_owned(), self.export(buffer)?)));
-            optimizer = Some(OptimizerState { buffers: buffers.collect::<Result<_, _>>()?, step });
-            if let Some((parameters, statistics)) = averages {
-                let statistics = self.export_statistics(statistics)?.0;
-                average = Some(Average { parameters: self.export(parameters)?, statistics });
-            }
-        }
-        Ok(State { parameters, statistics, batches_tracked, optimizer, average })
+        copied.batches_tracked.clone_from(&self.batches_tracked);
+        let names = self.settings.recipe.optimizer.buffers();
+        copied.optimizer = (optimizer && step > 0).then_some((names, step));
+        Ok(Box::new(copied))
     }
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {

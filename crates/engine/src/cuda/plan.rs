@@ -503,8 +503,9 @@ impl Plan {
     /// Numbers of the arena by PyTorch's names and in its layouts.
     pub(super) fn export(&self, arena: &[f32]) -> BTreeMap<String, Array> {
         self.places.export(|place| {
-            let len = place.shape.iter().product();
-            (0..len).map(|i| arena[self.position(place, i)]).collect()
+            let mut values = Vec::with_capacity(place.shape.iter().product());
+            self.each_position(place, |position| values.push(arena[position]));
+            values
         })
     }
 
@@ -512,26 +513,37 @@ impl Plan {
     pub(super) fn import(&self, arrays: &BTreeMap<String, Array>) -> Vec<f32> {
         let mut arena = vec![0.0; self.parameters()];
         self.places.import(arrays, |place, values| {
-            for (i, value) in values.iter().enumerate() {
-                arena[self.position(place, i)] = *value;
-            }
+            let mut values = values.iter();
+            self.each_position(place, |position| {
+                if let Some(value) = values.next() {
+                    arena[position] = *value;
+                }
+            });
         });
         arena
     }
 
-    /// Where in the arena element `i` of PyTorch's array lies.
-    fn position(&self, place: &Place<At>, i: usize) -> usize {
+    /// Where in the arena the elements of PyTorch's array lie, in its order.
+    fn each_position(&self, place: &Place<At>, mut visit: impl FnMut(usize)) {
         match place.at {
-            At::Row(row, at) => self.weights + row * self.channels + at + i,
+            At::Row(row, at) => {
+                let start = self.weights + row * self.channels + at;
+                (start..start + place.shape[0]).for_each(visit);
+            }
             At::Weight(convolution) => {
                 let taps = convolution.taps();
-                // From (out, in, rows, columns).
-                let (tap, channel, out) = (i % taps, i / taps % place.shape[1], i / taps / place.shape[1]);
-                let own = match convolution.method {
-                    Method::Depthwise => tap * convolution.out_channels + out,
-                    _ => (out * taps + tap) * convolution.in_group + channel,
-                };
-                convolution.weight + own
+                // Of (out, in, rows, columns).
+                for out in 0..place.shape[0] {
+                    for channel in 0..place.shape[1] {
+                        for tap in 0..taps {
+                            let own = match convolution.method {
+                                Method::Depthwise => tap * convolution.out_channels + out,
+                                _ => (out * taps + tap) * convolution.in_group + channel,
+                            };
+                            visit(convolution.weight + own);
+                        }
+                    }
+                }
             }
         }
     }
