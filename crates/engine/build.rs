@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-const SOURCE: &str = "src/cuda/kernels.cu";
+/// The kernels, a file a subject, and the file that includes them all.
+const FOLDER: &str = "src/cuda/kernels";
+const SOURCE: &str = "src/cuda/kernels/kernels.cu";
 
 /// Machine code for A100 and H100 and their like, and PTX that the driver compiles for later cards.
 const TARGETS: [&str; 3] =
@@ -15,7 +17,7 @@ fn main() {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
-    println!("cargo:rerun-if-changed={SOURCE}");
+    println!("cargo:rerun-if-changed={FOLDER}");
     for variable in ["NVCC", "CUDA_HOME"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }

@@ -411,6 +411,19 @@ fn six_steps() {
     assert_eq!(engine.totals().unwrap().samples, 12);
 }
 
+/// The emulator's log of a test of this file.
+fn emulator_log(test: &str) -> String {
+    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(test).with_extension("log");
+    let _ = std::fs::remove_file(&log);
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact"])
+        .env("POINTWISE_EMULATOR_LOG", &log)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    std::fs::read_to_string(&log).unwrap()
+}
+
 #[test]
 fn a_step_is_these_calls_once_and_then_one() {
     let Some(settings) = settings(Precision::F32) else { return };
@@ -418,15 +431,7 @@ fn a_step_is_these_calls_once_and_then_one() {
         // Only the emulator keeps a log.
         return;
     }
-    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("six_steps.log");
-    let _ = std::fs::remove_file(&log);
-    let test = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["six_steps", "--exact"])
-        .env("POINTWISE_EMULATOR_LOG", &log)
-        .output()
-        .unwrap();
-    assert!(test.status.success(), "{}", String::from_utf8_lossy(&test.stdout));
-    let log = std::fs::read_to_string(&log).unwrap();
+    let log = emulator_log("six_steps");
     let lines: Vec<&str> = log.lines().collect();
 
     let recorded: Vec<String> = lines
@@ -438,26 +443,27 @@ fn a_step_is_these_calls_once_and_then_one() {
             _ => line.to_owned(),
         })
         .collect();
-    let block = ["moments_f32", "normalise", "apply_f32"];
-    let back = ["reduce_f32", "coefficients"];
+    let norm = ["batch_moments_f32", "bn_finalize"];
+    let back = ["bn_act_backward_reduce_f32", "bn_backward_coefficients"];
     let expected = [
-        &["assemble_f32", "convolution forward"][..],
-        &block,
-        &["gemm tn"],
-        &block,
+        &["gather_augment_batch_f32", "convolution forward"][..],
+        &norm,
+        &["bn_act_pool_forward_f32", "gemm tn"],
+        &norm,
+        &["bn_act_forward_f32"],
         // The classifier.
-        &["flatten_f32", "dropout_f32", "gemm tn", "apply_f32", "gemm tn", "apply_f32"],
-        &["loss_rows_f32", "loss_total"],
+        &["flatten_f32", "dropout_f32", "gemm tn", "bn_act_forward_f32", "gemm tn", "bn_act_forward_f32"],
+        &["cross_entropy_rows_f32", "cross_entropy_total"],
         // Nothing follows the last layer: its gradient is that of the logits.
         &back,
         &["gemm nt", "gemm nn"],
         &back,
-        &["gradient_f32", "gemm nt", "gemm nn", "dropout_f32", "unflatten_f32"],
+        &["bn_act_backward_f32", "gemm nt", "gemm nn", "dropout_f32", "unflatten_f32"],
         &back,
-        &["gradient_f32", "gemm nt", "gemm nn"],
-        &back,
+        &["bn_act_backward_f32", "gemm nt", "gemm nn"],
+        &["bn_act_pool_backward_reduce_f32", "bn_backward_coefficients"],
         // The images need no gradient.
-        &["gradient_f32", "convolution filter", "adam_f32"],
+        &["bn_act_pool_backward_f32", "convolution filter", "adam_f32"],
     ];
     assert_eq!(recorded, expected.concat());
 
@@ -469,6 +475,62 @@ fn a_step_is_these_calls_once_and_then_one() {
         assert!(step.get(1).is_none_or(|line| line.starts_with("launch set_rate ")), "{step:?}");
     }
     assert!(lines[first + 9].starts_with("copy dtoh bytes=104"), "{}", lines[first + 9]);
+}
+
+/// A training step of the study's networks: kernels of our own, and calls of cuBLAS and cuDNN. No batch size changes them.
+const STUDY_CALLS: [(&str, Precision, usize, usize); 6] = [
+    ("alexnet", Precision::F32, 39, 17),
+    ("alexnet", Precision::Bf16, 39, 17),
+    ("alexnet_plain", Precision::F32, 51, 23),
+    ("alexnet_plain", Precision::Bf16, 51, 23),
+    ("nin", Precision::F32, 69, 32),
+    ("nin", Precision::Bf16, 69, 32),
+];
+
+/// What the emulator's log holds of: four steps of each, on images that stay.
+#[test]
+fn steps_of_the_study() {
+    let Some(emulated) = settings(Precision::F32) else { return };
+    if !is_emulated(&emulated) {
+        return;
+    }
+    for (name, precision, ..) in STUDY_CALLS {
+        let network = Network::by_name(name).unwrap();
+        let bytes = Bytes::new(&network, 8);
+        let mut engine = cuda(&network, &Settings { precision, ..emulated.clone() });
+        let set = engine.reside(bytes.view()).unwrap().unwrap();
+        let order = permutation(9, Purpose::Shuffle, 1, 8);
+        let epoch = ResidentEpoch { epoch: 1, order: &order, margin: Some(4) };
+        let begun = engine.begin_epoch(set, epoch).unwrap();
+        for step in 0..4 {
+            engine.train_resident(begun, 2 * step..2 * step + 2).unwrap();
+        }
+        assert_eq!(engine.totals().unwrap().samples, 8);
+    }
+}
+
+#[test]
+fn a_step_of_the_study_is_so_many_calls() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    if !is_emulated(&settings) {
+        return;
+    }
+    let log = emulator_log("steps_of_the_study");
+    let mut found = Vec::new();
+    for (run, (name, precision, ..)) in log.split("capture begin\n").skip(1).zip(STUDY_CALLS) {
+        let recorded: Vec<&str> = run.lines().filter_map(|line| line.strip_prefix("record ")).collect();
+        let own = recorded.iter().filter(|call| call.starts_with("launch ")).count();
+        found.push((name, precision, own, recorded.len() - own));
+        // Behind the recorded step the host makes one call a step, which copies nothing, until the totals are asked for.
+        let mut after = run.lines().skip_while(|line| !line.starts_with("graph launch"));
+        let replayed = format!("graph launch nodes={}", recorded.len());
+        for _ in 0..3 {
+            assert_eq!(after.next(), Some(&*replayed), "{name} in {precision}");
+        }
+        let last = after.next().unwrap_or_default();
+        assert!(last.starts_with("copy dtoh bytes=104"), "{name} in {precision}: {last}");
+    }
+    assert_eq!(found, STUDY_CALLS);
 }
 
 #[test]

@@ -197,12 +197,12 @@ cargo test -p pointwise-data --features huggingface --profile plain --locked
         }),
         script: r#"
 tests/cuda/self_test.sh target/ci/emulator/self_test
-python3 tests/cuda/build.py target/ci/emulator crates/engine/src/cuda/kernels.cu
+python3 tests/cuda/build.py target/ci/emulator crates/engine/src/cuda/kernels/kernels.cu
 "#,
     },
     Step {
         name: "cuda",
-        about: "the feature cuda, linted and tested, also on an emulated GPU",
+        about: "the feature cuda, linted and tested, also on an emulated GPU; what its kernels need of a real one",
         need: Some(Need {
             script: "xtask/cuda/toolkit.sh target/cuda",
             missing: "the CUDA toolkit cannot be fetched",
@@ -211,6 +211,7 @@ python3 tests/cuda/build.py target/ci/emulator crates/engine/src/cuda/kernels.cu
         // opposite order.
         script: r#"
 . target/cuda/env.sh
+python3 xtask/cuda/kernels.py
 cuda=(-p trainer -p pointwise-engine -p pointwise-models -p pointwise-tests
     --features "trainer/cuda,pointwise-tests/cuda" --profile plain --locked)
 cargo clippy "${cuda[@]}" --all-targets -- -D warnings

@@ -3,7 +3,8 @@
 use super::blas::{Product, Read};
 use super::dnn::{Data, Filter, Operands};
 use super::launch::{
-    Address, Chunks, Coefficients, ElementsPass, Gradient, Grid, Grouped, GroupedFilter, Merge, Reduce, Tiles,
+    Address, BnActBackward, BnBackwardCoefficients, BnBackwardReduce, Chunks, ElementsPass, Grid,
+    GroupedConv, GroupedConvFilter, MergeFilterPartials, Tiles,
 };
 use super::memory::{Row, unit};
 use super::pass::Pass;
@@ -35,7 +36,7 @@ impl Pass<'_> {
                         vectors: vectors as u32,
                         relu: 0,
                     };
-                    self.start(&self.kernels.mask, Grid::linear(vectors), pass)?;
+                    self.start(&self.kernels.relu_backward, Grid::linear(vectors), pass)?;
                 }
                 _ => {}
             }
@@ -80,7 +81,7 @@ impl Pass<'_> {
         match node.kind {
             Kind::Average => {
                 let grid = Grid::linear(self.vectors(map));
-                self.start(&kernels.spread, grid, self.map_pass(gradient, into, node))
+                self.start(&kernels.global_avg_pool_backward, grid, self.map_pass(gradient, into, node))
             }
             Kind::Flatten => {
                 let grid = Grid::linear(self.n * plan.len(map));
@@ -88,11 +89,11 @@ impl Pass<'_> {
             }
             Kind::Dropout { p, layer } => self.dropout(gradient, into, node, p, layer),
             Kind::MaxPool(window) => {
-                self.pool(&kernels.max_pool_back, node, window, true, [x, gradient, into])
+                self.pool(&kernels.max_pool_backward, node, window, true, [x, gradient, into])
             }
             Kind::AveragePool { window, include_padding } => {
                 let addresses = [x, gradient, into];
-                self.pool(&kernels.average_pool_back, node, window, include_padding, addresses)
+                self.pool(&kernels.avg_pool_backward, node, window, include_padding, addresses)
             }
             Kind::Scale(factor) => self.scale(gradient, into, node, factor),
             Kind::PadChannels { before } => {
@@ -116,7 +117,7 @@ impl Pass<'_> {
                     return self.multiply(map, whole, others[0], into);
                 }
                 let pass = self.multiply_pass(node.output, whole, others[0], into);
-                self.start(&kernels.gate, Grid::linear(self.vectors(map)), pass)
+                self.start(&kernels.gate_backward, Grid::linear(self.vectors(map)), pass)
             }
             Kind::Block(_) | Kind::Sum { .. } => {
                 Err(EngineError::Device(format!("{} has a gradient of its own at {at}", node.name)))
@@ -137,12 +138,16 @@ impl Pass<'_> {
         let y = self.room.results_of(plan, at);
         let (scale, shift) = self.scale_and_shift(block);
         let normed = |row| if block.norm.is_some() { self.affine(row, block) } else { 0 };
-        let center = normed(Row::Center);
+        let mean = normed(Row::Mean);
         if block.sums_gradient() {
             let (tiles, grid) = Tiles::new(shape.outputs(), shape.channels as usize, self.lane());
             let partials = self.room.partials.address();
-            let kernel = if shape.other() { &kernels.reduce_other } else { &kernels.reduce };
-            self.start(kernel, grid, Reduce { y, gradient, scale, shift, center, partials, tiles, shape })?;
+            let kernel = kernels.bn_act_backward_reduce.of(&shape);
+            self.start(
+                kernel,
+                grid,
+                BnBackwardReduce { y, gradient, scale, shift, mean, partials, tiles, shape },
+            )?;
             let to = |has: bool, start: usize| if has { self.vector_gradient(start, block) } else { 0 };
             let (weight, unit, weight_gradient, bias_gradient) = match &block.norm {
                 Some(norm) => (
@@ -154,12 +159,12 @@ impl Pass<'_> {
                 None => (0, 0.0, 0, to(true, plan.biases())),
             };
             self.start(
-                &kernels.coefficients,
+                &kernels.bn_backward_coefficients,
                 Grid::merging(shape.channels),
-                Coefficients {
+                BnBackwardCoefficients {
                     partials,
                     weight,
-                    root: normed(Row::Root),
+                    inv_std: normed(Row::InvStd),
                     a: normed(Row::A),
                     b: normed(Row::B),
                     c: normed(Row::C),
@@ -175,8 +180,8 @@ impl Pass<'_> {
         let pass = |out| {
             let [a, b, c] = [Row::A, Row::B, Row::C].map(normed);
             let grid = Grid::linear(shape.windows() * shape.channels as usize / self.lane());
-            let kernel = if shape.other() { &kernels.gradient_other } else { &kernels.gradient };
-            self.start(kernel, grid, Gradient { y, gradient, out, scale, shift, center, a, b, c, shape })
+            let kernel = kernels.bn_act_backward.of(&shape);
+            self.start(kernel, grid, BnActBackward { y, gradient, out, scale, shift, mean, a, b, c, shape })
         };
         let Some(convolution) = block.convolution else {
             return wanted.map_or(Ok(()), pass);
@@ -239,7 +244,7 @@ impl Pass<'_> {
             }
             (_, None) => {
                 let grid = Grid::linear(self.vectors(node.inputs[0]));
-                self.start(&kernels.grouped_data, grid, own([0, w, dy, dx]))?;
+                self.start(&kernels.grouped_conv_backward_data, grid, own([0, w, dy, dx]))?;
             }
         }
         if is_beside { gpu.join() } else { Ok(()) }
@@ -249,7 +254,7 @@ impl Pass<'_> {
     fn grouped_filter(
         &self,
         convolution: Convolution,
-        pass: Grouped,
+        pass: GroupedConv,
         out: Address,
     ) -> Result<(), EngineError> {
         let kernels = self.kernels;
@@ -257,11 +262,15 @@ impl Pass<'_> {
         let (Chunks { chunk, chunks }, grid) = Chunks::new(weights, pass.windows.outputs());
         let weights = weights as u32;
         self.start(
-            &kernels.grouped_filter,
+            &kernels.grouped_conv_backward_filter,
             grid,
-            GroupedFilter { convolution: pass, partials, weights, chunk },
+            GroupedConvFilter { convolution: pass, partials, weights, chunk },
         )?;
         let grid = Grid::linear(weights as usize);
-        self.start(&kernels.merge, grid, Merge { partials, out, weights, chunks })
+        self.start(
+            &kernels.merge_filter_partials,
+            grid,
+            MergeFilterPartials { partials, out, weights, chunks },
+        )
     }
 }

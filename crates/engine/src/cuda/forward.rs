@@ -4,8 +4,9 @@ use super::blas::{Product, Read};
 use super::dnn::{Convolution2d, Forward, Operands};
 use super::driver::Kernel;
 use super::launch::{
-    Address, Apply, Assemble, ChannelsPass, DropoutPass, ElementsPass, Evaluation, Grid, Grouped, Import,
-    LossRows, LossTotal, MapPass, Moments, MultiplyPass, Normalise, PoolPass, Tiles,
+    Address, BatchMoments, BnActForward, BnEvalScaleShift, BnFinalize, CopyChannels, CrossEntropyRows,
+    CrossEntropyTotal, DropoutPass, ElementsPass, GatherAugmentBatch, Grid, GroupedConv, MapPass,
+    MultiplyPass, NchwToNhwc, PoolPass, Tiles,
 };
 use super::memory::{F32, Row, unit};
 use super::pass::{Libraries, Origin, Pass};
@@ -22,9 +23,9 @@ impl Pass<'_> {
         let out = self.room.input.address();
         match from {
             Origin::Staged => self.start(
-                &kernels.import,
+                &kernels.nchw_to_nhwc,
                 grid,
-                Import {
+                NchwToNhwc {
                     images: self.room.staged.address(),
                     out,
                     n: self.n as u32,
@@ -36,9 +37,9 @@ impl Pass<'_> {
             Origin::Set { index, ordered, margin } => {
                 let set = &sets[index];
                 self.start(
-                    &kernels.assemble,
+                    &kernels.gather_augment_batch,
                     grid,
-                    Assemble {
+                    GatherAugmentBatch {
                         images: set.images.address(),
                         labels: set.labels.address(),
                         order: if ordered { set.order.address() } else { 0 },
@@ -70,7 +71,11 @@ impl Pass<'_> {
                 Kind::Block(ref block) => self.block(at, node, block, training)?,
                 Kind::Average => {
                     let vectors = self.n * plan.padded(node.output.channels) / self.lane();
-                    self.start(&kernels.average, Grid::linear(vectors), self.map_pass(from, to, node))?;
+                    self.start(
+                        &kernels.global_avg_pool_forward,
+                        Grid::linear(vectors),
+                        self.map_pass(from, to, node),
+                    )?;
                 }
                 Kind::Flatten => {
                     let grid = Grid::linear(self.n * plan.len(node.output));
@@ -80,10 +85,10 @@ impl Pass<'_> {
                     self.dropout(from, to, node, if training { p } else { 0.0 }, layer)?;
                 }
                 Kind::MaxPool(window) => {
-                    self.pool(&kernels.max_pool, node, window, true, [from, 0, to])?;
+                    self.pool(&kernels.max_pool_forward, node, window, true, [from, 0, to])?;
                 }
                 Kind::AveragePool { window, include_padding } => {
-                    self.pool(&kernels.average_pool, node, window, include_padding, [from, 0, to])?;
+                    self.pool(&kernels.avg_pool_forward, node, window, include_padding, [from, 0, to])?;
                 }
                 Kind::Scale(factor) => self.scale(from, to, node, factor)?,
                 Kind::PadChannels { before } => {
@@ -150,7 +155,7 @@ impl Pass<'_> {
     ) -> Result<(), EngineError> {
         let vectors = self.vectors(map);
         let pass = ElementsPass { a, b, out, factor: 1.0, vectors: vectors as u32, relu: u32::from(relu) };
-        self.start(&self.kernels.sum, Grid::linear(vectors), pass)
+        self.start(&self.kernels.add, Grid::linear(vectors), pass)
     }
 
     /// The sum of a node's inputs, two at a time.
@@ -176,9 +181,9 @@ impl Pass<'_> {
         let Pass { plan, kernels, .. } = *self;
         let pixels = self.n * to_map.pixels();
         self.start(
-            &kernels.channels,
+            &kernels.copy_channels,
             Grid::linear(pixels * span.div_ceil(self.lane())),
-            ChannelsPass {
+            CopyChannels {
                 from,
                 to,
                 pixels: pixels as u32,
@@ -266,9 +271,9 @@ impl Pass<'_> {
         let Pass { plan, kernels, arenas, .. } = *self;
         let (values, channels) = (&arenas.values, plan.channels);
         self.start(
-            &kernels.evaluation,
+            &kernels.bn_eval_scale_shift,
             Grid::linear(channels),
-            Evaluation {
+            BnEvalScaleShift {
                 weight: values.at(plan.norm_weights(), F32),
                 bias: values.at(plan.norm_biases(), F32),
                 convolution_bias: values.at(plan.biases(), F32),
@@ -299,12 +304,12 @@ impl Pass<'_> {
         if let Some(norm) = block.norm.as_ref().filter(|_| training) {
             let (tiles, grid) = Tiles::new(shape.results(), shape.channels as usize, self.lane());
             let partials = self.room.partials.address();
-            self.start(&kernels.moments, grid, Moments { y, partials, tiles })?;
+            self.start(&kernels.batch_moments, grid, BatchMoments { y, partials, tiles })?;
             let convolution_bias = if block.has_bias() { self.vector(plan.biases(), block) } else { 0 };
             self.start(
-                &kernels.normalise,
+                &kernels.bn_finalize,
                 Grid::merging(shape.channels),
-                Normalise {
+                BnFinalize {
                     partials,
                     weight: self.vector(plan.norm_weights(), block),
                     bias: self.vector(plan.norm_biases(), block),
@@ -313,8 +318,8 @@ impl Pass<'_> {
                     running_var: self.statistic(1, block),
                     scale: self.affine(Row::Scale, block),
                     shift: self.affine(Row::Shift, block),
-                    center: self.affine(Row::Center, block),
-                    root: self.affine(Row::Root, block),
+                    mean: self.affine(Row::Mean, block),
+                    inv_std: self.affine(Row::InvStd, block),
                     zeros: (shape.count() - shape.results()) as f64,
                     eps: norm.eps,
                     momentum: norm.momentum,
@@ -327,8 +332,7 @@ impl Pass<'_> {
         let out = self.room.outputs[at].address();
         debug_assert_eq!(shape.outputs() * shape.channels as usize, self.n * plan.len(node.output));
         let grid = Grid::linear(shape.outputs() * shape.channels as usize / self.lane());
-        let kernel = if shape.other() { &kernels.apply_other } else { &kernels.apply };
-        self.start(kernel, grid, Apply { y, out, scale, shift, shape })
+        self.start(kernels.bn_act_forward.of(&shape), grid, BnActForward { y, out, scale, shift, shape })
     }
 
     /// What a block's results are multiplied by and what is added; nothing at address 0.
@@ -370,7 +374,11 @@ impl Pass<'_> {
             }
             _ => {
                 let grid = Grid::linear(self.vectors(results));
-                self.start(&kernels.grouped, grid, self.grouped(node, convolution, results, [x, w, 0, y]))
+                self.start(
+                    &kernels.grouped_conv_forward,
+                    grid,
+                    self.grouped(node, convolution, results, [x, w, 0, y]),
+                )
             }
         }
     }
@@ -383,8 +391,8 @@ impl Pass<'_> {
         convolution: Convolution,
         results: Map,
         [x, w, y, out]: [Address; 4],
-    ) -> Grouped {
-        Grouped {
+    ) -> GroupedConv {
+        GroupedConv {
             x,
             w,
             y,
@@ -452,9 +460,9 @@ impl Pass<'_> {
         let Pass { plan, kernels, arenas, settings, classes, update, .. } = *self;
         let rows = self.room.partials.address();
         self.start(
-            &kernels.loss_rows,
-            LossRows::grid(self.n, classes),
-            LossRows {
+            &kernels.cross_entropy_rows,
+            CrossEntropyRows::grid(self.n, classes),
+            CrossEntropyRows {
                 logits: self.room.logits().address(),
                 labels: self.room.labels.address(),
                 gradient: if training { self.room.gradients[0].address() } else { 0 },
@@ -468,9 +476,9 @@ impl Pass<'_> {
         let (groups, constants, group_count) = update.groups();
         let (kind, optimizer) = update.optimizer();
         self.start(
-            &kernels.loss_total,
+            &kernels.cross_entropy_total,
             Grid::linear(1),
-            LossTotal {
+            CrossEntropyTotal {
                 rows,
                 control: arenas.control.address(),
                 groups: if training { groups } else { 0 },

@@ -1,12 +1,15 @@
-//! What the kernels take, field for field as in `kernels.cu`, and how their work is shared out. Nothing here needs a GPU.
+//! What the kernels take, field for field as in `kernels/`, and how their work is shared out. Nothing here needs a GPU.
 
 use pointwise_network::Activation;
 
-/// Threads of a block; `THREADS` in `kernels.cu`.
+/// Threads of a block; `THREADS` in `kernels/common.cuh`.
 pub(super) const THREADS: u32 = 256;
 
-/// Channels of a block of the kernels that merge partial sums; each is summed by eight threads.
-pub(super) const MERGED_CHANNELS: u32 = 32;
+/// Channels of a block of the kernels that merge BatchNorm's sums; each is merged by 32 threads.
+const MERGED_CHANNELS: u32 = 8;
+
+/// Weights of a block of the kernel that sums a gradient of weights; each is summed by eight threads.
+const FILTER_WEIGHTS: u32 = 32;
 
 /// An address in the GPU's memory; 0 where a kernel may do without.
 pub(super) type Address = u64;
@@ -24,7 +27,7 @@ impl Grid {
         Self { blocks: [len.div_ceil(THREADS as usize) as u32, 1], threads: [THREADS, 1] }
     }
 
-    /// Eight threads for each channel.
+    /// 32 threads for each channel.
     pub(super) fn merging(channels: u32) -> Self {
         let blocks = [channels.div_ceil(MERGED_CHANNELS), 1];
         Self { blocks, threads: [MERGED_CHANNELS, THREADS / MERGED_CHANNELS] }
@@ -73,7 +76,7 @@ pub(super) struct SetRate {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Assemble {
+pub(super) struct GatherAugmentBatch {
     pub(super) images: Address,
     pub(super) labels: Address,
     pub(super) order: Address,
@@ -92,7 +95,7 @@ pub(super) struct Assemble {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Import {
+pub(super) struct NchwToNhwc {
     pub(super) images: Address,
     pub(super) out: Address,
     pub(super) n: u32,
@@ -155,7 +158,7 @@ impl Tiles {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moments {
+pub(super) struct BatchMoments {
     pub(super) y: Address,
     pub(super) partials: Address,
     pub(super) tiles: Tiles,
@@ -163,7 +166,7 @@ pub(super) struct Moments {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Normalise {
+pub(super) struct BnFinalize {
     pub(super) partials: Address,
     pub(super) weight: Address,
     pub(super) bias: Address,
@@ -172,8 +175,8 @@ pub(super) struct Normalise {
     pub(super) running_var: Address,
     pub(super) scale: Address,
     pub(super) shift: Address,
-    pub(super) center: Address,
-    pub(super) root: Address,
+    pub(super) mean: Address,
+    pub(super) inv_std: Address,
     pub(super) zeros: f64,
     pub(super) eps: f64,
     pub(super) momentum: f64,
@@ -183,7 +186,7 @@ pub(super) struct Normalise {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Evaluation {
+pub(super) struct BnEvalScaleShift {
     pub(super) weight: Address,
     pub(super) bias: Address,
     pub(super) convolution_bias: Address,
@@ -199,7 +202,7 @@ pub(super) struct Evaluation {
 /// A map of `h` x `w` results inside a border of zeros, and the output that is made of it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Shape {
+pub(super) struct BlockShape {
     pub(super) n: u32,
     pub(super) h: u32,
     pub(super) w: u32,
@@ -232,9 +235,9 @@ pub(super) fn activation(activation: Option<Activation>) -> (u32, f32) {
 
 const RELU: u32 = 1;
 
-impl Shape {
-    /// Whether the kernels are those for activations other than ReLU.
-    pub(super) fn other(&self) -> bool {
+impl BlockShape {
+    /// Whether the activation is one other than ReLU, behind which there is no pool.
+    pub(super) fn has_other_activation(&self) -> bool {
         self.activation > RELU
     }
 
@@ -262,33 +265,33 @@ impl Shape {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Apply {
+pub(super) struct BnActForward {
     pub(super) y: Address,
     pub(super) out: Address,
     pub(super) scale: Address,
     pub(super) shift: Address,
-    pub(super) shape: Shape,
+    pub(super) shape: BlockShape,
 }
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reduce {
+pub(super) struct BnBackwardReduce {
     pub(super) y: Address,
     pub(super) gradient: Address,
     pub(super) scale: Address,
     pub(super) shift: Address,
-    pub(super) center: Address,
+    pub(super) mean: Address,
     pub(super) partials: Address,
     pub(super) tiles: Tiles,
-    pub(super) shape: Shape,
+    pub(super) shape: BlockShape,
 }
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Coefficients {
+pub(super) struct BnBackwardCoefficients {
     pub(super) partials: Address,
     pub(super) weight: Address,
-    pub(super) root: Address,
+    pub(super) inv_std: Address,
     pub(super) a: Address,
     pub(super) b: Address,
     pub(super) c: Address,
@@ -301,17 +304,17 @@ pub(super) struct Coefficients {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Gradient {
+pub(super) struct BnActBackward {
     pub(super) y: Address,
     pub(super) gradient: Address,
     pub(super) out: Address,
     pub(super) scale: Address,
     pub(super) shift: Address,
-    pub(super) center: Address,
+    pub(super) mean: Address,
     pub(super) a: Address,
     pub(super) b: Address,
     pub(super) c: Address,
-    pub(super) shape: Shape,
+    pub(super) shape: BlockShape,
 }
 
 #[repr(C)]
@@ -344,7 +347,7 @@ pub(super) struct DropoutPass {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LossRows {
+pub(super) struct CrossEntropyRows {
     pub(super) logits: Address,
     pub(super) labels: Address,
     pub(super) gradient: Address,
@@ -355,7 +358,7 @@ pub(super) struct LossRows {
     pub(super) padded: u32,
 }
 
-impl LossRows {
+impl CrossEntropyRows {
     /// Threads side by side have a row, each of them some four classes or more.
     pub(super) fn grid(n: usize, classes: usize) -> Grid {
         let across = classes.div_ceil(4).next_power_of_two().min(THREADS as usize) as u32;
@@ -403,7 +406,7 @@ pub(super) struct OptimizerConstants {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LossTotal {
+pub(super) struct CrossEntropyTotal {
     pub(super) rows: Address,
     pub(super) control: Address,
     pub(super) groups: Address,
@@ -497,7 +500,7 @@ pub(super) struct MultiplyPass {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ChannelsPass {
+pub(super) struct CopyChannels {
     pub(super) from: Address,
     pub(super) to: Address,
     pub(super) pixels: u32,
@@ -549,7 +552,7 @@ pub(super) struct PoolPass {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Grouped {
+pub(super) struct GroupedConv {
     pub(super) x: Address,
     pub(super) w: Address,
     pub(super) y: Address,
@@ -565,8 +568,8 @@ pub(super) struct Grouped {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct GroupedFilter {
-    pub(super) convolution: Grouped,
+pub(super) struct GroupedConvFilter {
+    pub(super) convolution: GroupedConv,
     pub(super) partials: Address,
     pub(super) weights: u32,
     pub(super) chunk: u32,
@@ -574,7 +577,7 @@ pub(super) struct GroupedFilter {
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Merge {
+pub(super) struct MergeFilterPartials {
     pub(super) partials: Address,
     pub(super) out: Address,
     pub(super) weights: u32,
@@ -593,10 +596,10 @@ impl Chunks {
     const LEAST: usize = 64;
 
     pub(super) fn new(weights: usize, pixels: usize) -> (Self, Grid) {
-        let across = weights.div_ceil(MERGED_CHANNELS as usize);
+        let across = weights.div_ceil(FILTER_WEIGHTS as usize);
         let chunk = pixels.div_ceil((BLOCKS_AT_ONCE / across).max(1)).max(Self::LEAST);
         let chunks = Self { chunk: chunk as u32, chunks: pixels.div_ceil(chunk) as u32 };
-        let threads = [MERGED_CHANNELS, THREADS / MERGED_CHANNELS];
+        let threads = [FILTER_WEIGHTS, THREADS / FILTER_WEIGHTS];
         (chunks, Grid { blocks: [across as u32, chunks.chunks], threads })
     }
 }
@@ -657,7 +660,9 @@ mod tests {
     fn every_row_of_the_loss_has_its_threads() {
         for classes in [1, 2, 4, 5, 10, 100, 1000, 1024, 1025, 1 << 16] {
             for n in [1, 2, 63, 64, 65, 126, 1 << 16] {
-                let Grid { blocks: [blocks, 1], threads: [across, tall] } = LossRows::grid(n, classes) else {
+                let Grid { blocks: [blocks, 1], threads: [across, tall] } =
+                    CrossEntropyRows::grid(n, classes)
+                else {
                     panic!("{classes} classes take a second dimension");
                 };
                 let case = format!("{n} x {classes}: {blocks} blocks of {across} x {tall}");
@@ -671,7 +676,7 @@ mod tests {
 
     #[test]
     fn windows_cover_an_odd_map() {
-        let shape = Shape {
+        let shape = BlockShape {
             n: 2,
             h: 7,
             w: 5,

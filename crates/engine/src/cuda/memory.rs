@@ -35,8 +35,8 @@ pub(super) struct Arenas {
 pub(super) enum Row {
     Scale,
     Shift,
-    Center,
-    Root,
+    Mean,
+    InvStd,
     A,
     B,
     C,

@@ -1,6 +1,6 @@
 //! Where everything lies on the GPU and how large it is: no device is needed to make a plan.
 
-use super::launch::{Chunks, RowLoss, Shape, Tiles, Windows, activation};
+use super::launch::{BlockShape, Chunks, RowLoss, Tiles, Windows, activation};
 use crate::error::EngineError;
 use crate::gradients::{Flow, Schedule};
 use crate::places::{Place, Places, Role};
@@ -179,12 +179,12 @@ impl Convolution {
 }
 
 impl Block {
-    pub(super) fn shape(&self, n: usize, lane: usize) -> Shape {
+    pub(super) fn shape(&self, n: usize, lane: usize) -> BlockShape {
         let side = 2 * self.border;
         let (height, width) = (self.results.height + side, self.results.width + side);
         let shrink = if self.pool { 2 } else { 1 };
         let (activation, slope) = activation(self.activation);
-        Shape {
+        BlockShape {
             n: n as u32,
             h: self.results.height as u32,
             w: self.results.width as u32,
