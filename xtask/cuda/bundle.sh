@@ -1,20 +1,28 @@
 #!/usr/bin/env bash
-# bundle.sh DIR
+# bundle.sh [--profile PROFILE] DIR
 #
-# Builds with the feature `cuda`, and packs into DIR and DIR.tar.gz, what checks and times the project on a machine with an NVIDIA
-# GPU that has neither Rust nor a network: the trainer, xtask, the test programs, PyTorch's numbers, PyTorch's side of the
-# benchmark, and `verify.sh`. There
+# Builds with the feature `cuda`, and packs into DIR and DIR.tar.xz, what checks and times the project on a machine with an NVIDIA
+# GPU that has neither Rust nor a network: the trainer, xtask, the first questions to a GPU, the test programs, PyTorch's numbers,
+# PyTorch's side of the benchmark, and `verify.sh`. There
 #
-#     tar xf DIR.tar.gz && bash DIR/verify.sh --data CIFAR10
+#     python3 -m tarfile -e DIR.tar.xz && bash DIR/verify.sh
 #
-# The images of CIFAR-10 are not in it.
+# The images of CIFAR-10 are not in it: images.sh packs them. PROFILE is cargo's [default: release].
 #
-# Needs Rust, git, Python 3.9 or newer, and CUDA 13 or what toolkit.sh needs. The programs want x86-64 Linux with a glibc that is not older than
-# this machine's; on the other machine Python 3.9 or newer, and PyTorch to compare with.
+# Needs Rust, git, g++, xz, Python 3.9 or newer, and CUDA 13 or what toolkit.sh needs. The programs want x86-64 Linux with a glibc that is not
+# older than this machine's; on the other machine Python 3.9 or newer, and PyTorch to compare with.
 set -euo pipefail
 
+# MiB that DIR.tar.xz may have: what can be taken to a machine at once is often limited to 64.
+most=60
+
+profile=release
+if [ "${1:-}" = --profile ]; then
+    profile=${2:?--profile needs a name}
+    shift 2
+fi
 if [ $# != 1 ]; then
-    echo "usage: bundle.sh DIR" >&2
+    echo "usage: bundle.sh [--profile PROFILE] DIR" >&2
     exit 2
 fi
 mkdir -p "$1"
@@ -31,25 +39,32 @@ if ! command -v nvcc > /dev/null; then
     . target/cuda/env.sh
 fi
 
-# The same packages in both, so that what they share is built once.
-packages=(-p trainer -p xtask -p pointwise-engine -p pointwise-tests --features trainer/cuda)
-cargo build --release --locked "${packages[@]}" --bins
+# The packages and features of the CI step `cuda`, so that what it built is used again. With an example among the targets, the programs
+# have the dependencies that the tests have.
+cuda=(-p trainer -p pointwise-engine -p pointwise-models -p pointwise-tests --features "trainer/cuda,pointwise-tests/cuda"
+    --profile "$profile" --locked)
+tests=(pointwise-engine:cuda pointwise-engine:engines pointwise-engine:recipes
+    pointwise-tests:pytorch pointwise-tests:pytorch_layers pointwise-tests:pytorch_recipes pointwise-tests:pytorch_networks)
+cargo build "${cuda[@]}" --bin trainer --example first_contact
 # Each line: a program of tests, and a name for it.
-programs=$(cargo test --release --locked "${packages[@]}" --lib --test '*' --no-run --message-format=json |
-    python3 xtask/cuda/executables.py pointwise-engine pointwise-tests:pytorch pointwise-tests:runs pointwise-tests:bench)
+programs=$(cargo test "${cuda[@]}" "${tests[@]/#*:/--test=}" --no-run --message-format=json |
+    python3 xtask/cuda/executables.py "${tests[@]}")
+# As `cargo xtask` builds it: it computes nothing.
+cargo build --locked -p xtask --bin xtask
 
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/programs" "$out/data/benchmarks" "$out/tests" "$out/xtask/peers"
 target=${CARGO_TARGET_DIR:-target}
-for program in trainer xtask; do
-    strip -o "$out/bin/$program" "$target/release/$program"
-done
+strip -o "$out/bin/xtask" "$target/debug/xtask"
+strip -o "$out/bin/trainer" "$target/$profile/trainer"
+strip -o "$out/bin/first_contact" "$target/$profile/examples/first_contact"
 while read -r program name; do
     strip -o "$out/programs/$name" "$program"
 done <<< "$programs"
 cp -R tests/pytorch "$out/tests/"
 cp xtask/peers/torch_*.py "$out/xtask/peers/"
-cp xtask/cuda/verify.sh xtask/cuda/verify.py "$out/"
+cp -R xtask/cuda/verify.sh xtask/cuda/images.sh xtask/cuda/verify "$out/"
+find crates/engine/src/cuda -name '*.cu' -exec python3 xtask/cuda/kernel_names.py {} + > "$out/kernels.txt"
 changes=$(git status --porcelain)
 cat > "$out/built.json" <<END
 {
@@ -59,5 +74,12 @@ cat > "$out/built.json" <<END
 }
 END
 find "$out" -name __pycache__ -prune -exec rm -rf {} +
-tar -czf "$out.tar.gz" -C "$(dirname "$out")" "$(basename "$out")"
-du -sh "$out" "$out.tar.gz"
+# The programs have most of their code in common: a dictionary that is larger than any of them finds it.
+tar -cf - -C "$(dirname "$out")" "$(basename "$out")" | xz -T1 --lzma2=preset=1,dict=128MiB > "$out.tar.xz"
+size=$(stat -c %s "$out.tar.xz")
+echo "$out.tar.xz has $((size >> 20)) MiB; it may have $most"
+if [ "$((size >> 20))" -ge "$most" ]; then
+    echo "bundle.sh: that is too much to be taken along at once; the largest parts are" >&2
+    du -ah "$out" | sort -rh | sed -n 2,9p >&2
+    exit 1
+fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# verify.sh [--data DIR] [--records DIR] [part ...]: see verify.py.
+# verify.sh [--data DIR] [--records DIR] [part ...]: see verify/__main__.py.
 here=$(cd "$(dirname "$0")" && pwd)
 if ! command -v "${PYTHON:-python3}" > /dev/null; then
     echo "verify.sh: there is no ${PYTHON:-python3} here: install Python 3.9 or newer, or name one by the variable PYTHON" >&2
     exit 1
 fi
-exec "${PYTHON:-python3}" "$here/verify.py" "$@"
+exec "${PYTHON:-python3}" "$here/verify" "$@"

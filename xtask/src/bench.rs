@@ -35,9 +35,9 @@ use contender::{Answer, Entrant, PEER_FLAGS, Places, build_peers, enter};
 use network::{Network, Networks, shown};
 use origin::Origin;
 use plan::{Plan, StudyPlan};
-use question::{Contender, Device, Phase, Precision, Question, contenders, phases, precisions};
+use question::{Contender, Device, Phase, Precision, Question, Rates, contenders, phases, precisions};
 use record::{Entered, Entry, FOLDER, Lacking, Record, newest};
-use summary::median;
+use summary::{bandwidth_gb, median, peak_gflops};
 use table::{file_name, layer_tables, markdown, replace_part};
 
 const AFTER: &str = "\
@@ -75,7 +75,7 @@ pub(crate) struct Args {
     /// train, eval or both, separated by commas [default: train,eval].
     #[arg(long, value_name = "LIST", value_parser = phases)]
     phases: Option<List<Phase>>,
-    /// On a GPU: f32, tf32, bf16, separated by commas [default: all].
+    /// On a GPU: f32, tf32, bf16, separated by commas, in the order in which they are timed [default: tf32,bf16,f32].
     #[arg(long, value_name = "LIST", value_parser = precisions)]
     precisions: Option<List<Precision>>,
     /// Contenders, separated by commas; they must be there [default: those that are there].
@@ -91,6 +91,12 @@ pub(crate) struct Args {
     /// Folder with CIFAR-10 for the whole studies [default: images drawn on the spot].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// On a GPU: 10^9 operations a second that its large products reach, in every precision [default: measured once in each].
+    #[arg(long, value_name = "RATE")]
+    peak_gflops: Option<f64>,
+    /// On a GPU: 10^9 bytes a second that its memory reads and writes [default: measured once].
+    #[arg(long, value_name = "RATE")]
+    bandwidth_gb: Option<f64>,
     /// Use this trainer instead of building one.
     #[arg(long, value_name = "PATH")]
     trainer: Option<PathBuf>,
@@ -123,6 +129,8 @@ impl Plan {
             (args.precisions.is_some(), "--precisions"),
             (args.studies.is_some(), "--studies"),
             (args.data_dir.is_some(), "--data-dir"),
+            (args.peak_gflops.is_some(), "--peak-gflops"),
+            (args.bandwidth_gb.is_some(), "--bandwidth-gb"),
         ] {
             if given && !on_gpu {
                 bail!("{option} is for a GPU: add --device cuda, or leave it out");
@@ -133,7 +141,9 @@ impl Plan {
             let known: Vec<&str> = Contender::on(device).iter().map(|contender| contender.name()).collect();
             bail!("{other} cannot be timed on --device {}: choose from {}", device.name(), known.join(", "));
         }
-        let precisions = args.precisions.clone().map_or_else(|| Precision::ALL.into(), |list| list.0);
+        // What most is trained in comes first: a record that is cut off has it.
+        let usual = [Precision::Tf32, Precision::Bf16, Precision::F32];
+        let precisions = args.precisions.clone().map_or_else(|| usual.into(), |list| list.0);
         Ok(Self {
             device,
             threads: args.threads,
@@ -148,6 +158,7 @@ impl Plan {
             phases: args.phases.clone().map_or_else(|| Phase::ALL.into(), |list| list.0),
             precisions: if on_gpu { precisions } else { Vec::new() },
             by_name: args.only.is_some(),
+            rates: Rates { peak_gflops: args.peak_gflops, bandwidth_gb: args.bandwidth_gb },
             engine: args.engine.map_or(device.name(), EngineKind::name).to_owned(),
             study: StudyPlan {
                 times: match on_gpu && contenders.contains(&Contender::Pointwise) {
@@ -178,6 +189,11 @@ impl Plan {
             command += &format!(" --precisions {} --studies {}", precisions.join(","), self.study.times);
             if self.study.data_dir.is_some() {
                 command += " --data-dir DIR";
+            }
+            for (option, rate) in
+                [("--peak-gflops", self.rates.peak_gflops), ("--bandwidth-gb", self.rates.bandwidth_gb)]
+            {
+                command += &rate.map_or(String::new(), |rate| format!(" {option} {rate}"));
             }
         }
         if self.by_name {
@@ -283,6 +299,7 @@ fn measure(args: &Args) -> anyhow::Result<End> {
         threads: plan.threads,
         batch: plan.batch,
         rounds: plan.rounds,
+        unfinished: true,
         rustc: origin.rustc,
         peer_flags: PEER_FLAGS.to_owned(),
         contenders: Vec::new(),
@@ -292,91 +309,107 @@ fn measure(args: &Args) -> anyhow::Result<End> {
         rows: Vec::new(),
         studies: Vec::new(),
     };
-    run_rounds(&plan, &networks.list, &entrants, &mut record)?;
-    drop(entrants);
-    study::run(&plan, &networks.list, &places.trainer, &mut record);
-    record.contenders = entered(&plan, &record);
-
     let path = args.out.clone().unwrap_or_else(|| root.join(FOLDER).join(record.file_name()));
-    record.write(&path)?;
+    // After each row, so that being cut off costs no more than what is being measured.
+    let keep = |record: &mut Record| {
+        record.contenders = entered(&plan, record);
+        record.write(&path)
+    };
+    run_rounds(&plan, &networks.list, &entrants, &mut record, keep)?;
+    drop(entrants);
+    study::run(&plan, &networks.list, &places.trainer, &mut record, keep)?;
+    record.unfinished = false;
+    keep(&mut record)?;
     print(&format!("{}\n{}", markdown(&record, &file_name(&path)), layer_tables(&record)))?;
     note!("the record is {}", path.display());
     Ok(if record.failures.is_empty() { End::Good } else { End::Bad })
 }
 
-/// Fills in rows and failures.
+/// Fills in rows and failures, and has the record kept after each.
 ///
 /// # Errors
-/// If our own engine fails before it has a row: there is nothing to compare with then.
+/// If our own engine fails before it has a row: there is nothing to compare with then. Or if the record cannot be kept.
 fn run_rounds(
     plan: &Plan,
     networks: &[Network],
     entrants: &[Entrant],
     record: &mut Record,
+    keep: impl Fn(&mut Record) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let turns = turns(plan, entrants);
+    let heats = heats(plan, entrants);
     for round in 1..=plan.rounds {
-        for network in networks {
+        for (heat, network, phase) in heats.iter().flat_map(|heat| {
+            let phases = move |network| plan.phases.iter().map(move |&phase| (heat, network, phase));
+            networks.iter().flat_map(phases)
+        }) {
             let model = &network.name;
-            for &phase in &plan.phases {
-                for (place, index) in (1..).zip(order(turns.len(), round)) {
-                    let (entrant, precision) = turns[index];
-                    let contender = entrant.contender;
-                    if record.lacking.iter().any(|lacking| lacking.is_of(contender, model)) {
-                        continue;
-                    }
-                    let Plan { adam, .. } = plan;
-                    let &Plan { device, batch, threads, steps, .. } = plan;
-                    let question =
-                        Question { device, network, phase, precision, batch, adam, threads, steps };
-                    let row = match entrant.measure(&question) {
-                        Ok(Answer::Row(row)) => *row,
-                        Ok(Answer::Lacks(reason)) => {
-                            note!("{contender} is left out of {model}: {reason}");
-                            record.lacking.push(Lacking { contender, model: model.clone(), reason });
-                            continue;
-                        }
-                        Err(error)
-                            if contender == Contender::Pointwise
-                                && !record.rows.iter().any(|entry| entry.row.contender == contender) =>
-                        {
-                            return Err(error);
-                        }
-                        Err(error) => {
-                            note!("error: {error:#}");
-                            record.failures.push(format!("round {round}: {error}"));
-                            continue;
-                        }
-                    };
-                    let step = median(row.seconds.iter().copied()).unwrap_or(f64::NAN);
-                    let of = precision.map_or(String::new(), |precision| format!(", {precision}"));
-                    note!(
-                        "round {round} of {}: {model}, {phase}, {contender}{of}: {} ms",
-                        plan.rounds,
-                        match plan.device {
-                            Device::Cpu => format!("{:.1}", 1e3 * step),
-                            Device::Cuda => format!("{:.3}", 1e3 * step),
-                        }
-                    );
-                    record.rows.push(Entry { round, place, row });
+            for (place, index) in (1..).zip(order(heat.entrants.len(), round)) {
+                let (entrant, precision) = (heat.entrants[index], heat.precision);
+                let contender = entrant.contender;
+                if record.lacking.iter().any(|lacking| lacking.is_of(contender, model)) {
+                    continue;
                 }
+                let Plan { adam, .. } = plan;
+                let &Plan { device, batch, threads, steps, .. } = plan;
+                let rates = match device {
+                    Device::Cpu => Rates::default(),
+                    Device::Cuda => Rates {
+                        peak_gflops: plan.rates.peak_gflops.or_else(|| peak_gflops(record, precision)),
+                        bandwidth_gb: plan.rates.bandwidth_gb.or_else(|| bandwidth_gb(record)),
+                    },
+                };
+                let question =
+                    Question { device, network, phase, precision, batch, adam, threads, steps, rates };
+                match entrant.measure(&question) {
+                    Ok(Answer::Row(row)) => {
+                        let step = median(row.seconds.iter().copied()).unwrap_or(f64::NAN);
+                        let of = precision.map_or(String::new(), |precision| format!(", {precision}"));
+                        note!(
+                            "round {round} of {}: {model}, {phase}, {contender}{of}: {} ms",
+                            plan.rounds,
+                            match plan.device {
+                                Device::Cpu => format!("{:.1}", 1e3 * step),
+                                Device::Cuda => format!("{:.3}", 1e3 * step),
+                            }
+                        );
+                        record.rows.push(Entry { round, place, row: *row });
+                    }
+                    Ok(Answer::Lacks(reason)) => {
+                        note!("{contender} is left out of {model}: {reason}");
+                        record.lacking.push(Lacking { contender, model: model.clone(), reason });
+                    }
+                    Err(error)
+                        if contender == Contender::Pointwise
+                            && !record.rows.iter().any(|entry| entry.row.contender == contender) =>
+                    {
+                        return Err(error);
+                    }
+                    Err(error) => {
+                        note!("error: {error:#}");
+                        record.failures.push(format!("round {round}: {error}"));
+                    }
+                }
+                keep(record)?;
             }
         }
     }
     Ok(())
 }
 
-/// Who is asked for what, on each network and phase: precision by precision, so that what will be compared runs close together.
-fn turns<'a>(plan: &Plan, entrants: &'a [Entrant]) -> Vec<(&'a Entrant, Option<Precision>)> {
-    let mut turns: Vec<_> = entrants
-        .iter()
-        .flat_map(|entrant| {
-            let precisions = entrant.contender.precisions(&plan.precisions);
-            precisions.into_iter().enumerate().map(move |(place, precision)| (place, entrant, precision))
-        })
-        .collect();
-    turns.sort_by_key(|(place, ..)| *place);
-    turns.into_iter().map(|(_, entrant, precision)| (entrant, precision)).collect()
+/// Those that are asked one after the other, because they are compared.
+#[derive(Debug)]
+struct Heat<'a> {
+    precision: Option<Precision>,
+    entrants: Vec<&'a Entrant>,
+}
+
+/// One for each precision, in the order that was asked for, and one for those that let themselves be told none.
+fn heats<'a>(plan: &Plan, entrants: &'a [Entrant]) -> Vec<Heat<'a>> {
+    let heat = |precision| {
+        let takes = |entrant: &&Entrant| entrant.contender.precisions(&plan.precisions).contains(&precision);
+        Heat { precision, entrants: entrants.iter().filter(takes).collect() }
+    };
+    plan.precisions.iter().copied().map(Some).chain([None]).map(heat).collect()
 }
 
 /// The order of a round: each round begins one contender further on, so that nobody always runs first, or on a machine that
@@ -422,6 +455,7 @@ mod tests {
             study: StudyPlan { times: 0, epochs: 10, data_dir: Some("a folder".into()) },
             contenders: vec![Contender::Pointwise, Contender::PytorchChannelsLast],
             by_name: true,
+            rates: Rates { peak_gflops: Some(5e5), bandwidth_gb: None },
             engine: "cpu".into(),
         };
         let command = "cargo xtask bench --threads 2 --rounds 5 --steps 4 --batch 126 --models nin,alexnet.toml \
@@ -436,7 +470,7 @@ mod tests {
             ..plan
         };
         let command = "cargo xtask bench --device cuda --threads 2 --rounds 5 --steps 4 --batch 126 --models nin,alexnet.toml \
-                       --phases train,eval --engine cuda --precisions f32,tf32,bf16 --studies 0 --data-dir DIR";
+                       --phases train,eval --engine cuda --precisions f32,tf32,bf16 --studies 0 --data-dir DIR --peak-gflops 500000";
         assert_eq!(gpu.command(), command);
     }
 }

@@ -148,11 +148,17 @@ fn on_a_gpu_precisions_are_compared_and_pytorch_stays_for_all_rounds() {
     let expected = [
         ("pointwise", Some("tf32")),
         ("pytorch-graph", Some("tf32")),
-        ("pytorch-notebook", None),
         ("pointwise", Some("bf16")),
         ("pytorch-graph", Some("bf16")),
+        ("pytorch-notebook", None),
     ];
     assert_eq!(turns, expected);
+    // What the card reaches is measured once, for each precision.
+    let ours: Vec<&str> = calls.lines().filter(|call| call.starts_with("bench")).collect();
+    let told = |call: usize| ours[call].split_once("--precision").expect("a precision").1;
+    let expected = [" tf32", " bf16 --bandwidth-gb 3000"];
+    assert_eq!([told(0), told(1)], expected, "{calls}");
+    assert_eq!(told(2), " tf32 --peak-gflops 50000 --bandwidth-gb 3000", "{calls}");
     let studies = record["studies"].as_array().expect("studies");
     assert_eq!((studies.len(), &studies[0]["synthetic"]), (2, &Value::Bool(true)));
     let (code, table, _) = bench(folder.path(), &["--table", "out.json"]);
@@ -170,6 +176,31 @@ fn on_a_gpu_precisions_are_compared_and_pytorch_stays_for_all_rounds() {
     );
     assert!(stderr.contains("a study in f32 failed on nin: see the trainer's message above"), "{stderr}");
     assert!(stdout.contains("Processes that failed: 2."), "{stdout}");
+}
+
+#[test]
+fn a_benchmark_that_is_cut_off_leaves_its_rows() {
+    let folder = folder();
+    let options = ["--only", PYTORCH, "--phases", "eval", "--rounds", "2", "--steps", "1"];
+    fs::write(folder.path().join("kill"), "pytorch-channels-last").expect("a file");
+    let fixed = ["--trainer", FAKE, "--python", FAKE, "--out", "out.json", "--models", "nin"];
+    let status = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .arg("bench")
+        .args([fixed.as_slice(), &options].concat())
+        .env("FAKE", folder.path())
+        .current_dir(folder.path())
+        .status()
+        .expect("xtask runs");
+    assert_eq!(status.code(), None, "{status}");
+    let cut = record(folder.path());
+    assert_eq!((cut["rows"].as_array().expect("rows").len(), &cut["unfinished"]), (2, &Value::Bool(true)));
+    let (code, table, stderr) = bench(folder.path(), &["--table", "out.json"]);
+    assert!(code == 0 && table.contains("Cut off before its end."), "{stderr}{table}");
+
+    fs::remove_file(folder.path().join("kill")).expect("a file");
+    let (code, table, stderr) = measure(folder.path(), &options);
+    assert!(code == 0 && !table.contains("Cut off"), "{stderr}{table}");
+    assert_eq!(record(folder.path())["unfinished"], Value::Null);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #   no-torch       if there, `import torch` fails
 #   fail           if there, the contender named in it fails
 #   lacks          if there, the contender named in it cannot say the network
+#   kill           if there, the contender named in it ends xtask
 #   other          if there, the contender named in it has another network
 echo "$*" >>"$FAKE/calls"
 if [ "$1" = summary ]; then
@@ -52,6 +53,7 @@ answer() {
         echo "error: it has no pools" >&2
         exit 3
     fi
+    [ "$(cat "$FAKE/kill" 2>/dev/null)" = "$contender" ] && kill -9 $PPID
     parameters=1000
     [ "$(cat "$FAKE/other" 2>/dev/null)" = "$contender" ] && parameters=999
     [ "$OMP_NUM_THREADS" = "$threads" ] || exit 9

@@ -467,6 +467,12 @@ pub(crate) struct BenchArgs {
     /// Steps to time.
     #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) steps: u32,
+    /// 10^9 operations a second that the device reaches in this precision [default: measured].
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) peak_gflops: Option<f64>,
+    /// 10^9 bytes a second that a GPU's memory reads and writes [default: measured].
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) bandwidth_gb: Option<f64>,
     /// Print one line of JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -128,19 +128,26 @@ impl Subject {
     }
 
     /// What the device can do at most, and what a step takes there at least.
-    fn limits(&self, settings: &Settings, phase: Phase, batch: u32) -> Result<Limits, EngineError> {
+    fn limits(&self, settings: &Settings, args: &BenchArgs, batch: u32) -> Result<Limits, EngineError> {
+        let told = Limits { peak_gflops: args.peak_gflops, bandwidth_gb: args.bandwidth_gb, floor: None };
         Ok(match self {
             // All threads at once: they share what the processor can do.
             Self::Cpu(cpu) => {
                 let isa = cpu.isa();
-                let peak = rayon::broadcast(|_| peak_gflops(isa)).into_iter().sum();
-                Limits { peak_gflops: Some(peak), ..Limits::default() }
+                let measured = || rayon::broadcast(|_| peak_gflops(isa)).into_iter().sum();
+                Limits { peak_gflops: Some(args.peak_gflops.unwrap_or_else(measured)), ..told }
             }
             #[cfg(feature = "cuda")]
             Self::Cuda(engine) => {
-                let peak = 1e3 * cuda::peak_tflops(settings.device, settings.precision)?;
-                let bandwidth = cuda::bandwidth(settings.device)? / 1e9;
-                let floor = engine.floor(batch as usize, phase == Phase::Train);
+                let peak = match told.peak_gflops {
+                    Some(peak) => peak,
+                    None => 1e3 * cuda::peak_tflops(settings.device, settings.precision)?,
+                };
+                let bandwidth = match told.bandwidth_gb {
+                    Some(bandwidth) => bandwidth,
+                    None => cuda::bandwidth(settings.device)? / 1e9,
+                };
+                let floor = engine.floor(batch as usize, args.phase == Phase::Train);
                 let (gflop, gbytes) = (floor.operations / 1e9, floor.bytes / 1e9);
                 let seconds = (gflop / peak).max(gbytes / bandwidth);
                 Limits {
@@ -150,8 +157,8 @@ impl Subject {
                 }
             }
             Self::Other(_) => {
-                let _ = (settings, phase, batch);
-                Limits::default()
+                let _ = (settings, batch);
+                told
             }
         })
     }
@@ -166,7 +173,7 @@ impl Subject {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Limits {
     peak_gflops: Option<f64>,
     bandwidth_gb: Option<f64>,
@@ -191,7 +198,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let peak_memory_bytes = peak_memory();
     let layers = subject.layers(args.phase, batch, args.steps);
     let detail = subject.detail(kind, &settings);
-    let Limits { peak_gflops, bandwidth_gb, floor } = subject.limits(&settings, args.phase, batch)?;
+    let Limits { peak_gflops, bandwidth_gb, floor } = subject.limits(&settings, args, batch)?;
     let row = Row {
         contender: "pointwise",
         version: env!("CARGO_PKG_VERSION"),

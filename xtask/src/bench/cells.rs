@@ -36,6 +36,9 @@ pub(super) fn made_by(record: &Record, file: &str) -> String {
     for Lacking { contender, model, reason } in &record.lacking {
         text += &format!("{} is left out of `{model}`: {reason}. ", contender.title());
     }
+    if record.unfinished {
+        text += "Cut off before its end. ";
+    }
     if !record.failures.is_empty() {
         text += &format!("Processes that failed: {}. ", record.failures.len());
     }

@@ -110,7 +110,7 @@ impl Entrant {
 
     /// The options that every contender understands, but that ours takes the network by its name, and knows the recipe.
     fn options(&self, question: &Question<'_>) -> Vec<String> {
-        let Question { device, network, phase, precision, batch, adam, threads, steps } = question;
+        let Question { device, network, phase, precision, batch, adam, threads, steps, rates } = question;
         let (warmup, steps) = self.contender.steps(*steps, *device);
         let (option, value) = match self.contender {
             Contender::Pointwise => ("--model", network.asked.clone()),
@@ -125,11 +125,15 @@ impl Entrant {
         }
         options
             .extend(precision.iter().flat_map(|precision| ["--precision".to_owned(), precision.to_string()]));
-        // Ours has the study's recipe from where these are.
-        if self.contender != Contender::Pointwise {
-            for (option, value) in [("--lr", adam.lr), ("--weight-decay", adam.weight_decay)] {
-                options.extend([option.to_owned(), value.to_string()]);
+        // Ours has the study's recipe from where these are, and nobody else measures the machine.
+        let more = match self.contender {
+            Contender::Pointwise => {
+                [("--peak-gflops", rates.peak_gflops), ("--bandwidth-gb", rates.bandwidth_gb)]
             }
+            _ => [("--lr", Some(adam.lr)), ("--weight-decay", Some(adam.weight_decay))],
+        };
+        for (option, value) in more {
+            options.extend(value.iter().flat_map(|value| [option.to_owned(), value.to_string()]));
         }
         options
     }

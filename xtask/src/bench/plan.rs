@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pointwise_recipe::Adam;
 
-use super::question::{Contender, Device, Phase, Precision};
+use super::question::{Contender, Device, Phase, Precision, Rates};
 
 /// The options of a measurement, resolved.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Plan {
     pub(super) contenders: Vec<Contender>,
     /// Whether the contenders were named.
     pub(super) by_name: bool,
+    /// Those of a GPU that are not to be measured.
+    pub(super) rates: Rates,
     pub(super) engine: String,
     pub(super) study: StudyPlan,
 }

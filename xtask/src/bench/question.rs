@@ -233,6 +233,16 @@ pub(crate) struct Question<'a> {
     pub(crate) threads: u32,
     /// Timed steps of a contender that is not slow.
     pub(crate) steps: u32,
+    pub(crate) rates: Rates,
+}
+
+/// What a GPU was measured to reach already, in this record: it is measured once.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Rates {
+    /// In large products in this precision, 1e9 operations a second.
+    pub(crate) peak_gflops: Option<f64>,
+    /// Bytes read plus bytes written, 1e9 a second.
+    pub(crate) bandwidth_gb: Option<f64>,
 }
 
 #[cfg(test)]

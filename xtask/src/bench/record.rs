@@ -41,6 +41,9 @@ pub(crate) struct Record {
     /// Images in a batch.
     pub(crate) batch: u32,
     pub(crate) rounds: u32,
+    /// Whether it was cut off before its end: rows are missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unfinished: bool,
     pub(crate) rustc: Option<String>,
     /// The compiler's flags for the peers in Rust; ours is built without.
     pub(crate) peer_flags: String,
@@ -128,7 +131,7 @@ impl Lacking {
 pub(crate) struct Entry {
     /// From 1.
     pub(crate) round: u32,
-    /// The place of the contender in its round, from 1.
+    /// The place of the contender among those it is compared with in the round, from 1.
     pub(crate) place: u32,
     #[serde(flatten)]
     pub(crate) row: Row,
@@ -330,6 +333,7 @@ fn slug(processor: &str) -> String {
 mod tests {
     use super::*;
     use crate::bench::network::Network;
+    use crate::bench::question::Rates;
     use pointwise_recipe::Adam;
 
     /// As every contender prints it.
@@ -352,6 +356,7 @@ mod tests {
             adam: &ADAM,
             threads: 2,
             steps: 2,
+            rates: Rates::default(),
         }
     }
 

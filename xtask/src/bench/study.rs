@@ -16,8 +16,17 @@ use super::{
     record::{NetworkTime, Record, StudyTime},
 };
 
-/// Fills in the studies. One that fails costs its row: the steps are timed already.
-pub(super) fn run(plan: &Plan, networks: &[Network], trainer: &Path, record: &mut Record) {
+/// Fills in the studies, and has the record kept after each. One that fails costs its row: the steps are timed already.
+///
+/// # Errors
+/// If the record cannot be kept.
+pub(super) fn run(
+    plan: &Plan,
+    networks: &[Network],
+    trainer: &Path,
+    record: &mut Record,
+    keep: impl Fn(&mut Record) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     for round in 1..=plan.study.times {
         for &precision in &plan.precisions {
             match study(plan, networks, trainer, round, precision) {
@@ -30,8 +39,10 @@ pub(super) fn run(plan: &Plan, networks: &[Network], trainer: &Path, record: &mu
                     record.failures.push(format!("study {round}: {error}"));
                 }
             }
+            keep(record)?;
         }
     }
+    Ok(())
 }
 
 fn study(

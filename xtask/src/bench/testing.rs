@@ -72,6 +72,7 @@ pub(crate) fn record() -> Record {
         threads: 2,
         batch: 126,
         rounds: 3,
+        unfinished: false,
         rustc: Some("rustc 1.95.0".into()),
         peer_flags: PEER_FLAGS.into(),
         contenders: vec![entered(Contender::Pointwise, 2, 3), entered(Contender::Pytorch, 2, 1)],

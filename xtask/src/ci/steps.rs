@@ -232,4 +232,24 @@ else
 fi
 "#,
     },
+    Step {
+        name: "bundle",
+        about: "what goes to a GPU machine: packed from the step `cuda`, and gone through in small on the emulated GPU",
+        need: Some(Need {
+            script: "xtask/cuda/toolkit.sh target/cuda",
+            missing: "the CUDA toolkit cannot be fetched",
+        }),
+        script: r#"
+. target/cuda/env.sh
+python3 xtask/cuda/test_verify.py
+xtask/cuda/bundle.sh --profile plain target/ci/bundle
+if [ ! -e target/ci/emulator/libkernels.so ]; then
+    echo "there is no emulated GPU: the step emulator builds it"
+else
+    rm -rf target/ci/verify
+    POINTWISE_CUDA_LIBRARIES=$PWD/target/ci/emulator \
+        target/ci/bundle/verify.sh --dry-run --records target/ci/verify
+fi
+"#,
+    },
 ];
