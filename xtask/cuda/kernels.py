@@ -74,8 +74,8 @@ def version():
     return found[1]
 
 
-def parse(text, architecture):
-    """Figures of each kernel, in the order of FIGURES, from what ptxas says."""
+def parse(text, architecture, declared):
+    """Figures of each of the declared kernels, in the order of FIGURES, from what ptxas says."""
     kernels, frames, name = {}, {}, None
     for line in text.splitlines():
         if found := ENTRY.match(line):
@@ -92,33 +92,31 @@ def parse(text, architecture):
             if name is None or name not in frames or name in kernels:
                 raise Failure(f"ptxas' output cannot be read at: {line}")
             kernels[name] = [int(found[1]), int(shared[1]) if shared else 0, *frames[name]]
-    declared = set(declared_kernels())
     if set(kernels) != declared:
+        other = ", ".join(sorted(declared ^ set(kernels))[:5])
         raise Failure(
-            f"ptxas' output for {architecture} cannot be read: it names {len(kernels)} of {len(declared)} kernels; "
-            f"missing: {', '.join(sorted(declared - set(kernels))) or 'none'}; unknown: {', '.join(sorted(set(kernels) - declared)) or 'none'}"
+            f"ptxas' output for {architecture} cannot be read: it has {len(kernels)} kernels, the source {len(declared)}; they differ in {other}"
         )
     return kernels
 
 
-def declared_kernels(cache=[]):
+def declared_kernels():
     """Names of the kernels in the source after its macros, by the host's compiler."""
-    if not cache:
-        words = ["-D__global__=KERNEL", "-D__launch_bounds__(...)="]
-        text = output(["g++", "-std=c++17", "-E", "-P", "-x", "c++", *words, str(SOURCE)])
-        cache += re.findall(r'extern\s+"C"\s+KERNEL\s+void\s+(\w+)\s*\(', text)
-        if len(cache) != text.count("KERNEL"):
-            raise Failure(f"not every kernel of {SOURCE.name} is written as expected")
-    return cache
+    words = ["-D__global__=KERNEL", "-D__launch_bounds__(...)="]
+    text = output(["g++", "-std=c++17", "-E", "-P", "-x", "c++", *words, str(SOURCE)])
+    names = re.findall(r'extern\s+"C"\s+KERNEL\s+void\s+(\w+)\s*\(', text)
+    if not names or len(names) != text.count("KERNEL"):
+        raise Failure(f"not every kernel of {SOURCE.name} is written as expected")
+    return set(names)
 
 
-def measure(architecture):
+def measure(architecture, declared):
     with tempfile.TemporaryDirectory() as folder:
         cubin = os.path.join(folder, "kernels.cubin")
         text = output([nvcc(), "-O3", "-cubin", f"-arch={architecture}", "-Xptxas", "-v", "-o", cubin, str(SOURCE)])
     if "warning" in text:
         raise Failure(f"nvcc warns for {architecture}:\n{text}")
-    return parse(text, architecture)
+    return parse(text, architecture, declared)
 
 
 def blocks(registers):
@@ -167,9 +165,9 @@ def text_of(record):
 
 
 def check(update):
-    compiler = version()
+    compiler, declared = version(), declared_kernels()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        measured = dict(zip(ARCHITECTURES, pool.map(measure, ARCHITECTURES)))
+        measured = dict(zip(ARCHITECTURES, pool.map(lambda a: measure(a, declared), ARCHITECTURES)))
     wrong = [line for a in ARCHITECTURES for name, f in measured[a].items() for line in beyond_limits(name, a, *f)]
     if wrong:
         raise Failure("\n".join(wrong))
