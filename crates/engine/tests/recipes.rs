@@ -237,6 +237,8 @@ fn a_snapshot_is_the_state_as_it_was() {
     for (kind, recipe) in
         engines().into_iter().flat_map(|kind| full_recipes().into_iter().map(move |all| (kind, all)))
     {
+        // Of the groups of another network.
+        let recipe = Recipe { parameter_groups: vec![group(None, Some(1), 0.5, Some(0.0))], ..recipe };
         let mut engine = make(kind, &network, &recipe);
         for (from, to) in [(0, 0), (0, 3)] {
             train(&mut *engine, &network, &recipe, from, to);
