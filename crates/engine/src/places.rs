@@ -122,6 +122,9 @@ pub(crate) fn import_statistics<'a>(
 /// Brings the values of a plan's arena to PyTorch's names and layouts.
 pub(crate) type Export = Arc<dyn Fn(&[f32]) -> BTreeMap<String, Array> + Send + Sync>;
 
+/// What an optimizer keeps, by PyTorch's names of the buffers.
+pub(crate) type Buffers<T> = Vec<(&'static str, T)>;
+
 /// The state of a compiled plan: copies of its arenas, not yet brought to PyTorch's layouts.
 pub(crate) struct Arenas {
     pub(crate) export: Export,
@@ -129,7 +132,7 @@ pub(crate) struct Arenas {
     pub(crate) statistics: BTreeMap<String, Array>,
     pub(crate) batches_tracked: BTreeMap<String, i64>,
     /// By PyTorch's names of the buffers, and the steps taken.
-    pub(crate) optimizer: Option<(Vec<(&'static str, Vec<f32>)>, u64)>,
+    pub(crate) optimizer: Option<(Buffers<Vec<f32>>, u64)>,
     /// Of parameters and statistics.
     pub(crate) average: Option<(Vec<f32>, BTreeMap<String, Array>)>,
 }

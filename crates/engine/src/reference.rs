@@ -10,6 +10,7 @@ use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, Snapshot, check_rate};
 use crate::error::{EngineError, finite};
 use crate::memory::lacking;
 use crate::optimizer::{Step, clip_factor};
+use crate::places::Buffers;
 use crate::settings::Settings;
 use crate::state::{Array, Average, OptimizerState, State};
 use candle_core::{DType, Device, Tensor, Var};
@@ -93,7 +94,7 @@ struct Tensors {
     trained: Copies,
     batches_tracked: BTreeMap<String, i64>,
     /// By PyTorch's names of the buffers, and the steps taken.
-    optimizer: Option<(Vec<(&'static str, BTreeMap<String, Tensor>)>, u64)>,
+    optimizer: Option<(Buffers<BTreeMap<String, Tensor>>, u64)>,
     average: Option<Copies>,
 }
 
