@@ -191,22 +191,22 @@ fn layers(subject: &Subject) -> Outcome {
         // Whether one was chosen, of each layer, direction and way of choosing.
         let mut chosen = BTreeMap::new();
         for found in engine.survey(subject.batch)? {
-            let key = format!("{} {} {}", found.layer, found.direction, found.choice);
-            *chosen.entry(key).or_insert(false) |= found.chosen;
+            let key = format!("{} {} {}", found.layer, found.tried.direction, found.choice);
+            *chosen.entry(key).or_insert(false) |= found.tried.chosen;
             let facts = json!({
                 "model": network.name,
                 "precision": precision.name(),
                 "layer": found.layer,
-                "direction": found.direction,
+                "direction": found.tried.direction,
                 "choice": found.choice,
-                "algorithm": found.algorithm,
-                "math": found.math,
-                "status": found.status,
-                "workspace": found.workspace,
-                "deterministic": found.deterministic,
-                "can_be_used": found.can_be_used,
-                "us": found.seconds.map(|seconds| 1e6 * seconds),
-                "chosen": found.chosen,
+                "algorithm": found.tried.algorithm,
+                "math": found.tried.math,
+                "status": found.tried.status,
+                "workspace": found.tried.workspace,
+                "deterministic": found.tried.deterministic,
+                "can_be_used": found.tried.can_be_used,
+                "us": found.tried.seconds.map(|seconds| 1e6 * seconds),
+                "chosen": found.tried.chosen,
             });
             say("layers", "algorithm", facts)?;
         }

@@ -52,6 +52,8 @@ mod tune;
 mod update;
 
 #[cfg(feature = "cuda")]
+pub use dnn::Tried;
+#[cfg(feature = "cuda")]
 pub(crate) use dnn::look_for;
 #[cfg(feature = "cuda")]
 pub(crate) use driver::card_name;

@@ -393,17 +393,25 @@ direction! {
 
 /// An algorithm of a convolution's direction, as it was tried.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Tried {
-    pub(super) direction: &'static str,
-    pub(super) algorithm: String,
-    pub(super) math: String,
-    /// What cuDNN says to it, in its list or when it ran.
-    pub(super) status: String,
-    pub(super) workspace: Option<usize>,
-    pub(super) deterministic: bool,
-    pub(super) can_be_used: bool,
-    pub(super) seconds: Option<f64>,
-    pub(super) chosen: bool,
+pub struct Tried {
+    /// `forward`, or for which gradient.
+    pub direction: &'static str,
+    /// cuDNN's name of it.
+    pub algorithm: String,
+    /// cuDNN's name of its arithmetic.
+    pub math: String,
+    /// What cuDNN said of it, in its list or when it ran.
+    pub status: String,
+    /// Bytes beside the operands; `None` where it cannot be had.
+    pub workspace: Option<usize>,
+    /// Whether cuDNN says that it gives the same bits every time.
+    pub deterministic: bool,
+    /// Whether precision and choice allow it.
+    pub can_be_used: bool,
+    /// Seconds of the fastest of some runs; `None` where it did not run.
+    pub seconds: Option<f64>,
+    /// Whether it is the one that is taken.
+    pub chosen: bool,
 }
 
 /// A 2-D convolution of one shape by cuDNN, channels last, weights `(out, rows, columns, in)`, with an algorithm for each direction,

@@ -159,7 +159,7 @@ impl Cuda {
         for choice in [Choice::Measured, Choice::Deterministic] {
             let tried = convolutions.survey(Site { gpu, dnn, plan, arenas, room }, n, choice)?;
             let choice = if choice == Choice::Measured { "measured" } else { "deterministic" };
-            all.extend(tried.into_iter().map(|(layer, tried)| Surveyed::new(layer, choice, tried)));
+            all.extend(tried.into_iter().map(|(layer, tried)| Surveyed { layer, choice, tried }));
         }
         Ok(all)
     }
@@ -432,49 +432,15 @@ impl Cuda {
     }
 }
 
-/// An algorithm of cuDNN for a layer and direction, tried.
+/// An algorithm of cuDNN for a layer, tried.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Surveyed {
     /// The layer's name.
     pub layer: String,
-    /// `forward`, or which gradient.
-    pub direction: &'static str,
     /// `measured` or `deterministic`: how an algorithm is chosen.
     pub choice: &'static str,
-    /// cuDNN's name of it.
-    pub algorithm: String,
-    /// cuDNN's name of its arithmetic.
-    pub math: String,
-    /// What cuDNN said of it, in its list or when it ran.
-    pub status: String,
-    /// Bytes beside the operands; `None` where it cannot be had.
-    pub workspace: Option<usize>,
-    /// Whether cuDNN says that it gives the same bits every time.
-    pub deterministic: bool,
-    /// Whether precision and choice allow it.
-    pub can_be_used: bool,
-    /// Seconds of the fastest of some runs; `None` where it did not run.
-    pub seconds: Option<f64>,
-    /// Whether it is the one that is taken.
-    pub chosen: bool,
-}
-
-impl Surveyed {
-    fn new(layer: String, choice: &'static str, tried: Tried) -> Self {
-        Self {
-            layer,
-            direction: tried.direction,
-            choice,
-            algorithm: tried.algorithm,
-            math: tried.math,
-            status: tried.status,
-            workspace: tried.workspace,
-            deterministic: tried.deterministic,
-            can_be_used: tried.can_be_used,
-            seconds: tried.seconds,
-            chosen: tried.chosen,
-        }
-    }
+    /// What came of it.
+    pub tried: Tried,
 }
 
 /// A kernel or a call of a library in a step.
