@@ -54,10 +54,7 @@ fn look_for(name: DeviceName) -> Result<(), EngineError> {
         #[cfg(not(feature = "cuda"))]
         DeviceName::Cuda(_) => Err(EngineError::Device(WITHOUT_CUDA.to_owned())),
     };
-    found.map_err(|error| match error {
-        EngineError::Device(reason) => EngineError::DeviceUnavailable { device: name.to_string(), reason },
-        other => other,
-    })
+    found.map_err(|error| error.of_device(name))
 }
 
 const WITHOUT_CUDA: &str = "this build has no CUDA (it needs the feature `cuda`)";

@@ -1,6 +1,6 @@
 use crate::memory::{Available, shown};
 use pointwise_network::NetworkError;
-use pointwise_recipe::{EngineKind, RecipeError};
+use pointwise_recipe::{DeviceName, EngineKind, RecipeError};
 
 /// Why an engine could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +94,16 @@ pub enum EngineError {
     /// The tensor library or the device failed.
     #[error("the tensor library failed: {0}")]
     Device(String),
+}
+
+impl EngineError {
+    /// What went wrong while a device was looked for or opened: it cannot be used, and for that reason.
+    pub(crate) fn of_device(self, device: DeviceName) -> Self {
+        match self {
+            Self::Device(reason) => Self::DeviceUnavailable { device: device.to_string(), reason },
+            other => other,
+        }
+    }
 }
 
 impl From<candle_core::Error> for EngineError {

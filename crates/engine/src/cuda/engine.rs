@@ -74,12 +74,7 @@ impl Cuda {
         settings.check(&graph)?;
         let classes = graph.classes();
         let plan = Arc::new(Plan::new(&graph, settings.precision));
-        let unavailable = |error| match error {
-            EngineError::Device(reason) => {
-                EngineError::DeviceUnavailable { device: settings.device.to_string(), reason }
-            }
-            other => other,
-        };
+        let unavailable = |error: EngineError| error.of_device(settings.device);
         let gpu = Gpu::open(ordinal).map_err(unavailable)?;
         let [main, side] = [gpu.stream, gpu.side].map(|stream| {
             let blas = gpu.opening("cuBLAS", || Blas::new(&gpu, stream, settings.precision))?;
