@@ -145,7 +145,7 @@ pub struct RunResult {
     pub train_seconds: f64,
     /// Seconds of evaluation.
     pub eval_seconds: f64,
-    /// Most memory that the process held.
+    /// Most memory that the process held, with all of its runs where several share one.
     pub peak_memory_bytes: Option<u64>,
 }
 

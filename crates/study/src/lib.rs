@@ -32,6 +32,7 @@ mod study;
 #[cfg(test)]
 mod testing;
 mod text;
+mod trainers;
 mod vary;
 mod write;
 
@@ -47,4 +48,5 @@ pub use shard::Shard;
 pub use slurm::{JobArray, Queue, QueuedTask, add_queue, shards};
 pub use status::{RunStatus, finished, status};
 pub use study::{DataSource, Source, Study};
+pub use trainers::{Answer, Order, TRAIN_SEVERAL};
 pub use write::study_in;

@@ -52,14 +52,24 @@ pub struct Options {
     pub device: Option<String>,
     /// The trainer's precision.
     pub precision: Option<Precision>,
+    /// Whether the trainer is to give the same bits every time.
+    pub deterministic: bool,
+    /// Whether the trainer computes on a GPU, where runs at once are threads of one process.
+    pub on_gpu: bool,
     /// Computing threads of all runs that go on at once.
     pub threads: Option<u32>,
-    /// Runs at once; 0 is as 1.
+    /// Runs at once; 0 for [`Options::GPU_JOBS`] on a GPU, as far as there are so many runs, and 1 elsewhere.
     pub jobs: u32,
     /// The folder for runs and report.
     pub out: Option<PathBuf>,
     /// A part of the runs; all without it.
     pub shard: Option<Shard>,
+}
+
+impl Options {
+    /// Runs at once on a GPU: while one starts, evaluates or writes, others compute, and small kernels of one fill the gaps of
+    /// another.
+    pub const GPU_JOBS: u32 = 3;
 }
 
 /// The runs of a reproduction, and how each is asked for.
@@ -79,6 +89,8 @@ pub struct Plan {
     pub out: PathBuf,
     pub(crate) threads: Option<u32>,
     pub(crate) jobs: u32,
+    /// Whether the runs that go on at once are threads of one process: see `trainers.rs`.
+    pub(crate) in_one_process: bool,
     options: Vec<OsString>,
     asked: Asked,
     shard: Option<Shard>,
@@ -90,6 +102,7 @@ struct Asked {
     engine: Option<EngineKind>,
     device: Option<String>,
     precision: Option<Precision>,
+    deterministic: bool,
 }
 
 /// One run of a plan.
@@ -128,6 +141,8 @@ impl Plan {
             engine,
             device,
             precision,
+            deterministic,
+            on_gpu,
             threads,
             jobs,
             out,
@@ -171,14 +186,36 @@ impl Plan {
         if let Some(precision) = precision {
             add("--precision", precision.name().into());
         }
-        let jobs = jobs.max(1);
+        let is_ours = |index: &usize| shard.is_none_or(|shard| shard.holds(*index));
+        let runs = (0..arms.len() * seeds.len()).filter(is_ours).count() as u32;
+        let jobs = match jobs {
+            0 if on_gpu => runs.clamp(1, Options::GPU_JOBS),
+            0 => 1,
+            jobs => jobs,
+        };
         // Of several runs each gets its share from the environment, which leaves no trace in its configuration.
         if let Some(threads) = threads.filter(|_| jobs == 1) {
             add("--threads", threads.to_string().into());
         }
+        if deterministic {
+            words.push("--deterministic".into());
+        }
         let out = out.unwrap_or_else(|| default_out(&study, quick));
-        let asked = Asked { engine, device, precision };
-        Ok(Self { study, arms, seeds, data, quick, out, threads, jobs, options: words, asked, shard })
+        let asked = Asked { engine, device, precision, deterministic };
+        Ok(Self {
+            study,
+            arms,
+            seeds,
+            data,
+            quick,
+            out,
+            threads,
+            jobs,
+            in_one_process: on_gpu && jobs > 1,
+            options: words,
+            asked,
+            shard,
+        })
     }
 
     /// Arm by arm; those of the shard alone, if one is asked for.
@@ -334,6 +371,7 @@ impl Plan {
             engine: self.asked.engine.unwrap_or(stored.engine),
             device: device.unwrap_or(stored.device),
             precision: self.asked.precision.unwrap_or(stored.precision),
+            deterministic: self.asked.deterministic || stored.deterministic,
             data: match (self.data.kind, stored.data) {
                 // The same images, wherever they came from: the report compares their fingerprints.
                 (DataKind::Cifar10, DataKind::Huggingface) => DataKind::Huggingface,
@@ -487,13 +525,32 @@ mod tests {
             engine: Some(EngineKind::Cpu),
             device: Some("auto".into()),
             precision: Some(Precision::Tf32),
+            deterministic: true,
             threads: Some(2),
             ..Options::default()
         };
-        let options = "--data-dir a b --engine cpu --device auto --precision tf32 --threads 2";
+        let options =
+            "--data-dir a b --engine cpu --device auto --precision tf32 --threads 2 --deterministic";
         assert_eq!(line(&plan(full)), format!("{plain} {options}"));
         // Several runs share the threads.
         assert_eq!(line(&plan(Options { threads: Some(2), jobs: 2, ..Options::default() })), plain);
+    }
+
+    #[test]
+    fn runs_at_once_are_of_one_process_on_a_gpu_alone() {
+        let at_once = |on_gpu, jobs, seeds: &[u64], shard: Option<&str>| {
+            let shard = shard.map(|shard| shard.parse().unwrap());
+            let options = Options { on_gpu, jobs, seeds: Some(seeds.into()), shard, ..Options::default() };
+            let plan = plan(options);
+            (plan.jobs, plan.in_one_process)
+        };
+        assert_eq!(at_once(false, 0, &[1, 2], None), (1, false));
+        assert_eq!(at_once(false, 3, &[1, 2], None), (3, false));
+        assert_eq!(at_once(true, 0, &[1, 2], None), (3, true));
+        assert_eq!(at_once(true, 0, &[1], None), (2, true), "no more than there are runs");
+        assert_eq!(at_once(true, 0, &[1], Some("0/2")), (1, false));
+        assert_eq!(at_once(true, 1, &[1, 2], None), (1, false));
+        assert_eq!(at_once(true, 8, &[1, 2], None), (8, true));
     }
 
     #[test]

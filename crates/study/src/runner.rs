@@ -2,20 +2,19 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
     path::Path,
-    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use pointwise_process::{Stop, tail};
+use pointwise_process::Stop;
 use pointwise_runs::{Run, holds_run, threads_of_environment};
 
 use crate::{
-    Error, Job, Plan, Result, SlurmJob,
+    Error, Job, Plan, Result,
     display::{Display, Row, Stage},
     plan::{estimate, runs_folder, schedule, share},
+    trainers::{Ended, Trainers},
 };
 
 /// The exit code of a trainer that was asked to stop, and can continue.
@@ -68,9 +67,12 @@ pub fn train(
     }
     let places = Places::of(plan)?;
     let weights = plan.weights();
+    let trainers = Trainers::of(plan, trainer);
     let mut session =
-        Session { plan, trainer, jobs: &jobs, weights, places, rows, finished, waiting, active: Vec::new() };
-    session.run(stop, display)
+        Session { plan, trainers, jobs: &jobs, weights, places, rows, finished, waiting, active: Vec::new() };
+    let outcome = session.run(stop, display)?;
+    session.trainers.finish(stop)?;
+    outcome
 }
 
 /// How many runs go on at once, and on how many threads in all.
@@ -86,13 +88,15 @@ impl Places {
             Some(threads) => threads,
             None => threads_of_environment()?.unwrap_or_else(of_machine),
         };
-        Ok(Self { runs: plan.jobs.min(threads) as usize, threads })
+        // Those of a process share its threads, of which they need few.
+        let runs = if plan.in_one_process { plan.jobs } else { plan.jobs.min(threads) };
+        Ok(Self { runs: runs as usize, threads })
     }
 }
 
 struct Session<'a> {
     plan: &'a Plan,
-    trainer: &'a Path,
+    trainers: Trainers<'a>,
     jobs: &'a [Job],
     /// Of each arm.
     weights: Vec<f64>,
@@ -103,11 +107,22 @@ struct Session<'a> {
     finished: Vec<(usize, Run)>,
     /// Indices of jobs.
     waiting: VecDeque<usize>,
-    active: Vec<Trainer>,
+    active: Vec<Active>,
+}
+
+/// A run under way.
+struct Active {
+    job: usize,
+    /// Its share of the computing threads, where it has a process of its own.
+    threads: u32,
 }
 
 impl Session<'_> {
-    fn run(&mut self, stop: &Stop, display: &mut Display) -> Result<Option<Vec<Run>>> {
+    /// The outer result is of what it takes to train, the inner one of the runs.
+    fn run(&mut self, stop: &Stop, display: &mut Display) -> Result<Result<Option<Vec<Run>>>> {
+        if self.plan.in_one_process && !matches!(display, Display::Quiet) {
+            display.note(&format!("{} runs at once, on threads of one process", self.places.runs));
+        }
         if self.plan.jobs as usize > self.places.runs {
             let Places { runs, threads } = self.places;
             display.note(&format!(
@@ -123,7 +138,7 @@ impl Session<'_> {
                 self.stop_all(display);
             }
             if stop.at_once() {
-                self.kill_all();
+                self.trainers.kill();
             }
             if !interrupted && failures.is_empty() {
                 self.start(display)?;
@@ -131,28 +146,22 @@ impl Session<'_> {
             if self.active.is_empty() {
                 break;
             }
-            let mut index = 0;
-            while index < self.active.len() {
-                let waited = self.active[index].child.try_wait();
-                let Some(status) = waited.map_err(|cause| system("a trainer cannot be waited for", cause))?
-                else {
-                    index += 1;
-                    continue;
-                };
-                let mut trainer = self.active.swap_remove(index);
-                let job = &self.jobs[trainer.job];
-                if interrupted || status.code() == Some(INTERRUPTED.into()) {
-                    self.rows[trainer.job].stage = Stage::Interrupted;
+            let ended = self.trainers.ended()?;
+            self.active.retain(|active| ended.iter().all(|ended| ended.job != active.job));
+            for Ended { job: index, code, status, said } in ended {
+                let job = &self.jobs[index];
+                if interrupted || code == Some(INTERRUPTED.into()) {
+                    self.rows[index].stage = Stage::Interrupted;
                     if !interrupted {
                         interrupted = true;
                         self.stop_all(display);
                     }
-                } else if status.code() == Some(IN_USE.into()) {
-                    self.rows[trainer.job].stage = Stage::InUse;
+                } else if code == Some(IN_USE.into()) {
+                    self.rows[index].stage = Stage::InUse;
                     in_use.push(job.title());
-                } else if let Err(reason) = self.take(trainer.job, status.success()) {
-                    self.rows[trainer.job].stage = Stage::Failed;
-                    let (name, seed, said) = (&job.name, job.seed, trainer.said());
+                } else if let Err(reason) = self.take(index, code == Some(0)) {
+                    self.rows[index].stage = Stage::Failed;
+                    let (name, seed) = (&job.name, job.seed);
                     let message =
                         format!("the run of {name} with seed {seed} failed ({status}{reason}): {said}");
                     if !self.active.is_empty() {
@@ -172,7 +181,7 @@ impl Session<'_> {
             thread::sleep(PERIOD);
         }
         if interrupted {
-            return Ok(None);
+            return Ok(Ok(None));
         }
         if !failures.is_empty() {
             let others = format!(
@@ -183,19 +192,19 @@ impl Session<'_> {
                 self.waiting.len(),
                 runs_folder(&self.plan.out).display()
             );
-            return Err(Error::Failed(format!("{}; {others}", failures.join("; "))));
+            return Ok(Err(Error::Failed(format!("{}; {others}", failures.join("; ")))));
         }
         if !in_use.is_empty() {
-            return Err(Error::InUse(format!(
+            return Ok(Err(Error::InUse(format!(
                 "other processes are at work on {}; {} of {} runs are finished, and the same command continues once those have ended",
                 in_use.join(" and "),
                 self.finished.len(),
                 self.jobs.len()
-            )));
+            ))));
         }
         let mut finished = std::mem::take(&mut self.finished);
         finished.sort_by_key(|(job, _)| *job);
-        Ok(Some(finished.into_iter().map(|(_, run)| run).collect()))
+        Ok(Ok(Some(finished.into_iter().map(|(_, run)| run).collect())))
     }
 
     /// Fills the free places.
@@ -203,18 +212,16 @@ impl Session<'_> {
         while self.active.len() < self.places.runs
             && let Some(job) = self.waiting.pop_front()
         {
-            let used: u32 = self.active.iter().map(|trainer| trainer.threads).sum();
+            let used: u32 = self.active.iter().map(|active| active.threads).sum();
             let free_places = self.places.runs - self.active.len();
-            let threads =
-                share(self.places.threads.saturating_sub(used), free_places, self.waiting.len() + 1);
-            let mut command = Command::new(self.trainer);
-            command.args(self.plan.train_arguments(&self.jobs[job]));
-            // A Slurm job that this is a part of is ours to put back into the queue.
-            command.env_remove(SlurmJob::VARIABLE);
-            if self.plan.jobs > 1 {
-                command.env("RAYON_NUM_THREADS", threads.to_string());
-            }
-            self.active.push(Trainer::start(job, threads, command)?);
+            let share = share(self.places.threads.saturating_sub(used), free_places, self.waiting.len() + 1);
+            let threads = match (self.plan.in_one_process, self.plan.jobs) {
+                (true, _) => Some(self.places.threads),
+                (false, 1) => None,
+                (false, _) => Some(share),
+            };
+            self.trainers.start(job, self.plan.train_arguments(&self.jobs[job]), threads)?;
+            self.active.push(Active { job, threads: share });
             self.rows[job].stage = Stage::Running;
             let number = self.jobs.len() - self.waiting.len();
             display.started(number, self.jobs.len(), &self.rows[job], self.seconds_left());
@@ -238,13 +245,13 @@ impl Session<'_> {
 
     /// Reads how far the runs under way are. One that is not there yet, or just being written, is looked at again next time.
     fn look(&mut self) {
-        for trainer in &self.active {
-            let folder = &self.jobs[trainer.job].folder;
+        for active in &self.active {
+            let folder = &self.jobs[active.job].folder;
             if holds_run(folder)
                 && let Ok(run) = Run::read(folder)
                 && !run.is_finished()
             {
-                self.rows[trainer.job].read(&run);
+                self.rows[active.job].read(&run);
             }
         }
     }
@@ -254,17 +261,7 @@ impl Session<'_> {
         if !self.active.is_empty() {
             display.note("stopping all runs after the step in hand (a second Ctrl-C stops at once)");
         }
-        for trainer in &mut self.active {
-            trainer.stop();
-        }
-    }
-
-    /// A run survives a kill at any moment.
-    fn kill_all(&mut self) {
-        for trainer in &mut self.active {
-            // One that has just ended cannot be killed, and need not.
-            let _ = trainer.child.kill();
-        }
+        self.trainers.stop();
     }
 
     /// Of all work, by multiply-accumulates, the fraction that is done.
@@ -285,10 +282,10 @@ impl Session<'_> {
             .iter()
             .filter_map(|(job, run)| Some((self.jobs[*job].arm, run.result.as_ref()?.seconds)))
             .collect();
-        let under_way = |trainer: &Trainer| self.rows[trainer.job].seconds_left;
-        known.extend(self.active.iter().filter_map(|trainer| {
-            let whole = self.rows[trainer.job].seconds + under_way(trainer)?;
-            Some((self.jobs[trainer.job].arm, whole))
+        let under_way = |active: &Active| self.rows[active.job].seconds_left;
+        known.extend(self.active.iter().filter_map(|active| {
+            let whole = self.rows[active.job].seconds + under_way(active)?;
+            Some((self.jobs[active.job].arm, whole))
         }));
         // An unfinished run has some seconds behind it.
         let expected = |job: usize| {
@@ -296,62 +293,8 @@ impl Session<'_> {
             Some((whole - self.rows[job].seconds).max(0.0))
         };
         let running: Option<Vec<f64>> =
-            self.active.iter().map(|trainer| under_way(trainer).or_else(|| expected(trainer.job))).collect();
+            self.active.iter().map(|active| under_way(active).or_else(|| expected(active.job))).collect();
         let waiting: Option<Vec<f64>> = self.waiting.iter().map(|job| expected(*job)).collect();
         Some(schedule(&running?, &waiting?, self.places.runs))
-    }
-}
-
-fn system(what: &str, cause: std::io::Error) -> Error {
-    Error::System { what: what.to_owned(), cause }
-}
-
-/// A trainer at work. It is ended with us, whatever ends us.
-struct Trainer {
-    job: usize,
-    threads: u32,
-    child: Child,
-    /// A file without a name: what it says is of interest only if it fails.
-    stderr: File,
-}
-
-impl Trainer {
-    /// Starts it in a process group of its own, so that a Ctrl-C reaches us alone; and tied to us, so that it stops when we end in a way
-    /// that leaves us no time to ask it.
-    fn start(job: usize, threads: u32, mut command: Command) -> Result<Self> {
-        let temporary = tempfile::tempfile().and_then(|file| Ok((file.try_clone()?, file)));
-        let (kept, stderr) = temporary.map_err(|cause| system("a temporary file cannot be made", cause))?;
-        command.stdout(Stdio::null()).stderr(kept);
-        pointwise_process::tie(&mut command);
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let name = command.get_program().to_owned();
-        let failed = |cause| system(&format!("{} cannot be started", Path::new(&name).display()), cause);
-        let child = command.spawn().map_err(failed)?;
-        Ok(Self { job, threads, child, stderr })
-    }
-
-    /// Asks for a checkpoint and an end, as our own end would.
-    fn stop(&mut self) {
-        drop(self.child.stdin.take());
-    }
-
-    /// The end of what it said, without the word `error`.
-    fn said(&mut self) -> String {
-        let text = tail(&mut self.stderr);
-        match text.trim() {
-            "" => "it said nothing".to_owned(),
-            text => text.strip_prefix("error: ").unwrap_or(text).to_owned(),
-        }
-    }
-}
-
-impl Drop for Trainer {
-    fn drop(&mut self) {
-        // Only after an error of ours is it still at work.
-        if let Ok(None) = self.child.try_wait() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
     }
 }

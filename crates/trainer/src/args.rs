@@ -10,7 +10,7 @@ use pointwise_recipe::{
     Augment, DataKind, EarlyStopping, Ema, Normalise, Optimizer, ParameterGroup, Recipe, Schedule, Warmup,
 };
 use pointwise_runs::RunConfig;
-use pointwise_study::{Shard, Study};
+use pointwise_study::{Shard, Study, TRAIN_SEVERAL};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
@@ -45,6 +45,9 @@ const MAX_THREADS: i64 = RunConfig::MAX_THREADS as i64;
 pub(crate) enum Command {
     /// Train a network; every default is the study's, which `recipe` prints.
     Train(Box<TrainArgs>),
+    /// Train the runs that stdin tells of, each on a thread: how `reproduce` trains on a GPU.
+    #[command(name = TRAIN_SEVERAL, hide = true)]
+    TrainSeveral,
     /// Evaluate a checkpoint, or a PyTorch state_dict saved as safetensors.
     Eval(EvalArgs),
     /// Name what is on images of any size: png, jpg or webp.
@@ -280,12 +283,16 @@ pub(crate) struct ReproduceArgs {
     /// Numbers of convolutions and linear layers: f32, or on the engine cuda tf32 or bf16 [default: f32].
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<Precision>,
+    /// Give the same bits every time on the same kind of GPU, where that costs speed; on the CPU it costs nothing.
+    #[arg(long)]
+    pub(crate) deterministic: bool,
     /// Computing threads, of all runs together [default: RAYON_NUM_THREADS, or the number of processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u32>,
-    /// Runs at once, which share the computing threads: for a GPU that one run does not fill. Figures are the same for any number.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) jobs: u32,
+    /// Runs at once, which share the computing threads; on a GPU in one process, for one run does not fill it. Figures do not depend on
+    /// it [default: 3 on a GPU, 1 on the CPU].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) jobs: Option<u32>,
     /// Show no progress; the result and errors are printed nevertheless.
     #[arg(long, short)]
     pub(crate) quiet: bool,

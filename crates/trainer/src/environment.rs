@@ -37,6 +37,7 @@ pub(crate) fn describe(
 }
 
 /// What is kept of a dataset when its images have gone into the splits.
+#[derive(Debug, Clone)]
 pub(crate) struct DataDescription {
     source: String,
     pub(crate) fingerprint: String,

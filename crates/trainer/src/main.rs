@@ -21,6 +21,7 @@ mod recipe;
 mod report;
 mod reproduce;
 mod runs;
+mod several;
 mod slurm;
 mod study;
 mod summary;
@@ -40,6 +41,7 @@ use pointwise_study::{IN_USE, INTERRUPTED};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use train::Host;
 
 /// Says in a sentence that memory is at its end.
 #[global_allocator]
@@ -60,28 +62,31 @@ enum End {
     Interrupted,
 }
 
-impl From<End> for ExitCode {
-    fn from(end: End) -> Self {
-        Self::from(match end {
-            End::Done => 0,
-            // 2 is clap's, for usage.
-            End::Different => 3,
-            End::NotComparable => 4,
-            End::Undecided => 5,
-            // 6 is `IN_USE`, an error.
-            End::Interrupted => INTERRUPTED,
-        })
+/// The exit code of a command that ended so.
+fn exit_code(outcome: &anyhow::Result<End>) -> u8 {
+    match outcome {
+        Ok(End::Done) => 0,
+        // 2 is clap's, for usage.
+        Ok(End::Different) => 3,
+        Ok(End::NotComparable) => 4,
+        Ok(End::Undecided) => 5,
+        Ok(End::Interrupted) => INTERRUPTED,
+        // Whoever read our output has enough of it.
+        Err(error) if is_reader_gone(error) => 0,
+        Err(error) if is_in_use(error) => IN_USE,
+        Err(_) => FAILED,
     }
 }
 
 fn main() -> ExitCode {
     match pointwise_process::parse().map(run) {
-        Ok(Ok(end)) => end.into(),
-        // Whoever read our output has enough of it.
-        Ok(Err(error)) if is_reader_gone(&error) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            note!("error: {error:#}");
-            ExitCode::from(if is_in_use(&error) { IN_USE } else { FAILED })
+        Ok(outcome) => {
+            if let Err(error) = &outcome
+                && !is_reader_gone(error)
+            {
+                note!("error: {error:#}");
+            }
+            exit_code(&outcome).into()
         }
         Err(code) => code,
     }
@@ -90,7 +95,10 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<End> {
     start_log(cli.verbose);
     match cli.command {
-        Command::Train(args) => train::run(&args).inspect(slurm::requeue),
+        Command::Train(args) => {
+            train::run(&args, std::env::args_os().collect(), Host::Own).inspect(slurm::requeue)
+        }
+        Command::TrainSeveral => several::run(),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Runs(args) => runs::run(&args).map(|()| End::Done),
@@ -153,12 +161,16 @@ fn print(lines: &str) -> Result<(), OutputError> {
 /// A flag that Ctrl-C, another request to terminate, or the end of a process that we are tied to sets; Ctrl-C for the second time ends
 /// the process at once.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = signal_flag()?;
+    let flag = Arc::clone(&stop);
+    pointwise_process::watch_parent(move || request(&flag))
+        .context("the end of the parent cannot be waited for")?;
+    Ok(stop)
+}
+
+/// As [`stop_flag`], but for the end of another process.
+fn signal_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let request = |flag: &AtomicBool| {
-        if !flag.swap(true, Ordering::Relaxed) {
-            note!("\nstopping (a second Ctrl-C stops at once)");
-        }
-    };
     let flag = Arc::clone(&stop);
     pointwise_process::watch(move |Request { at_once, .. }| {
         if at_once {
@@ -167,8 +179,11 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
         request(&flag);
     })
     .map_err(|error| anyhow!("signals cannot be handled ({}): raise the limit", threads::cause(&error)))?;
-    let flag = Arc::clone(&stop);
-    pointwise_process::watch_parent(move || request(&flag))
-        .context("the end of the parent cannot be waited for")?;
     Ok(stop)
+}
+
+fn request(stop: &AtomicBool) {
+    if !stop.swap(true, Ordering::Relaxed) {
+        note!("\nstopping (a second Ctrl-C stops at once)");
+    }
 }

@@ -29,18 +29,10 @@ const DATASET: &str = "dataset";
 /// In a run's `config.toml`, the table of how it is trained.
 const RECIPE: &str = "recipe";
 
-/// What was typed, over what the file says.
-///
-/// # Errors
-/// If the file cannot be read, or a key is unknown, of another type or out of range: one sentence with the file and the key.
-pub(crate) fn with_file(file: &Path) -> anyhow::Result<TrainArgs> {
-    merged(std::env::args_os().collect(), file)
-}
-
 /// What a file says, and nothing else.
 ///
 /// # Errors
-/// As [`with_file`].
+/// If the file cannot be read, or a key is unknown, of another type or out of range: one sentence with the file and the key.
 pub(crate) fn of_file(file: &Path) -> anyhow::Result<TrainArgs> {
     merged(["trainer", "train"].map(OsString::from).into(), file)
 }
@@ -183,9 +175,12 @@ fn similar(train: &clap::Command, key: &str) -> String {
     }
 }
 
-/// The options with those of the file that `--config` names; `None` without it.
-pub(crate) fn resolve(args: &TrainArgs) -> anyhow::Result<Option<TrainArgs>> {
-    args.config.as_deref().map(with_file).transpose()
+/// The options of a command line with those of the file that its `--config` names; `None` without it.
+///
+/// # Errors
+/// As [`of_file`].
+pub(crate) fn resolve(args: &TrainArgs, line: Vec<OsString>) -> anyhow::Result<Option<TrainArgs>> {
+    args.config.as_deref().map(|file| merged(line, file)).transpose()
 }
 
 #[cfg(test)]

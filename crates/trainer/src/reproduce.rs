@@ -1,4 +1,4 @@
-//! `trainer reproduce`: plan, train, judge. Each run is a process of this program's own, see `pointwise_study::train`.
+//! `trainer reproduce`: plan, train, judge. What trains are processes of this program, see `pointwise_study::train`.
 
 use crate::End;
 use crate::args::{Cli, ReproduceArgs};
@@ -8,6 +8,7 @@ use crate::{print, report, slurm};
 use anyhow::{Context, bail};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
+use pointwise_engine::{DeviceChoice, DeviceName};
 use pointwise_process::{List, Stop, note, tail};
 use pointwise_recipe::DataKind;
 use pointwise_study::{Display, Error, Options, Plan, Study, train};
@@ -82,8 +83,10 @@ fn plan(args: &ReproduceArgs) -> anyhow::Result<Plan> {
         engine: args.engine,
         device: args.device.clone(),
         precision: args.precision,
+        deterministic: args.deterministic,
+        on_gpu: is_on_gpu(args.device.as_deref()),
         threads: args.threads,
-        jobs: args.jobs,
+        jobs: args.jobs.unwrap_or(0),
         out: args.out.clone(),
         shard: args.shard,
     };
@@ -91,6 +94,12 @@ fn plan(args: &ReproduceArgs) -> anyhow::Result<Plan> {
         Error::UnknownArm { .. } => Cli::command().error(ErrorKind::InvalidValue, error).exit(),
         error => error.into(),
     })
+}
+
+/// Whether runs compute on a GPU that is asked for by this name. One that cannot be used is for the trainer to refuse.
+fn is_on_gpu(device: Option<&str>) -> bool {
+    let choice = device.map_or(Ok(DeviceChoice::Auto), str::parse);
+    matches!(choice.and_then(DeviceChoice::resolve), Ok(DeviceName::Cuda(_)))
 }
 
 /// Refuses networks that are not for the images, as far as that is known before these are read.

@@ -97,8 +97,11 @@ fn command(args: &ReproduceArgs, program: &Path, out: &Path) -> anyhow::Result<V
     if let Some(threads) = args.threads {
         add("threads", threads.to_string());
     }
-    if args.jobs > 1 {
-        add("jobs", args.jobs.to_string());
+    if let Some(jobs) = args.jobs {
+        add("jobs", jobs.to_string());
+    }
+    if args.deterministic {
+        words.push("--deterministic".to_owned());
     }
     if args.quick {
         words.push("--quick".to_owned());

@@ -12,20 +12,37 @@ use crate::recipe::{study_config, typed};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, stop_flag, threads};
 use anyhow::{anyhow, bail};
-use pointwise_data::{Dataset, DatasetSpec, Normalisation, TestSplit, check_augment};
+use pointwise_data::{DatasetSpec, Normalisation, TestSplit, check_augment};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
 use pointwise_process::note;
-use pointwise_recipe::Recipe;
+use pointwise_recipe::{Normalise, Recipe};
 use pointwise_runs::{Checkpoint, DatasetConfig, Difference, Record, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{
     Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, checkpoint, fit,
 };
+use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
-pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
-    let merged = options::resolve(args)?;
+/// What a run has of the process that trains it.
+pub(crate) enum Host<'a> {
+    /// The process is the run's alone: it handles signals and starts the computing threads.
+    Own,
+    /// Others are trained beside it.
+    Shared {
+        /// Stops all runs.
+        stop: Arc<AtomicBool>,
+        /// Those of the runs so far.
+        images: &'a PreparedImages,
+    },
+}
+
+/// Trains the run that a command line, of which `args` are the options, asks for.
+pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyhow::Result<End> {
+    let merged = options::resolve(args, line)?;
     let args = merged.as_ref().unwrap_or(args);
     let Some(folder) = run_folder(args)? else {
         bail!("no network was named; say with --model which one to train")
@@ -87,9 +104,15 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
         Some(path) if !has_checkpoint => Some(initial_state(path, &network, &config)?),
         _ => None,
     };
-    // First of all threads: those that compute may take what is left of the address space.
-    let stop = stop_flag()?;
-    threads::start(args.compute.threads)?;
+    let (stop, loaded) = match host {
+        Host::Own => {
+            // First of all threads: those that compute may take what is left of the address space.
+            let stop = stop_flag()?;
+            threads::start(args.compute.threads)?;
+            (stop, &PreparedImages::default())
+        }
+        Host::Shared { stop, images } => (stop, images),
+    };
     let settings = Settings {
         seed: config.seed,
         device,
@@ -101,16 +124,11 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<End> {
     let mut engine =
         create(config.engine, &network, &settings).map_err(|error| elsewhere(is_resumed, error))?;
 
-    let [limit_train, limit_test] =
-        [config.limit_train, config.limit_test].map(|limit| limit.map(NonZeroU32::get));
-    let loaded = load_dataset(&images, limit_train, limit_test, args.quiet, &stop)?;
-    let Some(dataset) = loaded else { return Ok(End::Interrupted) };
-    if !dataset.synthetic {
-        check_classes(&dataset)?;
-    }
-    let description = DataDescription::from(&dataset);
-    log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
-    let splits = trained_on(dataset, &mut config)?;
+    let prepared = loaded.get(images, &config, args.quiet, &stop)?;
+    let Some(PreparedSplits { description, dataset, splits }) = prepared else {
+        return Ok(End::Interrupted);
+    };
+    config.dataset = Some(dataset);
 
     let environment = describe(&network, settings.device, &description, &splits)?;
     log::info!(
@@ -201,13 +219,82 @@ fn run_folder(args: &TrainArgs) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(Path::new("runs").join(format!("{}-seed{seed}", model.name()))))
 }
 
-/// The images of the run, and in its configuration what a network has to know of them.
-fn trained_on(dataset: Dataset, config: &mut RunConfig) -> anyhow::Result<Splits> {
+/// The images that were prepared last in this process: for the next run that wants the same.
+#[derive(Debug, Default)]
+pub(crate) struct PreparedImages(Mutex<Option<(Wanted, PreparedSplits)>>);
+
+/// What decides about a run's images.
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    images: Images,
+    limits: [Option<NonZeroU32>; 2],
+    val_split: u32,
+    /// Of what is held out, if anything is.
+    seed: Option<u64>,
+    normalise: Normalise,
+}
+
+/// A run's images, and what its configuration and its environment say of them.
+#[derive(Debug, Clone)]
+struct PreparedSplits {
+    description: DataDescription,
+    dataset: DatasetConfig,
+    splits: Splits,
+}
+
+impl PreparedImages {
+    /// The images of a run; `None` if `stop` was set before they were there. A run that wants those which are just being loaded for
+    /// another one waits for them.
+    fn get(
+        &self,
+        images: Images,
+        config: &RunConfig,
+        quiet: bool,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Option<PreparedSplits>> {
+        let wanted = Wanted {
+            images,
+            limits: [config.limit_train, config.limit_test],
+            val_split: config.val_split,
+            seed: (config.val_split > 0).then_some(config.seed),
+            normalise: config.recipe.normalise.clone(),
+        };
+        // What is there is whole, whatever became of who left it.
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((there, prepared)) = &*newest
+            && *there == wanted
+        {
+            return Ok(Some(prepared.clone()));
+        }
+        let prepared = prepare(&wanted.images, config, quiet, stop)?;
+        if let Some(prepared) = &prepared {
+            *newest = Some((wanted, prepared.clone()));
+        }
+        Ok(prepared)
+    }
+}
+
+/// Loads and splits the images of a run, unless `stop` is set before.
+fn prepare(
+    images: &Images,
+    config: &RunConfig,
+    quiet: bool,
+    stop: &AtomicBool,
+) -> anyhow::Result<Option<PreparedSplits>> {
+    let [limit_train, limit_test] =
+        [config.limit_train, config.limit_test].map(|limit| limit.map(NonZeroU32::get));
+    let loaded = load_dataset(images, limit_train, limit_test, quiet, stop)?;
+    let Some(dataset) = loaded else { return Ok(None) };
+    if !dataset.synthetic {
+        check_classes(&dataset)?;
+    }
+    let description = DataDescription::from(&dataset);
+    log::info!("data: {} (fingerprint {})", dataset.source, description.fingerprint);
     let DatasetSpec { shape, classes, .. } = dataset.spec.clone();
     let splits = Splits::new(dataset, config)?;
     let Normalisation { mean, std } = splits.normalisation.clone();
-    config.dataset = Some(DatasetConfig { shape, classes, mean, std });
-    Ok(splits)
+    let dataset = DatasetConfig { shape, classes, mean, std };
+    Ok(Some(PreparedSplits { description, dataset, splits }))
 }
 
 /// What was typed, over what the run was started with, over the values of the study's file; without the data, which is not loaded yet, and the

@@ -222,6 +222,7 @@ if [ ! -e target/ci/emulator/libkernels.so ]; then
 else
     export POINTWISE_CUDA_LIBRARIES=$PWD/target/ci/emulator
     cargo test "${cuda[@]}" --lib --bins cuda
+    cargo test "${cuda[@]}" --test gpu_study
     cargo test "${cuda[@]}" --test cuda --test cuda_choices --test cuda_faults --test order --test recipes
     POINTWISE_EMULATOR_ORDER=reverse cargo test "${cuda[@]}" --test cuda
     cargo test "${cuda[@]}" --test engines -- training a_ evaluation batches

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// cuDNN's numbers of an algorithm and of its arithmetic.
 pub(super) type Numbers = (u32, u32);
@@ -63,7 +64,10 @@ impl Choices {
         all.extend(self.known.iter().map(|(convolution, numbers)| (convolution.clone(), *numbers)));
         let lines =
             all.iter().map(|(convolution, (algorithm, math))| format!("{convolution} {algorithm} {math}\n"));
-        let partial = path.with_extension(format!("{}.part", std::process::id()));
+        // Engines of one process save at the same time, too.
+        static SAVED: AtomicU64 = AtomicU64::new(0);
+        let number = SAVED.fetch_add(1, Ordering::Relaxed);
+        let partial = path.with_extension(format!("{}-{number}.part", std::process::id()));
         let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
             fs::write(&partial, lines.collect::<String>())?;
             fs::rename(&partial, path)
