@@ -3,6 +3,7 @@
 #[cfg(unix)]
 pub mod training;
 
+use pointwise_process::outside_cargo;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -38,7 +39,9 @@ pub fn binary(name: &str) -> PathBuf {
     static MESSAGES: OnceLock<Vec<Value>> = OnceLock::new();
     let messages = MESSAGES.get_or_init(|| {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let output = Command::new(cargo)
+        let mut command = Command::new(cargo);
+        outside_cargo(&mut command);
+        let output = command
             .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .stderr(Stdio::inherit())

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use pointwise_process::note;
+use pointwise_process::{note, outside_cargo};
 
 use self::steps::{PRELUDE, STEPS, Step};
 use crate::{End, print, trainer::workspace_manifest};
@@ -155,14 +155,11 @@ fn sentence(step: &Step, outcome: Outcome) -> Option<String> {
     }
 }
 
-/// Bash in the workspace's folder, in the environment of whoever called cargo: what cargo tells the programs that it runs would have
-/// the cargo of a step build things anew.
+/// Bash in the workspace's folder, in the environment of whoever called cargo.
 fn bash(script: &str, root: &Path) -> Command {
     let mut command = Command::new("bash");
     command.arg("-c").arg(format!("{PRELUDE}\n{script}")).current_dir(root);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_cargo_run(name)) {
-        command.env_remove(name);
-    }
+    outside_cargo(&mut command);
     if let Some(paths) = std::env::var_os(LIBRARIES) {
         match without_cargo(&paths, root) {
             Some(paths) => command.env(LIBRARIES, paths),
@@ -170,14 +167,6 @@ fn bash(script: &str, root: &Path) -> Command {
         };
     }
     command
-}
-
-/// Whether cargo sets the variable for a program that it runs, and nobody else does.
-fn is_of_cargo_run(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    name.starts_with("CARGO_PKG_")
-        || name.starts_with("CARGO_MANIFEST_")
-        || ["CARGO", "CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"].contains(&&*name)
 }
 
 /// Where the system looks for shared libraries first; cargo puts folders of its own in front.

@@ -9,11 +9,13 @@ use std::{
 
 use anyhow::{Context, bail};
 use cargo_metadata::Message;
-use pointwise_process::Stop;
+use pointwise_process::{Stop, outside_cargo};
 
 /// Cargo as it called us, else the one in the path.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    outside_cargo(&mut command);
+    command
 }
 
 /// The manifest of the workspace. Cargo tells where it started us from; the current folder may be another.

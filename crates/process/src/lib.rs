@@ -1,6 +1,7 @@
 //! What a program owes whoever started it: it stops when a signal asks it to, respects signals that it was told to ignore, and
 //! does not fail because nobody reads its progress.
 
+mod cargo;
 mod command_line;
 mod list;
 mod parent;
@@ -8,6 +9,7 @@ mod signals;
 mod stop;
 mod streams;
 
+pub use cargo::outside_cargo;
 pub use command_line::parse;
 pub use list::List;
 pub use parent::{tie, watch_parent};
