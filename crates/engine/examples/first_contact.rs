@@ -286,35 +286,43 @@ fn timeline(subject: &Subject) -> Outcome {
         let mut engine = subject.engine(network, precision)?;
         let images = Images::new(network, subject.batch, 0);
         let spans = engine.timeline(images.batch())?;
-        let mut kinds: BTreeMap<&str, (u32, f64)> = BTreeMap::new();
+        let mut kinds: BTreeMap<&str, (u32, usize, f64)> = BTreeMap::new();
         for span in &spans {
-            let (count, seconds) = kinds.entry(&span.name).or_default();
-            (*count, *seconds) = (*count + 1, *seconds + span.seconds);
+            let (count, bytes, seconds) = kinds.entry(&span.name).or_default();
+            (*count, *bytes, *seconds) = (*count + 1, *bytes + span.bytes, *seconds + span.seconds);
         }
         let all: f64 = spans.iter().map(|span| span.seconds).sum();
+        let bytes: usize = spans.iter().map(|span| span.bytes).sum();
         let (model, precision) = (&network.name, precision.name());
-        let spans: Vec<Value> = spans.iter().map(|span| json!([span.name, 1e6 * span.seconds])).collect();
-        say("timeline", "spans", json!({ "model": model, "precision": precision, "us": spans }))?;
+        let spans: Vec<Value> =
+            spans.iter().map(|span| json!([span.layer, span.name, span.bytes, 1e6 * span.seconds])).collect();
+        say(
+            "timeline",
+            "spans",
+            json!({ "model": model, "precision": precision, "layer, call, bytes, us": spans }),
+        )?;
         let mut kinds: Vec<_> = kinds.into_iter().collect();
-        kinds.sort_by(|(_, (_, a)), (_, (_, b))| b.total_cmp(a));
-        for (kind, (count, seconds)) in kinds {
+        kinds.sort_by(|(_, (.., a)), (_, (.., b))| b.total_cmp(a));
+        for (kind, (count, bytes, seconds)) in kinds {
             let facts = json!({
                 "model": model,
                 "precision": precision,
                 "kind": kind,
                 "count": count,
                 "us": 1e6 * seconds,
+                "mb": bytes as f64 / 1e6,
+                "gb_per_s": bytes as f64 / 1e9 / seconds,
                 "share": seconds / all,
             });
             say("timeline", "kind", facts)?;
         }
         let mut resident = Resident::new(&mut engine, network, subject.batch, GROUP)?;
         let seconds = resident.replay(&mut engine, subject.steps)?;
-        // The optimizer is in the recorded step alone.
         let facts = json!({
             "model": model,
             "precision": precision,
             "sum_us": 1e6 * all,
+            "sum_mb": bytes as f64 / 1e6,
             "replay_us": 1e6 * seconds,
             "nodes": engine.graph_nodes(),
         });

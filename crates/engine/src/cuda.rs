@@ -47,6 +47,8 @@ mod plan;
 #[cfg(feature = "cuda")]
 mod snapshot;
 #[cfg(feature = "cuda")]
+mod traffic;
+#[cfg(feature = "cuda")]
 mod tune;
 #[cfg(feature = "cuda")]
 mod update;
@@ -56,9 +58,11 @@ pub use dnn::Tried;
 #[cfg(feature = "cuda")]
 pub(crate) use dnn::look_for;
 #[cfg(feature = "cuda")]
+pub use driver::Span;
+#[cfg(feature = "cuda")]
 pub(crate) use driver::card_name;
 #[cfg(feature = "cuda")]
-pub use engine::{Cuda, Span, Surveyed};
+pub use engine::{Cuda, Surveyed};
 #[cfg(feature = "cuda")]
 pub use peak::{bandwidth, peak_tflops};
 pub use plan::Floor;

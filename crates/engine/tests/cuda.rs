@@ -5,30 +5,24 @@
 mod networks;
 
 use networks::{
-    distance, drawn_network, graph_networks, images, labels, moved_state, odd_networks, study_recipe,
-    study_settings, tiny, uniform,
+    distance, drawn_network, graph_networks, has_gpu, images, labels, moved_state, odd_networks,
+    study_recipe, study_settings, tiny, uniform,
 };
 use pointwise_engine::cuda::Cuda;
 use pointwise_engine::reference::Reference;
 use pointwise_engine::{
-    Batch, DeviceChoice, DeviceName, Engine, EngineError, EngineKind, Precision, ResidentEpoch,
-    ResidentImages, Settings, State, Totals, accelerator, create,
+    Batch, DeviceName, Engine, EngineError, EngineKind, Precision, ResidentEpoch, ResidentImages, Settings,
+    State, Totals, accelerator, create,
 };
 use pointwise_network::Network;
 use pointwise_random::{Purpose, Stream, below, block, permutation};
 use pointwise_recipe::{Rate, Recipe};
+use std::collections::BTreeSet;
 
-/// The settings for a GPU; `None` where there is none, said on stderr.
+/// The settings for a GPU; `None` where there is none.
 fn settings(precision: Precision) -> Option<Settings> {
     let device = DeviceName::Cuda(0);
-    match DeviceChoice::Only(device).resolve() {
-        Ok(_) => Some(Settings { device, precision, deterministic: true, ..study_settings() }),
-        Err(error) => {
-            assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}");
-            eprintln!("skipped: {error}");
-            None
-        }
-    }
+    has_gpu().then(|| Settings { device, precision, deterministic: true, ..study_settings() })
 }
 
 fn cuda(network: &Network, settings: &Settings) -> Cuda {
@@ -531,6 +525,47 @@ fn a_step_of_the_study_is_so_many_calls() {
         assert!(last.starts_with("copy dtoh bytes=104"), "{name} in {precision}: {last}");
     }
     assert_eq!(found, STUDY_CALLS);
+}
+
+/// Kilobytes that a training step on two images reads and writes: kernels of our own but for the optimizer's, the optimizer's, and
+/// cuBLAS and cuDNN. Each map and each parameter counts once for each kernel that reads or writes it.
+const STUDY_KILOBYTES: [(&str, Precision, [usize; 3]); 6] = [
+    ("alexnet", Precision::F32, [8808, 63_213, 32_484]),
+    ("alexnet", Precision::Bf16, [4450, 63_306, 16_291]),
+    ("alexnet_plain", Precision::F32, [9204, 195_548, 89_214]),
+    ("alexnet_plain", Precision::Bf16, [4659, 195_670, 44_661]),
+    ("nin", Precision::F32, [20_251, 41_623, 31_525]),
+    ("nin", Precision::Bf16, [10_227, 41_716, 15_812]),
+];
+
+#[test]
+fn a_step_of_the_study_moves_so_many_bytes() {
+    let Some(settings) = settings(Precision::F32) else { return };
+    let mut found = Vec::new();
+    for (name, precision, _) in STUDY_KILOBYTES {
+        let network = Network::by_name(name).unwrap();
+        let mut engine = cuda(&network, &Settings { precision, ..settings.clone() });
+        let (images, labels) = (images(&network, 2), labels(&network, 2));
+        let batch = Batch { images: &images, labels: &labels };
+        engine.train_step(batch).unwrap();
+        let (state, totals) = (engine.state().unwrap(), engine.totals().unwrap());
+        let spans = engine.timeline(batch).unwrap();
+        assert_eq!(engine.state().unwrap(), state, "{name} in {precision}");
+        assert_eq!(engine.totals().unwrap(), totals, "{name} in {precision}");
+
+        let mut bytes = [0; 3];
+        let layers: BTreeSet<&str> = spans.iter().map(|span| &*span.layer).collect();
+        for layer in ["images", "loss", "optimizer"] {
+            assert!(layers.contains(layer), "{name}: {layers:?}");
+        }
+        assert!(!layers.contains(""), "{name}: {layers:?}");
+        for span in &spans {
+            let of_library = span.name == "product" || span.name.starts_with("convolution");
+            bytes[if of_library { 2 } else { usize::from(span.layer == "optimizer") }] += span.bytes;
+        }
+        found.push((name, precision, bytes.map(|bytes| bytes.div_ceil(1000))));
+    }
+    assert_eq!(found, STUDY_KILOBYTES);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use super::blas::{Product, Read};
 use super::dnn::{Data, Filter, Operands};
 use super::launch::{
-    Address, BnActBackward, BnBackwardCoefficients, BnBackwardReduce, Chunks, ElementsPass, Grid,
-    GroupedConv, GroupedConvFilter, MergeFilterPartials, Tiles,
+    Address, BnActBackward, BnBackwardCoefficients, BnBackwardReduce, Chunks, ElementsPass, GateBackward,
+    Grid, GroupedConv, GroupedConvFilter, MergeFilterPartials, Tiles,
 };
 use super::memory::{Row, unit};
 use super::pass::Pass;
@@ -19,6 +19,7 @@ impl Pass<'_> {
         for (at, node) in plan.nodes.iter().enumerate().rev() {
             let gradients = &plan.schedule.stages[at];
             let Some(own) = gradients.output else { continue };
+            self.gpu.enter(&node.name);
             let mut gradient = self.room.gradients[own].address();
             match &node.kind {
                 Kind::Block(block) => self.block_backward(at, node, block, gradient)?,
@@ -92,7 +93,7 @@ impl Pass<'_> {
                 self.pool(&kernels.max_pool_backward, node, window, true, [x, gradient, into])
             }
             Kind::AveragePool { window, include_padding } => {
-                let addresses = [x, gradient, into];
+                let addresses = [0, gradient, into];
                 self.pool(&kernels.avg_pool_backward, node, window, include_padding, addresses)
             }
             Kind::Scale(factor) => self.scale(gradient, into, node, factor),
@@ -117,7 +118,7 @@ impl Pass<'_> {
                     return self.multiply(map, whole, others[0], into);
                 }
                 let pass = self.multiply_pass(node.output, whole, others[0], into);
-                self.start(&kernels.gate_backward, Grid::linear(self.vectors(map)), pass)
+                self.start(&kernels.gate_backward, Grid::linear(self.vectors(map)), GateBackward(pass))
             }
             Kind::Block(_) | Kind::Sum { .. } => {
                 Err(EngineError::Device(format!("{} has a gradient of its own at {at}", node.name)))

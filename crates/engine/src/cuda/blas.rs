@@ -130,7 +130,7 @@ impl Blas {
         };
         let what = || format!("a product of {rows} x {depth} and {depth} x {columns} matrices");
         checked(what, status)?;
-        gpu.mark("product")
+        gpu.mark("product", |element| (rows * depth + depth * columns + rows * columns) * element)
     }
 }
 

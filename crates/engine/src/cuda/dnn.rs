@@ -129,6 +129,16 @@ pub(super) struct ConvolutionShape {
     pub(super) groups: usize,
 }
 
+impl ConvolutionShape {
+    /// Numbers of both maps and of the weights.
+    fn len(&self) -> usize {
+        let Self { n, height, width, in_channels, out_height, out_width, out_channels, groups, .. } = *self;
+        let [rows, columns] = self.kernel;
+        n * (height * width * in_channels + out_height * out_width * out_channels)
+            + out_channels * in_channels / groups * rows * columns
+    }
+}
+
 impl Display for ConvolutionShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { n, height, width, in_channels, out_channels, groups, .. } = self;
@@ -642,7 +652,7 @@ impl Convolution2d {
         };
         let what = || format!("the convolution {} {} by {:?}", self.shape, D::NAME, chosen.algorithm);
         checked(what, status)?;
-        gpu.mark(D::KERNEL)
+        gpu.mark(D::KERNEL, |element| self.shape.len() * element)
     }
 
     /// The algorithm by `choice` of those that are listed and work.

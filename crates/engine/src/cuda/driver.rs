@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "NVIDIA's driver is a C library")]
 
 use super::launch::{self, Address, Grid};
+use super::traffic::Traffic;
 use crate::codes::explained;
 use crate::error::EngineError;
 use candle_core::cuda_backend::cudarc::driver::{result, sys};
@@ -218,8 +219,28 @@ impl Drop for Graph {
     }
 }
 
-/// Seconds that something took, and what: a kernel or a call of a library.
-pub(super) type Timed = (String, f64);
+/// A kernel or a call of a library, timed alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    /// The layer for which it was started, such as `features.0-3`; `images`, `loss` or `optimizer` for what is of no layer.
+    pub layer: String,
+    /// The kernel's name, or what the library does.
+    pub name: String,
+    /// Bytes that it reads and writes, each counted once, but for what is no larger than a vector of channels, and for a library's workspace.
+    pub bytes: usize,
+    /// Seconds on the GPU.
+    pub seconds: f64,
+}
+
+/// What was started since [`Gpu::time_each`] began.
+#[derive(Debug)]
+struct Marks {
+    /// Bytes of a number of a map.
+    element: usize,
+    layer: String,
+    /// Each, and a point after it; the seconds are not known yet.
+    all: Vec<(Span, Event)>,
+}
 
 /// A point in the stream's work.
 #[derive(Debug)]
@@ -270,8 +291,7 @@ pub(super) struct Gpu {
     is_recording: Cell<bool>,
     module: sys::CUmodule,
     name: String,
-    /// What was started since [`Gpu::time_each`] began, and a point after each.
-    marks: RefCell<Option<Vec<(String, Event)>>>,
+    marks: RefCell<Option<Marks>>,
     /// Seconds that each part of opening took.
     opening: RefCell<Vec<(&'static str, f64)>>,
     // Last, so that it is dropped last.
@@ -426,7 +446,7 @@ impl Gpu {
     }
 
     /// Starts a kernel.
-    pub(super) fn launch<P: Copy>(
+    pub(super) fn launch<P: Copy + Traffic>(
         &self,
         kernel: &Kernel<P>,
         grid: Grid,
@@ -446,7 +466,7 @@ impl Gpu {
                 &mut arguments,
             )
         })?;
-        self.mark(kernel.name)
+        self.mark(kernel.name, |element| parameters.bytes(element))
     }
 
     /// Records what `enqueue` starts, instead of doing it. Nothing in it may take the turn of [`exclusive`]: it has it.
@@ -537,33 +557,44 @@ impl Gpu {
         elapsed(&start, &end)
     }
 
-    /// Seconds that the GPU takes for each thing that `work` starts, in order, with nothing else beside it.
+    /// What `work` starts, in order, with the seconds that the GPU takes for it with nothing else beside it. A number of a map takes
+    /// `element` bytes.
     pub(super) fn time_each(
         &self,
+        element: usize,
         work: impl FnOnce() -> Result<(), EngineError>,
-    ) -> Result<Vec<Timed>, EngineError> {
+    ) -> Result<Vec<Span>, EngineError> {
         let start = Event::clock()?;
         self.pass(&start)?;
-        *self.marks.borrow_mut() = Some(Vec::new());
+        *self.marks.borrow_mut() = Some(Marks { element, layer: String::new(), all: Vec::new() });
         let outcome = work();
-        let marks = self.marks.borrow_mut().take().unwrap_or_default();
+        let marks = self.marks.borrow_mut().take().map(|marks| marks.all).unwrap_or_default();
         outcome?;
         self.wait()?;
         let mut before = &start;
         let mut timed = Vec::with_capacity(marks.len());
-        for (name, event) in &marks {
-            timed.push((name.clone(), elapsed(before, event)?));
+        for (span, event) in &marks {
+            timed.push(Span { seconds: elapsed(before, event)?, ..span.clone() });
             before = event;
         }
         Ok(timed)
     }
 
-    /// Says that something was started.
-    pub(super) fn mark(&self, name: &str) -> Result<(), EngineError> {
+    /// Says for which layer the next things are started.
+    pub(super) fn enter(&self, layer: &str) {
+        if let Some(marks) = &mut *self.marks.borrow_mut() {
+            layer.clone_into(&mut marks.layer);
+        }
+    }
+
+    /// Says that something was started, and how many bytes it moves where a number of a map takes as many as are given.
+    pub(super) fn mark(&self, name: &str, bytes: impl FnOnce(usize) -> usize) -> Result<(), EngineError> {
         if let Some(marks) = &mut *self.marks.borrow_mut() {
             let event = Event::clock()?;
             self.pass(&event)?;
-            marks.push((name.to_owned(), event));
+            let (layer, name) = (marks.layer.clone(), name.to_owned());
+            let span = Span { layer, name, bytes: bytes(marks.element), seconds: 0.0 };
+            marks.all.push((span, event));
         }
         Ok(())
     }

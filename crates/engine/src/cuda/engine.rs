@@ -2,7 +2,7 @@
 
 use super::blas::Blas;
 use super::dnn::{Choice, Dnn, Tried, dnn_version};
-use super::driver::{Buffer, Gpu, Graph, Timed};
+use super::driver::{Buffer, Gpu, Graph, Span};
 use super::functions::Kernels;
 use super::launch::Control;
 use super::memory::{Arenas, F32, Room, Set};
@@ -19,7 +19,7 @@ use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet, ch
 use crate::settings::Settings;
 use crate::state::{Array, State};
 use pointwise_network::Network;
-use pointwise_recipe::{DeviceName, EngineKind, Rate};
+use pointwise_recipe::{DeviceName, EngineKind, Precision, Rate};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 use std::ops::Range;
@@ -159,19 +159,25 @@ impl Cuda {
         Ok(all)
     }
 
-    /// Seconds of every kernel and every call of a library in a training step on the batch but for the optimizer's, in order and one
-    /// after the other. Parameters stay.
+    /// Every kernel and every call of a library in a training step on the batch, in order and one after the other. The state stays.
     ///
     /// # Errors
     /// As [`Engine::train_step`].
     pub fn timeline(&mut self, batch: Batch<'_>) -> Result<Vec<Span>, EngineError> {
+        self.check_trainable()?;
+        let (state, before) = (self.state()?, self.control()?);
         // Once before, so that everything is loaded.
         self.gradients(batch)?;
-        let before = self.control()?;
-        let step = Step { mode: Mode::Differentiate, from: Origin::Staged, n: batch.labels.len() };
-        let timed = self.gpu.time_each(|| self.enqueue(step))?;
+        let step = Step { mode: Mode::Train, from: Origin::Staged, n: batch.labels.len() };
+        let element = match self.settings.precision {
+            Precision::F32 | Precision::Tf32 => size_of::<f32>(),
+            Precision::Bf16 => size_of::<u16>(),
+        };
+        let timed = self.gpu.time_each(element, || self.enqueue(step))?;
+        self.load_state(&state)?;
         self.gpu.upload(&self.arenas.control, 0, &[before])?;
-        Ok(timed.into_iter().map(|(name, seconds): Timed| Span { name, seconds }).collect())
+        self.offset = Some(before.offset);
+        Ok(timed)
     }
 
     /// The least that a step on `batch` images computes and moves.
@@ -421,6 +427,7 @@ impl Cuda {
             Mode::Train => {
                 pass.loss(true)?;
                 pass.backward()?;
+                gpu.enter("optimizer");
                 update.enqueue(gpu, self.trained(), n)
             }
         }
@@ -436,15 +443,6 @@ pub struct Surveyed {
     pub choice: &'static str,
     /// What came of it.
     pub tried: Tried,
-}
-
-/// A kernel or a call of a library in a step.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Span {
-    /// The kernel's name, or what the library does.
-    pub name: String,
-    /// Seconds on the GPU.
-    pub seconds: f64,
 }
 
 /// The error of a loss or a norm that was not finite.

@@ -18,6 +18,7 @@ impl Pass<'_> {
     /// Images to the network's input, labels beside them.
     pub(super) fn load(&self, from: Origin) -> Result<(), EngineError> {
         let Pass { plan, kernels, arenas, sets, settings, .. } = *self;
+        self.gpu.enter("images");
         let (input, padded) = (plan.input, plan.padded(plan.input.channels) as u32);
         let grid = Grid::linear(self.n * input.pixels());
         let out = self.room.input.address();
@@ -66,6 +67,7 @@ impl Pass<'_> {
             self.evaluation()?;
         }
         for (at, node) in plan.nodes.iter().enumerate() {
+            self.gpu.enter(&node.name);
             let (from, to) = (self.room.source(node.sources[0]), self.room.outputs[at].address());
             match node.kind {
                 Kind::Block(ref block) => self.block(at, node, block, training)?,
@@ -107,7 +109,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// A pool or its gradient, for each vector of what it makes; the addresses are those of the input, the gradient, and what is made.
+    /// A pool or its gradient, for each vector of what it makes; the addresses are those of the input (where it is read), the gradient, and what
+    /// is made.
     pub(super) fn pool(
         &self,
         kernel: &Kernel<PoolPass>,
@@ -459,6 +462,7 @@ impl Pass<'_> {
     pub(super) fn loss(&self, training: bool) -> Result<(), EngineError> {
         let Pass { plan, kernels, arenas, settings, classes, update, .. } = *self;
         let rows = self.room.partials.address();
+        self.gpu.enter("loss");
         self.start(
             &kernels.cross_entropy_rows,
             CrossEntropyRows::grid(self.n, classes),

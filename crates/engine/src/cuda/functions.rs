@@ -4,8 +4,8 @@ use super::driver::{Gpu, Kernel};
 use super::launch::{
     BatchMoments, BlockShape, BnActBackward, BnActForward, BnBackwardCoefficients, BnBackwardReduce,
     BnEvalScaleShift, BnFinalize, CopyChannels, CrossEntropyRows, CrossEntropyTotal, DropoutPass,
-    ElementsPass, GatherAugmentBatch, GroupedConv, GroupedConvFilter, MapPass, MergeFilterPartials,
-    MultiplyPass, NchwToNhwc, PoolPass,
+    ElementsPass, GateBackward, GatherAugmentBatch, GroupedConv, GroupedConvFilter, MapPass,
+    MergeFilterPartials, MultiplyPass, NchwToNhwc, PoolPass,
 };
 use super::memory::F32;
 use super::plan::width;
@@ -34,7 +34,7 @@ pub(super) struct Kernels {
     pub(super) relu_backward: Kernel<ElementsPass>,
     pub(super) scale: Kernel<ElementsPass>,
     pub(super) multiply: Kernel<MultiplyPass>,
-    pub(super) gate_backward: Kernel<MultiplyPass>,
+    pub(super) gate_backward: Kernel<GateBackward>,
     pub(super) copy_channels: Kernel<CopyChannels>,
     pub(super) max_pool_forward: Kernel<PoolPass>,
     pub(super) max_pool_backward: Kernel<PoolPass>,

@@ -430,6 +430,11 @@ pub(super) struct GradientNorm {
     pub(super) blocks: u32,
 }
 
+/// What the kernel takes that makes a factor of the sums of [`GradientNorm`].
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClipGradients(pub(super) GradientNorm);
+
 impl GradientNorm {
     /// Blocks that share out the gradients of `parameters` numbers, four a thread.
     pub(super) fn blocks(parameters: usize) -> usize {
@@ -497,6 +502,11 @@ pub(super) struct MultiplyPass {
     pub(super) a_is_gate: u32,
     pub(super) b_is_gate: u32,
 }
+
+/// A product whose `out` is a gate's gradient.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GateBackward(pub(super) MultiplyPass);
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]

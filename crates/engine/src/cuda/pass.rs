@@ -7,6 +7,7 @@ use super::functions::Kernels;
 use super::launch::{Address, Grid};
 use super::memory::{Arenas, F32, Room, Row, Set};
 use super::plan::{Block, Plan};
+use super::traffic::Traffic;
 use super::tune::Convolutions;
 use super::update::Update;
 use crate::error::EngineError;
@@ -74,7 +75,7 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    pub(super) fn start<P: Copy>(
+    pub(super) fn start<P: Copy + Traffic>(
         &self,
         kernel: &Kernel<P>,
         grid: Grid,

@@ -2,8 +2,8 @@
 
 use super::driver::{Buffer, Gpu, Kernel};
 use super::launch::{
-    Address, GradientNorm, Grid, Group, OptimizerConstants, SetRate, StepConstants, SwapAverage,
-    Update as UpdatePass,
+    Address, ClipGradients, GradientNorm, Grid, Group, OptimizerConstants, SetRate, StepConstants,
+    SwapAverage, Update as UpdatePass,
 };
 use super::memory::F32;
 use super::plan::{Plan, width};
@@ -29,7 +29,7 @@ pub(super) struct Update {
     step: Kernel<UpdatePass>,
     set_rate: Kernel<SetRate>,
     gradient_squares: Kernel<GradientNorm>,
-    clip_gradients: Kernel<GradientNorm>,
+    clip_gradients: Kernel<ClipGradients>,
     swap_average: Kernel<SwapAverage>,
 }
 
@@ -177,7 +177,7 @@ impl Update {
                 blocks,
             };
             gpu.launch(&self.gradient_squares, Grid { blocks: [blocks, 1], ..Grid::linear(1) }, pass)?;
-            gpu.launch(&self.clip_gradients, Grid::linear(1), pass)?;
+            gpu.launch(&self.clip_gradients, Grid::linear(1), ClipGradients(pass))?;
         }
         let buffer = |index: usize| self.buffers.get(index).map_or(0, Buffer::address);
         let average = self.average.as_ref();

@@ -13,14 +13,21 @@ use pointwise_study::Study;
 
 /// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
 pub(crate) fn engines() -> Vec<EngineKind> {
-    if cfg!(feature = "cuda") {
-        match DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
-            Ok(_) => return vec![EngineKind::Cuda],
-            // Whoever names libraries wants them tested.
-            Err(error) => assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}"),
-        }
+    if cfg!(feature = "cuda") && has_gpu() {
+        return vec![EngineKind::Cuda];
     }
     vec![EngineKind::Reference, EngineKind::Cpu]
+}
+
+/// Whether a GPU can be opened, such as the emulator's; if not, that is said on stderr.
+pub(crate) fn has_gpu() -> bool {
+    let found = DeviceChoice::Only(DeviceName::Cuda(0)).resolve();
+    if let Err(error) = &found {
+        // Whoever names libraries wants them tested.
+        assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}");
+        eprintln!("not on a GPU: {error}");
+    }
+    found.is_ok()
 }
 
 /// The published study.
