@@ -43,7 +43,7 @@ fi
 # have the dependencies that the tests have.
 cuda=(-p trainer -p pointwise-engine -p pointwise-models -p pointwise-tests --features "trainer/cuda,pointwise-tests/cuda"
     --profile "$profile" --locked)
-tests=(pointwise-engine:cuda pointwise-engine:engines pointwise-engine:recipes
+tests=(pointwise-engine:cuda pointwise-engine:cuda_choices pointwise-engine:engines pointwise-engine:recipes trainer:gpu_study
     pointwise-tests:pytorch pointwise-tests:pytorch_layers pointwise-tests:pytorch_recipes pointwise-tests:pytorch_networks)
 cargo build "${cuda[@]}" --bin trainer --example first_contact
 # Each line: a program of tests, and a name for it.

@@ -15,25 +15,25 @@ struct Shipped {
 const STUDIES: &[Shipped] = &[
     Shipped {
         name: "pointwise",
-        file: include_str!("../../../data/studies/pointwise.toml"),
-        record: Some(include_str!("../../../data/study/study.json")),
+        file: include_str!("../studies/pointwise.toml"),
+        record: Some(include_str!("../records/pointwise.json")),
     },
     Shipped {
         name: "pointwise-ablation",
-        file: include_str!("../../../data/studies/pointwise-ablation.toml"),
+        file: include_str!("../studies/pointwise-ablation.toml"),
         record: None,
     },
     Shipped {
         name: "keras-cnn",
-        file: include_str!("../../../data/studies/keras-cnn.toml"),
-        record: Some(include_str!("../../../data/records/keras-cnn/study.json")),
+        file: include_str!("../studies/keras-cnn.toml"),
+        record: Some(include_str!("../records/keras-cnn.json")),
     },
     Shipped {
         name: "pytorch-classifier",
-        file: include_str!("../../../data/studies/pytorch-classifier.toml"),
-        record: Some(include_str!("../../../data/records/pytorch-classifier/study.json")),
+        file: include_str!("../studies/pytorch-classifier.toml"),
+        record: Some(include_str!("../records/pytorch-classifier.json")),
     },
-    Shipped { name: "resnet20", file: include_str!("../../../data/studies/resnet20.toml"), record: None },
+    Shipped { name: "resnet20", file: include_str!("../studies/resnet20.toml"), record: None },
 ];
 
 impl Study {

@@ -15,12 +15,14 @@ GRADIENT = {"f32": 2e-2, "tf32": 0.5, "bf16": 1.0}
 # What the dry run takes of each program of tests: that it starts and finds its files.
 ONE_TEST = {
     "pointwise-engine-cuda-tests": "resident_images_are_checked",
+    "pointwise-engine-cuda_choices-tests": "what_was_measured_is_used_the_next_time_and_what_cannot_be_used_is_measured_again",
     "pointwise-engine-engines-tests": "batches_that_cannot_be_computed_are_refused",
     "pointwise-engine-recipes-tests": "the_norm_is_that_of_all_gradients",
     "pointwise-tests-pytorch-tests": "adam_alone",
     "pointwise-tests-pytorch_layers-tests": "training_mode_outputs",
     "pointwise-tests-pytorch_networks-tests": "lenet",
     "pointwise-tests-pytorch_recipes-tests": "resumed_to_the_same_bytes",
+    "trainer-gpu_study-tests": "a_run_that_fails_on_a_gpu_leaves_the_others_alone",
 }
 
 
