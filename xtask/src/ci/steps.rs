@@ -132,6 +132,16 @@ target/ci/python/bin/python tests/tensorboard/check.py target/debug/trainer
         script: "cargo check -p pointwise-kernels --target aarch64-unknown-linux-gnu --locked",
     },
     Step {
+        name: "packages",
+        about: "every crate but the tests' and xtask, packed, and built from its package",
+        need: None,
+        // With all of its dependencies, and without the workspace's profiles: as little as possible is made of them.
+        script: r#"
+export CARGO_TARGET_DIR=$PWD/target/ci/packages CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_DEV_INCREMENTAL=false
+cargo package --workspace --exclude xtask --exclude pointwise-tests --locked
+"#,
+    },
+    Step {
         name: "quick",
         about: "README's `cargo xtask reproduce --quick`",
         need: None,
