@@ -15,12 +15,13 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
+    ("pointwise-protobuf", &[]),
     ("pointwise-random", &[]),
     ("pointwise-recipe", &[]),
-    ("pointwise-tensorboard", &[]),
+    ("pointwise-tensorboard", &["pointwise-protobuf"]),
     ("pointwise-data", &["pointwise-random", "pointwise-recipe"]),
     ("pointwise-network", &["pointwise-random"]),
     ("pointwise-models", &["pointwise-network", "pointwise-random"]),
@@ -63,11 +64,12 @@ const ALLOWED: [(&str, &[&str]); 16] = [
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 11] = [
+const WITHOUT_TENSORS: [&str; 12] = [
     "pointwise-data",
     "pointwise-kernels",
     "pointwise-network",
     "pointwise-process",
+    "pointwise-protobuf",
     "pointwise-random",
     "pointwise-recipe",
     "pointwise-report",
