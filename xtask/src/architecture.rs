@@ -33,12 +33,17 @@ const ALLOWED: [(&str, &[&str]); 17] = [
             "pointwise-network",
             "pointwise-random",
             "pointwise-recipe",
+            "pointwise-weights",
         ],
     ),
+    ("pointwise-weights", &["pointwise-network", "pointwise-runs"]),
     ("pointwise-runs", &["pointwise-recipe"]),
     ("pointwise-study", &["pointwise-network", "pointwise-process", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
-    ("pointwise-training", &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs"]),
+    (
+        "pointwise-training",
+        &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs", "pointwise-weights"],
+    ),
     (
         "trainer",
         &[
@@ -53,6 +58,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
             "pointwise-study",
             "pointwise-tensorboard",
             "pointwise-training",
+            "pointwise-weights",
         ],
     ),
     (
@@ -76,6 +82,7 @@ const WITHOUT_TENSORS: [&str; 12] = [
     "pointwise-runs",
     "pointwise-study",
     "pointwise-tensorboard",
+    "pointwise-weights",
     "xtask",
 ];
 
