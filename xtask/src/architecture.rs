@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
     ("pointwise-protobuf", &[]),
@@ -37,6 +37,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         ],
     ),
     ("pointwise-weights", &["pointwise-network", "pointwise-runs"]),
+    ("pointwise-onnx", &["pointwise-network", "pointwise-protobuf", "pointwise-weights"]),
     ("pointwise-runs", &["pointwise-recipe"]),
     ("pointwise-study", &["pointwise-network", "pointwise-process", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
@@ -70,10 +71,11 @@ const ALLOWED: [(&str, &[&str]); 17] = [
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 12] = [
+const WITHOUT_TENSORS: [&str; 14] = [
     "pointwise-data",
     "pointwise-kernels",
     "pointwise-network",
+    "pointwise-onnx",
     "pointwise-process",
     "pointwise-protobuf",
     "pointwise-random",
