@@ -51,6 +51,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
             "pointwise-data",
             "pointwise-engine",
             "pointwise-network",
+            "pointwise-onnx",
             "pointwise-process",
             "pointwise-random",
             "pointwise-recipe",

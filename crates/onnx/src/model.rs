@@ -108,7 +108,8 @@ impl Constant<'_> {
         match self {
             Self::Floats(values) => message.raw_floats(9, values),
             Self::Ints(values) => {
-                message.bytes(9, &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())
+                let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                message.bytes(9, &bytes);
             }
         }
         message

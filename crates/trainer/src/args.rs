@@ -1,5 +1,6 @@
 //! The command line, as it is typed. What it means is decided in the commands' own modules.
 
+use crate::export::ExportArgs;
 use crate::model::{Model, parse_model};
 use crate::values::{data_kind, device, parse_study, seeds, table};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Name what is on images of any size: png, jpg or webp.
     Predict(PredictArgs),
+    /// Write weights for other programs: PyTorch, ONNX runtimes, the Hugging Face Hub.
+    Export(ExportArgs),
     /// List the runs in a folder with their state.
     Runs(RunsArgs),
     /// Show how runs differ: configuration, results, curves.
