@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """check.py TRAINER [--run DIR]... [--network NAME]... [--images N] [--candle PROGRAM]: exported ONNX models, as others read them.
 
-Each network that comes with the program is trained for a few steps, so that BatchNorm's statistics are no longer those it began with, and
-so is `every_layer.toml`, which has what those networks lack; with --run, weights of finished runs are taken. They are exported plain, with
+Each network that comes with the program is trained until BatchNorm's statistics have forgotten how they began, and so is
+`every_layer.toml`, which has what those networks lack; with --run, weights of finished runs are taken. They are exported plain, with
 BatchNorm folded, and with images as input and probabilities as output. Then
 
 * `onnx.checker` checks each model in full, with its shapes against those that ONNX infers;
@@ -28,7 +28,7 @@ import onnx
 import onnxruntime
 
 HERE = pathlib.Path(__file__).parent
-TRAINING = "--limit-train 64 --limit-test 8 --batch-size 16 --epochs 1 --quiet".split()
+TRAINING = "--limit-train 160 --limit-test 8 --batch-size 4 --epochs 1 --quiet".split()
 # Largest difference of a logit. Ours and ONNX Runtime's convolutions sum in other orders, and Winograd's rounds by more.
 TOLERANCE = 1e-4
 VARIANTS = {

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""load_export.py TRAINER: PyTorch takes exported weights.
+"""load_export.py TRAINER [NETWORK]...: PyTorch takes exported weights.
 
-Each network of which this folder has a class is trained for a few steps and exported. `torch.load(weights_only=True)` reads the file, also by
-mapping it into memory, `load_state_dict(strict=True)` takes what it reads, in PyTorch's own order and types, and the module then answers
-images as `trainer predict` does. Needs torch, torchvision and numpy.
+Each network of which this folder has a class, or those that are named, is trained until BatchNorm's statistics have forgotten how they
+began, and exported. `torch.load(weights_only=True)` reads the file, also by mapping it into memory, `load_state_dict(strict=True)` takes what
+it reads, every type and shape is the module's own, and the module then answers images as `trainer predict` does. Needs torch, torchvision and
+numpy.
 """
 
 import json
@@ -19,20 +20,21 @@ from PIL import Image
 import golden
 import networks
 
-TRAINING = "--data synthetic --limit-train 32 --limit-test 8 --batch-size 16 --epochs 1 --quiet".split()
+TRAINING = "--data synthetic --limit-train 160 --limit-test 8 --batch-size 4 --epochs 1 --quiet".split()
 IMAGES = 8
 # Largest difference of a logit: both sum in orders of their own.
 TOLERANCE = 1e-4
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: load_export.py TRAINER")
+    if len(sys.argv) < 2:
+        sys.exit("usage: load_export.py TRAINER [NETWORK]...")
+    trainer, *names = sys.argv[1:]
     makers = {**golden.NETS, **{name: shipped.make for name, shipped in networks.NETWORKS.items()}}
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in makers.items():
-            check(sys.argv[1], name, make(), pathlib.Path(folder))
-    print(f"PyTorch takes the weights of {len(makers)} networks")
+        for name in names or makers:
+            check(trainer, name, makers[name](), pathlib.Path(folder))
+    print(f"PyTorch takes the weights of {len(names or makers)} networks")
 
 
 def check(trainer, name, module, folder):
@@ -43,7 +45,6 @@ def check(trainer, name, module, folder):
     mapped = torch.load(path, weights_only=True, mmap=True)
     expected = module.state_dict()
     assert sorted(state) == sorted(expected), name
-    assert list(state) == list(expected), f"{name}: {[pair for pair in zip(state, expected) if pair[0] != pair[1]][:3]}"
     for key, tensor in state.items():
         assert (tensor.dtype, tensor.shape) == (expected[key].dtype, expected[key].shape), f"{name}: {key}"
         assert torch.equal(tensor, mapped[key]), f"{name}: {key}"

@@ -1,4 +1,4 @@
-//! `--format pytorch`: the file that `torch.save(module.state_dict(), path)` writes, in its own order of the names.
+//! `--format pytorch`: the file that `torch.save(module.state_dict(), path)` writes, with the names in the order of the layers.
 //!
 //! Such a file is a ZIP archive without compression: `data.pkl` is a pickle of an `OrderedDict` of tensors, whose numbers lie in
 //! `data/0`, `data/1`, ..., each aligned so that PyTorch can map the file into memory.
