@@ -14,6 +14,7 @@ mod data;
 mod display;
 mod environment;
 mod eval;
+mod import;
 mod model;
 mod options;
 mod predict;
@@ -92,6 +93,7 @@ fn run(cli: Cli) -> anyhow::Result<End> {
     match cli.command {
         Command::Train(args) => train::run(&args).inspect(slurm::requeue),
         Command::Eval(args) => eval::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Runs(args) => runs::run(&args).map(|()| End::Done),
         Command::Compare(args) => compare::run(&args).map(|()| End::Done),
