@@ -9,7 +9,9 @@ mod pytorch;
 use crate::args::Cli;
 use crate::data::{cifar10, spec};
 use crate::eval::{Weights, weights};
+use crate::import::of_network;
 use crate::model::{Model, parse_model};
+use crate::options::sha256;
 use anyhow::{Context, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, ValueEnum};
@@ -20,7 +22,6 @@ use pointwise_runs::{Checkpoint, replace_file};
 use pointwise_weights::checkpoint::{self, Meta};
 use pointwise_weights::{Array, State};
 use safetensors::tensor::{Dtype, TensorView};
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -126,19 +127,14 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 impl Exported {
     fn read(path: &Path, model: Option<&Model>) -> anyhow::Result<Self> {
-        let Weights { network, mut state, run } = weights(path, model)?;
-        // A state of old versions of PyTorch lacks the counts, which today's takes for granted.
-        for statistic in network.graph()?.statistics() {
-            if let Some(layer) = statistic.name.strip_suffix(".running_mean") {
-                state.batches_tracked.entry(format!("{layer}.num_batches_tracked")).or_default();
-            }
-        }
+        let Weights { network, state, run } = weights(path, model)?;
+        let state = of_network(state, &network)?;
         let file = checkpoint::weights_file(path)?;
         let meta = checkpoint::read_meta(&file).map(public);
         let data = match run.and_then(|run| run.dataset) {
             Some(data) => Some(spec(&data)),
             // Versions whose checkpoints did not say their data knew CIFAR-10 only.
-            None => meta.as_ref().map(|_| cifar10()),
+            None => meta.as_ref().filter(|meta| meta.imported.is_none()).map(|_| cifar10()),
         };
         Ok(Self { network, state, meta, data, file })
     }
@@ -169,8 +165,7 @@ impl Exported {
 
     /// SHA-256 of the weights file, lower-case hexadecimal.
     fn sha256(&self) -> anyhow::Result<String> {
-        let digest = Sha256::digest(checkpoint::read_bytes(&self.file)?);
-        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(sha256(&checkpoint::read_bytes(&self.file)?))
     }
 }
 

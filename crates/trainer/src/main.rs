@@ -15,6 +15,7 @@ mod display;
 mod environment;
 mod eval;
 mod export;
+mod import;
 mod model;
 mod options;
 mod predict;
@@ -94,6 +95,7 @@ fn run(cli: Cli) -> anyhow::Result<End> {
         Command::Train(args) => train::run(&args).inspect(slurm::requeue),
         Command::Eval(args) => eval::run(&args),
         Command::Export(args) => export::run(&args).map(|()| End::Done),
+        Command::Import(args) => import::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Runs(args) => runs::run(&args).map(|()| End::Done),
         Command::Compare(args) => compare::run(&args).map(|()| End::Done),

@@ -706,6 +706,7 @@ impl<'a> Session<'a> {
             best: self.at.best,
             position,
             run: Some(RunConfig { max_steps: None, ..self.job.config.deciding() }),
+            imported: None,
             crc32c: None,
         }
     }

@@ -10,11 +10,13 @@
 
 mod error;
 mod fit;
+mod pytorch;
 mod resume;
 mod splits;
 mod writer;
 
 pub use error::TrainingError;
 pub use fit::{FinishedEpoch, Job, Last, Observer, Outcome, StepProgress, batch_settings, evaluate, fit};
+pub use pytorch::read_weights;
 pub use resume::{ResumePoint, check_configuration};
 pub use splits::Splits;

@@ -509,6 +509,7 @@ fn a_state_without_what_a_checkpoint_holds_is_refused() {
         best: None,
         position: None,
         run: None,
+        imported: None,
         crc32c: None,
     };
     let refused = |which, state: &State| {

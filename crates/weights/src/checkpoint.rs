@@ -42,9 +42,21 @@ pub struct Meta {
     /// earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunConfig>,
+    /// Of weights that no run of ours trained, what they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
     /// CRC-32C of the tensors, set by [`encode`]. Absent in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc32c: Option<u32>,
+}
+
+/// What a checkpoint says of weights that came from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// The description of the network, as TOML.
+    pub network: String,
+    /// SHA-256 of the file that they came from, in lower-case hexadecimal.
+    pub sha256: String,
 }
 
 impl Meta {
@@ -227,7 +239,7 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, WeightsError> {
             entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         })
         .unwrap_or_default();
-    files.retain(|name| name.ends_with(".safetensors"));
+    files.retain(|name| [".safetensors", ".pt", ".pth"].iter().any(|end| name.ends_with(end)));
     files.sort_unstable();
     match &files[..] {
         [] => refuse("is a folder without weights: name a safetensors file or a run folder".to_owned()),
@@ -263,6 +275,17 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, WeightsError> {
 /// [`WeightsError::Read`]; [`WeightsError::Folder`]; [`WeightsError::Checkpoint`] for anything that is not such a file: of
 /// another format, truncated, corrupt, with values that are no finite numbers, or with an optimizer's state and no count of its steps.
 pub fn read(path: &Path) -> Result<(State, Option<Meta>), WeightsError> {
+    read_with(path, decode)
+}
+
+/// As [`read`], by a decoder that may know more formats; its errors are sentences without the file's name, as those of [`decode`].
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with(
+    path: &Path,
+    decode: impl FnOnce(&[u8]) -> Result<Contents, String>,
+) -> Result<(State, Option<Meta>), WeightsError> {
     let path = weights_file(path)?;
     let bytes = read_bytes(&path)?;
     let Contents { state, meta, ignored } =
@@ -372,6 +395,7 @@ mod tests {
             best: Some(Best { epoch: 1, accuracy: 1.0 / 3.0, loss: 1.1 }),
             position: Some(position),
             run: Some(RunConfig::new("nin", Recipe::new(3, 32, Adam::default()))),
+            imported: None,
             crc32c: None,
         };
         (state, meta)
