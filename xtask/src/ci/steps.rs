@@ -123,6 +123,15 @@ target/ci/python/bin/python tests/tensorboard/check.py target/debug/trainer
 "#,
     },
     Step {
+        name: "aarch64",
+        about: "the kernels' portable path, compiled for 64-bit Arm",
+        need: Some(Need {
+            script: "rustup target add aarch64-unknown-linux-gnu 2> /dev/null",
+            missing: "the target aarch64-unknown-linux-gnu cannot be fetched",
+        }),
+        script: "cargo check -p pointwise-kernels --target aarch64-unknown-linux-gnu --locked",
+    },
+    Step {
         name: "onnx",
         about: "exported ONNX models, checked by ONNX's own checker and answered by ONNX Runtime and candle-onnx",
         need: Some(Need {
@@ -141,15 +150,6 @@ check() { target/ci/python/bin/python tests/onnx/check.py target/debug/trainer "
 check --network alexnet_plain --network alexnet --network nin
 check --images 50 --candle target/ci/candle-onnx/release/candle-onnx-peer
 "#,
-    },
-    Step {
-        name: "aarch64",
-        about: "the kernels' portable path, compiled for 64-bit Arm",
-        need: Some(Need {
-            script: "rustup target add aarch64-unknown-linux-gnu 2> /dev/null",
-            missing: "the target aarch64-unknown-linux-gnu cannot be fetched",
-        }),
-        script: "cargo check -p pointwise-kernels --target aarch64-unknown-linux-gnu --locked",
     },
     Step {
         name: "quick",

@@ -30,11 +30,12 @@ pub(super) fn write(exported: &Exported, folder: &Path) -> anyhow::Result<()> {
 
 /// The run that the weights are of, and what its result says of these weights.
 fn measured(exported: &Exported) -> anyhow::Result<(Run, Measured)> {
+    let file = std::path::absolute(&exported.file)?;
     let path = exported.file.display();
-    let folder = exported.file.parent().and_then(Path::parent);
+    let folder = file.parent().and_then(Path::parent);
     let of_run = folder.filter(|folder| holds_run(folder)).and_then(|folder| {
         let all = [Checkpoint::Best, Checkpoint::Last, Checkpoint::Ema];
-        let which = all.into_iter().find(|which| folder.join(which.file_name()) == exported.file)?;
+        let which = all.into_iter().find(|which| folder.join(which.file_name()) == file)?;
         Some((folder, which))
     });
     let Some((folder, which)) = of_run else {
@@ -89,8 +90,7 @@ impl Measured {
 
 /// The report on the study in whose folder a run lies, if it lies in one.
 fn verdict(run: &Run) -> anyhow::Result<Option<StudyReport>> {
-    let absolute = std::path::absolute(&run.path)?;
-    let Some(folder) = absolute.parent().and_then(Path::parent) else { return Ok(None) };
+    let Some(folder) = run.path.parent().and_then(Path::parent) else { return Ok(None) };
     let Some(study) = study_in(folder)? else { return Ok(None) };
     if study.arm(&run.config.model).is_none() {
         return Ok(None);
