@@ -159,3 +159,16 @@ fn a_study_of_ones_own() {
     type_for(elsewhere.path(), &again, &[], &[3]);
     assert!(page == fs::read_to_string(elsewhere.path().join("moved/report.html")).unwrap());
 }
+
+#[test]
+fn weights_for_other_programs() {
+    let temp = tempfile::tempdir().unwrap();
+    let train = "train --model nin --data synthetic --limit-train 8 --limit-test 4 --batch-size 4 --epochs 1 --run-dir runs/nin";
+    type_in(temp.path(), &train.split(' ').map(str::to_owned).collect::<Vec<_>>(), &[]);
+    for call in calls("export.md") {
+        type_in(temp.path(), &call, &[]);
+    }
+    for file in ["nin.pt", "nin.safetensors", "nin.onnx", "nin-hub/README.md"] {
+        assert!(temp.path().join(file).is_file(), "{file}");
+    }
+}

@@ -197,11 +197,11 @@ fn what_is_no_weights_file_is_called_what_it_is() {
     let huge = [&u64::MAX.to_le_bytes()[..], b"{"].concat();
     for (bytes, words) in [
         (vec![], "it is empty"),
+        (padded(b"PK\x03\x04....archive/data.pkl"), "it is cut short or damaged"),
         (
-            padded(b"PK\x03\x04....archive/data.pkl"),
-            "torch.save: convert the state_dict in it with Python: safetensors.torch.save_file",
+            padded(b"\x80\x02\x8a\nl\xfc\x9cF"),
+            "it is a Python pickle, but not of torch.save: save its state_dict()",
         ),
-        (padded(b"\x80\x02\x8a\nl\xfc\x9cF"), "a Python pickle, as torch.save writes: convert"),
         (padded(b"\x1f\x8b\x08"), "gzip: unpack it first"),
         (padded(b"\x08\x07\x12\x07pytorch"), "an ONNX model"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n".to_vec(), "git lfs pull"),
@@ -225,4 +225,81 @@ fn what_is_no_weights_file_is_called_what_it_is() {
         message.contains("a folder without weights: name a safetensors file or a run folder"),
         "{message}"
     );
+}
+
+/// What real PyTorch wrote: `tests/pytorch/weights.py` made it.
+fn of_pytorch(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("pytorch/weights").join(name).display().to_string()
+}
+
+#[test]
+fn files_of_torch_save_are_taken_wherever_weights_are() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = |name: &str| temp.path().join(name).display().to_string();
+    let small = &*of_pytorch("small.toml");
+    let model = ["--model", small];
+    let evaluated = |file: &str, more: &[&str]| succeed(eval(Path::new(file), more));
+    let expected = evaluated(&of_pytorch("expected.safetensors"), &model);
+    for name in ["state_dict.pt", "notebook.pth", "parallel.pth", "bfloat16.pt", "views.pt"] {
+        assert_eq!(evaluated(&of_pytorch(name), &model), expected, "{name}");
+    }
+    // A checkpoint says whose it is.
+    let made = path("made.safetensors");
+    let import = |file: &str, network: &str, out: &str| {
+        ["import", file, "--network", network, "--out", out].map(str::to_owned)
+    };
+    let told = succeed(import(&of_pytorch("notebook.pth"), small, &made));
+    assert!(told.contains("made.safetensors: 388 parameters of `small`, from "), "{told}");
+    assert_eq!(evaluated(&made, &[]), expected);
+    assert_eq!(evaluated(&made, &model), expected);
+    let (of_torch, of_ours) =
+        (read(&fs::read(of_pytorch("expected.safetensors")).unwrap()), read(&fs::read(&made).unwrap()));
+    assert_eq!(of_torch, of_ours);
+
+    let image = path("image.png");
+    image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8 * 7, y as u8 * 5, 9])).save(&image).unwrap();
+    let predicted = |file: &str, more: &[&str]| {
+        succeed(["predict", "--checkpoint", file, "--json", image.as_str()].iter().chain(more))
+    };
+    let expected = predicted(&of_pytorch("expected.safetensors"), &model);
+    assert_eq!(predicted(&made, &[]), expected);
+    assert_eq!(predicted(&of_pytorch("legacy.pth"), &model), expected);
+
+    for (init, run) in [(&*of_pytorch("training.pth"), path("run-a")), (&*made, path("run-b"))] {
+        let short =
+            ["train", "--data", "synthetic", "--limit-train", "4", "--limit-test", "4", "--max-steps", "1"];
+        let more = ["--quiet", "--model", small, "--init", init, "--run-dir", &run];
+        succeed(short.into_iter().chain(more));
+    }
+    let [a, b] = ["run-a", "run-b"].map(|run| read(&checkpoint(&temp.path().join(run), "last")));
+    assert_eq!(a, b);
+
+    // What does not fit is named, and nothing is written.
+    for (file, network, words) in [
+        (
+            "state_dict.pt",
+            "lenet",
+            &[
+                "`conv1.bias`, `conv1.weight`, `conv2.bias` and 7 more are missing",
+                "the network has no `0.weight`",
+            ][..],
+        ),
+        ("module.pt", small, &["module.pt is not a usable", "it is an object of __main__.Module"]),
+        ("expected.safetensors", "nin", &["the network has no `0.weight`"]),
+    ] {
+        let message = fail(1, import(&of_pytorch(file), network, &path("other.safetensors")));
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        assert!(!temp.path().join("other.safetensors").exists());
+    }
+    let wide = path("wide.toml");
+    fs::write(&wide, fs::read_to_string(small).unwrap().replace("out_features = 10", "out_features = 12"))
+        .unwrap();
+    let message = fail(1, import(&of_pytorch("state_dict.pt"), &wide, &path("other.safetensors")));
+    assert!(message.contains("`4.bias` has shape [10], not [12]"), "{message}");
+    let message = fail(1, import(&of_pytorch("state_dict.pt"), small, &made));
+    assert!(message.contains("made.safetensors exists already: name another file with --out"), "{message}");
+    let message = fail(1, import(&made, small, &path("other.safetensors")));
+    assert!(message.contains("is a checkpoint already, of `small`"), "{message}");
+    let message = fail(1, eval(Path::new(&made), &["--model", "nin"]));
+    assert!(message.contains("holds weights of `small`, not of `nin`"), "{message}");
 }

@@ -15,12 +15,13 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 19] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
+    ("pointwise-protobuf", &[]),
     ("pointwise-random", &[]),
     ("pointwise-recipe", &[]),
-    ("pointwise-tensorboard", &[]),
+    ("pointwise-tensorboard", &["pointwise-protobuf"]),
     ("pointwise-data", &["pointwise-random", "pointwise-recipe"]),
     ("pointwise-network", &["pointwise-random"]),
     ("pointwise-models", &["pointwise-network", "pointwise-random"]),
@@ -32,18 +33,25 @@ const ALLOWED: [(&str, &[&str]); 16] = [
             "pointwise-network",
             "pointwise-random",
             "pointwise-recipe",
+            "pointwise-weights",
         ],
     ),
+    ("pointwise-weights", &["pointwise-network", "pointwise-runs"]),
+    ("pointwise-onnx", &["pointwise-network", "pointwise-protobuf", "pointwise-weights"]),
     ("pointwise-runs", &["pointwise-recipe"]),
     ("pointwise-study", &["pointwise-network", "pointwise-process", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
-    ("pointwise-training", &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs"]),
+    (
+        "pointwise-training",
+        &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs", "pointwise-weights"],
+    ),
     (
         "trainer",
         &[
             "pointwise-data",
             "pointwise-engine",
             "pointwise-network",
+            "pointwise-onnx",
             "pointwise-process",
             "pointwise-random",
             "pointwise-recipe",
@@ -52,6 +60,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
             "pointwise-study",
             "pointwise-tensorboard",
             "pointwise-training",
+            "pointwise-weights",
         ],
     ),
     (
@@ -63,17 +72,20 @@ const ALLOWED: [(&str, &[&str]); 16] = [
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 11] = [
+const WITHOUT_TENSORS: [&str; 14] = [
     "pointwise-data",
     "pointwise-kernels",
     "pointwise-network",
+    "pointwise-onnx",
     "pointwise-process",
+    "pointwise-protobuf",
     "pointwise-random",
     "pointwise-recipe",
     "pointwise-report",
     "pointwise-runs",
     "pointwise-study",
     "pointwise-tensorboard",
+    "pointwise-weights",
     "xtask",
 ];
 

@@ -1,6 +1,6 @@
 //! Histograms in buckets that grow with the distance from zero.
 
-use crate::wire::Message;
+use pointwise_protobuf::Message;
 
 /// Ratio of a bucket's limits.
 const GROWTH: f64 = 1.1;

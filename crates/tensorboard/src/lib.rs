@@ -16,15 +16,15 @@
 //! ```
 
 mod histogram;
-mod wire;
+mod record;
 
 pub use histogram::Histogram;
 
+use pointwise_protobuf::Message;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use wire::Message;
 
 /// What a tag has at a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,7 +131,7 @@ impl EventWriter {
         event.int(2, step);
         event.append(what);
         // In one piece: a reader never sees half of it unless the system is stopped in between.
-        self.file.write_all(&wire::record(event.as_bytes()))
+        self.file.write_all(&record::record(event.as_bytes()))
     }
 }
 
@@ -143,6 +143,7 @@ fn now() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointwise_protobuf::{Field, fields};
 
     #[test]
     fn a_file_is_version_start_and_events() {
@@ -158,21 +159,26 @@ mod tests {
         files.sort();
         assert_eq!(files.len(), 2);
         let bytes = fs::read(&files[0]).unwrap();
-        let records = wire::tests::records(&bytes);
+        let records = record::tests::records(&bytes);
         assert_eq!(records.len(), 3);
-        let fields = |at: usize| wire::tests::fields(records[at]);
-        assert_eq!(fields(0)[2], (3, b"brain.Event:2".to_vec()));
+        let event = |at: usize| fields(records[at]).unwrap();
+        assert_eq!(event(0)[2], (3, Field::Bytes(b"brain.Event:2")));
         // Step 7; a session log whose status is 1.
-        assert_eq!(fields(1)[1], (2, vec![7]));
-        assert_eq!(fields(1)[2], (7, vec![1 << 3, 1]));
-        let (number, summary) = &fields(2)[2];
-        assert_eq!(*number, 5);
-        let values = wire::tests::fields(summary);
+        assert_eq!(event(1)[1], (2, Field::Int(7)));
+        assert_eq!(event(1)[2], (7, Field::Bytes(&[1 << 3, 1])));
+        let (5, Field::Bytes(summary)) = event(2)[2] else { panic!("{:?}", event(2)) };
+        let values: Vec<_> = fields(summary).unwrap().into_iter().map(|(_, value)| within(value)).collect();
+        assert_eq!(values[0], [(1, Field::Bytes(b"a/b")), (2, Field::Float(1.5))]);
+        let picture = within(values[1][1].1);
         assert_eq!(
-            wire::tests::fields(&values[0].1),
-            [(1, b"a/b".to_vec()), (2, 1.5f32.to_le_bytes().to_vec())]
+            picture,
+            [(1, Field::Int(1)), (2, Field::Int(2)), (3, Field::Int(3)), (4, Field::Bytes(b"png"))]
         );
-        let picture = wire::tests::fields(&wire::tests::fields(&values[1].1)[1].1);
-        assert_eq!(picture, [(1, vec![1]), (2, vec![2]), (3, vec![3]), (4, b"png".to_vec())]);
+    }
+
+    /// The fields of a message within another.
+    fn within(value: Field<'_>) -> Vec<(u32, Field<'_>)> {
+        let Field::Bytes(bytes) = value else { panic!("{value:?} is no message") };
+        fields(bytes).unwrap()
     }
 }

@@ -1,5 +1,7 @@
 //! The command line, as it is typed. What it means is decided in the commands' own modules.
 
+use crate::export::ExportArgs;
+use crate::import::ImportArgs;
 use crate::model::{Model, parse_model};
 use crate::values::{data_kind, device, parse_study, seeds, table};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -48,10 +50,14 @@ pub(crate) enum Command {
     /// Train the runs that stdin tells of, each on a thread: how `reproduce` trains on a GPU.
     #[command(name = TRAIN_SEVERAL, hide = true)]
     TrainSeveral,
-    /// Evaluate a checkpoint, or a PyTorch state_dict saved as safetensors.
+    /// Evaluate a checkpoint, or a PyTorch state_dict.
     Eval(EvalArgs),
+    /// Make a checkpoint of weights from elsewhere, such as PyTorch's.
+    Import(ImportArgs),
     /// Name what is on images of any size: png, jpg or webp.
     Predict(PredictArgs),
+    /// Write weights for other programs: PyTorch, ONNX runtimes, the Hugging Face Hub.
+    Export(ExportArgs),
     /// List the runs in a folder with their state.
     Runs(RunsArgs),
     /// Show how runs differ: configuration, results, curves.
@@ -150,7 +156,7 @@ pub(crate) struct TrainArgs {
     /// as '{ mean = [0.5], std = [0.5] }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Normalise>)]
     pub(crate) normalise: Option<Normalise>,
-    /// Start from these weights: a checkpoint, a run folder's best one, or a PyTorch state_dict saved as safetensors.
+    /// Start from these weights: a checkpoint, a run folder's best one, or a PyTorch state_dict.
     #[arg(long, value_name = "FILE")]
     pub(crate) init: Option<PathBuf>,
     #[command(flatten)]

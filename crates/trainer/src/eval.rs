@@ -10,8 +10,8 @@ use pointwise_data::{DatasetSpec, Normalisation, statistics};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
 use pointwise_runs::RunConfig;
-use pointwise_training::checkpoint;
-use pointwise_training::{FinishedEpoch, Observer, StepProgress, TrainingError, evaluate};
+use pointwise_training::{FinishedEpoch, Observer, StepProgress, TrainingError, evaluate, read_weights};
+use pointwise_weights::checkpoint::Meta;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -131,7 +131,7 @@ pub(crate) struct Weights {
 
 /// A network with its weights, from a file or a run folder. What the file does not say of the network, `model` says.
 pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<Weights> {
-    let (mut state, meta) = checkpoint::read(file)?;
+    let (mut state, meta) = read_weights(file)?;
     // Of no use without the steps that follow.
     (state.optimizer, state.average) = (None, None);
     let path = file.display();
@@ -146,10 +146,12 @@ pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<Weig
             None => model.clone(),
         },
         (Some(model), None) => model.clone(),
-        (None, Some(meta)) => match &meta.run {
-            Some(run) => Model::of_run(run).with_context(|| format!("{path} cannot be used"))?,
-            None => Model::shipped(&meta.model)?,
-        },
+        (None, Some(Meta { run: Some(run), .. })) => {
+            Model::of_run(&run).with_context(|| format!("{path} cannot be used"))?
+        }
+        (None, Some(Meta { imported: Some(imported), .. })) => Model::from_toml(&imported.network)
+            .with_context(|| format!("{path} cannot be used: the description of its network"))?,
+        (None, Some(meta)) => Model::shipped(&meta.model)?,
         (None, None) => match whose(&state) {
             Some(model) => bail!(
                 "{path} does not say which network it is of, and fits `{model}`; say so with --model {model}"

@@ -14,6 +14,8 @@ mod data;
 mod display;
 mod environment;
 mod eval;
+mod export;
+mod import;
 mod model;
 mod options;
 mod predict;
@@ -100,6 +102,8 @@ fn run(cli: Cli) -> anyhow::Result<End> {
         }
         Command::TrainSeveral => several::run(),
         Command::Eval(args) => eval::run(&args),
+        Command::Export(args) => export::run(&args).map(|()| End::Done),
+        Command::Import(args) => import::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Runs(args) => runs::run(&args).map(|()| End::Done),
         Command::Compare(args) => compare::run(&args).map(|()| End::Done),

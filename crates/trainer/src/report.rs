@@ -132,7 +132,7 @@ fn end_of(report: &StudyReport) -> End {
 }
 
 /// What is counted needs no training: it is known of networks without runs, too.
-fn judged(study: &Study, runs: &[Run]) -> anyhow::Result<(StudyReport, Vec<NetworkFacts>)> {
+pub(crate) fn judged(study: &Study, runs: &[Run]) -> anyhow::Result<(StudyReport, Vec<NetworkFacts>)> {
     let facts = study.arms.iter().map(|arm| facts_of(arm, runs)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok((StudyReport::new(runs, &facts, study)?, facts))
 }

@@ -19,9 +19,10 @@ use pointwise_process::note;
 use pointwise_recipe::{Normalise, Recipe};
 use pointwise_runs::{Checkpoint, DatasetConfig, Difference, Record, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{
-    Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, checkpoint, fit,
+    Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, fit, read_weights,
 };
 use std::ffi::OsString;
+use pointwise_weights::checkpoint;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -439,7 +440,7 @@ fn check_last(run: &RunFolder, past: &Run) -> anyhow::Result<()> {
 
 /// The weights to start from: parameters and BatchNorm's statistics, without an optimizer's state.
 fn initial_state(path: &Path, network: &Network, config: &RunConfig) -> anyhow::Result<State> {
-    let (mut state, meta) = checkpoint::read(path)?;
+    let (mut state, meta) = read_weights(path)?;
     if let Some(meta) = meta
         && meta.model != config.model
     {

@@ -9,8 +9,9 @@ use pointwise_runs::{
     Checkpoint, Environment, Record, Run, RunConfig, RunFolder, State as Activity, timestamp,
 };
 use pointwise_training::{
-    FinishedEpoch, Job, Observer, Outcome, ResumePoint, Splits, StepProgress, TrainingError, checkpoint, fit,
+    FinishedEpoch, Job, Observer, Outcome, ResumePoint, Splits, StepProgress, TrainingError, fit,
 };
+use pointwise_weights::checkpoint;
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::{NonZeroU32, NonZeroU64};
@@ -508,6 +509,7 @@ fn a_state_without_what_a_checkpoint_holds_is_refused() {
         best: None,
         position: None,
         run: None,
+        imported: None,
         crc32c: None,
     };
     let refused = |which, state: &State| {

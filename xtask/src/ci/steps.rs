@@ -142,6 +142,26 @@ cargo package --workspace --exclude xtask --exclude pointwise-tests --locked
 "#,
     },
     Step {
+        name: "onnx",
+        about: "exported ONNX models, checked by ONNX's own checker and answered by ONNX Runtime and candle-onnx",
+        need: Some(Need {
+            script: r#"
+python3 -m venv target/ci/python
+target/ci/python/bin/pip install --quiet onnx onnxruntime numpy
+installed protoc protobuf-compiler
+"#,
+            missing: "onnx, onnxruntime or protoc cannot be fetched",
+        }),
+        // The study's networks with 1,000 images, the others with fewer: some take seconds for a hundred.
+        script: r#"
+cargo build --workspace --bins --locked
+cargo build --release --manifest-path xtask/peers/candle-onnx/Cargo.toml --target-dir target/ci/candle-onnx --locked
+check() { target/ci/python/bin/python tests/onnx/check.py target/debug/trainer "$@"; }
+check --network alexnet_plain --network alexnet --network nin
+check --images 50 --candle target/ci/candle-onnx/release/candle-onnx-peer
+"#,
+    },
+    Step {
         name: "quick",
         about: "README's `cargo xtask reproduce --quick`",
         need: None,

@@ -3,8 +3,7 @@
 use safetensors::SafeTensorError;
 
 /// What a file of PyTorch needs.
-const CONVERT: &str = "convert the state_dict in it with Python: \
-                       safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW_FILE)";
+const CONVERT: &str = "make a checkpoint of it with `trainer import`";
 const FETCH_AGAIN: &str = "fetch the file itself again";
 const UNPACK: &str = "unpack it first";
 
@@ -114,7 +113,7 @@ mod tests {
             (vec![], "it is empty: fetch"),
             (
                 long(b"PK\x03\x04", b"archive/data.pkl"),
-                "it is a file of PyTorch's torch.save: convert the state_dict",
+                "it is a file of PyTorch's torch.save: make a checkpoint of it with `trainer import`",
             ),
             (long(b"PK\x03\x04", b"weight.npy"), "it is a zip archive: unpack"),
             (long(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b""), "it is a Python pickle"),

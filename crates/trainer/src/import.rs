@@ -1,0 +1,72 @@
+//! `trainer import`.
+
+use crate::eval::check_weights;
+use crate::model::{Model, parse_model};
+use crate::options::sha256;
+use crate::{End, print};
+use anyhow::bail;
+use clap::Args;
+use pointwise_network::Network;
+use pointwise_runs::{Checkpoint, replace_file};
+use pointwise_training::read_weights;
+use pointwise_weights::State;
+use pointwise_weights::checkpoint::{self, Imported, Meta};
+use std::path::PathBuf;
+
+/// The checkpoint says of which network it is, so that `eval`, `predict` and `train --init` need no more. Nothing in the file is executed.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Weights from elsewhere: a PyTorch state_dict as torch.save writes it (.pt, .pth), alone or in a checkpoint, or as safetensors.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The network: one that `summary` lists, or a TOML file that describes one.
+    #[arg(long, visible_alias = "model", value_name = "NAME|FILE", value_parser = parse_model)]
+    pub(crate) network: Model,
+    /// The checkpoint that is made.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<End> {
+    let (file, out, network) = (args.file.display(), args.out.display(), args.network.network());
+    if args.out.exists() {
+        bail!("{out} exists already: name another file with --out");
+    }
+    let (state, meta) = read_weights(&args.file)?;
+    if let Some(meta) = meta {
+        bail!("{file} is a checkpoint already, of `{}`: use it as it is", meta.model);
+    }
+    check_weights(&args.file, &state, network)?;
+    let state = of_network(state, network)?;
+    let bytes = checkpoint::read_bytes(&checkpoint::weights_file(&args.file)?)?;
+    let meta = Meta {
+        model: network.name.clone(),
+        dropout: network.dropout().unwrap_or_default(),
+        seed: 0,
+        epoch: 0,
+        step: 0,
+        best: None,
+        position: None,
+        run: None,
+        imported: Some(Imported { network: network.to_toml(), sha256: sha256(&bytes) }),
+        crc32c: None,
+    };
+    replace_file(&args.out, &checkpoint::encode(&args.out, Checkpoint::Best, &state, &meta)?)?;
+    let count = network.graph()?.parameter_count();
+    print(&format!("{out}: {count} parameters of `{}`, from {file}", network.name))?;
+    Ok(End::Done)
+}
+
+/// The state with what a `state_dict` of the network has, and no more: a count of steps for each BatchNorm.
+pub(crate) fn of_network(mut state: State, network: &Network) -> anyhow::Result<State> {
+    let found = std::mem::take(&mut state.batches_tracked);
+    for statistic in network.graph()?.statistics() {
+        if let Some(path) = statistic.name.strip_suffix(".running_mean") {
+            let name = format!("{path}.num_batches_tracked");
+            let tracked = found.get(&name).copied().unwrap_or_default();
+            state.batches_tracked.insert(name, tracked);
+        }
+    }
+    (state.optimizer, state.average) = (None, None);
+    Ok(state)
+}
