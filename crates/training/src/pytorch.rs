@@ -68,7 +68,7 @@ fn decode(bytes: &[u8]) -> Result<Contents, String> {
             // What PyTorch knows of the modules' versions.
             Object::Dict(_) if name == "_metadata" => {}
             Object::Int(_) | Object::Long(_) | Object::Float(_) | Object::Bool(_) => {
-                ignored.push(name.clone())
+                ignored.push(name.clone());
             }
             other => return Err(format!("`{name}` is {}, and no tensor: {SAVE}", described(other))),
         }
