@@ -6,64 +6,23 @@ mod onnx;
 mod pickle;
 mod pytorch;
 
-use crate::args::Cli;
+use crate::args::{Cli, ExportArgs, ExportFormat};
 use crate::data::{cifar10, spec};
 use crate::eval::{Weights, weights};
 use crate::import::of_network;
-use crate::model::{Model, parse_model};
+use crate::model::Model;
 use crate::options::sha256;
 use anyhow::{Context, bail};
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, ValueEnum};
 use pointwise_data::DatasetSpec;
 use pointwise_network::Network;
-use pointwise_onnx::OPSETS;
 use pointwise_runs::{Checkpoint, replace_file};
 use pointwise_weights::checkpoint::{self, Meta};
 use pointwise_weights::{Array, State};
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// The weights file, or a run folder, for the weights of its best epoch.
-    #[arg(value_name = "CHECKPOINT")]
-    checkpoint: PathBuf,
-    /// What to write.
-    #[arg(long, value_enum)]
-    format: Format,
-    /// The file, or with --format hub the folder, which must not be there yet.
-    #[arg(long, value_name = "PATH")]
-    out: PathBuf,
-    /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
-    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
-    model: Option<Model>,
-    /// onnx: BatchNorm becomes part of the convolution in front of it.
-    #[arg(long)]
-    fold: bool,
-    /// onnx: the input is images as files have them, u8 of shape (batch, rows, columns, channels), and is normalised in the model.
-    #[arg(long)]
-    preprocess: bool,
-    /// onnx: the output is probabilities.
-    #[arg(long)]
-    softmax: bool,
-    /// onnx: version of the operator set, 20 to 28; older runtimes need an older one [default: 28].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(*OPSETS.start() as i64..=*OPSETS.end() as i64))]
-    opset: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A file for torch.load, whose content load_state_dict takes.
-    Pytorch,
-    /// The same as safetensors, without what only training needs.
-    Safetensors,
-    /// A model for ONNX Runtime, OpenVINO and others.
-    Onnx,
-    /// A folder for the Hugging Face Hub, of a finished run: weights, configuration, network and model card.
-    Hub,
-}
 
 /// What is exported.
 struct Exported {
@@ -82,10 +41,10 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
     check_free(args)?;
     let exported = Exported::read(&args.checkpoint, args.model.as_ref())?;
     match args.format {
-        Format::Pytorch => write(&args.out, &pytorch::encode(&exported.network, &exported.state)?)?,
-        Format::Safetensors => write(&args.out, &exported.safetensors(&args.out)?)?,
-        Format::Onnx => write(&args.out, &onnx::encode(&exported, args)?)?,
-        Format::Hub => hub::write(&exported, &args.out)?,
+        ExportFormat::Pytorch => write(&args.out, &pytorch::encode(&exported.network, &exported.state)?)?,
+        ExportFormat::Safetensors => write(&args.out, &exported.safetensors(&args.out)?)?,
+        ExportFormat::Onnx => write(&args.out, &onnx::encode(&exported, args)?)?,
+        ExportFormat::Hub => hub::write(&exported, &args.out)?,
     }
     Ok(crate::print(&args.out.display().to_string())?)
 }
@@ -98,7 +57,7 @@ fn check_usage(args: &ExportArgs) {
         ("--softmax", args.softmax),
         ("--opset", args.opset.is_some()),
     ];
-    if let Some((option, _)) = options.iter().find(|(_, given)| *given && args.format != Format::Onnx) {
+    if let Some((option, _)) = options.iter().find(|(_, given)| *given && args.format != ExportFormat::Onnx) {
         let message = format!("{option} is an option of --format onnx: leave it out, or choose that format");
         Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
     }
@@ -108,13 +67,13 @@ fn check_usage(args: &ExportArgs) {
 fn check_free(ExportArgs { out, format, .. }: &ExportArgs) -> anyhow::Result<()> {
     let path = out.display();
     match format {
-        Format::Hub if out.is_dir() => {
+        ExportFormat::Hub if out.is_dir() => {
             let mut entries = out.read_dir().with_context(|| format!("{path} cannot be read"))?;
             if entries.next().is_some() {
                 bail!("{path} is a folder with something in it: give a new one, or an empty one");
             }
         }
-        Format::Hub if out.exists() => bail!("{path} is a file: give a folder"),
+        ExportFormat::Hub if out.exists() => bail!("{path} is a file: give a folder"),
         _ if out.exists() => bail!("{path} is there already: give another name, or remove it"),
         _ => {}
     }

@@ -21,8 +21,8 @@ use pointwise_runs::{Checkpoint, DatasetConfig, Difference, Record, Run, RunConf
 use pointwise_training::{
     Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, fit, read_weights,
 };
-use std::ffi::OsString;
 use pointwise_weights::checkpoint;
+use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
