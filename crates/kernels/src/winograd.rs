@@ -10,7 +10,7 @@
 //! a block of channels at a time: a product writes it and the transform back reads it while it is in the second cache level.
 
 use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Source, Weights};
-use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
+use crate::gemm::{Finish, Keep, PANEL, Product, TransposedProduct, transpose_panels};
 use crate::memory::{Buffer, Shared};
 use crate::parallel::{for_each, for_each_task};
 use crate::shape::{ConvShape, padded};
@@ -59,19 +59,19 @@ pub(crate) struct Winograd<const M: usize, const A: usize, T> {
 }
 
 /// Floats between frequencies of `rows` rows of `row` floats.
-fn frequency_stride(rows: usize, row: usize) -> usize {
+pub(crate) fn frequency_stride(rows: usize, row: usize) -> usize {
     let floats = aligned(rows * row);
     // 4 KiB are 1024 floats.
     if (floats + 32) % 1024 < 64 { floats + 48 } else { floats }
 }
 
 /// The most that [`frequency_stride`] can be for so many rows or fewer.
-const fn largest_stride(rows: usize, row: usize) -> usize {
+pub(crate) const fn largest_stride(rows: usize, row: usize) -> usize {
     aligned(rows * row) + 48
 }
 
 /// Floats between rows of tiles. Short ones lie side by side: what one of them leaves of a few cache sets, the next ones fill.
-const fn row(channels: usize) -> usize {
+pub(crate) const fn row(channels: usize) -> usize {
     if channels <= 2 * PANEL { channels } else { channels + PANEL }
 }
 
@@ -176,17 +176,17 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
 
 /// One side's images and their tiles.
 #[derive(Clone, Copy)]
-struct Map {
-    height: usize,
-    width: usize,
+pub(crate) struct Map {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
     /// Rows and columns of zeros around an image, within the tiles.
-    padding: usize,
-    channels: usize,
-    down: usize,
-    across: usize,
+    pub(crate) padding: usize,
+    pub(crate) channels: usize,
+    pub(crate) down: usize,
+    pub(crate) across: usize,
     /// Floats between tiles, and between frequencies.
-    row: usize,
-    stride: usize,
+    pub(crate) row: usize,
+    pub(crate) stride: usize,
 }
 
 impl Map {
@@ -297,8 +297,21 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                     let at = (first + i) * output_len;
                     // SAFETY: every image belongs to one task.
                     let image = unsafe { values.part(at..at + output_len) };
-                    let block = Block { len: self.block, channels: column..column + columns };
-                    self.isa.run(OutputTransform::<M, A, T>::new(m, block, result, i * tiles, image));
+                    let tile = A * A * self.block;
+                    let back = OutputTransform::<M, A, T, Keep> {
+                        map: result,
+                        rows: 0..self.down,
+                        // SAFETY: `m` is this worker's, and the products have been written.
+                        m: unsafe { m.part(i * tiles * tile..(i + 1) * tiles * tile) },
+                        block: self.block,
+                        channels: columns,
+                        target: image[column..].as_mut_ptr(),
+                        pixel: self.outputs,
+                        finish: Keep,
+                        tile: PhantomData,
+                    };
+                    // SAFETY: the pixels of the image.
+                    unsafe { back.run_on(self.isa) };
                 }
             }
             for i in 0..count {
@@ -584,9 +597,11 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
 }
 
 /// `V = B' x B` of one image's tiles.
-struct InputTransform<'a, const M: usize, const A: usize, T> {
+pub(crate) struct InputTransform<'a, const M: usize, const A: usize, T> {
     image: &'a [f32],
     map: Map,
+    /// Rows of tiles.
+    rows: Range<usize>,
     v: *mut f32,
     tile: PhantomData<T>,
 }
@@ -594,15 +609,21 @@ struct InputTransform<'a, const M: usize, const A: usize, T> {
 impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputTransform<'a, M, A, T> {
     /// The image's tiles begin at row `at` of `v`.
     fn new(image: &'a [f32], map: Map, v: Shared<'_>, at: usize) -> Self {
+        Self::of_rows(image, map, 0..map.down, v, at)
+    }
+
+    /// Some rows of tiles, which begin at row `at` of `v`.
+    pub(crate) fn of_rows(image: &'a [f32], map: Map, rows: Range<usize>, v: Shared<'_>, at: usize) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, v.len(), at);
-        Self { image, map, v: v.at(at * map.row), tile: PhantomData }
+        assert!(rows.end <= map.down);
+        check_tiles::<A>(&map, rows.len(), v.len(), at);
+        Self { image, map, rows, v: v.at(at * map.row), tile: PhantomData }
     }
 }
 
-/// The last tile of an image at its last frequency lies inside `len` floats.
-fn check_tiles<const A: usize>(map: &Map, len: usize, at: usize) {
-    let tiles = at + map.down * map.across;
+/// The last tile of so many rows at its last frequency lies inside `len` floats.
+fn check_tiles<const A: usize>(map: &Map, rows: usize, len: usize, at: usize) {
+    let tiles = at + rows * map.across;
     assert!(tiles * map.row <= map.stride && (A * A) * map.stride <= len);
 }
 
@@ -615,7 +636,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let map = self.map;
-        for ty in 0..map.down {
+        for ty in self.rows.clone() {
             for tx in 0..map.across {
                 // For each pixel of the tile, where its channels begin and how far to go for the next ones: nowhere, outside.
                 let mut pixels = [[(OUTSIDE.as_ptr(), 0); A]; A];
@@ -628,7 +649,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
                 }
                 // SAFETY: pixels inside the image, tiles checked in `new`, channels a multiple of 16.
                 unsafe {
-                    let target = self.v.add((ty * map.across + tx) * map.row);
+                    let target = self.v.add(((ty - self.rows.start) * map.across + tx) * map.row);
                     for channel in (0..map.channels).step_by(S::WIDTH) {
                         let mut half = [[simd.zero(); A]; A];
                         for j in 0..A {
@@ -654,49 +675,50 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
     }
 }
 
-/// Channels whose `M` lies as `[tile][frequency][len]`.
-struct Block {
-    len: usize,
-    /// `len` of them, or fewer at the end.
-    channels: Range<usize>,
+/// `y = A' M A` of some rows of one image's tiles, of some channels.
+pub(crate) struct OutputTransform<'a, const M: usize, const A: usize, T, F> {
+    pub(crate) map: Map,
+    /// Rows of tiles.
+    pub(crate) rows: Range<usize>,
+    /// `[tile][frequency][block]`
+    pub(crate) m: &'a [f32],
+    pub(crate) block: usize,
+    /// Channels, no more than a block.
+    pub(crate) channels: usize,
+    /// The first pixel of the first row, and floats from pixel to pixel.
+    pub(crate) target: *mut f32,
+    pub(crate) pixel: usize,
+    /// Of what begins at `target`.
+    pub(crate) finish: F,
+    pub(crate) tile: PhantomData<T>,
 }
 
-/// `y = A' M A` of a block of channels of one image's tiles.
-struct OutputTransform<'a, const M: usize, const A: usize, T> {
-    m: *const f32,
-    block: Block,
-    map: Map,
-    image: &'a mut [f32],
-    tile: PhantomData<T>,
-}
-
-impl<'a, const M: usize, const A: usize, T: Tile<M, A>> OutputTransform<'a, M, A, T> {
-    /// The image's tiles begin at tile `at` of `m`.
-    fn new(m: Shared<'_>, block: Block, map: Map, at: usize, image: &'a mut [f32]) -> Self {
-        assert_eq!(image.len(), map.height * map.width * map.channels);
-        assert!(block.channels.len() <= block.len && block.channels.end <= map.channels);
-        let tile = A * A * block.len;
-        assert!((at + map.down * map.across) * tile <= m.len());
-        Self { m: m.at(at * tile), block, map, image, tile: PhantomData }
+impl<const M: usize, const A: usize, T: Tile<M, A>, F: Finish> OutputTransform<'_, M, A, T, F> {
+    /// # Safety
+    /// The pixels of the rows lie behind `target`, and nobody else touches their channels.
+    pub(crate) unsafe fn run_on(self, isa: Isa) {
+        assert!(self.channels <= self.block && self.rows.end <= self.map.down);
+        assert!(self.rows.len() * self.map.across * A * A * self.block <= self.m.len());
+        isa.run(self);
     }
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for OutputTransform<'_, M, A, T> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, F: Finish> Kernel for OutputTransform<'_, M, A, T, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (map, block) = (self.map, self.block.len);
-        let image = self.image.as_mut_ptr();
-        for ty in 0..map.down {
+        let Self { map, block, pixel, .. } = self;
+        for ty in self.rows.clone() {
             for tx in 0..map.across {
                 let (rows, columns) = (M.min(map.height - ty * M), M.min(map.width - tx * M));
-                // SAFETY: tiles and channels checked in `new`, pixels clipped to the image.
+                // SAFETY: tiles and channels checked in `run_on`, pixels clipped to the image.
                 unsafe {
-                    let source = self.m.add((ty * map.across + tx) * A * A * block);
-                    let corner =
-                        image.add((ty * M * map.width + tx * M) * map.channels + self.block.channels.start);
-                    for channel in (0..self.block.channels.len()).step_by(S::WIDTH) {
+                    let down = ty - self.rows.start;
+                    let source = self.m.as_ptr().add((down * map.across + tx) * A * A * block);
+                    let corner = (down * M * map.width + tx * M) * pixel;
+                    let (target, finish) = (self.target.add(corner), self.finish.at(corner, 0));
+                    for channel in (0..self.channels).step_by(S::WIDTH) {
                         let mut half = [[simd.zero(); A]; M];
                         for j in 0..A {
                             let mut column = [simd.zero(); A];
@@ -713,10 +735,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for OutputTransform<'
                             if i < rows {
                                 for (j, x) in row.into_iter().enumerate() {
                                     if j < columns {
-                                        simd.store(
-                                            corner.add((i * map.width + j) * map.channels + channel),
-                                            x,
-                                        );
+                                        let at = (i * map.width + j) * pixel + channel;
+                                        simd.store(target.add(at), finish.value(simd, at, channel, x));
                                     }
                                 }
                             }
@@ -739,7 +759,7 @@ struct GradientTransform<'a, const M: usize, const A: usize, T> {
 impl<'a, const M: usize, const A: usize, T: Tile<M, A>> GradientTransform<'a, M, A, T> {
     fn new(image: &'a [f32], map: Map, m: Shared<'_>, at: usize) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, m.len(), at);
+        check_tiles::<A>(&map, map.down, m.len(), at);
         Self { image, map, m: m.at(at * map.row), tile: PhantomData }
     }
 }
@@ -799,7 +819,7 @@ struct InputAdjoint<'a, const M: usize, const A: usize, T> {
 impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputAdjoint<'a, M, A, T> {
     fn new(dv: Shared<'_>, map: Map, at: usize, image: &'a mut [f32]) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, dv.len(), at);
+        check_tiles::<A>(&map, map.down, dv.len(), at);
         Self { dv: dv.at(at * map.row), map, image, tile: PhantomData }
     }
 }
@@ -851,14 +871,14 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputAdjoint<'_, 
 }
 
 /// `U = G w G'` for a run of filters.
-struct FilterTransform<const M: usize, const A: usize, T> {
-    weights: *const f32,
+pub(crate) struct FilterTransform<const M: usize, const A: usize, T> {
+    pub(crate) weights: *const f32,
     /// Floats between taps.
-    filters: usize,
-    transformed: *mut f32,
-    stride: usize,
-    len: usize,
-    tile: PhantomData<T>,
+    pub(crate) filters: usize,
+    pub(crate) transformed: *mut f32,
+    pub(crate) stride: usize,
+    pub(crate) len: usize,
+    pub(crate) tile: PhantomData<T>,
 }
 
 impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for FilterTransform<M, A, T> {
