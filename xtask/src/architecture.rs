@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
     ("pointwise-random", &[]),
@@ -32,12 +32,17 @@ const ALLOWED: [(&str, &[&str]); 16] = [
             "pointwise-network",
             "pointwise-random",
             "pointwise-recipe",
+            "pointwise-weights",
         ],
     ),
+    ("pointwise-weights", &["pointwise-network", "pointwise-runs"]),
     ("pointwise-runs", &["pointwise-recipe"]),
     ("pointwise-study", &["pointwise-network", "pointwise-process", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
-    ("pointwise-training", &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs"]),
+    (
+        "pointwise-training",
+        &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs", "pointwise-weights"],
+    ),
     (
         "trainer",
         &[
@@ -52,6 +57,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
             "pointwise-study",
             "pointwise-tensorboard",
             "pointwise-training",
+            "pointwise-weights",
         ],
     ),
     (
@@ -63,7 +69,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 11] = [
+const WITHOUT_TENSORS: [&str; 12] = [
     "pointwise-data",
     "pointwise-kernels",
     "pointwise-network",
@@ -74,6 +80,7 @@ const WITHOUT_TENSORS: [&str; 11] = [
     "pointwise-runs",
     "pointwise-study",
     "pointwise-tensorboard",
+    "pointwise-weights",
     "xtask",
 ];
 

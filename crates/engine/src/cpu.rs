@@ -23,12 +23,12 @@ use crate::memory::lacking;
 use crate::optimizer::Step;
 use crate::places::Arenas;
 use crate::settings::Settings;
-use crate::state::{Array, State};
 use parameters::Parameters;
 use plan::Plan;
 use pointwise_kernels::{Isa, softmax_cross_entropy};
 use pointwise_network::Network;
 use pointwise_recipe::{Ema, Rate, Recipe};
+use pointwise_weights::{Array, State};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -375,7 +375,7 @@ impl Engine for Cpu {
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
         state.check(&self.network)?;
-        state.check_recipe(&self.settings.recipe)?;
+        self.settings.check_state(state)?;
         let Self { plan, parameters: Parameters { values, buffers, average, .. }, averaging, .. } = self;
         plan.import(values, &state.parameters);
         plan.set_statistics(&state.statistics, &state.batches_tracked);

@@ -3,8 +3,8 @@
 use crate::batch::{Batch, Totals};
 use crate::error::EngineError;
 use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet};
-use crate::state::State;
 use pointwise_recipe::Rate;
+use pointwise_weights::State;
 use std::ops::Range;
 
 /// Trains and evaluates one network on one device.
@@ -74,7 +74,7 @@ pub trait Engine {
     /// which the next step sets.
     ///
     /// # Errors
-    /// [`EngineError::State`] when a name or a shape is not the network's, [`EngineError::OtherRecipe`] when the recipe has another
+    /// [`EngineError::Weights`] when a name or a shape is not the network's, [`EngineError::OtherRecipe`] when the recipe has another
     /// optimizer or, other than the state, averages; then nothing was changed.
     fn load_state(&mut self, state: &State) -> Result<(), EngineError>;
 

@@ -1,6 +1,7 @@
 use crate::memory::{Available, shown};
 use pointwise_network::NetworkError;
 use pointwise_recipe::{DeviceName, EngineKind, RecipeError};
+use pointwise_weights::WeightsError;
 
 /// Why an engine could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -66,13 +67,8 @@ pub enum EngineError {
     #[error("the parameter `{0}` received no gradient")]
     MissingGradient(String),
     /// A state is not this network's.
-    #[error("the state is not one of `{network}`: {reason}")]
-    State {
-        /// The network.
-        network: String,
-        /// The first thing that does not fit.
-        reason: String,
-    },
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A state belongs to a training by another recipe.
     #[error("the state is of another recipe: {0}")]
     OtherRecipe(String),

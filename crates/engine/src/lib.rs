@@ -43,7 +43,6 @@ pub mod reference;
 mod resident;
 mod settings;
 mod stage;
-mod state;
 
 pub use accelerator::accelerator;
 pub use batch::{Batch, Totals, count_correct};
@@ -52,6 +51,6 @@ pub use device::DeviceChoice;
 pub use engine::{Engine, Snapshot};
 pub use error::EngineError;
 pub use pointwise_recipe::{DeviceName, EngineKind, Precision};
+pub use pointwise_weights::{Array, Average, OptimizerState, State};
 pub use resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet};
 pub use settings::Settings;
-pub use state::{Array, Average, OptimizerState, State};

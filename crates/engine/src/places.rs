@@ -3,7 +3,7 @@
 use crate::engine::Snapshot;
 use crate::error::EngineError;
 use crate::stage::BlockLayers;
-use crate::state::{Array, Average, OptimizerState, State};
+use pointwise_weights::{Array, Average, OptimizerState, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -12,13 +12,13 @@ use crate::memory::lacking;
 use crate::optimizer::{Step, clip_factor};
 use crate::places::Buffers;
 use crate::settings::Settings;
-use crate::state::{Array, Average, OptimizerState, State};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use candle_nn::ops::log_softmax;
 use pointwise_models::{Model, ParameterStore};
 use pointwise_network::Network;
 use pointwise_recipe::{DeviceName, Ema, Rate};
+use pointwise_weights::{Array, Average, OptimizerState, State};
 use std::collections::BTreeMap;
 
 /// See the [module](self).
@@ -368,7 +368,7 @@ impl Engine for Reference {
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
         state.check(&self.network)?;
-        state.check_recipe(&self.settings.recipe)?;
+        self.settings.check_state(state)?;
         set(self.store.trainable(), &state.parameters)?;
         set(self.store.statistics(), &state.statistics)?;
         for (name, tracked) in &mut self.batches_tracked {

@@ -3,6 +3,7 @@
 use crate::error::EngineError;
 use pointwise_network::Graph;
 use pointwise_recipe::{DeviceName, Precision, Recipe};
+use pointwise_weights::State;
 use std::path::PathBuf;
 
 /// What an engine needs to know beside the network.
@@ -42,6 +43,36 @@ impl Settings {
         self.recipe.check()?;
         let parameters = graph.parameters();
         self.recipe.check_groups(parameters.iter().map(|own| (own.name.as_str(), own.shape.len())))?;
+        Ok(())
+    }
+
+    /// Refuses a state from which no training by this recipe can go on.
+    ///
+    /// # Errors
+    /// [`EngineError::OtherRecipe`] when the buffers are not those of the recipe's optimizer, or averaged weights are missing or too many.
+    pub(crate) fn check_state(&self, state: &State) -> Result<(), EngineError> {
+        let recipe = &self.recipe;
+        let refuse = |reason: &str| Err(EngineError::OtherRecipe(reason.to_owned()));
+        if state.average.is_some() && recipe.ema.is_none() {
+            return refuse("it has averaged weights, and the recipe has no `ema`");
+        }
+        let Some(optimizer) = &state.optimizer else { return Ok(()) };
+        let expected = recipe.optimizer.buffers();
+        let found: Vec<&str> = optimizer.buffers.keys().map(String::as_str).collect();
+        if found.len() != expected.len() || !expected.iter().all(|name| found.contains(name)) {
+            let named = |names: &[&str]| match names {
+                [] => "nothing".to_owned(),
+                names => names.join(" and "),
+            };
+            let (found, expected) = (named(&found), named(expected));
+            let class = recipe.optimizer.class();
+            return Err(EngineError::OtherRecipe(format!(
+                "its optimizer kept {found}, and {class} keeps {expected}"
+            )));
+        }
+        if optimizer.step > 0 && state.average.is_none() && recipe.ema.is_some() {
+            return refuse("it has no averaged weights, and the recipe has `ema`");
+        }
         Ok(())
     }
 }

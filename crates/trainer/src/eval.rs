@@ -10,8 +10,8 @@ use pointwise_data::{DatasetSpec, Normalisation, statistics};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
 use pointwise_runs::RunConfig;
-use pointwise_training::checkpoint;
 use pointwise_training::{FinishedEpoch, Observer, StepProgress, TrainingError, evaluate};
+use pointwise_weights::checkpoint;
 use std::path::Path;
 use std::sync::Arc;
 

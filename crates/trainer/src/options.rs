@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory, Parser};
-use pointwise_training::checkpoint;
+use pointwise_weights::checkpoint;
 use sha2::{Digest, Sha256};
 use std::any::TypeId;
 use std::ffi::OsString;

@@ -18,9 +18,8 @@ use pointwise_network::Network;
 use pointwise_process::note;
 use pointwise_recipe::Recipe;
 use pointwise_runs::{Checkpoint, DatasetConfig, Difference, Record, Run, RunConfig, RunFolder, holds_run};
-use pointwise_training::{
-    Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, checkpoint, fit,
-};
+use pointwise_training::{Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, fit};
+use pointwise_weights::checkpoint;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
 use pointwise_engine::EngineError;
-use std::path::PathBuf;
+use pointwise_weights::WeightsError;
 
 /// Why a training or an evaluation stopped.
 #[derive(Debug, thiserror::Error)]
@@ -25,30 +25,9 @@ pub enum TrainingError {
         "the thread that writes the run's files has panicked ({0}); the run can be resumed from its last checkpoint"
     )]
     Panic(String),
-    /// A weights file could not be read.
-    #[error("{path} cannot be read: {cause}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        cause: std::io::Error,
-    },
-    /// A weights file is not what it should be.
-    #[error("{path} is not a usable weights file: {reason}")]
-    Checkpoint {
-        /// The file.
-        path: PathBuf,
-        /// The first thing that is wrong.
-        reason: String,
-    },
-    /// A folder was given for a weights file.
-    #[error("{path} {reason}")]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What it is, and what to give instead.
-        reason: String,
-    },
+    /// Weights cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// A value of the configuration does not fit the data.
     #[error("{0}")]
     Configuration(String),

@@ -1,6 +1,5 @@
 //! The loop.
 
-use crate::checkpoint::{self, Best, Meta, Position};
 use crate::writer::Writer;
 use crate::{ResumePoint, Splits, TrainingError};
 use pointwise_data::{
@@ -14,6 +13,7 @@ use pointwise_runs::{
     Analysis, Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State,
     StepRecord, peak_memory, timestamp,
 };
+use pointwise_weights::checkpoint::{self, Best, Meta, Position};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -388,7 +388,7 @@ impl<'a> Session<'a> {
         let settings = batch_settings(config, normalisation);
         let mut at = Cursor { epoch: 1, batch: 0, step: 0, totals: Totals::default(), best: None };
         if let Some(ResumePoint { epoch, step, best, position }) = from {
-            at = Cursor { epoch, batch: position.batch, step, totals: position.totals(), best };
+            at = Cursor { epoch, batch: position.batch, step, totals: totals_at(&position), best };
             if at.epoch > config.recipe.epochs + 1 {
                 return Err(TrainingError::Configuration(format!(
                     "the run has {} epochs behind it; give --epochs {} or more",
@@ -714,7 +714,7 @@ impl<'a> Session<'a> {
     fn save(&mut self, epoch: Option<EpochFiles>) -> Result<(), TrainingError> {
         self.writer.wait_for_checkpoint()?;
         let snapshot = self.engine.snapshot(true)?;
-        let meta = self.meta(Some(Position::new(self.at.batch, &self.at.totals)));
+        let meta = self.meta(Some(position_at(self.at.batch, &self.at.totals)));
         let progress = self.progress(State::Running);
         self.writer.give_checkpoint(move |run| {
             let state = snapshot.state()?;
@@ -848,5 +848,28 @@ impl Clock {
         Ok(past.epochs().fold((0.0, 0.0), |(train, eval), epoch| {
             (train + epoch.train_seconds, eval + epoch.eval_seconds)
         }))
+    }
+}
+
+/// The place in an epoch after `batch` batches, with its totals.
+fn position_at(batch: usize, totals: &Totals) -> Position {
+    Position {
+        batch,
+        loss_sum: totals.loss_sum,
+        correct: totals.correct,
+        samples: totals.samples,
+        last_loss: totals.last_loss,
+        last_gradient_norm: totals.last_gradient_norm,
+    }
+}
+
+/// The totals of the epoch at a place, to set an engine to.
+fn totals_at(position: &Position) -> Totals {
+    Totals {
+        loss_sum: position.loss_sum,
+        correct: position.correct,
+        samples: position.samples,
+        last_loss: position.last_loss,
+        last_gradient_norm: position.last_gradient_norm,
     }
 }

@@ -2,16 +2,14 @@
 //!
 //! [`fit`] is the recipe, to be read from top to bottom. It takes the configuration, the images and an engine, and leaves
 //! everything that a run is judged by in a run folder (crate `pointwise-runs`): metrics as they come, the `best` and the `last`
-//! [checkpoint], and the result.
+//! [checkpoint](pointwise_weights::checkpoint), and the result.
 //!
 //! Files are written by a thread of their own, in order, so that training does not wait for the disk.
 //!
 //! The optimizer and the loss are part of an engine's step: see `pointwise-engine`.
 
-pub mod checkpoint;
 mod error;
 mod fit;
-mod foreign;
 mod resume;
 mod splits;
 mod writer;

@@ -1,9 +1,10 @@
 //! Where an interrupted run stands, and whether it can be continued from there.
 
-use crate::checkpoint::{self, Best, Meta, Position};
 use crate::{Splits, TrainingError};
 use pointwise_engine::Engine;
 use pointwise_runs::{Checkpoint, RunConfig, RunFolder};
+use pointwise_weights::WeightsError;
+use pointwise_weights::checkpoint::{self, Best, Meta, Position};
 use std::path::Path;
 
 /// Where a run stands, by its `last` checkpoint.
@@ -19,7 +20,7 @@ impl ResumePoint {
     /// Reads the `last` checkpoint into the engine; `None` when the run has none yet. Changes nothing in the folder.
     ///
     /// # Errors
-    /// A damaged checkpoint's; that of [`check_configuration`]; [`TrainingError::Checkpoint`] when it stands at no place of this run;
+    /// A damaged checkpoint's; that of [`check_configuration`]; [`WeightsError::Checkpoint`] when it stands at no place of this run;
     /// the engine's for the state of another network.
     pub fn load(
         run: &RunFolder,
@@ -33,7 +34,7 @@ impl ResumePoint {
         }
         let (state, meta) = checkpoint::read(&path).map_err(|error| with_fix(run.path(), error))?;
         let damaged =
-            |reason: String| with_fix(run.path(), TrainingError::Checkpoint { path: path.clone(), reason });
+            |reason: String| with_fix(run.path(), WeightsError::Checkpoint { path: path.clone(), reason });
         let position = meta.as_ref().and_then(|meta| meta.position);
         let (Some(meta), Some(position)) = (meta, position) else {
             return Err(damaged("it does not say where its run stood".to_owned()));
@@ -84,10 +85,10 @@ fn same_configuration(run: &Path, meta: &Meta, config: &RunConfig) -> Result<(),
 }
 
 /// The error of a damaged `last` checkpoint with what can be done.
-fn with_fix(run: &Path, error: TrainingError) -> TrainingError {
+fn with_fix(run: &Path, error: WeightsError) -> TrainingError {
     let best = run.join(Checkpoint::Best.file_name());
     match error {
-        TrainingError::Checkpoint { path, reason } => {
+        WeightsError::Checkpoint { path, reason } => {
             let way = if best.exists() {
                 format!(
                     "restore it from a copy, or start from {} with --init in another --run-dir",
@@ -96,8 +97,8 @@ fn with_fix(run: &Path, error: TrainingError) -> TrainingError {
             } else {
                 "restore it from a copy, or start again in another --run-dir".to_owned()
             };
-            TrainingError::Checkpoint { path, reason: format!("{reason}; {way}") }
+            WeightsError::Checkpoint { path, reason: format!("{reason}; {way}") }.into()
         }
-        other => other,
+        other => other.into(),
     }
 }

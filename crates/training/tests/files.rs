@@ -9,8 +9,9 @@ use pointwise_runs::{
     Checkpoint, Environment, Record, Run, RunConfig, RunFolder, State as Activity, timestamp,
 };
 use pointwise_training::{
-    FinishedEpoch, Job, Observer, Outcome, ResumePoint, Splits, StepProgress, TrainingError, checkpoint, fit,
+    FinishedEpoch, Job, Observer, Outcome, ResumePoint, Splits, StepProgress, TrainingError, fit,
 };
+use pointwise_weights::checkpoint;
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::{NonZeroU32, NonZeroU64};

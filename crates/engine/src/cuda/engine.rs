@@ -17,9 +17,9 @@ use crate::error::EngineError;
 use crate::places::import_statistics;
 use crate::resident::{BegunEpoch, ResidentEpoch, ResidentImages, ResidentSet, check_images};
 use crate::settings::Settings;
-use crate::state::{Array, State};
 use pointwise_network::Network;
 use pointwise_recipe::{DeviceName, EngineKind, Rate};
+use pointwise_weights::{Array, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 use std::ops::Range;
@@ -540,7 +540,7 @@ impl Engine for Cuda {
 
     fn load_state(&mut self, state: &State) -> Result<(), EngineError> {
         state.check(&self.network)?;
-        state.check_recipe(&self.settings.recipe)?;
+        self.settings.check_state(state)?;
         let control = Control {
             step: state.optimizer.as_ref().map_or(0, |optimizer| optimizer.step),
             bad: 0,

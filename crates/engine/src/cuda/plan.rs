@@ -7,9 +7,9 @@ use crate::places::{Place, Places, Role};
 use crate::stage::{
     BlockLayers, ConvolutionLayer, Map, NormLayer, Source, Stage, StageKind, Window, check_training, stages,
 };
-use crate::state::Array;
 use pointwise_network::{Activation, Graph};
 use pointwise_recipe::{Group, Precision, Recipe};
+use pointwise_weights::Array;
 use std::collections::BTreeMap;
 
 /// Numbers in a vector of 16 bytes: channels are padded to a multiple of it.
@@ -560,9 +560,9 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::State;
     use pointwise_network::Network;
     use pointwise_recipe::{Adam, ParameterGroup};
+    use pointwise_weights::State;
 
     const NETWORKS: [&str; 3] = ["alexnet_plain", "alexnet", "nin"];
 

@@ -7,7 +7,7 @@ use super::update::Update;
 use crate::engine::Snapshot;
 use crate::error::EngineError;
 use crate::places::{self, Export, RunningStatistics, export_statistics};
-use crate::state::{Array, State};
+use pointwise_weights::{Array, State};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -8,11 +8,10 @@
 //!
 //! Time never gets into a checkpoint, for the same reason.
 
-use crate::{TrainingError, foreign};
-use half::{bf16, f16};
-use pointwise_engine::{Array, Average, OptimizerState, State, Totals};
+use crate::dictionary::{self, AVERAGE, OPTIMIZER, without_wrappers};
+use crate::{Array, State, WeightsError, foreign};
 use pointwise_runs::{Checkpoint, Difference, RunConfig, holds_run};
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -21,10 +20,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const META_KEY: &str = "pointwise";
-const OPTIMIZER: &str = "optimizer.";
-const AVERAGE: &str = "average.";
-const BATCHES_TRACKED: &str = ".num_batches_tracked";
-const STATISTICS: [&str; 2] = [".running_mean", ".running_var"];
 
 /// What a checkpoint says about itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,33 +100,6 @@ pub struct Position {
     pub last_gradient_norm: Option<f64>,
 }
 
-impl Position {
-    /// The totals of an epoch after `batch` batches.
-    #[must_use]
-    pub fn new(batch: usize, totals: &Totals) -> Self {
-        Self {
-            batch,
-            loss_sum: totals.loss_sum,
-            correct: totals.correct,
-            samples: totals.samples,
-            last_loss: totals.last_loss,
-            last_gradient_norm: totals.last_gradient_norm,
-        }
-    }
-
-    /// The totals, to set an engine to.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        Totals {
-            loss_sum: self.loss_sum,
-            correct: self.correct,
-            samples: self.samples,
-            last_loss: self.last_loss,
-            last_gradient_norm: self.last_gradient_norm,
-        }
-    }
-}
-
 /// A tensor as it is written.
 enum Tensor<'a> {
     Floats(&'a Array),
@@ -175,14 +143,14 @@ impl View for Tensor<'_> {
 /// what was trained. Equal states and metadata give equal bytes.
 ///
 /// # Errors
-/// [`TrainingError::Checkpoint`] for an array whose values do not fill its shape, and for `ema` of a state without averages.
+/// [`WeightsError::Checkpoint`] for an array whose values do not fill its shape, and for `ema` of a state without averages.
 pub fn encode<'a>(
     path: &Path,
     which: Checkpoint,
     state: &'a State,
     meta: &Meta,
-) -> Result<Vec<u8>, TrainingError> {
-    let refuse = |reason: String| TrainingError::Checkpoint { path: path.to_owned(), reason };
+) -> Result<Vec<u8>, WeightsError> {
+    let refuse = |reason: String| WeightsError::Checkpoint { path: path.to_owned(), reason };
     let mut tensors: Vec<(String, Tensor<'a>)> = Vec::new();
     let mut floats = |prefix: &str, arrays: &'a BTreeMap<String, Array>| {
         for (name, array) in arrays {
@@ -238,13 +206,13 @@ const LARGEST: u64 = 1 << 30;
 /// The weights file that a path names: the file itself or, of a run folder, the parameters of its best epoch.
 ///
 /// # Errors
-/// [`TrainingError::Folder`] for a folder without such a file.
-pub fn weights_file(path: &Path) -> Result<PathBuf, TrainingError> {
+/// [`WeightsError::Folder`] for a folder without such a file.
+pub fn weights_file(path: &Path) -> Result<PathBuf, WeightsError> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
     let [best, last] = [Checkpoint::Best, Checkpoint::Last].map(|which| path.join(which.file_name()));
-    let refuse = |reason: String| Err(TrainingError::Folder { path: path.to_owned(), reason });
+    let refuse = |reason: String| Err(WeightsError::Folder { path: path.to_owned(), reason });
     if best.is_file() {
         return Ok(best);
     }
@@ -270,16 +238,16 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, TrainingError> {
 /// The content of a file that may be a weights file.
 ///
 /// # Errors
-/// [`TrainingError::Read`]; [`TrainingError::Checkpoint`] for a file that is larger than any.
-pub fn read_bytes(path: &Path) -> Result<Vec<u8>, TrainingError> {
+/// [`WeightsError::Read`]; [`WeightsError::Checkpoint`] for a file that is larger than any.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, WeightsError> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(|cause| TrainingError::Read { path: path.to_owned(), cause })?;
+        .map_err(|cause| WeightsError::Read { path: path.to_owned(), cause })?;
     if bytes.len() as u64 > LARGEST {
         let reason =
             format!("it has more than {LARGEST} bytes, and the weights of no network here have as many");
-        return Err(TrainingError::Checkpoint { path: path.to_owned(), reason });
+        return Err(WeightsError::Checkpoint { path: path.to_owned(), reason });
     }
     Ok(bytes)
 }
@@ -289,16 +257,16 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, TrainingError> {
 /// What PyTorch's own loading makes equal is equal here. Numbers of another precision are converted, what `torch.compile` and
 /// `DataParallel` add to names is taken off, and a single number that is no parameter, such as an epoch, is ignored with a warning.
 ///
-/// The state is not checked against a network: [`State::check`] and `load_state` do that.
+/// The state is not checked against a network: [`State::check`] does that.
 ///
 /// # Errors
-/// [`TrainingError::Read`]; [`TrainingError::Folder`]; [`TrainingError::Checkpoint`] for anything that is not such a file: of
+/// [`WeightsError::Read`]; [`WeightsError::Folder`]; [`WeightsError::Checkpoint`] for anything that is not such a file: of
 /// another format, truncated, corrupt, with values that are no finite numbers, or with an optimizer's state and no count of its steps.
-pub fn read(path: &Path) -> Result<(State, Option<Meta>), TrainingError> {
+pub fn read(path: &Path) -> Result<(State, Option<Meta>), WeightsError> {
     let path = weights_file(path)?;
     let bytes = read_bytes(&path)?;
     let Contents { state, meta, ignored } =
-        decode(&bytes).map_err(|reason| TrainingError::Checkpoint { path: path.clone(), reason })?;
+        decode(&bytes).map_err(|reason| WeightsError::Checkpoint { path: path.clone(), reason })?;
     for name in ignored {
         log::warn!("{}: `{name}` is a single number and no parameter: ignored", path.display());
     }
@@ -327,124 +295,46 @@ fn meta_of(header: &Metadata) -> Result<Option<Meta>, String> {
 
 /// What [`decode`] finds.
 #[derive(Debug)]
-struct Contents {
-    state: State,
-    meta: Option<Meta>,
-    /// Tensors of one value that are no parameters.
-    ignored: Vec<String>,
+pub struct Contents {
+    /// The state.
+    pub state: State,
+    /// What the file says of it; a file of PyTorch says nothing.
+    pub meta: Option<Meta>,
+    /// Tensors of one value that are no parameters, by name.
+    pub ignored: Vec<String>,
 }
 
-fn decode(bytes: &[u8]) -> Result<Contents, String> {
+/// The content of a safetensors file, of ours or a `state_dict` of PyTorch, as [`read`] reads it.
+///
+/// # Errors
+/// A sentence without the file's name: what the bytes are, or the first thing that is wrong in them.
+pub fn decode(bytes: &[u8]) -> Result<Contents, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| foreign::explain(bytes, &error))?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     let meta = meta_of(&header)?;
-    let mut state = State::default();
-    let mut optimizer = OptimizerState::default();
-    let mut average = Average::default();
-    let mut ignored = Vec::new();
-    // The format's reader has an order of its own each time: sorted, the first thing that is wrong is always the same.
-    let mut tensors = BTreeMap::new();
-    for (name, view) in file.iter() {
-        let plain = if meta.is_some() { name.to_owned() } else { without_wrappers(name) };
-        if tensors.insert(plain.clone(), view).is_some() {
-            return Err(format!("it has `{plain}` twice, of a wrapped and of a plain module"));
-        }
-    }
+    let tensors = file.iter().map(|(name, view)| {
+        let name = if meta.is_some() { name.to_owned() } else { without_wrappers(name) };
+        (name, dictionary::Tensor::from(view))
+    });
+    let tensors = dictionary::unique(tensors)?;
     if let Some(expected) = meta.as_ref().and_then(|meta| meta.crc32c) {
-        let crc = tensors.iter().fold(0, |crc, (name, view)| checksum(crc, name, view.data()));
+        let crc = tensors.iter().fold(0, |crc, (name, tensor)| checksum(crc, name, &tensor.data));
         if crc != expected {
             return Err(
                 "its tensors are not those that were written: it is damaged, or was changed".to_owned()
             );
         }
     }
-    for (name, view) in &tensors {
-        if name.ends_with(BATCHES_TRACKED) {
-            let tracked = count(name, view)?;
-            state.batches_tracked.insert(name.clone(), tracked);
-        } else if is_lone_number(name, view) {
-            ignored.push(name.clone());
-        } else {
-            let array = float_array(name, view)?;
-            let is_statistic = STATISTICS.iter().any(|suffix| name.ends_with(suffix));
-            // What a layer called `average` or `optimizer` has is the average, or the buffer, of nothing that is there.
-            let is_there = |of: &&str| tensors.contains_key(*of);
-            let buffer = name.strip_prefix(OPTIMIZER).and_then(|rest| rest.split_once('.'));
-            let (name, arrays) = if let Some((buffer, of)) = buffer.filter(|(_, of)| is_there(of)) {
-                (of, optimizer.buffers.entry(buffer.to_owned()).or_default())
-            } else if let Some(of) = name.strip_prefix(AVERAGE).filter(is_there) {
-                (of, if is_statistic { &mut average.statistics } else { &mut average.parameters })
-            } else {
-                (name.as_str(), if is_statistic { &mut state.statistics } else { &mut state.parameters })
-            };
-            arrays.insert(name.to_owned(), array);
-        }
-    }
-    if !optimizer.buffers.is_empty() {
-        optimizer.step = meta.as_ref().ok_or("it has an optimizer's state but no count of its steps")?.step;
-        state.optimizer = Some(optimizer);
-    }
-    state.average = (average != Average::default()).then_some(average);
+    let (state, ignored) = dictionary::state(&tensors, meta.as_ref().map(|meta| meta.step))?;
     Ok(Contents { state, meta, ignored })
 }
-
-/// A parameter's name without what PyTorch's wrappers of modules put into it, wherever a module was wrapped.
-fn without_wrappers(name: &str) -> String {
-    const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-    let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
-    parts.join(".")
-}
-
-/// Whether a tensor is one number that is no parameter of a layer: an epoch, a step, an accuracy.
-fn is_lone_number(name: &str, view: &TensorView<'_>) -> bool {
-    const OF_LAYERS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
-    let last = name.rsplit('.').next().unwrap_or(name);
-    view.shape().iter().product::<usize>() <= 1 && !OF_LAYERS.contains(&last)
-}
-
-/// The values in the precision of the networks.
-fn float_array(name: &str, view: &TensorView<'_>) -> Result<Array, String> {
-    let data = view.data();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        Dtype::F64 => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
-        Dtype::F16 => data.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
-        Dtype::BF16 => data.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
-        other => return Err(format!("`{name}` is {other:?}, and weights must be F32, F16, BF16 or F64")),
-    };
-    if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-        return Err(format!("`{name}` holds {value}, and weights must be finite"));
-    }
-    if name.ends_with(".running_var")
-        && let Some(value) = values.iter().find(|value| **value < 0.0)
-    {
-        return Err(format!("`{name}` holds {value}, and a variance is not negative"));
-    }
-    Ok(Array { shape: view.shape().to_vec(), values })
-}
-
-/// One whole number from 0 up, of whatever type.
-fn count(name: &str, view: &TensorView<'_>) -> Result<i64, String> {
-    let wrong =
-        || format!("`{name}` is {:?} of shape {:?}, not one whole number", view.dtype(), view.shape());
-    let value = match (view.dtype(), view.data()) {
-        (Dtype::I64, data) => data.try_into().ok().map(i64::from_le_bytes),
-        (Dtype::I32, data) => data.try_into().ok().map(|bytes| i32::from_le_bytes(bytes).into()),
-        (Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16, _) => {
-            match float_array(name, view)?.values[..] {
-                [value] if value.fract() == 0.0 => Some(value as i64),
-                _ => None,
-            }
-        }
-        _ => None,
-    };
-    value.filter(|value| *value >= 0).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Average, OptimizerState};
+    use half::{bf16, f16};
     use pointwise_recipe::{Adam, Recipe};
+    use safetensors::tensor::TensorView;
 
     fn sample() -> (State, Meta) {
         let array = |values: &[f32]| Array { shape: vec![values.len()], values: values.to_vec() };
@@ -465,7 +355,8 @@ mod tests {
             }),
             average: None,
         };
-        let totals = Totals {
+        let position = Position {
+            batch: 4,
             loss_sum: 0.1 + 0.2,
             correct: 3,
             samples: 10,
@@ -479,7 +370,7 @@ mod tests {
             epoch: 2,
             step: 7,
             best: Some(Best { epoch: 1, accuracy: 1.0 / 3.0, loss: 1.1 }),
-            position: Some(Position::new(4, &totals)),
+            position: Some(position),
             run: Some(RunConfig::new("nin", Recipe::new(3, 32, Adam::default()))),
             crc32c: None,
         };
@@ -511,8 +402,7 @@ mod tests {
         let buffers = BTreeMap::from([("momentum_buffer".to_owned(), moved(&average.parameters))]);
         state.average = Some(average);
         state.optimizer = Some(OptimizerState { buffers, step: 7 });
-        let totals = Totals { last_gradient_norm: Some(0.1), ..meta.position.unwrap().totals() };
-        meta.position = Some(Position::new(4, &totals));
+        meta.position = Some(Position { last_gradient_norm: Some(0.1), ..meta.position.unwrap() });
         (state, meta)
     }
 
@@ -522,7 +412,7 @@ mod tests {
             let bytes = encode(Path::new("x"), Checkpoint::Last, &state, &meta).unwrap();
             let read = decode(&bytes).unwrap();
             assert_eq!(read.state, state);
-            assert_eq!(read.meta.unwrap().position.unwrap().totals(), meta.position.unwrap().totals());
+            assert_eq!(read.meta.unwrap().position, meta.position);
             let file = SafeTensors::deserialize(&bytes).unwrap();
             let mut names: Vec<String> = file.names().into_iter().map(ToOwned::to_owned).collect();
             names.sort_unstable();
@@ -540,7 +430,7 @@ mod tests {
             ["average.features.0.bias", "average.features.1.running_mean", "average.features.1.running_var"];
         let sgd = ["optimizer.momentum_buffer.features.0.bias"];
         assert_eq!(names(averaged()), [&averages[..], &plain, &sgd].concat());
-        assert_eq!(averaged().1.position.unwrap().totals().last_gradient_norm, Some(0.1));
+        assert_eq!(averaged().1.position.unwrap().last_gradient_norm, Some(0.1));
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The state of a network in host memory, by PyTorch's names.
 
-use crate::error::EngineError;
+use crate::WeightsError;
 use pointwise_network::{Graph, Network};
-use pointwise_recipe::Recipe;
 use std::collections::BTreeMap;
 
 /// A tensor in host memory, row-major.
@@ -32,13 +31,13 @@ pub struct State {
 /// What an optimizer remembers.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OptimizerState {
-    /// By PyTorch's name of the buffer ([`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers)), of each parameter.
+    /// By PyTorch's name of the buffer (`Optimizer::buffers` of `pointwise-recipe`), of each parameter.
     pub buffers: BTreeMap<String, BTreeMap<String, Array>>,
     /// Steps taken.
     pub step: u64,
 }
 
-/// Exponential moving averages ([`Ema`](pointwise_recipe::Ema)).
+/// Exponential moving averages (`Ema` of `pointwise-recipe`).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Average {
     /// Of the parameters.
@@ -49,7 +48,8 @@ pub struct Average {
 
 impl State {
     /// The state before the first step: the description's initial values, drawn from `seed`.
-    pub(crate) fn initial(graph: &Graph, seed: u64) -> Self {
+    #[must_use]
+    pub fn initial(graph: &Graph, seed: u64) -> Self {
         let parameters = graph.parameters().iter().zip(0..).map(|(own, ordinal)| {
             let values = own.initial.values(&own.shape, seed, ordinal);
             (own.name.clone(), Array { shape: own.shape.clone(), values })
@@ -66,8 +66,8 @@ impl State {
     /// before 0.4.1, one too many is ignored.
     ///
     /// # Errors
-    /// [`EngineError::State`] naming what does not fit, by name: all of it, or how much more there is.
-    pub fn check(&self, network: &Network) -> Result<(), EngineError> {
+    /// [`WeightsError::Misfit`] naming what does not fit, by name: all of it, or how much more there is.
+    pub fn check(&self, network: &Network) -> Result<(), WeightsError> {
         let graph = network.graph()?;
         let parameters: BTreeMap<String, Vec<usize>> =
             graph.parameters().iter().map(|own| (own.name.clone(), own.shape.clone())).collect();
@@ -84,38 +84,9 @@ impl State {
             misfits.compare(&average.statistics, &statistics, "average of ");
         }
         match misfits.sentence() {
-            Some(reason) => Err(EngineError::State { network: network.name.clone(), reason }),
+            Some(reason) => Err(WeightsError::Misfit { network: network.name.clone(), reason }),
             None => Ok(()),
         }
-    }
-
-    /// Checks that a training by this recipe can go on from here.
-    ///
-    /// # Errors
-    /// [`EngineError::OtherRecipe`] when the buffers are not those of the recipe's optimizer, or averaged weights are missing or too many.
-    pub(crate) fn check_recipe(&self, recipe: &Recipe) -> Result<(), EngineError> {
-        let refuse = |reason: &str| Err(EngineError::OtherRecipe(reason.to_owned()));
-        if self.average.is_some() && recipe.ema.is_none() {
-            return refuse("it has averaged weights, and the recipe has no `ema`");
-        }
-        let Some(optimizer) = &self.optimizer else { return Ok(()) };
-        let expected = recipe.optimizer.buffers();
-        let found: Vec<&str> = optimizer.buffers.keys().map(String::as_str).collect();
-        if found.len() != expected.len() || !expected.iter().all(|name| found.contains(name)) {
-            let named = |names: &[&str]| match names {
-                [] => "nothing".to_owned(),
-                names => names.join(" and "),
-            };
-            let (found, expected) = (named(&found), named(expected));
-            let class = recipe.optimizer.class();
-            return Err(EngineError::OtherRecipe(format!(
-                "its optimizer kept {found}, and {class} keeps {expected}"
-            )));
-        }
-        if optimizer.step > 0 && self.average.is_none() && recipe.ema.is_some() {
-            return refuse("it has no averaged weights, and the recipe has `ema`");
-        }
-        Ok(())
     }
 }
 

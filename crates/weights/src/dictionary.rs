@@ -1,0 +1,152 @@
+//! A `state_dict`: tensors by PyTorch's names, as a file holds them, and the [`State`] that they are.
+//!
+//! What PyTorch's own loading makes equal is equal here, whatever format the file has: numbers of another precision are converted, what
+//! wrappers of modules add to names is taken off, and a single number that is no parameter is told apart.
+
+use crate::{Array, Average, OptimizerState, State};
+use half::{bf16, f16};
+use safetensors::tensor::TensorView;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+pub use safetensors::tensor::Dtype;
+
+/// What the names of the optimizer's buffers begin with.
+pub(crate) const OPTIMIZER: &str = "optimizer.";
+
+/// What the names of averages begin with.
+pub(crate) const AVERAGE: &str = "average.";
+
+const BATCHES_TRACKED: &str = ".num_batches_tracked";
+const STATISTICS: [&str; 2] = [".running_mean", ".running_var"];
+
+/// A tensor as a file holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor<'a> {
+    /// The type of its values.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its values, row-major and little-endian, as many as the shape has.
+    pub data: Cow<'a, [u8]>,
+}
+
+impl<'a> From<TensorView<'a>> for Tensor<'a> {
+    fn from(view: TensorView<'a>) -> Self {
+        Self { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().into() }
+    }
+}
+
+/// Tensors by name.
+///
+/// # Errors
+/// A sentence naming the first name that is there twice, as it may be once wrappers are taken off.
+pub fn unique<'a>(
+    tensors: impl IntoIterator<Item = (String, Tensor<'a>)>,
+) -> Result<BTreeMap<String, Tensor<'a>>, String> {
+    let mut sorted = BTreeMap::new();
+    for (name, tensor) in tensors {
+        if sorted.contains_key(&name) {
+            return Err(format!("it has `{name}` twice, of a wrapped and of a plain module"));
+        }
+        sorted.insert(name, tensor);
+    }
+    Ok(sorted)
+}
+
+/// The state that tensors are, and the names of those that are single numbers and no parameters. `step` counts the optimizer's steps, where
+/// its buffers are among them.
+///
+/// # Errors
+/// A sentence naming the first tensor that cannot be a weight: of another type, with values that are not finite, with a negative
+/// variance; or saying that there is an optimizer's state without a count of its steps.
+pub fn state(
+    tensors: &BTreeMap<String, Tensor<'_>>,
+    step: Option<u64>,
+) -> Result<(State, Vec<String>), String> {
+    let mut state = State::default();
+    let mut optimizer = OptimizerState::default();
+    let mut average = Average::default();
+    let mut ignored = Vec::new();
+    for (name, tensor) in tensors {
+        if name.ends_with(BATCHES_TRACKED) {
+            state.batches_tracked.insert(name.clone(), count(name, tensor)?);
+        } else if is_lone_number(name, tensor) {
+            ignored.push(name.clone());
+        } else {
+            let array = float_array(name, tensor)?;
+            let is_statistic = STATISTICS.iter().any(|suffix| name.ends_with(suffix));
+            // What a layer called `average` or `optimizer` has is the average, or the buffer, of nothing that is there.
+            let is_there = |of: &&str| tensors.contains_key(*of);
+            let buffer = name.strip_prefix(OPTIMIZER).and_then(|rest| rest.split_once('.'));
+            let (name, arrays) = if let Some((buffer, of)) = buffer.filter(|(_, of)| is_there(of)) {
+                (of, optimizer.buffers.entry(buffer.to_owned()).or_default())
+            } else if let Some(of) = name.strip_prefix(AVERAGE).filter(is_there) {
+                (of, if is_statistic { &mut average.statistics } else { &mut average.parameters })
+            } else {
+                (name.as_str(), if is_statistic { &mut state.statistics } else { &mut state.parameters })
+            };
+            arrays.insert(name.to_owned(), array);
+        }
+    }
+    if !optimizer.buffers.is_empty() {
+        optimizer.step = step.ok_or("it has an optimizer's state but no count of its steps")?;
+        state.optimizer = Some(optimizer);
+    }
+    state.average = (average != Average::default()).then_some(average);
+    Ok((state, ignored))
+}
+
+/// A parameter's name without what PyTorch's wrappers of modules put into it, wherever a module was wrapped.
+#[must_use]
+pub fn without_wrappers(name: &str) -> String {
+    const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+    let parts: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+    parts.join(".")
+}
+
+/// Whether a tensor is one number that is no parameter of a layer: an epoch, a step, an accuracy.
+fn is_lone_number(name: &str, tensor: &Tensor<'_>) -> bool {
+    const OF_LAYERS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+    let last = name.rsplit('.').next().unwrap_or(name);
+    tensor.shape.iter().product::<usize>() <= 1 && !OF_LAYERS.contains(&last)
+}
+
+/// The values in the precision of the networks.
+fn float_array(name: &str, tensor: &Tensor<'_>) -> Result<Array, String> {
+    let data = &*tensor.data;
+    let values: Vec<f32> = match tensor.dtype {
+        Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+        Dtype::F64 => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
+        Dtype::F16 => data.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
+        Dtype::BF16 => data.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
+        other => return Err(format!("`{name}` is {other:?}, and weights must be F32, F16, BF16 or F64")),
+    };
+    if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+        return Err(format!("`{name}` holds {value}, and weights must be finite"));
+    }
+    if name.ends_with(".running_var")
+        && let Some(value) = values.iter().find(|value| **value < 0.0)
+    {
+        return Err(format!("`{name}` holds {value}, and a variance is not negative"));
+    }
+    Ok(Array { shape: tensor.shape.clone(), values })
+}
+
+/// One whole number from 0 up, of whatever type.
+fn count(name: &str, tensor: &Tensor<'_>) -> Result<i64, String> {
+    let wrong =
+        || format!("`{name}` is {:?} of shape {:?}, not one whole number", tensor.dtype, tensor.shape);
+    let value = match (tensor.dtype, &*tensor.data) {
+        (Dtype::I64, data) => data.try_into().ok().map(i64::from_le_bytes),
+        (Dtype::I32, data) => data.try_into().ok().map(|bytes| i32::from_le_bytes(bytes).into()),
+        (Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16, _) => {
+            match float_array(name, tensor)?.values[..] {
+                [value] if value.fract() == 0.0 => Some(value as i64),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    value.filter(|value| *value >= 0).ok_or_else(wrong)
+}

@@ -1,0 +1,43 @@
+use pointwise_network::NetworkError;
+use std::path::PathBuf;
+
+/// Why weights cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// A weights file could not be read.
+    #[error("{path} cannot be read: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: std::io::Error,
+    },
+    /// A weights file is not what it should be.
+    #[error("{path} is not a usable weights file: {reason}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// The first thing that is wrong.
+        reason: String,
+    },
+    /// A folder was given for a weights file.
+    #[error("{path} {reason}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What it is, and what to give instead.
+        reason: String,
+    },
+    /// A state is not this network's.
+    #[error("the state is not one of `{network}`: {reason}")]
+    Misfit {
+        /// The network.
+        network: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The network's description does not fit together.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+}
