@@ -55,7 +55,9 @@ impl FusedShape {
     /// Whether a result can be stored where it belongs as soon as it is there, and so can have something added to it.
     #[must_use]
     pub fn is_direct(&self) -> bool {
-        self.border == 0 && !self.pool && bounds(self.activation).is_some()
+        let ConvShape { groups, in_channels, out_channels, .. } = self.convolution;
+        let is_whole = groups == 1 || (groups == in_channels && groups == out_channels);
+        is_whole && self.border == 0 && !self.pool && bounds(self.activation).is_some()
     }
 
     /// The rows of the convolution's map under these rows of the output.

@@ -3,7 +3,7 @@
 //! A thread that has to be woken comes too late for a layer that takes 20 microseconds. Here the others are asked once, spin between
 //! the pieces, and are let go at the end. Whoever is late takes part in what is left; nobody is waited for who has not begun.
 
-use crate::memory::Buffer;
+use crate::memory::{Buffer, Shared as SharedSlice};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -105,6 +105,16 @@ impl<'a> Team<'a> {
             }
         });
         shared.work(0, body, tasks);
+    }
+
+    /// Gives each whole run of `len` floats of `values` to one call of `body(run, floats)`.
+    pub fn for_each_run(&mut self, values: &mut [f32], len: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
+        let runs = values.len() / len.max(1);
+        let values = SharedSlice::new(values);
+        self.for_each(runs, |_, run| {
+            // SAFETY: every task has its own run.
+            body(run, unsafe { values.part(run * len..(run + 1) * len) });
+        });
     }
 
     /// As [`Team::for_each`], with a buffer for each worker.

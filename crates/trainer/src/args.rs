@@ -563,6 +563,8 @@ pub(crate) enum Phase {
     Train,
     /// Forward in evaluation mode, loss.
     Eval,
+    /// Logits of images in memory, as `predict` computes them, by no engine.
+    Infer,
 }
 
 impl Phase {
@@ -570,6 +572,7 @@ impl Phase {
         match self {
             Self::Train => "train",
             Self::Eval => "eval",
+            Self::Infer => "infer",
         }
     }
 }

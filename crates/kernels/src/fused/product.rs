@@ -123,13 +123,9 @@ impl FusedProduct {
         let is_grouped = self.shape.convolution.groups > 1;
         [
             if matches!(self.left, Left::Patches(_)) { aligned(piece * self.left_stride()) } else { 0 },
-            if self.is_direct() { 0 } else { aligned(stored * columns * self.outputs) },
+            if self.shape.is_direct() { 0 } else { aligned(stored * columns * self.outputs) },
             if is_grouped { aligned(piece * padded(self.shape.convolution.group_outputs())) } else { 0 },
         ]
-    }
-
-    fn is_direct(&self) -> bool {
-        self.shape.is_direct() && self.shape.convolution.groups == 1
     }
 
     /// Images whose left sides are gathered before their products.
@@ -187,7 +183,7 @@ impl FusedProduct {
         let [patches, results, group_results] = parts;
         let (_, columns) = conv.stored_map();
         let stored = self.shape.stored_rows(&rows);
-        let is_direct = self.is_direct();
+        let is_direct = self.shape.is_direct();
         let row_len = columns * self.outputs;
         for first in stored.clone().step_by(self.piece_rows()) {
             let piece = first..stored.end.min(first + self.piece_rows());
@@ -274,9 +270,6 @@ impl FusedProduct {
             };
             // SAFETY: the rows of the output.
             unsafe { finish.run_on(self.isa) };
-            if let Some(addend) = addend {
-                crate::elementwise::add_assign(self.isa, target, &addend[..target.len()]);
-            }
         }
     }
 
@@ -327,7 +320,7 @@ impl FusedProduct {
         let (rows, _) = self.shape.output_map();
         let (stored, _) = self.shape.convolution.stored_map();
         let block = self.block(team.threads());
-        let is_direct = self.is_direct();
+        let is_direct = self.shape.is_direct();
         let values = Shared::new(output);
         let group = self.shared_images(images);
         for first in (0..images).step_by(group) {
@@ -387,7 +380,7 @@ impl Fused for FusedProduct {
                 Left::Patches(_) => self.shared_images(images) * self.pixels() * self.left_stride(),
                 _ => 0,
             };
-            let worker = if self.is_direct() { 0 } else { self.pixels() * self.block(threads) };
+            let worker = if self.shape.is_direct() { 0 } else { self.pixels() * self.block(threads) };
             return WorkspaceNeed { shared, worker };
         }
         // Fewer images go in more parts, which need less.
