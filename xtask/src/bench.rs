@@ -288,9 +288,8 @@ fn run_inference(args: &Args) -> anyhow::Result<End> {
             format!("there is no record in {}: `cargo xtask bench --inference` makes one", inference::FOLDER)
         }),
     };
-    let shown = |path: &Path| {
-        anyhow::Ok(inference::markdown(&inference::Record::read(path)?, &file_name(path)))
-    };
+    let shown =
+        |path: &Path| anyhow::Ok(inference::markdown(&inference::Record::read(path)?, &file_name(path)));
     if let Some(path) = &args.table {
         print(&shown(&named(path)?)?)?;
         return Ok(End::Good);

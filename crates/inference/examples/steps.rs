@@ -21,8 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let mut model = Model::new(&network, &state, &Options { batch, ..Options::default() })?;
     let compiled = start.elapsed().as_secs_f64();
-    let images: Vec<f32> =
-        (0..batch * network.input.iter().product::<usize>()).map(|at| (at % 97) as f32 / 48.0 - 1.0).collect();
+    let images: Vec<f32> = (0..batch * network.input.iter().product::<usize>())
+        .map(|at| (at % 97) as f32 / 48.0 - 1.0)
+        .collect();
     model.logits(Images::Normalised(&images))?;
     model.take_times();
     let mut seconds = Vec::new();
@@ -37,6 +38,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     seconds.sort_by(f64::total_cmp);
     let median = 1e3 * seconds[seconds.len() / 2];
-    println!("{name}, {batch} images, {threads} threads: {median:.3} ms, compiled in {:.0} ms", 1e3 * compiled);
+    println!(
+        "{name}, {batch} images, {threads} threads: {median:.3} ms, compiled in {:.0} ms",
+        1e3 * compiled
+    );
     Ok(())
 }

@@ -41,14 +41,17 @@ pub(crate) fn methods(shapes: &[ConvShape], images: usize, threads: usize) -> Ve
     let candidates: Vec<_> = shapes
         .iter()
         .map(|shape| {
-            let costed = FusedMethod::candidates(shape).into_iter().map(|method| (method, method.cost(shape, images)));
+            let costed =
+                FusedMethod::candidates(shape).into_iter().map(|method| (method, method.cost(shape, images)));
             costed.collect::<Vec<_>>()
         })
         .collect();
     let rate = MACS * threads as f64;
     let plan = |price: f64| {
         let cheapest = candidates.iter().filter_map(|of| {
-            let priced = of.iter().map(|(method, cost)| (cost.macs / rate + price * cost.weight_bytes, (*method, *cost)));
+            let priced = of
+                .iter()
+                .map(|(method, cost)| (cost.macs / rate + price * cost.weight_bytes, (*method, *cost)));
             priced.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, choice)| choice)
         });
         let chosen: Vec<_> = cheapest.collect();

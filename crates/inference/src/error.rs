@@ -13,7 +13,9 @@ pub enum InferenceError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// Images of another size than the network's.
-    #[error("{values} values are no whole number of images of {image} values: give images of shape {shape:?}")]
+    #[error(
+        "{values} values are no whole number of images of {image} values: give images of shape {shape:?}"
+    )]
     Images {
         /// Values that were given.
         values: usize,

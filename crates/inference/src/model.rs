@@ -205,7 +205,9 @@ impl Model {
                 StepWork::Pack(packed) => team.for_each_run(output, step.len, |image, target| {
                     let (place, map) = step.inputs[0];
                     match place {
-                        Place::Images => images.with_values(first + image, *shape, Packing { packed, target }),
+                        Place::Images => {
+                            images.with_values(first + image, *shape, Packing { packed, target })
+                        }
                         Place::Buffer(at) => {
                             packed.pack(&buffers[at][image * len(map)..(image + 1) * len(map)], target);
                         }
@@ -280,7 +282,11 @@ impl Model {
                     let Convolution { weight, bias, rings, .. } = &*own;
                     let parameters = FusedParameters { weight, bias, rings };
                     let fused = FusedConvolution::new(self.isa, own.shape, method, parameters);
-                    if inputs.len() > 1 { StepWork::AddedConvolution(fused) } else { StepWork::Convolution(fused) }
+                    if inputs.len() > 1 {
+                        StepWork::AddedConvolution(fused)
+                    } else {
+                        StepWork::Convolution(fused)
+                    }
                 }
             };
             for (value, map) in &mut inputs {

@@ -44,7 +44,8 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// The nodes of a network, of which the state has been checked.
     pub(crate) fn new(graph: &Graph, state: &State) -> Self {
-        let mut nodes = Self { list: Vec::new(), output: Source::Images, input: Map::of(&graph.nodes[0].output) };
+        let mut nodes =
+            Self { list: Vec::new(), output: Source::Images, input: Map::of(&graph.nodes[0].output) };
         // Where the output of each stage is found.
         let mut found: Vec<Source> = Vec::new();
         for stage in stages(graph) {

@@ -27,7 +27,8 @@ fn state(network: &Network) -> State {
     }
     for (number, (name, array)) in state.parameters.iter_mut().enumerate() {
         if name.ends_with("bias") {
-            array.values = uniform(1000 + number as u64, array.values.len()).iter().map(|x| x - 0.5).collect();
+            array.values =
+                uniform(1000 + number as u64, array.values.len()).iter().map(|x| x - 0.5).collect();
         }
     }
     state
@@ -65,7 +66,8 @@ fn check(network: &Network, batches: &[usize]) {
         let alone = model.logits(Images::Normalised(&images[len..2 * len])).unwrap();
         assert_eq!(alone, logits[classes..2 * classes], "{} compiled for {batch}", network.name);
         let options = Options { threads: Some(1), ..options };
-        let by_one = Model::new(network, &state, &options).unwrap().logits(Images::Normalised(&images)).unwrap();
+        let by_one =
+            Model::new(network, &state, &options).unwrap().logits(Images::Normalised(&images)).unwrap();
         close(&format!("{} on one thread", network.name), &by_one, &logits);
     }
 }
@@ -130,7 +132,8 @@ fn what_does_not_fit_is_named() {
     let mut model = Model::new(&network, &good, &Options::default()).unwrap();
     let error = model.logits(Images::Normalised(&[0.0; 3071])).unwrap_err().to_string();
     assert!(error.contains("3071 values") && error.contains("[3, 32, 32]"), "{error}");
-    let bytes = Images::Bytes { pixels: &[0; 3072], layout: Layout::Planar, values: &byte_values(&[0.0], &[1.0]) };
+    let bytes =
+        Images::Bytes { pixels: &[0; 3072], layout: Layout::Planar, values: &byte_values(&[0.0], &[1.0]) };
     let error = model.logits(bytes).unwrap_err().to_string();
     assert!(error.contains("1 channels, and images of 3"), "{error}");
     assert_eq!(model.logits(Images::Normalised(&[])).unwrap(), []);

@@ -161,10 +161,11 @@ impl FusedMethod {
                 (tiles * weights + transforms, weights)
             }
             Self::Product | Self::Packed => {
-                let inputs = if self == Self::Packed { shape.in_channels } else { shape.group_inputs() };
+                let inputs = shape.group_inputs();
                 let outputs = shape.groups * padded(shape.group_outputs());
                 let weights = (shape.taps() * inputs * outputs) as f64;
-                let gathered = if shape.taps() > 1 { TRANSFORM * (shape.taps() * inputs) as f64 } else { 0.0 };
+                let gathered =
+                    if shape.taps() > 1 { TRANSFORM * (shape.taps() * inputs) as f64 } else { 0.0 };
                 let pixels = n * (rows * columns) as f64;
                 (pixels.max(MIN_ROWS) * weights + pixels * gathered, weights)
             }
@@ -245,9 +246,7 @@ impl FusedConvolution {
                 let is_packed = method == FusedMethod::Packed;
                 Box::new(product::FusedProduct::new(isa, shape, is_packed, weight, constants))
             }
-            FusedMethod::Depthwise => {
-                Box::new(depthwise::FusedDepthwise::new(isa, shape, weight, constants))
-            }
+            FusedMethod::Depthwise => Box::new(depthwise::FusedDepthwise::new(isa, shape, weight, constants)),
         };
         let input_len = match method {
             FusedMethod::Packed => PackedShape::of(&conv).len(),

@@ -24,6 +24,9 @@ const PREFETCH_STEPS: usize = 8;
 /// Rows that share a pass over the panels: `ROW_BLOCK * K_BLOCK` floats, 360 KiB, stay in the second cache level.
 const ROW_BLOCK: usize = 240;
 
+/// Most rows of a [`FinishedProduct`] whose left side stays in the second cache level for all columns.
+const FEW_ROWS: usize = 48;
+
 /// Longest run of `k` in [`TransposedProduct`]: so many rows of `A`, up to 200 KiB, stay in the second cache level.
 pub(crate) const TRANSPOSED_K_BLOCK: usize = 128;
 
@@ -88,6 +91,8 @@ impl<const COLUMNS: bool> Kernel for Product<COLUMNS> {
                         c_panel: self.c_panel,
                         accumulate: self.accumulate || from > 0,
                         finish: Keep,
+                        ahead: 0,
+                        share: 0,
                     };
                     tiles.run::<S, COLUMNS>(simd);
                 }
@@ -163,6 +168,8 @@ impl Kernel for TransposedProduct {
                             c_panel: self.c_panel,
                             accumulate: self.accumulate || from > 0,
                             finish: Keep,
+                            ahead: 0,
+                            share: 0,
                         };
                         tiles.run::<S, true>(simd);
                         row += rows;
@@ -237,6 +244,8 @@ impl<const COLUMNS: bool> Kernel for RunProduct<COLUMNS> {
                     c_panel: self.c_panel,
                     accumulate: self.accumulate,
                     finish: Keep,
+                    ahead: 0,
+                    share: 0,
                 };
                 tiles.run::<S, COLUMNS>(simd);
             }
@@ -246,6 +255,10 @@ impl<const COLUMNS: bool> Kernel for RunProduct<COLUMNS> {
 
 /// What becomes of a sum before it is stored.
 pub(crate) trait Finish: Copy {
+    /// Whether the right side comes from far, as the weights of inference do, of which each is read once or twice: while a panel is worked on,
+    /// the next one is asked for, whole.
+    const FAR: bool;
+
     /// That of a result which begins so many floats and columns further.
     ///
     /// # Safety
@@ -264,6 +277,25 @@ pub(crate) trait Finish: Copy {
 pub(crate) struct Keep;
 
 impl Finish for Keep {
+    const FAR: bool = false;
+
+    #[inline(always)]
+    unsafe fn at(self, _: usize, _: usize) -> Self {
+        self
+    }
+    #[inline(always)]
+    unsafe fn value<S: Simd>(self, _: S, _: usize, _: usize, sum: S::V) -> S::V {
+        sum
+    }
+}
+
+/// As [`Keep`], with a right side that comes from far.
+#[derive(Clone, Copy)]
+pub(crate) struct KeepFar;
+
+impl Finish for KeepFar {
+    const FAR: bool = true;
+
     #[inline(always)]
     unsafe fn at(self, _: usize, _: usize) -> Self {
         self
@@ -298,6 +330,10 @@ struct Tiles<F = Keep> {
     accumulate: bool,
     /// Of the sums that are whole.
     finish: F,
+    /// Floats from the beginning of a panel to what is read after it, where that is [`Finish::FAR`].
+    ahead: usize,
+    /// Floats of it that are asked for in a step.
+    share: usize,
 }
 
 impl<F: Finish> Tiles<F> {
@@ -330,8 +366,10 @@ impl<F: Finish> Tiles<F> {
 
     #[inline(always)]
     unsafe fn rows<S: Simd, const VECTORS: usize, const COLUMNS: bool>(mut self, simd: S) {
-        let Self { a, c, m, finish, .. } = self;
+        let Self { a, c, m, finish, ahead, .. } = self;
         let mut row = 0;
+        // Each row of tiles asks for its share.
+        let share = PAIR.div_ceil(m.div_ceil(self.height).max(1));
         while row < m {
             let rows = self.height.min(m - row);
             // SAFETY: rows below m.
@@ -339,6 +377,8 @@ impl<F: Finish> Tiles<F> {
                 self.a = a.add(if COLUMNS { row } else { row * self.lda });
                 self.c = c.add(row * self.ldc);
                 self.finish = finish.at(row * self.ldc, 0);
+                self.ahead = ahead + row / self.height * share * self.k;
+                self.share = share;
                 if S::ROWS == 12 {
                     match rows {
                         12 => self.tile::<S, 12, VECTORS, COLUMNS>(simd),
@@ -380,6 +420,7 @@ impl<F: Finish> Tiles<F> {
             if S::WIDTH == PANEL { (self.b_panel, self.c_panel) } else { (S::WIDTH, S::WIDTH) };
         let mut sums = [[simd.zero(); VECTORS]; ROWS];
         let mut b = self.b;
+        let mut ahead = b.wrapping_add(self.ahead);
         for r in 0..ROWS {
             for v in 0..VECTORS {
                 simd.prefetch(self.c.wrapping_add(r * self.ldc + v * c_next));
@@ -390,8 +431,16 @@ impl<F: Finish> Tiles<F> {
             for run in 0..self.runs {
                 let mut a = self.a.add(run * self.a_run);
                 for t in 0..self.k {
-                    for v in 0..VECTORS {
-                        simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
+                    if F::FAR {
+                        simd.prefetch(ahead);
+                        if self.share > PANEL {
+                            simd.prefetch(ahead.wrapping_add(PANEL));
+                        }
+                        ahead = ahead.wrapping_add(self.share);
+                    } else {
+                        for v in 0..VECTORS {
+                            simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
+                        }
                     }
                     if COLUMNS {
                         simd.prefetch(a.wrapping_add(2 * PANEL));
@@ -440,6 +489,8 @@ pub(crate) struct Clamp {
 }
 
 impl Finish for Clamp {
+    const FAR: bool = true;
+
     #[inline(always)]
     unsafe fn at(self, floats: usize, columns: usize) -> Self {
         // SAFETY: the caller's.
@@ -458,9 +509,7 @@ impl Finish for Clamp {
             if !self.addend.is_null() {
                 x = simd.add(x, simd.load(self.addend.add(floats)));
             }
-            let (low, high) = (simd.splat(self.low), simd.splat(self.high));
-            let x = simd.if_greater(low, x, low, x);
-            simd.if_greater(x, high, high, x)
+            simd.least(simd.splat(self.high), simd.greatest(simd.splat(self.low), x))
         }
     }
 }
@@ -488,9 +537,9 @@ pub(crate) struct FinishedProduct<F> {
     pub(crate) finish: F,
 }
 
-impl FinishedProduct<Keep> {
+impl FinishedProduct<KeepFar> {
     pub(crate) fn with<F: Finish>(self, finish: F) -> FinishedProduct<F> {
-        let Self { m, n, runs, run, a, a_run, lda, b, c, ldc, finish: Keep } = self;
+        let Self { m, n, runs, run, a, a_run, lda, b, c, ldc, finish: KeepFar } = self;
         FinishedProduct { m, n, runs, run, a, a_run, lda, b, c, ldc, finish }
     }
 }
@@ -510,37 +559,47 @@ impl<F: Finish> Kernel for FinishedProduct<F> {
     fn run<S: Simd>(self, simd: S) {
         // Tiles of equal height: sums of a few rows would wait for each other.
         let height = self.m.div_ceil(self.m.div_ceil(S::ROWS).max(1)).max(1);
-        let block = ROW_BLOCK / height * height;
+        let rows = ROW_BLOCK / height * height;
         let blocks = if self.runs == 1 { self.run.div_ceil(K_BLOCK).max(1) } else { 1 };
         let k_block = self.run.div_ceil(blocks).max(1);
-        for row in (0..self.m).step_by(block) {
-            for at in 0..blocks {
-                let from = at * k_block;
-                // SAFETY: inside the operands, by the promise to `run_on`.
-                unsafe {
-                    let tiles = Tiles {
-                        m: block.min(self.m - row),
-                        n: self.n,
-                        height,
-                        runs: self.runs,
-                        k: k_block.min(self.run - from),
-                        a: self.a.add(row * self.lda + from),
-                        a_run: self.a_run,
-                        lda: self.lda,
-                        b: self.b.add(from * PAIR),
-                        ldb: PAIR,
-                        b_panel: PANEL,
-                        b_pair: self.runs * self.run * PAIR,
-                        c: self.c.add(row * self.ldc),
-                        ldc: self.ldc,
-                        c_panel: PANEL,
-                        accumulate: at > 0,
-                        finish: Keep,
-                    };
-                    if at + 1 < blocks {
-                        tiles.run::<S, false>(simd);
-                    } else {
-                        tiles.finished(self.finish.at(row * self.ldc, 0)).run::<S, false>(simd);
+        let pair = self.runs * self.run * PAIR;
+        // With few rows the weights go by in the order in which they lie. With many, the rows stay, and all panels of a block go by.
+        let few = self.m <= FEW_ROWS;
+        let columns = if few { PAIR } else { self.n.max(1) };
+        for row in (0..self.m).step_by(rows) {
+            for column in (0..self.n).step_by(columns) {
+                for at in 0..blocks {
+                    let from = at * k_block;
+                    let k = k_block.min(self.run - from);
+                    // SAFETY: inside the operands, by the promise to `run_on`.
+                    unsafe {
+                        let tiles = Tiles {
+                            m: rows.min(self.m - row),
+                            n: columns.min(self.n - column),
+                            height,
+                            runs: self.runs,
+                            k,
+                            a: self.a.add(row * self.lda + from),
+                            a_run: self.a_run,
+                            lda: self.lda,
+                            b: self.b.add(column / PAIR * pair + from * PAIR),
+                            ldb: PAIR,
+                            b_panel: PANEL,
+                            b_pair: pair,
+                            c: self.c.add(row * self.ldc + column),
+                            ldc: self.ldc,
+                            c_panel: PANEL,
+                            accumulate: at > 0,
+                            finish: KeepFar,
+                            ahead: if few { self.runs * k * PAIR } else { pair },
+                            share: 0,
+                        };
+                        if at + 1 < blocks {
+                            tiles.run::<S, false>(simd);
+                        } else {
+                            let finish = self.finish.at(row * self.ldc + column, column);
+                            tiles.finished(finish).run::<S, false>(simd);
+                        }
                     }
                 }
             }
@@ -548,12 +607,32 @@ impl<F: Finish> Kernel for FinishedProduct<F> {
     }
 }
 
-impl Tiles {
+impl Tiles<KeepFar> {
     #[inline(always)]
     fn finished<F: Finish>(self, finish: F) -> Tiles<F> {
         let Self { m, n, height, runs, k, a, a_run, lda, b, ldb, .. } = self;
-        let Self { b_panel, b_pair, c, ldc, c_panel, accumulate, .. } = self;
-        Tiles { m, n, height, runs, k, a, a_run, lda, b, ldb, b_panel, b_pair, c, ldc, c_panel, accumulate, finish }
+        let Self { b_panel, b_pair, c, ldc, c_panel, accumulate, ahead, share, .. } = self;
+        Tiles {
+            m,
+            n,
+            height,
+            runs,
+            k,
+            a,
+            a_run,
+            lda,
+            b,
+            ldb,
+            b_panel,
+            b_pair,
+            c,
+            ldc,
+            c_panel,
+            accumulate,
+            finish,
+            ahead,
+            share,
+        }
     }
 }
 

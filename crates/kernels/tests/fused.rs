@@ -7,8 +7,8 @@ mod common;
 
 use common::{clear_padding, uniform};
 use pointwise_kernels::{
-    Activation, ConvShape, FusedConvolution, FusedMethod, FusedParameters, FusedShape, Isa, PackedShape, Team,
-    Workspace, padded,
+    Activation, ConvShape, FusedConvolution, FusedMethod, FusedParameters, FusedShape, Isa, PackedShape,
+    Team, Workspace, padded,
 };
 
 /// Largest error over the largest exact value, by what a method amplifies: see `tests/convolution.rs`.
@@ -126,7 +126,10 @@ impl Case {
                     let y = pool.install(|| self.run(isa, method, threads));
                     for (at, (y, exact)) in y.iter().zip(&exact).enumerate() {
                         let error = (f64::from(*y) - exact).abs();
-                        assert!(error <= tolerance(method) * largest.max(1.0), "{what}: {y} at {at}, not {exact}");
+                        assert!(
+                            error <= tolerance(method) * largest.max(1.0),
+                            "{what}: {y} at {at}, not {exact}"
+                        );
                     }
                     if threads == 1 {
                         first = Some(y);
@@ -145,7 +148,9 @@ impl Case {
         let input = if method == FusedMethod::Packed {
             let packed = PackedShape::of(&conv);
             let mut images = vec![f32::NAN; self.images * packed.len()];
-            for (image, map) in images.chunks_exact_mut(packed.len()).zip(self.x.chunks_exact(conv.input_len())) {
+            for (image, map) in
+                images.chunks_exact_mut(packed.len()).zip(self.x.chunks_exact(conv.input_len()))
+            {
                 packed.pack(map, image);
             }
             images
@@ -181,7 +186,8 @@ fn maps_of_every_size_and_what_follows() {
     {
         for (images, kernel) in [(1, 3), (2, 3), (5, 3), (1, 1), (7, 1)] {
             let conv = ConvShape::square(map, channels, kernel, if kernel == 3 { 1 } else { 0 });
-            let activation = [Activation::Relu, Activation::Identity, Activation::Relu6][(number + images) % 3];
+            let activation =
+                [Activation::Relu, Activation::Identity, Activation::Relu6][(number + images) % 3];
             Case::new(images, FusedShape { activation, ..plain(conv) }).check();
             if map[0] > 1 {
                 Case::new(images, FusedShape { pool: true, ..plain(conv) }).check();
@@ -199,7 +205,8 @@ fn maps_of_every_size_and_what_follows() {
 
 #[test]
 fn many_images_go_in_pieces() {
-    for (map, channels, images) in [([8, 8], [64, 256], 40), ([32, 32], [64, 64], 3), ([4, 4], [96, 200], 70)] {
+    for (map, channels, images) in [([8, 8], [64, 256], 40), ([32, 32], [64, 64], 3), ([4, 4], [96, 200], 70)]
+    {
         Case::new(images, plain(ConvShape::square(map, channels, 3, 1))).check();
     }
 }

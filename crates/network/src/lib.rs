@@ -64,4 +64,6 @@ pub use layer::{
 };
 pub use limits::{MAX_SIZE, MAX_VALUES};
 pub use network::{InitialRule, Network};
-pub use stage::{BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, stages};
+pub use stage::{
+    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, stages,
+};

@@ -138,7 +138,9 @@ impl Entrant {
             Contender::Pointwise => {
                 [("--peak-gflops", rates.peak_gflops), ("--bandwidth-gb", rates.bandwidth_gb)]
             }
-            Contender::Candle | Contender::Burn => [("--lr", Some(adam.lr)), ("--weight-decay", Some(adam.weight_decay))],
+            Contender::Candle | Contender::Burn => {
+                [("--lr", Some(adam.lr)), ("--weight-decay", Some(adam.weight_decay))]
+            }
             _ if *phase == Phase::Infer => [("--lr", None), ("--weight-decay", None)],
             _ => [("--lr", Some(adam.lr)), ("--weight-decay", Some(adam.weight_decay))],
         };

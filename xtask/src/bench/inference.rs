@@ -65,9 +65,10 @@ impl Plan {
         let models: Vec<String> = self.models.iter().map(|model| shown(model)).collect();
         let only: Vec<&str> = self.contenders.iter().map(|contender| contender.name()).collect();
         let mut command = format!("cargo xtask bench --inference --rounds {}", self.rounds);
-        for (option, list, usual) in
-            [("--threads", list(&self.threads), list(&Self::THREADS)), ("--batch", list(&self.batches), list(&Self::BATCHES))]
-        {
+        for (option, list, usual) in [
+            ("--threads", list(&self.threads), list(&Self::THREADS)),
+            ("--batch", list(&self.batches), list(&Self::BATCHES)),
+        ] {
             if list != usual {
                 command += &format!(" {option} {list}");
             }
@@ -116,7 +117,8 @@ impl Record {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let bytes = fs::read(path).with_context(|| format!("{shown} cannot be read"))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("{shown} is not a record of a benchmark of inference"))
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("{shown} is not a record of a benchmark of inference"))
     }
 
     fn write(&self, path: &Path) -> anyhow::Result<()> {
@@ -142,13 +144,14 @@ impl Record {
     /// Whether a question has been answered, in whatever way.
     fn has(&self, round: u32, contender: Contender, model: &str, batch: u32, threads: u32) -> bool {
         let lacks = self.lacking.iter().any(|lacking| lacking.is_of(contender, model));
-        lacks || self.rows.iter().any(|entry| {
-            let row = &entry.row;
-            entry.round == round
-                && row.contender == contender
-                && row.model == model
-                && (row.batch, row.threads) == (batch, threads)
-        })
+        lacks
+            || self.rows.iter().any(|entry| {
+                let row = &entry.row;
+                entry.round == round
+                    && row.contender == contender
+                    && row.model == model
+                    && (row.batch, row.threads) == (batch, threads)
+            })
     }
 }
 
@@ -197,14 +200,21 @@ pub(super) fn measure(
         if !begun.unfinished {
             bail!("{} is a finished record: give another file by --out", path.display());
         }
-        if (&begun.command, &begun.commit, &begun.processor) != (&record.command, &record.commit, &record.processor) {
-            bail!("{} was begun by another command, commit or processor: give another file by --out", path.display());
+        if (&begun.command, &begun.commit, &begun.processor)
+            != (&record.command, &record.commit, &record.processor)
+        {
+            bail!(
+                "{} was begun by another command, commit or processor: give another file by --out",
+                path.display()
+            );
         }
         record = begun;
     }
     for round in 1..=plan.rounds {
         for network in &networks.list {
-            for (&threads, &batch) in plan.threads.iter().flat_map(|threads| plan.batches.iter().map(move |batch| (threads, batch))) {
+            for (&threads, &batch) in
+                plan.threads.iter().flat_map(|threads| plan.batches.iter().map(move |batch| (threads, batch)))
+            {
                 for (place, index) in (1..).zip(order(entrants.len(), round)) {
                     let entrant = &entrants[index];
                     if record.has(round, entrant.contender, &network.name, batch, threads) {
@@ -238,7 +248,10 @@ fn ask(
     match entrant.measure(&question) {
         Ok(Answer::Row(row)) => {
             let milliseconds = 1e3 * median(row.seconds.iter().copied()).unwrap_or(f64::NAN);
-            note!("round {round}: {model}, {batch}, {}, {contender}: {milliseconds:.3} ms", count(threads, "thread"));
+            note!(
+                "round {round}: {model}, {batch}, {}, {contender}: {milliseconds:.3} ms",
+                count(threads, "thread")
+            );
             record.rows.push(Entry { round, place, row: *row });
         }
         Ok(Answer::Lacks(reason)) => {
@@ -339,7 +352,9 @@ fn milliseconds(seconds: f64) -> String {
 fn provenance(record: &Record, file: &str) -> String {
     let entered: Vec<String> = Plan::CONTENDERS
         .iter()
-        .filter_map(|contender| record.rows.iter().map(|entry| &entry.row).find(|row| row.contender == *contender))
+        .filter_map(|contender| {
+            record.rows.iter().map(|entry| &entry.row).find(|row| row.contender == *contender)
+        })
         .map(|row| {
             let version = row.version.as_deref().unwrap_or("of unknown version");
             format!("{} {version} ({})", row.contender.title(), row.detail)
@@ -438,9 +453,11 @@ mod tests {
     fn a_question_is_answered_once() {
         let record = record();
         assert!(record.has(3, Contender::Onnxruntime, "alexnet", 8, 2));
-        for (round, contender, batch, threads) in
-            [(3, Contender::Pointwise, 8, 2), (1, Contender::Pointwise, 1, 2), (1, Contender::Pointwise, 8, 1)]
-        {
+        for (round, contender, batch, threads) in [
+            (3, Contender::Pointwise, 8, 2),
+            (1, Contender::Pointwise, 1, 2),
+            (1, Contender::Pointwise, 8, 1),
+        ] {
             assert!(!record.has(round, contender, "alexnet", batch, threads));
         }
     }

@@ -343,7 +343,13 @@ mod tests {
     static ADAM: Adam = Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 };
 
     fn nin() -> Network {
-        Network { name: "nin".into(), asked: "nin".into(), parameters: 1_485_386, macs: 7, graph: "nin.json".into() }
+        Network {
+            name: "nin".into(),
+            asked: "nin".into(),
+            parameters: 1_485_386,
+            macs: 7,
+            graph: "nin.json".into(),
+        }
     }
 
     fn question(network: &Network) -> Question<'_> {

@@ -14,7 +14,8 @@ use super::{
 };
 
 /// The lines of README.md that the part of inference stands between.
-pub(crate) const INFERENCE_MARKERS: [&str; 2] = ["<!-- benchmark inference -->", "<!-- /benchmark inference -->"];
+pub(crate) const INFERENCE_MARKERS: [&str; 2] =
+    ["<!-- benchmark inference -->", "<!-- /benchmark inference -->"];
 
 /// The lines of README.md that a device's part stands between.
 pub(crate) fn markers(device: Device) -> [&'static str; 2] {

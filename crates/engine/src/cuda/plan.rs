@@ -5,7 +5,8 @@ use crate::error::EngineError;
 use crate::gradients::{Flow, Schedule};
 use crate::places::{Place, Places};
 use crate::stage::{
-    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, check_training, stages,
+    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, check_training,
+    stages,
 };
 use pointwise_network::{Activation, Graph};
 use pointwise_recipe::{Group, Precision, Recipe};

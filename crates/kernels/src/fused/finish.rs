@@ -32,7 +32,8 @@ impl FinishMap<'_> {
         let first = stored.start;
         let activation = shape.activation;
         with_function!(activation, |function| {
-            let map = Map { shape, constants, results, first, block, rows, channels, target, pixel, function };
+            let map =
+                Map { shape, constants, results, first, block, rows, channels, target, pixel, function };
             if shape.pool { isa.run(Pooled(map)) } else { isa.run(Plain(map)) }
         });
     }

@@ -1,7 +1,7 @@
 //! Images of few channels, side by side: between zeros, without channels that pad pixels.
 
-use crate::shape::{ConvShape, padded};
 use crate::gemm::PANEL;
+use crate::shape::{ConvShape, padded};
 
 /// An image of few channels as a product reads patches out of it: `(rows, columns, channels)`, no channel padded, with the zeros of a
 /// convolution's padding around the map.

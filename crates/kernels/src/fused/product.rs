@@ -2,7 +2,7 @@
 
 use super::finish::FinishMap;
 use super::{Constants, Fused, FusedShape, PackedShape, Pass, pairs_index, pairs_len, parts, share};
-use crate::gemm::{Finish, FinishedProduct, Keep, PAIR, PANEL};
+use crate::gemm::{Finish, FinishedProduct, KeepFar, PAIR, PANEL};
 use crate::memory::{Buffer, Shared};
 use crate::patches::Patches;
 use crate::shape::padded;
@@ -50,10 +50,11 @@ impl FusedProduct {
         constants: Constants,
     ) -> Self {
         let conv = shape.convolution;
-        let is_pixels = conv.kernel == [1, 1] && conv.padding == [0, 0] && conv.stride == [1, 1] && conv.groups == 1;
+        let is_pixels =
+            conv.kernel == [1, 1] && conv.padding == [0, 0] && conv.stride == [1, 1] && conv.groups == 1;
         let (left, inputs, runs) = match () {
             () if is_packed => (Left::Packed(PackedShape::of(&conv)), conv.in_channels, conv.kernel[0]),
-            () if is_pixels => (Left::Pixels, padded(conv.in_channels), 1),
+            () if is_pixels => (Left::Pixels, conv.in_channels, 1),
             () => (Left::Patches(Patches::new(isa, conv)), conv.group_inputs(), 1),
         };
         let k = conv.taps() * inputs;
@@ -80,7 +81,7 @@ impl FusedProduct {
     /// Floats between the rows of the left side, where they are gathered.
     fn left_stride(&self) -> usize {
         match &self.left {
-            Left::Pixels => self.k,
+            Left::Pixels => padded(self.k),
             Left::Patches(patches) => patches.stride(),
             Left::Packed(_) => 0,
         }
@@ -195,7 +196,11 @@ impl FusedProduct {
                         let at = (row - stored.start) * row_len;
                         let a = &image[row * conv.stride[0] * packed.row_len()..];
                         assert!(a.len() >= (self.runs - 1) * packed.row_len() + packed.row_len());
-                        let c = if is_direct { &mut target[at..][..row_len] } else { &mut results[at..][..row_len] };
+                        let c = if is_direct {
+                            &mut target[at..][..row_len]
+                        } else {
+                            &mut results[at..][..row_len]
+                        };
                         let product = |c: *mut f32| FinishedProduct {
                             m: columns,
                             n: self.outputs,
@@ -207,7 +212,7 @@ impl FusedProduct {
                             b: self.weights.as_ptr(),
                             c,
                             ldc: self.outputs,
-                            finish: Keep,
+                            finish: KeepFar,
                         };
                         let product = product(c.as_mut_ptr());
                         // SAFETY: the rows of the packed image under a row of outputs, and that row.
@@ -228,16 +233,17 @@ impl FusedProduct {
                                 plan.gather(image, group, &piece, patches);
                                 (&*patches, self.left_stride())
                             }
-                            _ => (&image[first * columns * self.k..], self.k),
+                            _ => (&image[first * columns * self.left_stride()..], self.left_stride()),
                         };
                         if conv.groups > 1 {
                             let (count, from) = (conv.group_outputs(), group * conv.group_outputs());
                             let wide = padded(count);
                             let weights = group * count.next_multiple_of(PAIR);
                             let c = (group_results.as_mut_ptr(), wide);
-                            self.product(pixels, left, weights..weights + wide, c, Keep);
+                            self.product(pixels, left, weights..weights + wide, c, KeepFar);
                             let targets = results[at..].chunks_exact_mut(self.outputs);
-                            for (target, values) in targets.zip(group_results.chunks_exact(wide)).take(pixels) {
+                            for (target, values) in targets.zip(group_results.chunks_exact(wide)).take(pixels)
+                            {
                                 target[from..from + count].copy_from_slice(&values[..count]);
                             }
                         } else if is_direct {
@@ -246,7 +252,7 @@ impl FusedProduct {
                             self.product(pixels, left, 0..self.outputs, c, clamp);
                         } else {
                             let c = (results[at..][..pixels * self.outputs].as_mut_ptr(), self.outputs);
-                            self.product(pixels, left, 0..self.outputs, c, Keep);
+                            self.product(pixels, left, 0..self.outputs, c, KeepFar);
                         }
                     }
                 }
@@ -309,7 +315,8 @@ impl FusedProduct {
             let target = unsafe { values.part(at..rows.end * self.outputs) };
             let clamp = self.constants.clamp(self.shape.activation, 0, addend, at);
             let c = (target.as_mut_ptr(), self.outputs);
-            self.product(rows.len(), (&input[rows.start * self.k..], self.k), 0..self.outputs, c, clamp);
+            let left = (&input[rows.start * self.left_stride()..], self.left_stride());
+            self.product(rows.len(), left, 0..self.outputs, c, clamp);
         });
     }
 
@@ -354,7 +361,13 @@ impl FusedProduct {
                 for image in 0..count {
                     let results = &mut memory[..pixels * block];
                     let c = (results.as_mut_ptr(), block);
-                    self.product(pixels, (&left[image * pixels * stride..], stride), channels.clone(), c, Keep);
+                    self.product(
+                        pixels,
+                        (&left[image * pixels * stride..], stride),
+                        channels.clone(),
+                        c,
+                        KeepFar,
+                    );
                     let finish = FinishMap {
                         shape: &self.shape,
                         constants: &self.constants,

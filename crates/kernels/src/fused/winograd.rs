@@ -2,13 +2,15 @@
 
 use super::finish::FinishMap;
 use super::{Constants, Fused, FusedShape, Pass, parts, share};
-use crate::gemm::{Finish, FinishedProduct, Keep, PAIR};
+use crate::gemm::{Finish, FinishedProduct, Keep, KeepFar, PAIR};
 use crate::memory::{Buffer, Shared};
 use crate::shape::padded;
 use crate::simd::Isa;
 use crate::team::Team;
 use crate::transforms::Tile;
-use crate::winograd::{FilterTransform, InputTransform, Map, OutputTransform, frequency_stride, largest_stride, row};
+use crate::winograd::{
+    FilterTransform, InputTransform, Map, OutputTransform, frequency_stride, largest_stride, row,
+};
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -99,7 +101,13 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
         let (rows, _) = self.shape.output_map();
         match (self.shape.border, self.shape.pool) {
             (0, false) => M,
-            (0, true) => if M.is_multiple_of(2) { M / 2 } else { M },
+            (0, true) => {
+                if M.is_multiple_of(2) {
+                    M / 2
+                } else {
+                    M
+                }
+            }
             _ => rows,
         }
     }
@@ -173,7 +181,15 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
     }
 
     /// `M` of some channels from the products of so many tiles, which begin at `v`.
-    fn products(&self, tiles: usize, v: &[f32], stride: usize, channels: &Range<usize>, m: &mut [f32], block: usize) {
+    fn products(
+        &self,
+        tiles: usize,
+        v: &[f32],
+        stride: usize,
+        channels: &Range<usize>,
+        m: &mut [f32],
+        block: usize,
+    ) {
         let panel = self.inputs * PAIR;
         assert!(m.len() >= tiles * A * A * block && channels.len() <= block);
         assert!(v.len() >= (A * A - 1) * stride + (tiles - 1) * row(self.inputs) + self.inputs);
@@ -191,7 +207,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
                     b: weights.as_ptr(),
                     c: m[frequency * block + offset * PAIR..].as_mut_ptr(),
                     ldc: A * A * block,
-                    finish: Keep,
+                    finish: KeepFar,
                 };
                 // SAFETY: the tiles of `V` and `M` were checked above.
                 unsafe { product.run_on(self.isa) };
@@ -214,7 +230,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
         let tiles = piece.tiles.len() * self.across * A * A * block;
         for (number, image) in piece.images.clone().enumerate() {
             let m = &m[number * tiles..(number + 1) * tiles];
-            let at = image * self.shape.output_len() + piece.rows.start * columns * self.outputs + channels.start;
+            let at =
+                image * self.shape.output_len() + piece.rows.start * columns * self.outputs + channels.start;
             let end = image * self.shape.output_len() + piece.rows.end * columns * self.outputs;
             assert!(end <= output.len());
             if self.shape.is_direct() {
@@ -248,8 +265,17 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
         finish: F,
     ) {
         let rows = piece.tiles.clone();
-        let transform =
-            OutputTransform::<M, A, T, F> { map, rows, m, block, channels, target, pixel, finish, tile: PhantomData };
+        let transform = OutputTransform::<M, A, T, F> {
+            map,
+            rows,
+            m,
+            block,
+            channels,
+            target,
+            pixel,
+            finish,
+            tile: PhantomData,
+        };
         // SAFETY: rows of the piece in the output, or results, which have room for them.
         unsafe { transform.run_on(self.isa) };
     }
@@ -364,7 +390,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Fused for FusedWinograd<M, A
         let (several, _) = self.pieces(images.max(1), threads);
         // Fewer images may go in fewer parts, but not in fewer than this.
         let least = self.piece_image().div_ceil(OWN_FLOATS).clamp(1, self.units());
-        let needs = [self.piece_parts(several, if several > 1 { 1 } else { least }), self.piece_parts(1, least)];
+        let needs =
+            [self.piece_parts(several, if several > 1 { 1 } else { least }), self.piece_parts(1, least)];
         let worker = needs.iter().map(|parts| parts.iter().sum()).max().unwrap_or(0);
         WorkspaceNeed { shared: 0, worker }
     }
