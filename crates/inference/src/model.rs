@@ -39,7 +39,7 @@ const MAP_FLOATS: usize = 4 << 20;
 const LEAST_IMAGES: usize = 16;
 
 /// Multiply-accumulates of a call that are done sooner than a second thread has begun.
-const ALONE: f64 = 4e6;
+const ALONE: f64 = 1e6;
 
 /// A network with its weights, ready to be asked.
 #[derive(Debug)]

@@ -16,6 +16,9 @@ use crate::sums::{GROUP, partial_len, sum_over_groups};
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::ops::Range;
 
+/// Channels of a map that are made before the next ones.
+const CHANNEL_BLOCK: usize = 4 * PANEL;
+
 pub(crate) struct Depthwise {
     isa: Isa,
     shape: ConvShape,
@@ -299,8 +302,11 @@ impl<F: Finish> Kernel for MapKernel<'_, F> {
     fn run<S: Simd>(self, simd: S) {
         let Pass { channels, kernel, columns, source, step, source_step, tap_step, ref rows, ref runs } =
             *self.pass;
-        for (row, down) in rows[self.rows].iter().enumerate() {
-            for channel in (0..channels).step_by(S::WIDTH) {
+        // Of so many channels, the rows that a row of outputs reads stay in the first cache level until the next one reads them again.
+        let blocks = (0..channels).step_by(CHANNEL_BLOCK);
+        let rows = &rows[self.rows.clone()];
+        for (block, (row, down)) in blocks.flat_map(|block| rows.iter().enumerate().map(move |row| (block, row))) {
+            for channel in (block..channels.min(block + CHANNEL_BLOCK)).step_by(S::WIDTH) {
                 let panel = channel / PANEL * kernel[0] * kernel[1] * PANEL + channel % PANEL;
                 for run in runs {
                     let across = run.reach;

@@ -19,6 +19,7 @@ use crate::transforms::{F2, F3, F4, F5};
 use crate::workspace::{Workspace, WorkspaceNeed};
 use std::fmt;
 use std::ops::Range;
+use winograd::FusedWinograd;
 
 pub use packed::PackedShape;
 
@@ -93,8 +94,8 @@ pub struct FusedParameters<'a> {
 /// How a [`FusedConvolution`] is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FusedMethod {
-    /// As [`Method::Winograd`](crate::Method::Winograd), with tiles of 2 to 5 outputs a side.
-    Winograd(usize),
+    /// As [`Method::Winograd`](crate::Method::Winograd), with tiles of so many rows and columns of outputs: 2 to 5 of both, or 2 rows of 4.
+    Winograd([usize; 2]),
     /// A matrix product over the pixels of a 1x1 convolution of stride 1, or over patches gathered from the map.
     Product,
     /// A matrix product over runs of a packed image ([`PackedShape`]), for fewer than 16 input channels.
@@ -106,7 +107,7 @@ pub enum FusedMethod {
 impl fmt::Display for FusedMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Winograd(m) => write!(f, "Winograd F({m}x{m}, 3x3)"),
+            Self::Winograd([m, n]) => write!(f, "Winograd F({m}x{n}, 3x3)"),
             Self::Product => f.write_str("matrix product"),
             Self::Packed => f.write_str("product of packed rows"),
             Self::Depthwise => f.write_str("depthwise"),
@@ -140,7 +141,7 @@ impl FusedMethod {
         }
         let mut methods = vec![Self::Product];
         if shape.is_plain() && shape.kernel[0] == 3 {
-            methods.extend((2..=5).map(Self::Winograd));
+            methods.extend((2..=5).map(|m| Self::Winograd([m, m])).chain([Self::Winograd([2, 4])]));
         }
         methods
     }
@@ -152,9 +153,9 @@ impl FusedMethod {
         let (inputs, outputs) = (padded(shape.in_channels), padded(shape.out_channels));
         let n = images as f64;
         let (macs, weights) = match self {
-            Self::Winograd(m) => {
-                let tiles = (n * (rows.div_ceil(m) * columns.div_ceil(m)) as f64).max(MIN_ROWS);
-                let frequencies = ((m + 2) * (m + 2)) as f64;
+            Self::Winograd([down, across]) => {
+                let tiles = (n * (rows.div_ceil(down) * columns.div_ceil(across)) as f64).max(MIN_ROWS);
+                let frequencies = ((down + 2) * (across + 2)) as f64;
                 let weights = frequencies * (inputs * outputs) as f64;
                 // The transforms take their time for each value, and not sixteen of them in a cycle.
                 let transforms = frequencies * tiles * (TRANSFORM * (inputs + outputs) as f64);
@@ -230,17 +231,20 @@ impl FusedConvolution {
         let constants = Constants::new(parameters);
         let weight = parameters.weight;
         let fused: Box<dyn Fused> = match method {
-            FusedMethod::Winograd(2) => {
-                Box::new(winograd::FusedWinograd::<2, 4, F2>::new(isa, shape, weight, constants))
+            FusedMethod::Winograd([2, 4]) => {
+                Box::new(FusedWinograd::<2, 4, F2, 4, 6, F4>::new(isa, shape, weight, constants))
             }
-            FusedMethod::Winograd(3) => {
-                Box::new(winograd::FusedWinograd::<3, 5, F3>::new(isa, shape, weight, constants))
+            FusedMethod::Winograd([2, _]) => {
+                Box::new(FusedWinograd::<2, 4, F2, 2, 4, F2>::new(isa, shape, weight, constants))
             }
-            FusedMethod::Winograd(4) => {
-                Box::new(winograd::FusedWinograd::<4, 6, F4>::new(isa, shape, weight, constants))
+            FusedMethod::Winograd([3, _]) => {
+                Box::new(FusedWinograd::<3, 5, F3, 3, 5, F3>::new(isa, shape, weight, constants))
+            }
+            FusedMethod::Winograd([4, _]) => {
+                Box::new(FusedWinograd::<4, 6, F4, 4, 6, F4>::new(isa, shape, weight, constants))
             }
             FusedMethod::Winograd(_) => {
-                Box::new(winograd::FusedWinograd::<5, 7, F5>::new(isa, shape, weight, constants))
+                Box::new(FusedWinograd::<5, 7, F5, 5, 7, F5>::new(isa, shape, weight, constants))
             }
             FusedMethod::Product | FusedMethod::Packed => {
                 let is_packed = method == FusedMethod::Packed;

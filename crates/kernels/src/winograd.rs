@@ -160,7 +160,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
                 assert!(tap * filters + from + len <= weights.len());
             }
             assert!(weights.len() == 9 * filters);
-            let kernel = FilterTransform::<M, A, T> {
+            let kernel = FilterTransform::<M, A, T, M, A, T> {
                 weights: weights[from..].as_ptr(),
                 filters,
                 transformed: target.at(from),
@@ -271,7 +271,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
             let (v, m) = (Shared::new(v), Shared::new(m));
             for i in 0..count {
                 source(first + i, &mut image[..image_len]);
-                self.isa.run(InputTransform::<M, A, T>::new(&image[..image_len], input, v, i * tiles));
+                self.isa.run(InputTransform::<M, A, T, M, A, T>::new(&image[..image_len], input, v, i * tiles));
             }
             for column in (0..self.outputs).step_by(self.block) {
                 let columns = self.block.min(self.outputs - column);
@@ -298,7 +298,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                     // SAFETY: every image belongs to one task.
                     let image = unsafe { values.part(at..at + output_len) };
                     let tile = A * A * self.block;
-                    let back = OutputTransform::<M, A, T, Keep> {
+                    let back = OutputTransform::<M, A, T, M, A, T, Keep> {
                         map: result,
                         rows: 0..self.down,
                         // SAFETY: `m` is this worker's, and the products have been written.
@@ -374,7 +374,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                 // Each image has its own tiles.
                 self.isa.run(transform);
                 input(first + i, &mut image[..input_len]);
-                self.isa.run(InputTransform::<M, A, T>::new(&image[..input_len], map, v, i * tiles));
+                self.isa.run(InputTransform::<M, A, T, M, A, T>::new(&image[..input_len], map, v, i * tiles));
             });
             for_each_task(A * A * shares, |task| {
                 let share = (task % shares, shares);
@@ -482,7 +482,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
                     self.isa.run(GradientTransform::<M, A, T>::new(gradient, gradient_map, m, i * tiles));
                     let image = &mut image[..input_len];
                     input(first + i, image);
-                    self.isa.run(InputTransform::<M, A, T>::new(image, map, v, i * tiles));
+                    self.isa.run(InputTransform::<M, A, T, M, A, T>::new(image, map, v, i * tiles));
                 }
                 let now = TileGroup { rows: count * tiles, map, gradient_map };
                 for frequency in 0..A * A {
@@ -596,17 +596,19 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
     }
 }
 
-/// `V = B' x B` of one image's tiles.
-pub(crate) struct InputTransform<'a, const M: usize, const A: usize, T> {
+/// `V = B' x B` of one image's tiles, of `M` rows and `N` columns.
+pub(crate) struct InputTransform<'a, const M: usize, const A: usize, T, const N: usize, const B: usize, U> {
     image: &'a [f32],
     map: Map,
     /// Rows of tiles.
     rows: Range<usize>,
     v: *mut f32,
-    tile: PhantomData<T>,
+    tile: PhantomData<(T, U)>,
 }
 
-impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputTransform<'a, M, A, T> {
+impl<'a, const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>>
+    InputTransform<'a, M, A, T, N, B, U>
+{
     /// The image's tiles begin at row `at` of `v`.
     fn new(image: &'a [f32], map: Map, v: Shared<'_>, at: usize) -> Self {
         Self::of_rows(image, map, 0..map.down, v, at)
@@ -616,21 +618,23 @@ impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputTransform<'a, M, A,
     pub(crate) fn of_rows(image: &'a [f32], map: Map, rows: Range<usize>, v: Shared<'_>, at: usize) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
         assert!(rows.end <= map.down);
-        check_tiles::<A>(&map, rows.len(), v.len(), at);
+        check_tiles(A * B, &map, rows.len(), v.len(), at);
         Self { image, map, rows, v: v.at(at * map.row), tile: PhantomData }
     }
 }
 
 /// The last tile of so many rows at its last frequency lies inside `len` floats.
-fn check_tiles<const A: usize>(map: &Map, rows: usize, len: usize, at: usize) {
+fn check_tiles(frequencies: usize, map: &Map, rows: usize, len: usize, at: usize) {
     let tiles = at + rows * map.across;
-    assert!(tiles * map.row <= map.stride && (A * A) * map.stride <= len);
+    assert!(tiles * map.row <= map.stride && frequencies * map.stride <= len);
 }
 
 /// Zeros in place of pixels outside the image.
 static OUTSIDE: [f32; PANEL] = [0.0; PANEL];
 
-impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_, M, A, T> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>> Kernel
+    for InputTransform<'_, M, A, T, N, B, U>
+{
     type Output = ();
 
     #[inline(always)]
@@ -639,10 +643,10 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
         for ty in self.rows.clone() {
             for tx in 0..map.across {
                 // For each pixel of the tile, where its channels begin and how far to go for the next ones: nowhere, outside.
-                let mut pixels = [[(OUTSIDE.as_ptr(), 0); A]; A];
+                let mut pixels = [[(OUTSIDE.as_ptr(), 0); B]; A];
                 for (i, pixels) in pixels.iter_mut().enumerate() {
                     for (j, pixel) in pixels.iter_mut().enumerate() {
-                        if let Some(at) = map.pixel(ty * M + i, tx * M + j) {
+                        if let Some(at) = map.pixel(ty * M + i, tx * N + j) {
                             *pixel = (self.image[at..].as_ptr(), 1);
                         }
                     }
@@ -651,8 +655,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
                 unsafe {
                     let target = self.v.add(((ty - self.rows.start) * map.across + tx) * map.row);
                     for channel in (0..map.channels).step_by(S::WIDTH) {
-                        let mut half = [[simd.zero(); A]; A];
-                        for j in 0..A {
+                        let mut half = [[simd.zero(); B]; A];
+                        for j in 0..B {
                             let mut column = [simd.zero(); A];
                             for i in 0..A {
                                 let (pixel, step) = pixels[i][j];
@@ -664,8 +668,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
                             }
                         }
                         for (i, row) in half.into_iter().enumerate() {
-                            for (j, x) in T::input(simd, row).into_iter().enumerate() {
-                                simd.store(target.add((i * A + j) * map.stride + channel), x);
+                            for (j, x) in U::input(simd, row).into_iter().enumerate() {
+                                simd.store(target.add((i * B + j) * map.stride + channel), x);
                             }
                         }
                     }
@@ -676,7 +680,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
 }
 
 /// `y = A' M A` of some rows of one image's tiles, of some channels.
-pub(crate) struct OutputTransform<'a, const M: usize, const A: usize, T, F> {
+pub(crate) struct OutputTransform<'a, const M: usize, const A: usize, T, const N: usize, const B: usize, U, F> {
     pub(crate) map: Map,
     /// Rows of tiles.
     pub(crate) rows: Range<usize>,
@@ -690,20 +694,24 @@ pub(crate) struct OutputTransform<'a, const M: usize, const A: usize, T, F> {
     pub(crate) pixel: usize,
     /// Of what begins at `target`.
     pub(crate) finish: F,
-    pub(crate) tile: PhantomData<T>,
+    pub(crate) tile: PhantomData<(T, U)>,
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>, F: Finish> OutputTransform<'_, M, A, T, F> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>, F: Finish>
+    OutputTransform<'_, M, A, T, N, B, U, F>
+{
     /// # Safety
     /// The pixels of the rows lie behind `target`, and nobody else touches their channels.
     pub(crate) unsafe fn run_on(self, isa: Isa) {
         assert!(self.channels <= self.block && self.rows.end <= self.map.down);
-        assert!(self.rows.len() * self.map.across * A * A * self.block <= self.m.len());
+        assert!(self.rows.len() * self.map.across * A * B * self.block <= self.m.len());
         isa.run(self);
     }
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>, F: Finish> Kernel for OutputTransform<'_, M, A, T, F> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>, F: Finish> Kernel
+    for OutputTransform<'_, M, A, T, N, B, U, F>
+{
     type Output = ();
 
     #[inline(always)]
@@ -711,19 +719,19 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, F: Finish> Kernel for Output
         let Self { map, block, pixel, .. } = self;
         for ty in self.rows.clone() {
             for tx in 0..map.across {
-                let (rows, columns) = (M.min(map.height - ty * M), M.min(map.width - tx * M));
+                let (rows, columns) = (M.min(map.height - ty * M), N.min(map.width - tx * N));
                 // SAFETY: tiles and channels checked in `run_on`, pixels clipped to the image.
                 unsafe {
                     let down = ty - self.rows.start;
-                    let source = self.m.as_ptr().add((down * map.across + tx) * A * A * block);
-                    let corner = (down * M * map.width + tx * M) * pixel;
+                    let source = self.m.as_ptr().add((down * map.across + tx) * A * B * block);
+                    let corner = (down * M * map.width + tx * N) * pixel;
                     let (target, finish) = (self.target.add(corner), self.finish.at(corner, 0));
                     for channel in (0..self.channels).step_by(S::WIDTH) {
-                        let mut half = [[simd.zero(); A]; M];
-                        for j in 0..A {
+                        let mut half = [[simd.zero(); B]; M];
+                        for j in 0..B {
                             let mut column = [simd.zero(); A];
                             for (i, x) in column.iter_mut().enumerate() {
-                                *x = simd.load(source.add((i * A + j) * block + channel));
+                                *x = simd.load(source.add((i * B + j) * block + channel));
                             }
                             let column = T::output(simd, column);
                             for i in 0..M {
@@ -731,7 +739,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, F: Finish> Kernel for Output
                             }
                         }
                         for (i, row) in half.into_iter().enumerate() {
-                            let row = T::output(simd, row);
+                            let row = U::output(simd, row);
                             if i < rows {
                                 for (j, x) in row.into_iter().enumerate() {
                                     if j < columns {
@@ -759,7 +767,7 @@ struct GradientTransform<'a, const M: usize, const A: usize, T> {
 impl<'a, const M: usize, const A: usize, T: Tile<M, A>> GradientTransform<'a, M, A, T> {
     fn new(image: &'a [f32], map: Map, m: Shared<'_>, at: usize) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, map.down, m.len(), at);
+        check_tiles(A * A, &map, map.down, m.len(), at);
         Self { image, map, m: m.at(at * map.row), tile: PhantomData }
     }
 }
@@ -819,7 +827,7 @@ struct InputAdjoint<'a, const M: usize, const A: usize, T> {
 impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputAdjoint<'a, M, A, T> {
     fn new(dv: Shared<'_>, map: Map, at: usize, image: &'a mut [f32]) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, map.down, dv.len(), at);
+        check_tiles(A * A, &map, map.down, dv.len(), at);
         Self { dv: dv.at(at * map.row), map, image, tile: PhantomData }
     }
 }
@@ -871,23 +879,25 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputAdjoint<'_, 
 }
 
 /// `U = G w G'` for a run of filters.
-pub(crate) struct FilterTransform<const M: usize, const A: usize, T> {
+pub(crate) struct FilterTransform<const M: usize, const A: usize, T, const N: usize, const B: usize, U> {
     pub(crate) weights: *const f32,
     /// Floats between taps.
     pub(crate) filters: usize,
     pub(crate) transformed: *mut f32,
     pub(crate) stride: usize,
     pub(crate) len: usize,
-    pub(crate) tile: PhantomData<T>,
+    pub(crate) tile: PhantomData<(T, U)>,
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for FilterTransform<M, A, T> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>> Kernel
+    for FilterTransform<M, A, T, N, B, U>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for at in (0..self.len).step_by(S::WIDTH) {
-            // SAFETY: the caller has checked nine taps and A^2 frequencies of `len` floats.
+            // SAFETY: the caller has checked nine taps and A B frequencies of `len` floats.
             unsafe {
                 let mut half = [[simd.zero(); 3]; A];
                 for j in 0..3 {
@@ -901,8 +911,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for FilterTransform<M
                     }
                 }
                 for (i, row) in half.into_iter().enumerate() {
-                    for (j, x) in T::filter(simd, row).into_iter().enumerate() {
-                        simd.store(self.transformed.add((i * A + j) * self.stride + at), x);
+                    for (j, x) in U::filter(simd, row).into_iter().enumerate() {
+                        simd.store(self.transformed.add((i * B + j) * self.stride + at), x);
                     }
                 }
             }

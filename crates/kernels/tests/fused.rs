@@ -14,9 +14,9 @@ use pointwise_kernels::{
 /// Largest error over the largest exact value, by what a method amplifies: see `tests/convolution.rs`.
 fn tolerance(method: FusedMethod) -> f64 {
     match method {
-        FusedMethod::Winograd(2) => 4e-6,
-        FusedMethod::Winograd(3) => 8e-6,
-        FusedMethod::Winograd(4) => 1.2e-5,
+        FusedMethod::Winograd([_, 2]) => 4e-6,
+        FusedMethod::Winograd([_, 3]) => 8e-6,
+        FusedMethod::Winograd([_, 4]) => 1.2e-5,
         FusedMethod::Winograd(_) => 4e-5,
         _ => 3e-6,
     }

@@ -27,7 +27,7 @@ const SHARED_TILES: usize = 48;
 /// Channels that are computed and transformed back before the next ones, where a thread has all of them.
 const BLOCK: usize = 2 * PAIR;
 
-pub(super) struct FusedWinograd<const M: usize, const A: usize, T> {
+pub(super) struct FusedWinograd<const M: usize, const A: usize, T, const N: usize, const B: usize, U> {
     isa: Isa,
     shape: FusedShape,
     /// Padded channels.
@@ -39,7 +39,7 @@ pub(super) struct FusedWinograd<const M: usize, const A: usize, T> {
     /// `[pair of panels][frequency][in][32]`
     weights: Buffer,
     constants: Constants,
-    tile: PhantomData<T>,
+    tile: PhantomData<(T, U)>,
 }
 
 /// What a task is of: rows of the output of some images, and the rows of tiles under them.
@@ -49,7 +49,9 @@ struct Piece {
     tiles: Range<usize>,
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>>
+    FusedWinograd<M, A, T, N, B, U>
+{
     pub(super) fn new(isa: Isa, shape: FusedShape, weight: &[f32], constants: Constants) -> Self {
         let conv = shape.convolution;
         let (inputs, outputs) = (padded(conv.in_channels), padded(conv.out_channels));
@@ -61,13 +63,13 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
             let (out, input, tap) = (at / 9 / conv.in_channels, at / 9 % conv.in_channels, at % 9);
             plain[((tap * pairs + out / PAIR) * inputs + input) * PAIR + out % PAIR] = *weight;
         }
-        let mut weights = Buffer::new(A * A * pairs * panel);
+        let mut weights = Buffer::new(A * B * pairs * panel);
         for pair in 0..pairs {
             assert!((8 * pairs + pair + 1) * panel <= plain.len());
-            isa.run(FilterTransform::<M, A, T> {
+            isa.run(FilterTransform::<M, A, T, N, B, U> {
                 weights: plain[pair * panel..].as_ptr(),
                 filters: pairs * panel,
-                transformed: weights[pair * A * A * panel..][..A * A * panel].as_mut_ptr(),
+                transformed: weights[pair * A * B * panel..][..A * B * panel].as_mut_ptr(),
                 stride: panel,
                 len: panel,
                 tile: PhantomData,
@@ -80,7 +82,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
             inputs,
             outputs,
             down: rows.div_ceil(M),
-            across: columns.div_ceil(M),
+            across: columns.div_ceil(N),
             weights,
             constants,
             tile: PhantomData,
@@ -93,7 +95,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
 
     /// Floats of `V` of an image.
     fn v_image(&self) -> usize {
-        A * A * self.tiles() * row(self.inputs)
+        A * B * self.tiles() * row(self.inputs)
     }
 
     /// Rows of the output that an image can be cut after: those whose tiles nobody else needs.
@@ -118,13 +120,13 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
 
     /// Whether the threads share the channels, of a `V` that they share: where the weights are larger than it.
     fn is_by_columns(&self) -> bool {
-        let weights = A * A * self.inputs * self.outputs;
+        let weights = A * B * self.inputs * self.outputs;
         (weights > 2 * self.v_image() || self.units() == 1) && self.outputs >= 2 * PAIR
     }
 
     /// Floats of `V` and of a block of `M` of an image.
     fn piece_image(&self) -> usize {
-        self.v_image() + A * A * self.tiles() * BLOCK.min(self.outputs.next_multiple_of(PAIR))
+        self.v_image() + A * B * self.tiles() * BLOCK.min(self.outputs.next_multiple_of(PAIR))
     }
 
     /// Images of a task, or parts of one; where tasks are of all channels.
@@ -191,10 +193,10 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
         block: usize,
     ) {
         let panel = self.inputs * PAIR;
-        assert!(m.len() >= tiles * A * A * block && channels.len() <= block);
-        assert!(v.len() >= (A * A - 1) * stride + (tiles - 1) * row(self.inputs) + self.inputs);
+        assert!(m.len() >= tiles * A * B * block && channels.len() <= block);
+        assert!(v.len() >= (A * B - 1) * stride + (tiles - 1) * row(self.inputs) + self.inputs);
         for (offset, channel) in channels.clone().step_by(PAIR).enumerate() {
-            let weights = &self.weights[channel / PAIR * A * A * panel..][..A * A * panel];
+            let weights = &self.weights[channel / PAIR * A * B * panel..][..A * B * panel];
             for (frequency, weights) in weights.chunks_exact(panel).enumerate() {
                 let product = FinishedProduct {
                     m: tiles,
@@ -206,7 +208,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
                     lda: row(self.inputs),
                     b: weights.as_ptr(),
                     c: m[frequency * block + offset * PAIR..].as_mut_ptr(),
-                    ldc: A * A * block,
+                    ldc: A * B * block,
                     finish: KeepFar,
                 };
                 // SAFETY: the tiles of `V` and `M` were checked above.
@@ -227,7 +229,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
     ) {
         let map = self.output_map();
         let (_, columns) = self.shape.output_map();
-        let tiles = piece.tiles.len() * self.across * A * A * block;
+        let tiles = piece.tiles.len() * self.across * A * B * block;
         for (number, image) in piece.images.clone().enumerate() {
             let m = &m[number * tiles..(number + 1) * tiles];
             let at =
@@ -265,7 +267,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
         finish: F,
     ) {
         let rows = piece.tiles.clone();
-        let transform = OutputTransform::<M, A, T, F> {
+        let transform = OutputTransform::<M, A, T, N, B, U, F> {
             map,
             rows,
             m,
@@ -309,7 +311,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
                 for (number, image) in piece.images.clone().enumerate() {
                     let image = &input[image * image_len..(image + 1) * image_len];
                     let at = number * image_tiles;
-                    self.isa.run(InputTransform::<M, A, T>::of_rows(image, map, piece.tiles.clone(), v, at));
+                    self.isa.run(InputTransform::<M, A, T, N, B, U>::of_rows(image, map, piece.tiles.clone(), v, at));
                 }
             }
             for channel in (0..self.outputs).step_by(BLOCK) {
@@ -331,8 +333,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
         };
         let tiles = images * tile_rows * self.across;
         [
-            A * A * largest_stride(tiles, row(self.inputs)),
-            tiles * A * A * BLOCK,
+            A * B * largest_stride(tiles, row(self.inputs)),
+            tiles * A * B * BLOCK,
             self.results_len(tile_rows, BLOCK),
         ]
     }
@@ -351,15 +353,15 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
             let stride = frequency_stride(count * self.tiles(), row(self.inputs));
             let map = self.input_map(stride);
             {
-                let v = Shared::new(&mut workspace.shared[..A * A * stride]);
+                let v = Shared::new(&mut workspace.shared[..A * B * stride]);
                 team.for_each(count * self.down, |_, task| {
                     let (number, down) = (task / self.down, task % self.down);
                     let image = &input[(first + number) * image_len..(first + number + 1) * image_len];
                     let at = number * self.tiles() + down * self.across;
-                    self.isa.run(InputTransform::<M, A, T>::of_rows(image, map, down..down + 1, v, at));
+                    self.isa.run(InputTransform::<M, A, T, N, B, U>::of_rows(image, map, down..down + 1, v, at));
                 });
             }
-            let v = &workspace.shared[..A * A * stride];
+            let v = &workspace.shared[..A * B * stride];
             team.for_each_with(&mut workspace.workers, self.outputs.div_ceil(block), |memory, task| {
                 let channels = task * block..self.outputs.min((task + 1) * block);
                 let [m, results] = carve(memory, lengths);
@@ -376,16 +378,18 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> FusedWinograd<M, A, T> {
     }
 
     fn column_parts(&self, block: usize) -> [usize; 2] {
-        [self.product_images() * self.tiles() * A * A * block, self.results_len(self.down, block)]
+        [self.product_images() * self.tiles() * A * B * block, self.results_len(self.down, block)]
     }
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>> Fused for FusedWinograd<M, A, T> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>> Fused
+    for FusedWinograd<M, A, T, N, B, U>
+{
     fn need(&self, images: usize, threads: usize) -> WorkspaceNeed {
         if self.is_by_columns() {
             let tiles = self.shared_images(images) * self.tiles();
             let worker = self.column_parts(BLOCK).iter().sum();
-            return WorkspaceNeed { shared: A * A * largest_stride(tiles, row(self.inputs)), worker };
+            return WorkspaceNeed { shared: A * B * largest_stride(tiles, row(self.inputs)), worker };
         }
         let (several, _) = self.pieces(images.max(1), threads);
         // Fewer images may go in fewer parts, but not in fewer than this.
