@@ -305,7 +305,9 @@ impl<F: Finish> Kernel for MapKernel<'_, F> {
         // Of so many channels, the rows that a row of outputs reads stay in the first cache level until the next one reads them again.
         let blocks = (0..channels).step_by(CHANNEL_BLOCK);
         let rows = &rows[self.rows.clone()];
-        for (block, (row, down)) in blocks.flat_map(|block| rows.iter().enumerate().map(move |row| (block, row))) {
+        for (block, (row, down)) in
+            blocks.flat_map(|block| rows.iter().enumerate().map(move |row| (block, row)))
+        {
             for channel in (block..channels.min(block + CHANNEL_BLOCK)).step_by(S::WIDTH) {
                 let panel = channel / PANEL * kernel[0] * kernel[1] * PANEL + channel % PANEL;
                 for run in runs {

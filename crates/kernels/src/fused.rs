@@ -347,11 +347,6 @@ fn pairs_len(k: usize, n: usize) -> usize {
     k * n.next_multiple_of(PAIR)
 }
 
-/// Place of an element of a `K x N` matrix in pairs of panels.
-fn pairs_index(k: usize, row: usize, column: usize) -> usize {
-    (column / PAIR * k + row) * PAIR + column % PAIR
-}
-
 /// The part of `units` that belongs to a share.
 fn share(units: usize, shares: usize, share: usize) -> Range<usize> {
     share * units / shares..(share + 1) * units / shares

@@ -271,7 +271,12 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
             let (v, m) = (Shared::new(v), Shared::new(m));
             for i in 0..count {
                 source(first + i, &mut image[..image_len]);
-                self.isa.run(InputTransform::<M, A, T, M, A, T>::new(&image[..image_len], input, v, i * tiles));
+                self.isa.run(InputTransform::<M, A, T, M, A, T>::new(
+                    &image[..image_len],
+                    input,
+                    v,
+                    i * tiles,
+                ));
             }
             for column in (0..self.outputs).step_by(self.block) {
                 let columns = self.block.min(self.outputs - column);
@@ -680,7 +685,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
 }
 
 /// `y = A' M A` of some rows of one image's tiles, of some channels.
-pub(crate) struct OutputTransform<'a, const M: usize, const A: usize, T, const N: usize, const B: usize, U, F> {
+pub(crate) struct OutputTransform<'a, const M: usize, const A: usize, T, const N: usize, const B: usize, U, F>
+{
     pub(crate) map: Map,
     /// Rows of tiles.
     pub(crate) rows: Range<usize>,
@@ -709,8 +715,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
     }
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>, F: Finish> Kernel
-    for OutputTransform<'_, M, A, T, N, B, U, F>
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>, F: Finish>
+    Kernel for OutputTransform<'_, M, A, T, N, B, U, F>
 {
     type Output = ();
 

@@ -1,9 +1,10 @@
 //! Convolutions as matrix products: over the pixels of a map, over patches, or over the rows of a packed image.
 
 use super::finish::FinishMap;
-use super::{Constants, Fused, FusedShape, PackedShape, Pass, pairs_index, pairs_len, parts, share};
+use super::{Constants, Fused, FusedShape, PackedShape, Pass, pairs_len, parts, share};
 use crate::gemm::{Finish, FinishedProduct, KeepFar, PAIR, PANEL};
 use crate::memory::{Buffer, Shared};
+use crate::parallel::for_each_task;
 use crate::patches::Patches;
 use crate::shape::padded;
 use crate::simd::Isa;
@@ -61,15 +62,24 @@ impl FusedProduct {
         let (group_inputs, group_outputs) = (conv.group_inputs(), conv.group_outputs());
         let group_len = pairs_len(k, group_outputs);
         let mut weights = Buffer::new(conv.groups * group_len);
-        for out in 0..conv.out_channels {
-            let (group, column) = (out / group_outputs, out % group_outputs);
+        let (pairs, taps) = (group_outputs.div_ceil(PAIR), conv.taps());
+        let target = Shared::new(&mut weights);
+        for_each_task(conv.groups * pairs, |task| {
+            let (group, pair) = (task / pairs, task % pairs);
+            let first = group * group_outputs + pair * PAIR;
+            let count = PAIR.min(group_outputs - pair * PAIR);
+            let filter_len = group_inputs * taps;
+            let filters = &weight[first * filter_len..(first + count) * filter_len];
+            // SAFETY: every task has its own pair of panels.
+            let panel = unsafe { target.part(task * k * PAIR..(task + 1) * k * PAIR) };
             for input in 0..group_inputs {
-                for tap in 0..conv.taps() {
-                    let at = group * group_len + pairs_index(k, tap * inputs + input, column);
-                    weights[at] = weight[(out * group_inputs + input) * conv.taps() + tap];
+                for tap in 0..taps {
+                    let row = &mut panel[(tap * inputs + input) * PAIR..][..count];
+                    let values = filters[input * taps + tap..].iter().step_by(filter_len);
+                    row.iter_mut().zip(values).for_each(|(own, weight)| *own = *weight);
                 }
             }
-        }
+        });
         Self { isa, shape, left, k, runs, outputs: padded(conv.out_channels), weights, constants }
     }
 

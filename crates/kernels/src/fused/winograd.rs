@@ -4,6 +4,7 @@ use super::finish::FinishMap;
 use super::{Constants, Fused, FusedShape, Pass, parts, share};
 use crate::gemm::{Finish, FinishedProduct, Keep, KeepFar, PAIR};
 use crate::memory::{Buffer, Shared};
+use crate::parallel::for_each_task;
 use crate::shape::padded;
 use crate::simd::Isa;
 use crate::team::Team;
@@ -57,24 +58,31 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
         let (inputs, outputs) = (padded(conv.in_channels), padded(conv.out_channels));
         let pairs = outputs.div_ceil(PAIR);
         let panel = inputs * PAIR;
-        // `[tap][pair][in][32]`
-        let mut plain = Buffer::new(9 * pairs * panel);
-        for (at, weight) in weight.iter().enumerate() {
-            let (out, input, tap) = (at / 9 / conv.in_channels, at / 9 % conv.in_channels, at % 9);
-            plain[((tap * pairs + out / PAIR) * inputs + input) * PAIR + out % PAIR] = *weight;
-        }
         let mut weights = Buffer::new(A * B * pairs * panel);
-        for pair in 0..pairs {
-            assert!((8 * pairs + pair + 1) * panel <= plain.len());
+        let target = Shared::new(&mut weights);
+        for_each_task(pairs, |pair| {
+            // `[tap][in][32]`
+            let mut plain = vec![0.0; 9 * panel];
+            let columns = weight.chunks_exact(9 * conv.in_channels).skip(pair * PAIR).take(PAIR);
+            for (column, filters) in columns.enumerate() {
+                for (input, filter) in filters.chunks_exact(9).enumerate() {
+                    for (tap, weight) in filter.iter().enumerate() {
+                        plain[(tap * inputs + input) * PAIR + column] = *weight;
+                    }
+                }
+            }
+            let len = A * B * panel;
+            // SAFETY: every task has its own pair of panels.
+            let transformed = unsafe { target.part(pair * len..(pair + 1) * len) };
             isa.run(FilterTransform::<M, A, T, N, B, U> {
-                weights: plain[pair * panel..].as_ptr(),
-                filters: pairs * panel,
-                transformed: weights[pair * A * B * panel..][..A * B * panel].as_mut_ptr(),
+                weights: plain.as_ptr(),
+                filters: panel,
+                transformed: transformed.as_mut_ptr(),
                 stride: panel,
                 len: panel,
                 tile: PhantomData,
             });
-        }
+        });
         let (rows, columns) = conv.stored_map();
         Self {
             isa,
@@ -311,7 +319,13 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
                 for (number, image) in piece.images.clone().enumerate() {
                     let image = &input[image * image_len..(image + 1) * image_len];
                     let at = number * image_tiles;
-                    self.isa.run(InputTransform::<M, A, T, N, B, U>::of_rows(image, map, piece.tiles.clone(), v, at));
+                    self.isa.run(InputTransform::<M, A, T, N, B, U>::of_rows(
+                        image,
+                        map,
+                        piece.tiles.clone(),
+                        v,
+                        at,
+                    ));
                 }
             }
             for channel in (0..self.outputs).step_by(BLOCK) {
@@ -358,7 +372,13 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
                     let (number, down) = (task / self.down, task % self.down);
                     let image = &input[(first + number) * image_len..(first + number + 1) * image_len];
                     let at = number * self.tiles() + down * self.across;
-                    self.isa.run(InputTransform::<M, A, T, N, B, U>::of_rows(image, map, down..down + 1, v, at));
+                    self.isa.run(InputTransform::<M, A, T, N, B, U>::of_rows(
+                        image,
+                        map,
+                        down..down + 1,
+                        v,
+                        at,
+                    ));
                 });
             }
             let v = &workspace.shared[..A * B * stride];
