@@ -7,6 +7,7 @@
 mod cells;
 mod contender;
 mod gpu;
+mod inference;
 mod network;
 mod origin;
 mod plan;
@@ -38,7 +39,7 @@ use plan::{Plan, StudyPlan};
 use question::{Contender, Device, Phase, Precision, Question, Rates, contenders, phases, precisions};
 use record::{Entered, Entry, FOLDER, Lacking, Record, newest};
 use summary::{bandwidth_gb, median, peak_gflops};
-use table::{file_name, layer_tables, markdown, replace_part};
+use table::{file_name, layer_tables, markdown, markers, replace_part};
 
 const AFTER: &str = "\
 Contenders on the CPU: pointwise, pytorch, pytorch-channels-last, candle, burn; on a GPU: pointwise, pytorch-graph (data and drawing \
@@ -56,20 +57,25 @@ pub(crate) struct Args {
     /// Where the steps are taken.
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
-    /// Computing threads of every contender.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_THREADS)))]
-    threads: u32,
-    /// How often every contender runs on each network and phase.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
+    /// Time inference instead: the logits of images, beside onnxruntime, openvino, pytorch and candle, on the CPU. A record that was cut
+    /// off is continued by the same command.
+    #[arg(long, conflicts_with_all = ["steps", "phases", "precisions", "engine", "studies", "data_dir", "peak_gflops", "bandwidth_gb", "layers"])]
+    inference: bool,
+    /// Computing threads of every contender [default: 2; of inference 1 and 2].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_THREADS)))]
+    threads: Option<u32>,
+    /// How often every contender runs on each network and phase [default: 5; of inference 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
     /// Timed steps of a contender in a round, after two that are not timed; on a GPU groups of steps, after ten [default: 4; on a
     /// GPU 20].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
-    /// Images in a batch [default: the study's].
+    /// Images in a batch [default: the study's; of inference 1, 8 and 126].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: Option<u32>,
-    /// Networks, separated by commas: those that `trainer summary` lists, or TOML files that describe some [default: the study's].
+    /// Networks, separated by commas: those that `trainer summary` lists, or TOML files that describe some [default: the study's; of
+    /// inference all that come with the program].
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
     /// train, eval or both, separated by commas [default: train,eval].
@@ -146,8 +152,8 @@ impl Plan {
         let precisions = args.precisions.clone().map_or_else(|| usual.into(), |list| list.0);
         Ok(Self {
             device,
-            threads: args.threads,
-            rounds: args.rounds,
+            threads: args.threads.unwrap_or(2),
+            rounds: args.rounds.unwrap_or(5),
             steps: args.steps.unwrap_or(if on_gpu { 20 } else { 4 }),
             batch: args.batch.unwrap_or(recipe.batch_size),
             adam: usual_adam(recipe.optimizer)?,
@@ -204,7 +210,50 @@ impl Plan {
     }
 }
 
+impl inference::Plan {
+    fn resolve(args: &Args) -> anyhow::Result<Self> {
+        if args.device != Device::Cpu {
+            bail!("inference is timed on the CPU: leave --device out");
+        }
+        let contenders = args.only.clone().map_or_else(|| Self::CONTENDERS.into(), |list| list.0);
+        if let Some(other) = contenders.iter().find(|contender| !Self::CONTENDERS.contains(contender)) {
+            let known: Vec<&str> = Self::CONTENDERS.iter().map(|contender| contender.name()).collect();
+            bail!("{other} is not timed in inference: choose from {}", known.join(", "));
+        }
+        let arms = Study::first_shipped().context("the study cannot be read")?.arms;
+        let study: Vec<String> = arms.into_iter().map(|arm| arm.name).collect();
+        let others = OTHER_NETWORKS.iter().map(|name| (*name).to_owned());
+        Ok(Self {
+            threads: args.threads.map_or_else(|| Self::THREADS.into(), |threads| vec![threads]),
+            batches: args.batch.map_or_else(|| Self::BATCHES.into(), |batch| vec![batch]),
+            rounds: args.rounds.unwrap_or(3),
+            models: match &args.models {
+                Some(List(models)) => models.clone(),
+                None => study.into_iter().chain(others).collect(),
+            },
+            contenders,
+            by_name: args.only.is_some(),
+        })
+    }
+}
+
+/// The networks that come with the program and are none of the study's.
+const OTHER_NETWORKS: [&str; 9] = [
+    "vgg16",
+    "resnet18",
+    "resnet20",
+    "senet18",
+    "mobilenetv2",
+    "googlenet",
+    "densenet_bc_100_12",
+    "lenet",
+    "keras_cnn",
+];
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
+    if args.inference {
+        return run_inference(args);
+    }
     let named = |path: &Option<PathBuf>| match path {
         Some(path) => Ok(path.clone()),
         None => newest(&root().join(FOLDER), args.device)?.with_context(|| {
@@ -232,6 +281,67 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
     Ok(End::Good)
 }
 
+fn run_inference(args: &Args) -> anyhow::Result<End> {
+    let named = |path: &Option<PathBuf>| match path {
+        Some(path) => Ok(path.clone()),
+        None => inference::newest(&root().join(inference::FOLDER))?.with_context(|| {
+            format!("there is no record in {}: `cargo xtask bench --inference` makes one", inference::FOLDER)
+        }),
+    };
+    let shown =
+        |path: &Path| anyhow::Ok(inference::markdown(&inference::Record::read(path)?, &file_name(path)));
+    if let Some(path) = &args.table {
+        print(&shown(&named(path)?)?)?;
+        return Ok(End::Good);
+    }
+    if let Some(path) = &args.update_readme {
+        let path = named(path)?;
+        put_into_readme(table::INFERENCE_MARKERS, &shown(&path)?, &file_name(&path))?;
+        return Ok(End::Good);
+    }
+    let plan = inference::Plan::resolve(args)?;
+    if args.build_peers {
+        build_peers(&plan.contenders, &root())?;
+        return Ok(End::Good);
+    }
+    let root = root();
+    let trainer = match &args.trainer {
+        Some(path) => program(path)?,
+        None => build(None, &Stop::default())?,
+    };
+    let networks = Networks::ask(&trainer, &plan.models)?;
+    let places = Places {
+        root: root.clone(),
+        trainer,
+        engine: Device::Cpu.name().to_owned(),
+        device: Device::Cpu,
+        python: named_python(args),
+        inference: true,
+    };
+    let (entrants, skipped) = enter(&plan.contenders, plan.by_name, &places)?;
+    for skipped in &skipped {
+        note!("{} is left out: {}", skipped.contender, skipped.reason);
+    }
+    let (record, path) =
+        inference::measure(&plan, &root, &networks, &entrants, skipped, args.out.as_deref())?;
+    print(&inference::markdown(&record, &file_name(&path)))?;
+    note!("the record is {}", path.display());
+    Ok(if record.failed() { End::Bad } else { End::Good })
+}
+
+/// The Python that was named.
+fn named_python(args: &Args) -> Option<PathBuf> {
+    args.python.clone().or_else(|| {
+        let named = std::env::var_os("POINTWISE_PYTHON").filter(|path| !path.is_empty());
+        named.map(PathBuf::from)
+    })
+}
+
+/// The optimizer that steps of training are taken by.
+fn study_adam() -> anyhow::Result<Adam> {
+    usual_adam(Study::first_shipped().context("the study cannot be read")?.recipe.optimizer)
+}
+
 /// The study's optimizer, where every contender has it: Adam with betas and epsilon as they are everywhere by default, or can be set.
 fn usual_adam(optimizer: Optimizer) -> anyhow::Result<Adam> {
     match optimizer {
@@ -256,10 +366,13 @@ fn root() -> PathBuf {
 fn update_readme(record: &Path) -> anyhow::Result<()> {
     let name = file_name(record);
     let record = Record::read(record)?;
+    put_into_readme(markers(record.device()), &markdown(&record, &name), &name)
+}
+
+fn put_into_readme(markers: [&str; 2], part: &str, name: &str) -> anyhow::Result<()> {
     let path = root().join("README.md");
     let before = std::fs::read_to_string(&path).context("README.md cannot be read")?;
-    let after = replace_part(&before, record.device(), &markdown(&record, &name))?;
-    replace_file(&path, after.as_bytes())?;
+    replace_file(&path, replace_part(&before, markers, part)?.as_bytes())?;
     note!("README.md shows {name}");
     Ok(())
 }
@@ -276,12 +389,14 @@ fn measure(args: &Args) -> anyhow::Result<End> {
         None => build(features, &Stop::default())?,
     };
     let networks = Networks::ask(&trainer, &plan.models)?;
-    let python = args.python.clone().or_else(|| {
-        let named = std::env::var_os("POINTWISE_PYTHON").filter(|path| !path.is_empty());
-        named.map(PathBuf::from)
-    });
-    let places =
-        Places { root: root.clone(), trainer, engine: plan.engine.clone(), device: plan.device, python };
+    let places = Places {
+        root: root.clone(),
+        trainer,
+        engine: plan.engine.clone(),
+        device: plan.device,
+        python: named_python(args),
+        inference: false,
+    };
     let (entrants, skipped) = enter(&plan.contenders, plan.by_name, &places)?;
     for skipped in &skipped {
         note!("{} is left out: {}", skipped.contender, skipped.reason);

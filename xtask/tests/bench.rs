@@ -298,7 +298,7 @@ fn what_is_wrong_is_said_in_a_sentence() {
         (
             &["--trainer", FAKE, "--python", FAKE],
             1,
-            "has no PyTorch: install it there with `pip install torch numpy`",
+            "lacks torch: install it there with `pip install torch numpy`",
         ),
     ];
     for (options, expected, says) in cases {

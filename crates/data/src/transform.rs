@@ -102,6 +102,12 @@ impl Transform {
         }
     }
 
+    /// Channels, rows and columns of an image.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
     /// The value for each byte of each channel, as [`Normalisation::table`] has it.
     #[must_use]
     pub fn table(&self) -> &[[f32; 256]] {

@@ -2,44 +2,9 @@
 
 use crate::engine::Snapshot;
 use crate::error::EngineError;
-use crate::stage::BlockLayers;
 use pointwise_weights::{Array, Average, OptimizerState, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Which parameter of a block one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// The weight of a convolution or linear layer.
-    Weight,
-    /// Its bias.
-    Bias,
-    NormWeight,
-    NormBias,
-}
-
-impl BlockLayers {
-    /// The parameters: role, PyTorch's name and shape.
-    pub(crate) fn parameters(&self) -> Vec<(Role, String, Vec<usize>)> {
-        let mut parameters = Vec::new();
-        if let Some(layer) = &self.convolution {
-            parameters.push((Role::Weight, format!("{}.weight", layer.path), layer.weight_shape()));
-            if layer.bias {
-                parameters.push((Role::Bias, format!("{}.bias", layer.path), vec![layer.out_channels]));
-            }
-        }
-        if let Some(norm) = &self.norm {
-            for (role, name, has) in
-                [(Role::NormWeight, "weight", norm.weight), (Role::NormBias, "bias", norm.bias)]
-            {
-                if has {
-                    parameters.push((role, format!("{}.{name}", norm.path), vec![norm.channels]));
-                }
-            }
-        }
-        parameters
-    }
-}
 
 /// A parameter: PyTorch's name and shape, and where its values lie, in the plan's terms.
 #[derive(Debug)]

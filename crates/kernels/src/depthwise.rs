@@ -7,13 +7,17 @@
 
 use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
 use crate::elementwise::add_assign;
-use crate::gemm::PANEL;
+use crate::gemm::{Finish, Keep, PANEL};
 use crate::memory::Shared;
 use crate::parallel::for_each;
 use crate::shape::{ConvShape, padded};
 use crate::simd::{Isa, Kernel, Simd};
 use crate::sums::{GROUP, partial_len, sum_over_groups};
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
+use std::ops::Range;
+
+/// Channels of a map that are made before the next ones.
+const CHANNEL_BLOCK: usize = 4 * PANEL;
 
 pub(crate) struct Depthwise {
     isa: Isa,
@@ -59,6 +63,11 @@ impl Depthwise {
             runs: runs(&adjoint(across), shape.stride[1]),
         };
         Self { isa, shape, channels, output, input_gradient }
+    }
+
+    /// How the output is made.
+    pub(crate) fn output(&self) -> &Pass {
+        &self.output
     }
 
     /// Parts of a worker's memory: image, gradient of the output.
@@ -145,7 +154,7 @@ fn runs(columns: &[Reach], step: usize) -> Vec<Run> {
 }
 
 /// How one map is made from another one.
-struct Pass {
+pub(crate) struct Pass {
     channels: usize,
     kernel: [usize; 2],
     /// Columns of the target, and rows and columns of the source.
@@ -255,38 +264,59 @@ impl Algorithm for Depthwise {
 }
 
 /// Makes a map.
-struct MapKernel<'a> {
+pub(crate) struct MapKernel<'a, F = Keep> {
     pass: &'a Pass,
     weights: &'a [f32],
     source: &'a [f32],
+    /// Rows of the target, which has no others.
+    rows: Range<usize>,
     target: &'a mut [f32],
+    finish: F,
 }
 
 impl<'a> MapKernel<'a> {
     fn new(pass: &'a Pass, weights: &'a [f32], source: &'a [f32], target: &'a mut [f32]) -> Self {
-        assert_eq!(
-            (weights.len(), source.len(), target.len()),
-            (pass.weight_len(), pass.source_len(), pass.target_len())
-        );
-        Self { pass, weights, source, target }
+        MapKernel::of_rows(pass, weights, source, 0..pass.rows.len(), target, Keep)
     }
 }
 
-impl Kernel for MapKernel<'_> {
+impl<'a, F: Finish> MapKernel<'a, F> {
+    pub(crate) fn of_rows(
+        pass: &'a Pass,
+        weights: &'a [f32],
+        source: &'a [f32],
+        rows: Range<usize>,
+        target: &'a mut [f32],
+        finish: F,
+    ) -> Self {
+        assert_eq!((weights.len(), source.len()), (pass.weight_len(), pass.source_len()));
+        assert!(rows.end <= pass.rows.len() && target.len() == rows.len() * pass.columns * pass.channels);
+        Self { pass, weights, source, rows, target, finish }
+    }
+}
+
+impl<F: Finish> Kernel for MapKernel<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Pass { channels, kernel, columns, source, step, source_step, tap_step, ref rows, ref runs } =
             *self.pass;
-        for (row, down) in rows.iter().enumerate() {
-            for channel in (0..channels).step_by(S::WIDTH) {
+        // Of so many channels, the rows that a row of outputs reads stay in the first cache level until the next one reads them again.
+        let blocks = (0..channels).step_by(CHANNEL_BLOCK);
+        let rows = &rows[self.rows.clone()];
+        for (block, (row, down)) in
+            blocks.flat_map(|block| rows.iter().enumerate().map(move |row| (block, row)))
+        {
+            for channel in (block..channels.min(block + CHANNEL_BLOCK)).step_by(S::WIDTH) {
                 let panel = channel / PANEL * kernel[0] * kernel[1] * PANEL + channel % PANEL;
                 for run in runs {
                     let across = run.reach;
                     let from = (down.source * source[1] + across.source) * channels + channel;
                     let tap = down.tap * kernel[1] + across.tap;
                     let to = (row * columns + run.first) * channels + channel;
+                    // SAFETY: a place of the target.
+                    let finish = unsafe { self.finish.at(to, channel) };
                     let line = Line {
                         rows: down.taps,
                         source: self.source[from..].as_ptr(),
@@ -298,6 +328,7 @@ impl Kernel for MapKernel<'_> {
                         weight_step: tap_step[1] * PANEL as isize,
                         target: self.target[to..].as_mut_ptr(),
                         step: step * channels,
+                        finish,
                     };
                     // SAFETY: a reach lies inside the source and the kernel, a run inside the target, as their makers have it; the
                     // lengths were compared in `new`; `channels` is a multiple of every width.
@@ -317,7 +348,7 @@ impl Kernel for MapKernel<'_> {
 
 /// A run of a row for one vector of channels.
 #[derive(Clone, Copy)]
-struct Line {
+struct Line<F> {
     rows: usize,
     source: *const f32,
     /// Floats from row to row, and from one place of the run to the next.
@@ -329,9 +360,11 @@ struct Line {
     weight_step: isize,
     target: *mut f32,
     step: usize,
+    /// Of what begins at `target`.
+    finish: F,
 }
 
-impl Line {
+impl<F: Finish> Line<F> {
     /// Makes `count` places, of `taps` taps across, which is known to the compiler where `TAPS` is not 0.
     ///
     /// # Safety
@@ -344,18 +377,21 @@ impl Line {
                 self.block::<S, TAPS, 8>(taps, simd);
                 self.source = self.source.add(8 * self.source_step);
                 self.target = self.target.add(8 * self.step);
+                self.finish = self.finish.at(8 * self.step, 0);
                 count -= 8;
             }
             if count >= 4 {
                 self.block::<S, TAPS, 4>(taps, simd);
                 self.source = self.source.add(4 * self.source_step);
                 self.target = self.target.add(4 * self.step);
+                self.finish = self.finish.at(4 * self.step, 0);
                 count -= 4;
             }
             if count >= 2 {
                 self.block::<S, TAPS, 2>(taps, simd);
                 self.source = self.source.add(2 * self.source_step);
                 self.target = self.target.add(2 * self.step);
+                self.finish = self.finish.at(2 * self.step, 0);
                 count -= 2;
             }
             if count == 1 {
@@ -382,7 +418,8 @@ impl Line {
                 }
             }
             for (place, sum) in sums.into_iter().enumerate() {
-                simd.store(self.target.add(place * self.step), sum);
+                let at = place * self.step;
+                simd.store(self.target.add(at), self.finish.value(simd, at, 0, sum));
             }
         }
     }

@@ -24,6 +24,9 @@ const PREFETCH_STEPS: usize = 8;
 /// Rows that share a pass over the panels: `ROW_BLOCK * K_BLOCK` floats, 360 KiB, stay in the second cache level.
 const ROW_BLOCK: usize = 240;
 
+/// Most rows of a [`FinishedProduct`] whose left side stays in the second cache level for all columns.
+const FEW_ROWS: usize = 48;
+
 /// Longest run of `k` in [`TransposedProduct`]: so many rows of `A`, up to 200 KiB, stay in the second cache level.
 pub(crate) const TRANSPOSED_K_BLOCK: usize = 128;
 
@@ -73,6 +76,7 @@ impl<const COLUMNS: bool> Kernel for Product<COLUMNS> {
                     let tiles = Tiles {
                         m: rows,
                         n: self.n,
+                        height: S::ROWS,
                         runs: 1,
                         k,
                         a: self.a.add(if COLUMNS { from * self.lda + row } else { row * self.lda + from }),
@@ -81,10 +85,14 @@ impl<const COLUMNS: bool> Kernel for Product<COLUMNS> {
                         b: self.b.add(from * self.ldb),
                         ldb: self.ldb,
                         b_panel: self.b_panel,
+                        b_pair: 2 * self.b_panel,
                         c: self.c.add(row * self.ldc),
                         ldc: self.ldc,
                         c_panel: self.c_panel,
                         accumulate: self.accumulate || from > 0,
+                        finish: Keep,
+                        ahead: 0,
+                        share: 0,
                     };
                     tiles.run::<S, COLUMNS>(simd);
                 }
@@ -145,6 +153,7 @@ impl Kernel for TransposedProduct {
                         let tiles = Tiles {
                             m: rows,
                             n: columns,
+                            height: S::ROWS,
                             runs: 1,
                             k,
                             a: self.a.add(from * self.lda + row),
@@ -153,10 +162,14 @@ impl Kernel for TransposedProduct {
                             b: self.b.add(from * self.ldb + column),
                             ldb: self.ldb,
                             b_panel: PANEL,
+                            b_pair: 2 * PANEL,
                             c: self.c.add(column / PANEL * self.c_panel + row * PANEL),
                             ldc: PANEL,
                             c_panel: self.c_panel,
                             accumulate: self.accumulate || from > 0,
+                            finish: Keep,
+                            ahead: 0,
+                            share: 0,
                         };
                         tiles.run::<S, true>(simd);
                         row += rows;
@@ -216,6 +229,7 @@ impl<const COLUMNS: bool> Kernel for RunProduct<COLUMNS> {
                 let tiles = Tiles {
                     m: rows.min(self.m - row),
                     n: self.n,
+                    height: S::ROWS,
                     runs: self.runs,
                     k: self.run,
                     a: self.a.add(if COLUMNS { row } else { row * self.lda }),
@@ -224,10 +238,14 @@ impl<const COLUMNS: bool> Kernel for RunProduct<COLUMNS> {
                     b: self.b,
                     ldb: self.ldb,
                     b_panel: self.b_panel,
+                    b_pair: 2 * self.b_panel,
                     c: self.c.add(row * self.ldc),
                     ldc: self.ldc,
                     c_panel: self.c_panel,
                     accumulate: self.accumulate,
+                    finish: Keep,
+                    ahead: 0,
+                    share: 0,
                 };
                 tiles.run::<S, COLUMNS>(simd);
             }
@@ -235,11 +253,66 @@ impl<const COLUMNS: bool> Kernel for RunProduct<COLUMNS> {
     }
 }
 
+/// What becomes of a sum before it is stored.
+pub(crate) trait Finish: Copy {
+    /// Whether the right side comes from far, as the weights of inference do, of which each is read once or twice: while a panel is worked on,
+    /// the next one is asked for, whole.
+    const FAR: bool;
+
+    /// That of a result which begins so many floats and columns further.
+    ///
+    /// # Safety
+    /// It does not lie outside of what this one is of.
+    unsafe fn at(self, floats: usize, columns: usize) -> Self;
+
+    /// A vector of the result, so many floats and columns from its beginning.
+    ///
+    /// # Safety
+    /// As [`Finish::at`].
+    unsafe fn value<S: Simd>(self, simd: S, floats: usize, columns: usize, sum: S::V) -> S::V;
+}
+
+/// The sum itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Keep;
+
+impl Finish for Keep {
+    const FAR: bool = false;
+
+    #[inline(always)]
+    unsafe fn at(self, _: usize, _: usize) -> Self {
+        self
+    }
+    #[inline(always)]
+    unsafe fn value<S: Simd>(self, _: S, _: usize, _: usize, sum: S::V) -> S::V {
+        sum
+    }
+}
+
+/// As [`Keep`], with a right side that comes from far.
+#[derive(Clone, Copy)]
+pub(crate) struct KeepFar;
+
+impl Finish for KeepFar {
+    const FAR: bool = true;
+
+    #[inline(always)]
+    unsafe fn at(self, _: usize, _: usize) -> Self {
+        self
+    }
+    #[inline(always)]
+    unsafe fn value<S: Simd>(self, _: S, _: usize, _: usize, sum: S::V) -> S::V {
+        sum
+    }
+}
+
 /// A product small enough for the caches.
 #[derive(Clone, Copy)]
-struct Tiles {
+struct Tiles<F = Keep> {
     m: usize,
     n: usize,
+    /// Most rows of a tile.
+    height: usize,
     /// Runs of `k` steps, as in [`RunProduct`].
     runs: usize,
     k: usize,
@@ -248,14 +321,22 @@ struct Tiles {
     lda: usize,
     b: *const f32,
     ldb: usize,
+    /// Floats from a panel to the second one of its pair, and from pair to pair.
     b_panel: usize,
+    b_pair: usize,
     c: *mut f32,
     ldc: usize,
     c_panel: usize,
     accumulate: bool,
+    /// Of the sums that are whole.
+    finish: F,
+    /// Floats from the beginning of a panel to what is read after it, where that is [`Finish::FAR`].
+    ahead: usize,
+    /// Floats of it that are asked for in a step.
+    share: usize,
 }
 
-impl Tiles {
+impl<F: Finish> Tiles<F> {
     /// `COLUMNS`: element `(r, k)` of `A` is at `k * lda + r` instead of `r * lda + k`.
     ///
     /// # Safety
@@ -265,13 +346,14 @@ impl Tiles {
         let panels = self.n / PANEL;
         let step = (2 * S::WIDTH).div_ceil(PANEL);
         let mut panel = 0;
-        let (b, c) = (self.b, self.c);
+        let Self { b, c, finish, .. } = self;
         while panel < panels {
             let wide = panel + step <= panels;
             // SAFETY: panels below n / 16.
             unsafe {
-                self.b = b.add(panel * self.b_panel);
+                self.b = b.add(panel / 2 * self.b_pair + panel % 2 * self.b_panel);
                 self.c = c.add(panel * self.c_panel);
+                self.finish = finish.at(panel * self.c_panel, panel * PANEL);
                 if wide {
                     self.rows::<S, 2, COLUMNS>(simd);
                 } else {
@@ -284,14 +366,19 @@ impl Tiles {
 
     #[inline(always)]
     unsafe fn rows<S: Simd, const VECTORS: usize, const COLUMNS: bool>(mut self, simd: S) {
-        let (a, c, m) = (self.a, self.c, self.m);
+        let Self { a, c, m, finish, ahead, .. } = self;
         let mut row = 0;
+        // Each row of tiles asks for its share.
+        let share = PAIR.div_ceil(m.div_ceil(self.height).max(1));
         while row < m {
-            let rows = S::ROWS.min(m - row);
+            let rows = self.height.min(m - row);
             // SAFETY: rows below m.
             unsafe {
                 self.a = a.add(if COLUMNS { row } else { row * self.lda });
                 self.c = c.add(row * self.ldc);
+                self.finish = finish.at(row * self.ldc, 0);
+                self.ahead = ahead + row / self.height * share * self.k;
+                self.share = share;
                 if S::ROWS == 12 {
                     match rows {
                         12 => self.tile::<S, 12, VECTORS, COLUMNS>(simd),
@@ -333,6 +420,7 @@ impl Tiles {
             if S::WIDTH == PANEL { (self.b_panel, self.c_panel) } else { (S::WIDTH, S::WIDTH) };
         let mut sums = [[simd.zero(); VECTORS]; ROWS];
         let mut b = self.b;
+        let mut ahead = b.wrapping_add(self.ahead);
         for r in 0..ROWS {
             for v in 0..VECTORS {
                 simd.prefetch(self.c.wrapping_add(r * self.ldc + v * c_next));
@@ -343,8 +431,16 @@ impl Tiles {
             for run in 0..self.runs {
                 let mut a = self.a.add(run * self.a_run);
                 for t in 0..self.k {
-                    for v in 0..VECTORS {
-                        simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
+                    if F::FAR {
+                        simd.prefetch(ahead);
+                        if self.share > PANEL {
+                            simd.prefetch(ahead.wrapping_add(PANEL));
+                        }
+                        ahead = ahead.wrapping_add(self.share);
+                    } else {
+                        for v in 0..VECTORS {
+                            simd.prefetch(b.wrapping_add(PREFETCH_STEPS * self.ldb + v * b_next));
+                        }
                     }
                     if COLUMNS {
                         simd.prefetch(a.wrapping_add(2 * PANEL));
@@ -369,13 +465,173 @@ impl Tiles {
             }
             for (r, sums) in sums.into_iter().enumerate() {
                 for (v, mut sum) in sums.into_iter().enumerate() {
-                    let c = self.c.add(r * self.ldc + v * c_next);
+                    let at = r * self.ldc + v * c_next;
+                    let c = self.c.add(at);
                     if self.accumulate {
                         sum = simd.add(simd.load(c), sum);
                     }
-                    simd.store(c, sum);
+                    simd.store(c, self.finish.value(simd, at, v * S::WIDTH, sum));
                 }
             }
+        }
+    }
+}
+
+/// What a layer adds to its sums and makes of them: `min(max(sum + bias + addend, low), high)`; a NaN stays one.
+#[derive(Clone, Copy)]
+pub(crate) struct Clamp {
+    /// Of each column.
+    pub(crate) bias: *const f32,
+    /// Laid out as the result; null for none.
+    pub(crate) addend: *const f32,
+    pub(crate) low: f32,
+    pub(crate) high: f32,
+}
+
+impl Finish for Clamp {
+    const FAR: bool = true;
+
+    #[inline(always)]
+    unsafe fn at(self, floats: usize, columns: usize) -> Self {
+        // SAFETY: the caller's.
+        let (bias, addend) = unsafe {
+            let addend = if self.addend.is_null() { self.addend } else { self.addend.add(floats) };
+            (self.bias.add(columns), addend)
+        };
+        Self { bias, addend, ..self }
+    }
+
+    #[inline(always)]
+    unsafe fn value<S: Simd>(self, simd: S, floats: usize, columns: usize, sum: S::V) -> S::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut x = simd.add(sum, simd.load(self.bias.add(columns)));
+            if !self.addend.is_null() {
+                x = simd.add(x, simd.load(self.addend.add(floats)));
+            }
+            simd.least(simd.splat(self.high), simd.greatest(simd.splat(self.low), x))
+        }
+    }
+}
+
+/// Columns of a pair of panels.
+pub(crate) const PAIR: usize = 2 * PANEL;
+
+/// `C = finish(A B)` with the weights of inference: `B` in *pairs* of panels, element `(k, n)` of a `K x N` matrix at
+/// `((n / 32) * K + k) * 32 + n % 32`, so that a product reads it in one stream.
+///
+/// `A` is as in [`RunProduct`]; with one run, `k` is cut into blocks as in [`Product`].
+#[derive(Clone, Copy)]
+pub(crate) struct FinishedProduct<F> {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) runs: usize,
+    /// Length of a run.
+    pub(crate) run: usize,
+    pub(crate) a: *const f32,
+    pub(crate) a_run: usize,
+    pub(crate) lda: usize,
+    pub(crate) b: *const f32,
+    pub(crate) c: *mut f32,
+    pub(crate) ldc: usize,
+    pub(crate) finish: F,
+}
+
+impl FinishedProduct<KeepFar> {
+    pub(crate) fn with<F: Finish>(self, finish: F) -> FinishedProduct<F> {
+        let Self { m, n, runs, run, a, a_run, lda, b, c, ldc, finish: KeepFar } = self;
+        FinishedProduct { m, n, runs, run, a, a_run, lda, b, c, ldc, finish }
+    }
+}
+
+impl<F: Finish> FinishedProduct<F> {
+    /// # Safety
+    /// As [`Product::run_on`]; `finish` is that of the whole result.
+    pub(crate) unsafe fn run_on(self, isa: Isa) {
+        isa.run(self);
+    }
+}
+
+impl<F: Finish> Kernel for FinishedProduct<F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        // Tiles of equal height: sums of a few rows would wait for each other.
+        let height = self.m.div_ceil(self.m.div_ceil(S::ROWS).max(1)).max(1);
+        let rows = ROW_BLOCK / height * height;
+        let blocks = if self.runs == 1 { self.run.div_ceil(K_BLOCK).max(1) } else { 1 };
+        let k_block = self.run.div_ceil(blocks).max(1);
+        let pair = self.runs * self.run * PAIR;
+        // With few rows the weights go by in the order in which they lie. With many, the rows stay, and all panels of a block go by.
+        let few = self.m <= FEW_ROWS;
+        let columns = if few { PAIR } else { self.n.max(1) };
+        for row in (0..self.m).step_by(rows) {
+            for column in (0..self.n).step_by(columns) {
+                for at in 0..blocks {
+                    let from = at * k_block;
+                    let k = k_block.min(self.run - from);
+                    // SAFETY: inside the operands, by the promise to `run_on`.
+                    unsafe {
+                        let tiles = Tiles {
+                            m: rows.min(self.m - row),
+                            n: columns.min(self.n - column),
+                            height,
+                            runs: self.runs,
+                            k,
+                            a: self.a.add(row * self.lda + from),
+                            a_run: self.a_run,
+                            lda: self.lda,
+                            b: self.b.add(column / PAIR * pair + from * PAIR),
+                            ldb: PAIR,
+                            b_panel: PANEL,
+                            b_pair: pair,
+                            c: self.c.add(row * self.ldc + column),
+                            ldc: self.ldc,
+                            c_panel: PANEL,
+                            accumulate: at > 0,
+                            finish: KeepFar,
+                            ahead: if few { self.runs * k * PAIR } else { pair },
+                            share: 0,
+                        };
+                        if at + 1 < blocks {
+                            tiles.run::<S, false>(simd);
+                        } else {
+                            let finish = self.finish.at(row * self.ldc + column, column);
+                            tiles.finished(finish).run::<S, false>(simd);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Tiles<KeepFar> {
+    #[inline(always)]
+    fn finished<F: Finish>(self, finish: F) -> Tiles<F> {
+        let Self { m, n, height, runs, k, a, a_run, lda, b, ldb, .. } = self;
+        let Self { b_panel, b_pair, c, ldc, c_panel, accumulate, ahead, share, .. } = self;
+        Tiles {
+            m,
+            n,
+            height,
+            runs,
+            k,
+            a,
+            a_run,
+            lda,
+            b,
+            ldb,
+            b_panel,
+            b_pair,
+            c,
+            ldc,
+            c_panel,
+            accumulate,
+            finish,
+            ahead,
+            share,
         }
     }
 }

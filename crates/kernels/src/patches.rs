@@ -69,6 +69,11 @@ impl Patches {
         }
     }
 
+    /// Floats between patches.
+    pub(crate) fn stride(&self) -> usize {
+        self.patch_stride
+    }
+
     /// Floats of the weights of a group.
     fn group_len(&self) -> usize {
         self.columns * self.patch_rows
@@ -141,7 +146,7 @@ impl Patches {
     }
 
     /// Gathers the patches of a group for these rows of the outputs of `images`.
-    fn gather(&self, images: &[f32], group: usize, rows: &Range<usize>, patches: &mut [f32]) {
+    pub(crate) fn gather(&self, images: &[f32], group: usize, rows: &Range<usize>, patches: &mut [f32]) {
         let (_, columns) = self.shape.stored_map();
         let mut patches = patches.chunks_exact_mut(self.patch_stride);
         for image in images.chunks_exact(self.shape.input_len()) {

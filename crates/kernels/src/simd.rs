@@ -131,6 +131,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn if_greater_or_nan(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `a == b ? x : y`; with a NaN `y`.
     fn if_equal(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
+    /// The greater one; `b` where either is a NaN.
+    fn greatest(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The lesser one; `b` where either is a NaN.
+    fn least(self, a: Self::V, b: Self::V) -> Self::V;
     /// `2^n` for whole numbers from -126 to 127, exact; any number for other `n`.
     fn power_of_two(self, n: Self::V) -> Self::V;
 
@@ -214,6 +218,14 @@ impl Simd for Portable {
     #[inline(always)]
     fn if_equal(self, a: [f32; 8], b: [f32; 8], x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| if a[i] == b[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    fn greatest(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::map2(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn least(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        Self::map2(a, b, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
     fn power_of_two(self, n: [f32; 8]) -> [f32; 8] {
@@ -311,6 +323,16 @@ mod x86 {
             unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
         }
         #[inline(always)]
+        fn greatest(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see above.
+            unsafe { _mm256_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn least(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: see above.
+            unsafe { _mm256_min_ps(a, b) }
+        }
+        #[inline(always)]
         fn power_of_two(self, n: __m256) -> __m256 {
             // SAFETY: see above.
             unsafe {
@@ -393,6 +415,16 @@ mod x86 {
         fn if_equal(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
             // SAFETY: see above.
             unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), y, x) }
+        }
+        #[inline(always)]
+        fn greatest(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: see above.
+            unsafe { _mm512_max_ps(a, b) }
+        }
+        #[inline(always)]
+        fn least(self, a: __m512, b: __m512) -> __m512 {
+            // SAFETY: see above.
+            unsafe { _mm512_min_ps(a, b) }
         }
         #[inline(always)]
         fn power_of_two(self, n: __m512) -> __m512 {

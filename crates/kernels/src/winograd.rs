@@ -10,7 +10,7 @@
 //! a block of channels at a time: a product writes it and the transform back reads it while it is in the second cache level.
 
 use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Source, Weights};
-use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
+use crate::gemm::{Finish, Keep, PANEL, Product, TransposedProduct, transpose_panels};
 use crate::memory::{Buffer, Shared};
 use crate::parallel::{for_each, for_each_task};
 use crate::shape::{ConvShape, padded};
@@ -59,19 +59,19 @@ pub(crate) struct Winograd<const M: usize, const A: usize, T> {
 }
 
 /// Floats between frequencies of `rows` rows of `row` floats.
-fn frequency_stride(rows: usize, row: usize) -> usize {
+pub(crate) fn frequency_stride(rows: usize, row: usize) -> usize {
     let floats = aligned(rows * row);
     // 4 KiB are 1024 floats.
     if (floats + 32) % 1024 < 64 { floats + 48 } else { floats }
 }
 
 /// The most that [`frequency_stride`] can be for so many rows or fewer.
-const fn largest_stride(rows: usize, row: usize) -> usize {
+pub(crate) const fn largest_stride(rows: usize, row: usize) -> usize {
     aligned(rows * row) + 48
 }
 
 /// Floats between rows of tiles. Short ones lie side by side: what one of them leaves of a few cache sets, the next ones fill.
-const fn row(channels: usize) -> usize {
+pub(crate) const fn row(channels: usize) -> usize {
     if channels <= 2 * PANEL { channels } else { channels + PANEL }
 }
 
@@ -160,7 +160,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
                 assert!(tap * filters + from + len <= weights.len());
             }
             assert!(weights.len() == 9 * filters);
-            let kernel = FilterTransform::<M, A, T> {
+            let kernel = FilterTransform::<M, A, T, M, A, T> {
                 weights: weights[from..].as_ptr(),
                 filters,
                 transformed: target.at(from),
@@ -176,17 +176,17 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
 
 /// One side's images and their tiles.
 #[derive(Clone, Copy)]
-struct Map {
-    height: usize,
-    width: usize,
+pub(crate) struct Map {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
     /// Rows and columns of zeros around an image, within the tiles.
-    padding: usize,
-    channels: usize,
-    down: usize,
-    across: usize,
+    pub(crate) padding: usize,
+    pub(crate) channels: usize,
+    pub(crate) down: usize,
+    pub(crate) across: usize,
     /// Floats between tiles, and between frequencies.
-    row: usize,
-    stride: usize,
+    pub(crate) row: usize,
+    pub(crate) stride: usize,
 }
 
 impl Map {
@@ -271,7 +271,12 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
             let (v, m) = (Shared::new(v), Shared::new(m));
             for i in 0..count {
                 source(first + i, &mut image[..image_len]);
-                self.isa.run(InputTransform::<M, A, T>::new(&image[..image_len], input, v, i * tiles));
+                self.isa.run(InputTransform::<M, A, T, M, A, T>::new(
+                    &image[..image_len],
+                    input,
+                    v,
+                    i * tiles,
+                ));
             }
             for column in (0..self.outputs).step_by(self.block) {
                 let columns = self.block.min(self.outputs - column);
@@ -297,8 +302,21 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                     let at = (first + i) * output_len;
                     // SAFETY: every image belongs to one task.
                     let image = unsafe { values.part(at..at + output_len) };
-                    let block = Block { len: self.block, channels: column..column + columns };
-                    self.isa.run(OutputTransform::<M, A, T>::new(m, block, result, i * tiles, image));
+                    let tile = A * A * self.block;
+                    let back = OutputTransform::<M, A, T, M, A, T, Keep> {
+                        map: result,
+                        rows: 0..self.down,
+                        // SAFETY: `m` is this worker's, and the products have been written.
+                        m: unsafe { m.part(i * tiles * tile..(i + 1) * tiles * tile) },
+                        block: self.block,
+                        channels: columns,
+                        target: image[column..].as_mut_ptr(),
+                        pixel: self.outputs,
+                        finish: Keep,
+                        tile: PhantomData,
+                    };
+                    // SAFETY: the pixels of the image.
+                    unsafe { back.run_on(self.isa) };
                 }
             }
             for i in 0..count {
@@ -361,7 +379,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                 // Each image has its own tiles.
                 self.isa.run(transform);
                 input(first + i, &mut image[..input_len]);
-                self.isa.run(InputTransform::<M, A, T>::new(&image[..input_len], map, v, i * tiles));
+                self.isa.run(InputTransform::<M, A, T, M, A, T>::new(&image[..input_len], map, v, i * tiles));
             });
             for_each_task(A * A * shares, |task| {
                 let share = (task % shares, shares);
@@ -469,7 +487,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
                     self.isa.run(GradientTransform::<M, A, T>::new(gradient, gradient_map, m, i * tiles));
                     let image = &mut image[..input_len];
                     input(first + i, image);
-                    self.isa.run(InputTransform::<M, A, T>::new(image, map, v, i * tiles));
+                    self.isa.run(InputTransform::<M, A, T, M, A, T>::new(image, map, v, i * tiles));
                 }
                 let now = TileGroup { rows: count * tiles, map, gradient_map };
                 for frequency in 0..A * A {
@@ -583,55 +601,67 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
     }
 }
 
-/// `V = B' x B` of one image's tiles.
-struct InputTransform<'a, const M: usize, const A: usize, T> {
+/// `V = B' x B` of one image's tiles, of `M` rows and `N` columns.
+pub(crate) struct InputTransform<'a, const M: usize, const A: usize, T, const N: usize, const B: usize, U> {
     image: &'a [f32],
     map: Map,
+    /// Rows of tiles.
+    rows: Range<usize>,
     v: *mut f32,
-    tile: PhantomData<T>,
+    tile: PhantomData<(T, U)>,
 }
 
-impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputTransform<'a, M, A, T> {
+impl<'a, const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>>
+    InputTransform<'a, M, A, T, N, B, U>
+{
     /// The image's tiles begin at row `at` of `v`.
     fn new(image: &'a [f32], map: Map, v: Shared<'_>, at: usize) -> Self {
+        Self::of_rows(image, map, 0..map.down, v, at)
+    }
+
+    /// Some rows of tiles, which begin at row `at` of `v`.
+    pub(crate) fn of_rows(image: &'a [f32], map: Map, rows: Range<usize>, v: Shared<'_>, at: usize) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, v.len(), at);
-        Self { image, map, v: v.at(at * map.row), tile: PhantomData }
+        assert!(rows.end <= map.down);
+        check_tiles(A * B, &map, rows.len(), v.len(), at);
+        Self { image, map, rows, v: v.at(at * map.row), tile: PhantomData }
     }
 }
 
-/// The last tile of an image at its last frequency lies inside `len` floats.
-fn check_tiles<const A: usize>(map: &Map, len: usize, at: usize) {
-    let tiles = at + map.down * map.across;
-    assert!(tiles * map.row <= map.stride && (A * A) * map.stride <= len);
+/// The last tile of so many rows at its last frequency lies inside `len` floats.
+fn check_tiles(frequencies: usize, map: &Map, rows: usize, len: usize, at: usize) {
+    let tiles = at + rows * map.across;
+    assert!(tiles * map.row <= map.stride && frequencies * map.stride <= len);
 }
 
 /// Zeros in place of pixels outside the image.
 static OUTSIDE: [f32; PANEL] = [0.0; PANEL];
 
-impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_, M, A, T> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>> Kernel
+    for InputTransform<'_, M, A, T, N, B, U>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let map = self.map;
-        for ty in 0..map.down {
+        for ty in self.rows.clone() {
             for tx in 0..map.across {
                 // For each pixel of the tile, where its channels begin and how far to go for the next ones: nowhere, outside.
-                let mut pixels = [[(OUTSIDE.as_ptr(), 0); A]; A];
+                let mut pixels = [[(OUTSIDE.as_ptr(), 0); B]; A];
                 for (i, pixels) in pixels.iter_mut().enumerate() {
                     for (j, pixel) in pixels.iter_mut().enumerate() {
-                        if let Some(at) = map.pixel(ty * M + i, tx * M + j) {
+                        if let Some(at) = map.pixel(ty * M + i, tx * N + j) {
                             *pixel = (self.image[at..].as_ptr(), 1);
                         }
                     }
                 }
                 // SAFETY: pixels inside the image, tiles checked in `new`, channels a multiple of 16.
                 unsafe {
-                    let target = self.v.add((ty * map.across + tx) * map.row);
+                    let target = self.v.add(((ty - self.rows.start) * map.across + tx) * map.row);
                     for channel in (0..map.channels).step_by(S::WIDTH) {
-                        let mut half = [[simd.zero(); A]; A];
-                        for j in 0..A {
+                        let mut half = [[simd.zero(); B]; A];
+                        for j in 0..B {
                             let mut column = [simd.zero(); A];
                             for i in 0..A {
                                 let (pixel, step) = pixels[i][j];
@@ -643,8 +673,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
                             }
                         }
                         for (i, row) in half.into_iter().enumerate() {
-                            for (j, x) in T::input(simd, row).into_iter().enumerate() {
-                                simd.store(target.add((i * A + j) * map.stride + channel), x);
+                            for (j, x) in U::input(simd, row).into_iter().enumerate() {
+                                simd.store(target.add((i * B + j) * map.stride + channel), x);
                             }
                         }
                     }
@@ -654,54 +684,60 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputTransform<'_
     }
 }
 
-/// Channels whose `M` lies as `[tile][frequency][len]`.
-struct Block {
-    len: usize,
-    /// `len` of them, or fewer at the end.
-    channels: Range<usize>,
+/// `y = A' M A` of some rows of one image's tiles, of some channels.
+pub(crate) struct OutputTransform<'a, const M: usize, const A: usize, T, const N: usize, const B: usize, U, F>
+{
+    pub(crate) map: Map,
+    /// Rows of tiles.
+    pub(crate) rows: Range<usize>,
+    /// `[tile][frequency][block]`
+    pub(crate) m: &'a [f32],
+    pub(crate) block: usize,
+    /// Channels, no more than a block.
+    pub(crate) channels: usize,
+    /// The first pixel of the first row, and floats from pixel to pixel.
+    pub(crate) target: *mut f32,
+    pub(crate) pixel: usize,
+    /// Of what begins at `target`.
+    pub(crate) finish: F,
+    pub(crate) tile: PhantomData<(T, U)>,
 }
 
-/// `y = A' M A` of a block of channels of one image's tiles.
-struct OutputTransform<'a, const M: usize, const A: usize, T> {
-    m: *const f32,
-    block: Block,
-    map: Map,
-    image: &'a mut [f32],
-    tile: PhantomData<T>,
-}
-
-impl<'a, const M: usize, const A: usize, T: Tile<M, A>> OutputTransform<'a, M, A, T> {
-    /// The image's tiles begin at tile `at` of `m`.
-    fn new(m: Shared<'_>, block: Block, map: Map, at: usize, image: &'a mut [f32]) -> Self {
-        assert_eq!(image.len(), map.height * map.width * map.channels);
-        assert!(block.channels.len() <= block.len && block.channels.end <= map.channels);
-        let tile = A * A * block.len;
-        assert!((at + map.down * map.across) * tile <= m.len());
-        Self { m: m.at(at * tile), block, map, image, tile: PhantomData }
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>, F: Finish>
+    OutputTransform<'_, M, A, T, N, B, U, F>
+{
+    /// # Safety
+    /// The pixels of the rows lie behind `target`, and nobody else touches their channels.
+    pub(crate) unsafe fn run_on(self, isa: Isa) {
+        assert!(self.channels <= self.block && self.rows.end <= self.map.down);
+        assert!(self.rows.len() * self.map.across * A * B * self.block <= self.m.len());
+        isa.run(self);
     }
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for OutputTransform<'_, M, A, T> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>, F: Finish>
+    Kernel for OutputTransform<'_, M, A, T, N, B, U, F>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let (map, block) = (self.map, self.block.len);
-        let image = self.image.as_mut_ptr();
-        for ty in 0..map.down {
+        let Self { map, block, pixel, .. } = self;
+        for ty in self.rows.clone() {
             for tx in 0..map.across {
-                let (rows, columns) = (M.min(map.height - ty * M), M.min(map.width - tx * M));
-                // SAFETY: tiles and channels checked in `new`, pixels clipped to the image.
+                let (rows, columns) = (M.min(map.height - ty * M), N.min(map.width - tx * N));
+                // SAFETY: tiles and channels checked in `run_on`, pixels clipped to the image.
                 unsafe {
-                    let source = self.m.add((ty * map.across + tx) * A * A * block);
-                    let corner =
-                        image.add((ty * M * map.width + tx * M) * map.channels + self.block.channels.start);
-                    for channel in (0..self.block.channels.len()).step_by(S::WIDTH) {
-                        let mut half = [[simd.zero(); A]; M];
-                        for j in 0..A {
+                    let down = ty - self.rows.start;
+                    let source = self.m.as_ptr().add((down * map.across + tx) * A * B * block);
+                    let corner = (down * M * map.width + tx * N) * pixel;
+                    let (target, finish) = (self.target.add(corner), self.finish.at(corner, 0));
+                    for channel in (0..self.channels).step_by(S::WIDTH) {
+                        let mut half = [[simd.zero(); B]; M];
+                        for j in 0..B {
                             let mut column = [simd.zero(); A];
                             for (i, x) in column.iter_mut().enumerate() {
-                                *x = simd.load(source.add((i * A + j) * block + channel));
+                                *x = simd.load(source.add((i * B + j) * block + channel));
                             }
                             let column = T::output(simd, column);
                             for i in 0..M {
@@ -709,14 +745,12 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for OutputTransform<'
                             }
                         }
                         for (i, row) in half.into_iter().enumerate() {
-                            let row = T::output(simd, row);
+                            let row = U::output(simd, row);
                             if i < rows {
                                 for (j, x) in row.into_iter().enumerate() {
                                     if j < columns {
-                                        simd.store(
-                                            corner.add((i * map.width + j) * map.channels + channel),
-                                            x,
-                                        );
+                                        let at = (i * map.width + j) * pixel + channel;
+                                        simd.store(target.add(at), finish.value(simd, at, channel, x));
                                     }
                                 }
                             }
@@ -739,7 +773,7 @@ struct GradientTransform<'a, const M: usize, const A: usize, T> {
 impl<'a, const M: usize, const A: usize, T: Tile<M, A>> GradientTransform<'a, M, A, T> {
     fn new(image: &'a [f32], map: Map, m: Shared<'_>, at: usize) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, m.len(), at);
+        check_tiles(A * A, &map, map.down, m.len(), at);
         Self { image, map, m: m.at(at * map.row), tile: PhantomData }
     }
 }
@@ -799,7 +833,7 @@ struct InputAdjoint<'a, const M: usize, const A: usize, T> {
 impl<'a, const M: usize, const A: usize, T: Tile<M, A>> InputAdjoint<'a, M, A, T> {
     fn new(dv: Shared<'_>, map: Map, at: usize, image: &'a mut [f32]) -> Self {
         assert_eq!(image.len(), map.height * map.width * map.channels);
-        check_tiles::<A>(&map, dv.len(), at);
+        check_tiles(A * A, &map, map.down, dv.len(), at);
         Self { dv: dv.at(at * map.row), map, image, tile: PhantomData }
     }
 }
@@ -851,23 +885,25 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for InputAdjoint<'_, 
 }
 
 /// `U = G w G'` for a run of filters.
-struct FilterTransform<const M: usize, const A: usize, T> {
-    weights: *const f32,
+pub(crate) struct FilterTransform<const M: usize, const A: usize, T, const N: usize, const B: usize, U> {
+    pub(crate) weights: *const f32,
     /// Floats between taps.
-    filters: usize,
-    transformed: *mut f32,
-    stride: usize,
-    len: usize,
-    tile: PhantomData<T>,
+    pub(crate) filters: usize,
+    pub(crate) transformed: *mut f32,
+    pub(crate) stride: usize,
+    pub(crate) len: usize,
+    pub(crate) tile: PhantomData<(T, U)>,
 }
 
-impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for FilterTransform<M, A, T> {
+impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usize, U: Tile<N, B>> Kernel
+    for FilterTransform<M, A, T, N, B, U>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         for at in (0..self.len).step_by(S::WIDTH) {
-            // SAFETY: the caller has checked nine taps and A^2 frequencies of `len` floats.
+            // SAFETY: the caller has checked nine taps and A B frequencies of `len` floats.
             unsafe {
                 let mut half = [[simd.zero(); 3]; A];
                 for j in 0..3 {
@@ -881,8 +917,8 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Kernel for FilterTransform<M
                     }
                 }
                 for (i, row) in half.into_iter().enumerate() {
-                    for (j, x) in T::filter(simd, row).into_iter().enumerate() {
-                        simd.store(self.transformed.add((i * A + j) * self.stride + at), x);
+                    for (j, x) in U::filter(simd, row).into_iter().enumerate() {
+                        simd.store(self.transformed.add((i * B + j) * self.stride + at), x);
                     }
                 }
             }

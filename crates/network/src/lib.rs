@@ -51,6 +51,7 @@ mod limits;
 mod network;
 mod schema;
 mod shipped;
+mod stage;
 
 pub use entry::{Branch, Entry, Part};
 pub use error::NetworkError;
@@ -63,3 +64,6 @@ pub use layer::{
 };
 pub use limits::{MAX_SIZE, MAX_VALUES};
 pub use network::{InitialRule, Network};
+pub use stage::{
+    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, stages,
+};

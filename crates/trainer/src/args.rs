@@ -629,6 +629,8 @@ pub(crate) enum Phase {
     Train,
     /// Forward in evaluation mode, loss.
     Eval,
+    /// Logits of images in memory, as `predict` computes them, by no engine.
+    Infer,
 }
 
 impl Phase {
@@ -636,6 +638,7 @@ impl Phase {
         match self {
             Self::Train => "train",
             Self::Eval => "eval",
+            Self::Infer => "infer",
         }
     }
 }

@@ -12,9 +12,12 @@ use pointwise_engine::{
     Batch, BegunEpoch, Engine, EngineError, EngineKind, ResidentEpoch, ResidentImages, ResidentSet, Settings,
     create,
 };
+use pointwise_inference::{Images, Isa, Model, Options, StepTime};
 use pointwise_network::Network;
 use pointwise_random::{Purpose, Stream, below, unit_f32};
+use pointwise_recipe::Precision;
 use pointwise_runs::peak_memory;
+use pointwise_weights::State;
 use serde::Serialize;
 use std::fmt::Write;
 use std::time::Instant;
@@ -182,6 +185,9 @@ struct Limits {
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     threads::start(args.compute.threads)?;
+    if args.phase == Phase::Infer {
+        return infer(args);
+    }
     let (kind, settings) = engine_and_settings(&args.compute)?;
     let batch = args.batch.unwrap_or(settings.recipe.batch_size);
     let network = args.model.network().clone();
@@ -220,6 +226,80 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         layers,
     };
     Ok(print(&if args.json { serde_json::to_string(&row)? } else { table(&row, &losses) })?)
+}
+
+/// Times a compiled model, with weights as they begin.
+fn infer(args: &BenchArgs) -> anyhow::Result<()> {
+    let network = args.model.network();
+    let graph = network.graph()?;
+    let batch = args.batch.unwrap_or(1);
+    let isa = Isa::detect();
+    let options = Options { batch: batch as usize, isa, ..Options::default() };
+    let mut model = Model::new(network, &State::initial(&graph, 0), &options)?;
+    let batches: Vec<_> = (0..BATCHES).map(|number| RandomBatch::new(batch, network, 1, number)).collect();
+    let mut seconds = Vec::new();
+    for step in 0..args.warmup + args.steps {
+        let images = &batches[step as usize % batches.len()].images;
+        if step == args.warmup {
+            model.take_times();
+        }
+        let start = Instant::now();
+        let logits = model.logits(Images::Normalised(images))?;
+        let elapsed = start.elapsed().as_secs_f64();
+        if let Some(value) = logits.iter().find(|value| !value.is_finite()) {
+            anyhow::bail!("step {step} gave a logit of {value}");
+        }
+        if step >= args.warmup {
+            seconds.push(elapsed);
+        }
+    }
+    let peak_memory_bytes = peak_memory();
+    let layer = |time: StepTime| LayerRow {
+        path: time.name,
+        method: time.method,
+        forward_seconds: time.seconds / f64::from(args.steps),
+        backward_seconds: None,
+        gflop: None,
+    };
+    let row = Row {
+        contender: "pointwise",
+        version: env!("CARGO_PKG_VERSION"),
+        model: network.name.clone(),
+        phase: args.phase.name(),
+        precision: Precision::F32.name(),
+        batch,
+        threads: rayon::current_num_threads(),
+        warmup: args.warmup,
+        seconds,
+        group: 1,
+        peak_memory_bytes,
+        detail: format!("compiled for the batch, {isa}"),
+        parameters: graph.parameter_count(),
+        macs_per_image: graph.macs(),
+        peak_gflops: None,
+        bandwidth_gb: None,
+        floor: None,
+        layers: Some(model.take_times().into_iter().map(layer).collect()),
+    };
+    Ok(print(&if args.json { serde_json::to_string(&row)? } else { infer_table(&row) })?)
+}
+
+/// The parts with their times, and the median of the whole.
+fn infer_table(row: &Row) -> String {
+    let mut text = format!(
+        "{} {}, {}, batch {}, {} threads, {}",
+        row.model, row.phase, row.detail, row.batch, row.threads, row.version
+    );
+    for layer in row.layers.iter().flatten() {
+        let milliseconds = 1e3 * layer.forward_seconds;
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n{milliseconds:>9.3} ms  {:<34} {}", layer.method, layer.path);
+    }
+    let mut seconds = row.seconds.clone();
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    let _ = write!(text, "\n{:>9.3} ms  {:.0} images/s", 1e3 * median, f64::from(row.batch) / median);
+    text
 }
 
 /// Times, and the losses behind them.
@@ -301,7 +381,7 @@ impl ResidentBatches {
                 let range = step * batch..(step + 1) * batch;
                 match args.phase {
                     Phase::Train => engine.train_resident(self.epoch, range)?,
-                    Phase::Eval => engine.evaluate_resident(self.set, range)?,
+                    Phase::Eval | Phase::Infer => engine.evaluate_resident(self.set, range)?,
                 }
             }
             let loss = engine.totals()?.last_loss;
@@ -318,7 +398,7 @@ impl ResidentBatches {
 fn take(engine: &mut dyn Engine, phase: Phase, batch: Batch<'_>) -> Result<f64, EngineError> {
     match phase {
         Phase::Train => engine.train_step(batch)?,
-        Phase::Eval => engine.evaluate(batch)?,
+        Phase::Eval | Phase::Infer => engine.evaluate(batch)?,
     }
     Ok(engine.totals()?.last_loss)
 }

@@ -1,15 +1,18 @@
 //! `trainer predict`.
 
-use crate::args::PredictArgs;
+use crate::args::{Compute, PredictArgs};
 use crate::data::{cifar10, spec};
 use crate::eval::{Weights, engine_and_settings, usual, weights};
 use crate::{End, print, threads};
 use anyhow::bail;
-use pointwise_data::{DatasetSpec, Draw, Transform, read_image};
-use pointwise_engine::{Engine, create};
+use pointwise_data::{Draw, Transform, read_image};
+use pointwise_engine::{DeviceChoice, Engine, create};
+use pointwise_inference::{Images, Layout, Model, Options};
+use pointwise_network::Network;
 use pointwise_process::note;
-use pointwise_recipe::Augment;
+use pointwise_recipe::{Augment, DeviceName, Precision};
 use pointwise_report::{Align, Table};
+use pointwise_weights::State;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +26,10 @@ struct Prediction {
     probabilities: BTreeMap<String, f64>,
 }
 
-/// Predicts one image after the other. An image that cannot be read is named and does not keep the others from being predicted.
+/// Images that are predicted at once.
+const BATCH: usize = 32;
+
+/// Predicts the images. One that cannot be read is named and does not keep the others from being predicted.
 ///
 /// # Errors
 /// If the weights cannot be used; at the end, if an image could not be read.
@@ -39,18 +45,32 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
     }
     let transform = Transform::new(spec.shape, Augment::NONE, &usual(&spec)?)?;
     threads::start(args.compute.threads)?;
-    let (kind, settings) = engine_and_settings(&args.compute)?;
-    let mut engine = create(kind, &network, &settings)?;
-    engine.load_state(&state)?;
+    let mut network = Compiled::new(&args.compute, &network, &state, args.images.len().min(BATCH))?;
 
     let mut predictions = Vec::with_capacity(args.images.len());
     let mut failures = 0;
-    for image in &args.images {
-        match predict(engine.as_mut(), image, &spec, &transform) {
-            Ok(prediction) => predictions.push(prediction),
-            Err(error) => {
-                failures += 1;
-                note!("{error:#}: left out");
+    for paths in args.images.chunks(BATCH) {
+        let (mut pixels, mut readable) = (Vec::new(), Vec::new());
+        for path in paths {
+            match read_image(path, spec.shape) {
+                Ok(image) => {
+                    pixels.extend(image);
+                    readable.push(path);
+                }
+                Err(error) => {
+                    failures += 1;
+                    note!("{:#}: left out", anyhow::Error::from(error));
+                }
+            }
+        }
+        let logits = network.logits(&pixels, &transform)?;
+        for (path, logits) in readable.into_iter().zip(logits.chunks_exact(spec.classes.len())) {
+            match prediction(path, logits, &spec.classes) {
+                Ok(prediction) => predictions.push(prediction),
+                Err(error) => {
+                    failures += 1;
+                    note!("{error:#}: left out");
+                }
             }
         }
     }
@@ -65,26 +85,59 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-fn predict(
-    engine: &mut dyn Engine,
-    path: &Path,
-    spec: &DatasetSpec,
-    transform: &Transform,
-) -> anyhow::Result<Prediction> {
-    let pixels = read_image(path, spec.shape)?;
-    let mut values = vec![0.0; pixels.len()];
-    transform.apply(&pixels, Draw::default(), &mut values);
-    let logits = engine.logits(&values)?;
+/// What answers.
+enum Compiled {
+    /// Where nothing else was asked for.
+    Model(Box<Model>),
+    Engine(Box<dyn Engine>),
+}
+
+impl Compiled {
+    fn new(compute: &Compute, network: &Network, state: &State, batch: usize) -> anyhow::Result<Self> {
+        let on_cpu = compute.device.is_none_or(|device| device == DeviceChoice::Only(DeviceName::Cpu));
+        let in_f32 = compute.precision.is_none_or(|precision| precision == Precision::F32);
+        if compute.engine.is_none() && on_cpu && in_f32 {
+            let options = Options { batch, ..Options::default() };
+            return Ok(Self::Model(Box::new(Model::new(network, state, &options)?)));
+        }
+        let (kind, settings) = engine_and_settings(compute)?;
+        let mut engine = create(kind, network, &settings)?;
+        engine.load_state(state)?;
+        Ok(Self::Engine(engine))
+    }
+
+    /// The logits of images, given as planes of bytes.
+    fn logits(&mut self, pixels: &[u8], transform: &Transform) -> anyhow::Result<Vec<f32>> {
+        match self {
+            Self::Model(model) => {
+                let images = Images::Bytes { pixels, layout: Layout::Planar, values: transform.table() };
+                Ok(model.logits(images)?)
+            }
+            Self::Engine(engine) => {
+                let len = transform.shape().iter().product();
+                let mut logits = Vec::new();
+                let mut values = vec![0.0; len];
+                for image in pixels.chunks_exact(len) {
+                    transform.apply(image, Draw::default(), &mut values);
+                    logits.extend(engine.logits(&values)?);
+                }
+                Ok(logits)
+            }
+        }
+    }
+}
+
+fn prediction(path: &Path, logits: &[f32], classes: &[String]) -> anyhow::Result<Prediction> {
     if let Some(value) = logits.iter().find(|value| !value.is_finite()) {
         bail!("{}: the network answers {value}, so its weights are no use", path.display());
     }
-    let probabilities = softmax(&logits);
+    let probabilities = softmax(logits);
     let best = (0..probabilities.len())
         .fold(0, |best, class| if probabilities[class] > probabilities[best] { class } else { best });
     Ok(Prediction {
         image: path.display().to_string(),
-        class: spec.classes[best].clone(),
-        probabilities: spec.classes.iter().cloned().zip(probabilities).collect(),
+        class: classes[best].clone(),
+        probabilities: classes.iter().cloned().zip(probabilities).collect(),
     })
 }
 

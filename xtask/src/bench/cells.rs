@@ -62,6 +62,7 @@ pub(super) fn step(phase: Phase) -> &'static str {
     match phase {
         Phase::Train => "training",
         Phase::Eval => "evaluation",
+        Phase::Infer => "inference",
     }
 }
 

@@ -13,7 +13,7 @@ use cargo_metadata::MetadataCommand;
 use pointwise_process::{Stop, note};
 
 use super::{
-    question::{Contender, Device, Question},
+    question::{Contender, Device, Phase, Question},
     record::{Row, Skipped},
     server::Server,
 };
@@ -22,8 +22,8 @@ use crate::trainer::{built, cargo, workspace_manifest};
 /// How the Rust peers are compiled. candle and burn choose kernels at compile time where ours look at the processor they run on.
 pub(crate) const PEER_FLAGS: &str = "-C target-cpu=native";
 
-/// What installs PyTorch where it is looked for.
-const INSTALL_TORCH: &str = "python3 -m venv target/torch && target/torch/bin/pip install torch numpy";
+/// What installs packages where they are looked for.
+const INSTALL: &str = "python3 -m venv target/torch && target/torch/bin/pip install";
 
 /// The exit code of a contender whose library cannot say the network; the last line on its stderr is what it lacks.
 const LACKS: i32 = 3;
@@ -103,9 +103,17 @@ impl Entrant {
         let mut row = Row::parse(&answer).with_context(|| {
             format!("what {} printed for {model}, {phase}{of}, is not a row", self.contender)
         })?;
+        if row.phase == self.phase(*phase) {
+            row.phase = *phase;
+        }
         row.check(self.contender, question)?;
         row.settle(question);
         Ok(Answer::Row(Box::new(row)))
+    }
+
+    /// What the contender is asked for: candle's inference is its evaluation, of which the loss is next to nothing.
+    fn phase(&self, phase: Phase) -> Phase {
+        if self.contender == Contender::Candle && phase == Phase::Infer { Phase::Eval } else { phase }
     }
 
     /// The options that every contender understands, but that ours takes the network by its name, and knows the recipe.
@@ -130,6 +138,10 @@ impl Entrant {
             Contender::Pointwise => {
                 [("--peak-gflops", rates.peak_gflops), ("--bandwidth-gb", rates.bandwidth_gb)]
             }
+            Contender::Candle | Contender::Burn => {
+                [("--lr", Some(adam.lr)), ("--weight-decay", Some(adam.weight_decay))]
+            }
+            _ if *phase == Phase::Infer => [("--lr", None), ("--weight-decay", None)],
             _ => [("--lr", Some(adam.lr)), ("--weight-decay", Some(adam.weight_decay))],
         };
         for (option, value) in more {
@@ -165,6 +177,8 @@ pub(crate) struct Places {
     pub(crate) device: Device,
     /// A Python that was named.
     pub(crate) python: Option<PathBuf>,
+    /// Whether it is inference that is timed.
+    pub(crate) inference: bool,
 }
 
 /// Finds the contenders. One that was asked for by name must be there; any other may be missing, and then it is said how it is
@@ -208,10 +222,14 @@ fn find(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant,
             // Cargo does nothing where the program is up to date.
             return process(build_peer(contender, &places.root, &target)?, Vec::new());
         }
+        Contender::Pytorch | Contender::Onnxruntime | Contender::Openvino if places.inference => {
+            return find_library(contender, places);
+        }
         Contender::Pytorch => {
             add(&["--memory-format", "contiguous"]);
             None
         }
+        Contender::Onnxruntime | Contender::Openvino => bail!("{contender} is timed in inference alone"),
         Contender::PytorchChannelsLast => {
             add(&["--memory-format", "channels_last"]);
             None
@@ -220,7 +238,7 @@ fn find(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant,
         Contender::PytorchCompile => Some("compile"),
         Contender::PytorchNotebook => Some("notebook"),
     };
-    let program = match python(places)? {
+    let program = match python(places, "torch", "torch numpy")? {
         Ok(program) => program,
         Err(reason) => return Ok(Err(reason)),
     };
@@ -233,16 +251,34 @@ fn find(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant,
     }))
 }
 
-/// A Python with PyTorch. A named one must have it.
-fn python(places: &Places) -> anyhow::Result<Result<PathBuf, String>> {
+/// A library in Python that is timed in inference.
+fn find_library(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant, String>> {
+    // The networks of all of them come out of PyTorch.
+    let (modules, packages) = match contender {
+        Contender::Onnxruntime => ("torch, onnx, onnxruntime", "torch numpy onnx onnxruntime"),
+        Contender::Openvino => ("torch, onnx, openvino", "torch numpy onnx openvino"),
+        _ => ("torch", "torch numpy"),
+    };
+    let program = match python(places, modules, packages)? {
+        Ok(program) => program,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let script = places.root.join("xtask/peers/inference_peer.py");
+    let arguments = [script.into(), "--library".into(), contender.name().into(), "--serve".into()];
+    Ok(Ok(Entrant { contender, program, arguments: arguments.into(), way: Way::Server(RefCell::default()) }))
+}
+
+/// A Python with PyTorch, and whatever else is imported, from these packages. A named one must have it.
+fn python(places: &Places, modules: &str, packages: &str) -> anyhow::Result<Result<PathBuf, String>> {
     let imports = |python: &Path| {
-        Command::new(python).args(["-c", "import torch"]).output().map(|output| output.status.success())
+        let import = format!("import {modules}");
+        Command::new(python).args(["-c", &import]).output().map(|output| output.status.success())
     };
     if let Some(python) = &places.python {
         let shown = python.display();
         return match imports(python) {
             Ok(true) => Ok(Ok(python.clone())),
-            Ok(false) => bail!("{shown} has no PyTorch: install it there with `pip install torch numpy`"),
+            Ok(false) => bail!("{shown} lacks {modules}: install it there with `pip install {packages}`"),
             Err(error) => {
                 bail!("{shown} cannot be started ({error}): name a Python that has PyTorch by --python")
             }
@@ -255,7 +291,7 @@ fn python(places: &Places) -> anyhow::Result<Result<PathBuf, String>> {
     let own = places.root.join(own);
     Ok(match imports(&own) {
         Ok(true) => Ok(own),
-        _ => Err(format!("there is no PyTorch in target/torch; `{INSTALL_TORCH}` installs it")),
+        _ => Err(format!("target/torch lacks {modules}; `{INSTALL} {packages}` installs it")),
     })
 }
 
@@ -313,14 +349,15 @@ mod tests {
             engine: "cpu".into(),
             device: Device::Cpu,
             python: None,
+            inference: false,
         };
         let contenders = [Contender::Pointwise, Contender::Pytorch];
         let (entrants, skipped) = enter(&contenders, false, &places).unwrap();
         assert_eq!(entrants.len(), 1);
         assert_eq!(skipped[0].contender, Contender::Pytorch);
-        assert!(skipped[0].reason.contains(INSTALL_TORCH), "{}", skipped[0].reason);
+        assert!(skipped[0].reason.contains(INSTALL), "{}", skipped[0].reason);
         let error = enter(&contenders, true, &places).unwrap_err().to_string();
-        assert!(error.starts_with("pytorch cannot be timed: ") && error.contains(INSTALL_TORCH), "{error}");
+        assert!(error.starts_with("pytorch cannot be timed: ") && error.contains(INSTALL), "{error}");
 
         // A Python that was named is never passed over.
         let places = Places { python: Some(folder.path().join("python")), ..places };

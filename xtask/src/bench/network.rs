@@ -19,6 +19,8 @@ pub(crate) struct Network {
     pub(crate) asked: String,
     /// Number of trainable values.
     pub(crate) parameters: u64,
+    /// Multiply-accumulates of one image.
+    pub(crate) macs: u64,
     /// The resolved network as JSON, a file for the programs that are not ours.
     pub(crate) graph: PathBuf,
 }
@@ -35,6 +37,7 @@ pub(crate) struct Networks {
 struct Facts {
     name: String,
     parameters: u64,
+    macs: u64,
 }
 
 impl Networks {
@@ -54,7 +57,7 @@ impl Networks {
             if !output.status.success() {
                 bail!("`trainer summary` failed on {model} ({}): see its message above", output.status);
             }
-            let Facts { name, parameters } = serde_json::from_slice(&output.stdout)
+            let Facts { name, parameters, macs } = serde_json::from_slice(&output.stdout)
                 .with_context(|| format!("what `trainer summary` printed for {model} is no graph"))?;
             ensure!(
                 list.iter().all(|other| other.name != name),
@@ -62,7 +65,7 @@ impl Networks {
             );
             let graph = folder.path().join(format!("{number}.json"));
             fs::write(&graph, &output.stdout).context("the description of a network cannot be written")?;
-            list.push(Network { name, asked: model.clone(), parameters, graph });
+            list.push(Network { name, asked: model.clone(), parameters, macs, graph });
         }
         Ok(Self { list, _folder: folder })
     }

@@ -84,10 +84,14 @@ pub(crate) enum Contender {
     PytorchCompile,
     /// The notebook as it is written, on a GPU.
     PytorchNotebook,
+    /// ONNX Runtime, in inference.
+    Onnxruntime,
+    /// OpenVINO, in inference.
+    Openvino,
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Pointwise,
         Self::Pytorch,
         Self::PytorchChannelsLast,
@@ -96,9 +100,11 @@ impl Contender {
         Self::PytorchGraph,
         Self::PytorchCompile,
         Self::PytorchNotebook,
+        Self::Onnxruntime,
+        Self::Openvino,
     ];
 
-    /// Those that can be timed on a device, ours first.
+    /// Those whose training steps can be timed on a device, ours first.
     pub(crate) fn on(device: Device) -> &'static [Self] {
         match device {
             Device::Cpu => {
@@ -135,6 +141,8 @@ impl Contender {
             Self::PytorchGraph => "pytorch-graph",
             Self::PytorchCompile => "pytorch-compile",
             Self::PytorchNotebook => "pytorch-notebook",
+            Self::Onnxruntime => "onnxruntime",
+            Self::Openvino => "openvino",
         }
     }
 
@@ -146,6 +154,7 @@ impl Contender {
             Self::PytorchGraph => "PyTorch, CUDA graph",
             Self::PytorchCompile => "PyTorch, compiled",
             Self::PytorchNotebook => "the notebook",
+            Self::Openvino => "OpenVINO",
             other => other.name(),
         }
     }
@@ -183,15 +192,19 @@ pub(crate) fn contenders(text: &str) -> Result<List<Contender>, String> {
 pub(crate) enum Phase {
     Train,
     Eval,
+    /// From images to logits, as fast as the contender can.
+    Infer,
 }
 
 impl Phase {
+    /// Those of the benchmark of training.
     pub(crate) const ALL: [Self; 2] = [Self::Train, Self::Eval];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
             Self::Eval => "eval",
+            Self::Infer => "infer",
         }
     }
 
@@ -199,7 +212,7 @@ impl Phase {
     pub(crate) fn passes(self) -> f64 {
         match self {
             Self::Train => 3.0,
-            Self::Eval => 1.0,
+            Self::Eval | Self::Infer => 1.0,
         }
     }
 }
@@ -281,7 +294,8 @@ mod tests {
         for contender in Contender::ALL {
             let on = [Device::Cpu, Device::Cuda].map(|device| Contender::on(device).contains(&contender));
             assert_eq!(on == [true, true], contender == Contender::Pointwise, "{contender}: {on:?}");
-            assert!(on != [false, false], "{contender}");
+            let infers = matches!(contender, Contender::Onnxruntime | Contender::Openvino);
+            assert_eq!(on == [false, false], infers, "{contender}");
         }
     }
 }

@@ -323,7 +323,7 @@ pub(crate) fn newest(folder: &Path, device: Device) -> anyhow::Result<Option<Pat
 }
 
 /// Letters and digits, joined by hyphens: `amd-epyc-7b13`.
-fn slug(processor: &str) -> String {
+pub(super) fn slug(processor: &str) -> String {
     let plain = processor.replace("(R)", " ").replace("(TM)", " ").to_lowercase();
     let words = plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-")
@@ -343,7 +343,13 @@ mod tests {
     static ADAM: Adam = Adam { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 };
 
     fn nin() -> Network {
-        Network { name: "nin".into(), asked: "nin".into(), parameters: 1_485_386, graph: "nin.json".into() }
+        Network {
+            name: "nin".into(),
+            asked: "nin".into(),
+            parameters: 1_485_386,
+            macs: 7,
+            graph: "nin.json".into(),
+        }
     }
 
     fn question(network: &Network) -> Question<'_> {

@@ -13,8 +13,12 @@ use super::{
     summary::{Figures, Group, groups, layers},
 };
 
+/// The lines of README.md that the part of inference stands between.
+pub(crate) const INFERENCE_MARKERS: [&str; 2] =
+    ["<!-- benchmark inference -->", "<!-- /benchmark inference -->"];
+
 /// The lines of README.md that a device's part stands between.
-fn markers(device: Device) -> [&'static str; 2] {
+pub(crate) fn markers(device: Device) -> [&'static str; 2] {
     match device {
         Device::Cpu => ["<!-- benchmark -->", "<!-- /benchmark -->"],
         Device::Cuda => ["<!-- benchmark cuda -->", "<!-- /benchmark cuda -->"],
@@ -159,21 +163,23 @@ fn memory(bytes: u64) -> String {
     format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// README.md's text with the device's part between its markers replaced.
+/// README.md's text with the part between these markers replaced.
 ///
 /// # Errors
 /// If there is not one pair of markers.
-pub(crate) fn replace_part(readme: &str, device: Device, part: &str) -> anyhow::Result<String> {
-    let [start, end] = markers(device);
-    let Some((before, _, after)) = split(readme, device)? else {
+pub(crate) fn replace_part(readme: &str, markers: [&str; 2], part: &str) -> anyhow::Result<String> {
+    let [start, end] = markers;
+    let Some((before, _, after)) = split(readme, markers)? else {
         bail!("README.md has no place for the table: add the lines `{start}` and `{end}`");
     };
     Ok(format!("{before}{start}\n\n{part}\n{end}{after}"))
 }
 
 /// What stands before, between and behind the markers; `None` when there are none.
-fn split(readme: &str, device: Device) -> anyhow::Result<Option<(&str, &str, &str)>> {
-    let [start, end] = markers(device);
+pub(crate) fn split<'a>(
+    readme: &'a str,
+    [start, end]: [&str; 2],
+) -> anyhow::Result<Option<(&'a str, &'a str, &'a str)>> {
     if readme.matches(start).count() > 1 || readme.matches(end).count() > 1 {
         bail!("README.md has `{start}` or `{end}` more than once: leave one of each");
     }
@@ -299,10 +305,10 @@ mod tests {
         let [gpu_start, gpu_end] = markers(Device::Cuda);
         let gpu = format!("{gpu_start}\nold\n{gpu_end}\n");
         let readme = format!("a\n{start}\nold\n{end}\nb\n{gpu}");
-        let once = replace_part(&readme, Device::Cpu, "new\n").unwrap();
+        let once = replace_part(&readme, markers(Device::Cpu), "new\n").unwrap();
         assert_eq!(once, format!("a\n{start}\n\nnew\n\n{end}\nb\n{gpu}"));
-        assert_eq!(replace_part(&once, Device::Cpu, "new\n").unwrap(), once);
-        let both = replace_part(&once, Device::Cuda, "card\n").unwrap();
+        assert_eq!(replace_part(&once, markers(Device::Cpu), "new\n").unwrap(), once);
+        let both = replace_part(&once, markers(Device::Cuda), "card\n").unwrap();
         assert!(both.ends_with(&format!("\nb\n{gpu_start}\n\ncard\n\n{gpu_end}\n")), "{both}");
         for (readme, says) in [
             ("a".to_owned(), "no place for the table"),
@@ -311,7 +317,7 @@ mod tests {
             (format!("{end}\n"), "without `<!-- benchmark -->`"),
             (format!("{start}{end}{start}{end}"), "more than once"),
         ] {
-            let error = replace_part(&readme, Device::Cpu, "new").unwrap_err().to_string();
+            let error = replace_part(&readme, markers(Device::Cpu), "new").unwrap_err().to_string();
             assert!(error.contains(says), "{readme}: {error}");
         }
     }
@@ -324,9 +330,9 @@ mod tests {
             (Device::Cuda, "run `cargo xtask bench --device cuda --update-readme`"),
         ] {
             let newest = newest(&root().join(FOLDER), device).unwrap();
-            let (Some((_, shown, _)), Some(path)) = (split(&readme, device).unwrap(), newest) else {
+            let (Some((_, shown, _)), Some(path)) = (split(&readme, markers(device)).unwrap(), newest) else {
                 // Without a record there is nothing to show, and no figure may be shown.
-                let shown = split(&readme, device).unwrap().map_or("", |(_, shown, _)| shown);
+                let shown = split(&readme, markers(device)).unwrap().map_or("", |(_, shown, _)| shown);
                 assert!(!shown.contains('|'), "README.md shows a table without a record");
                 continue;
             };

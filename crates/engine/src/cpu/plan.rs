@@ -5,8 +5,8 @@ use super::layer::{Inputs, Layer, Operation, Scratch, dropout_factors, len};
 use super::memory::Memory;
 use super::parameters::Parameters;
 use crate::gradients::{Flow, Schedule};
-use crate::places::{Export, Places, Role, RunningStatistics, export_statistics, import_statistics};
-use crate::stage::{BlockLayers, Map, Source, Stage, StageKind, check_training, stages};
+use crate::places::{Export, Places, RunningStatistics, export_statistics, import_statistics};
+use crate::stage::{BlockLayers, Map, Role, Source, Stage, StageKind, check_training, stages};
 use crate::{Array, EngineError};
 use pointwise_kernels::{
     Activation, Buffer, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, OutOfMemory,

@@ -3,9 +3,10 @@
 use super::launch::{BlockShape, Chunks, RowLoss, Tiles, Windows, activation};
 use crate::error::EngineError;
 use crate::gradients::{Flow, Schedule};
-use crate::places::{Place, Places, Role};
+use crate::places::{Place, Places};
 use crate::stage::{
-    BlockLayers, ConvolutionLayer, Map, NormLayer, Source, Stage, StageKind, Window, check_training, stages,
+    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, check_training,
+    stages,
 };
 use pointwise_network::{Activation, Graph};
 use pointwise_recipe::{Group, Precision, Recipe};

@@ -1,0 +1,365 @@
+//! Convolutions of inference: with weights that stay, and everything that follows them done before a result leaves the cache.
+//!
+//! A [`FusedConvolution`] holds its weights in the form in which it reads them. It shares the work of one image out among the threads
+//! of a [`Team`], by rows of the map where the map is large, by channels where the weights are, so that each is read by one
+//! thread alone.
+
+mod depthwise;
+mod finish;
+mod packed;
+mod product;
+mod winograd;
+
+use crate::activation::Activation;
+use crate::gemm::{Clamp, PAIR, PANEL};
+use crate::shape::{ConvShape, padded};
+use crate::simd::Isa;
+use crate::team::Team;
+use crate::transforms::{F2, F3, F4, F5};
+use crate::workspace::{Workspace, WorkspaceNeed};
+use std::fmt;
+use std::ops::Range;
+use winograd::FusedWinograd;
+
+pub use packed::PackedShape;
+
+/// A convolution and what follows it: a bias for each channel, an activation, 2x2 maximum pooling with stride 2, which drops an odd last
+/// row or column.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FusedShape {
+    /// The convolution. It has no border of its own that is not stored ([`ConvShape::border`]).
+    pub convolution: ConvShape,
+    /// Width of the border around the convolution's map in which values are known beforehand: [`FusedParameters::rings`].
+    pub border: usize,
+    /// Of the biased values, and of the border's.
+    pub activation: Activation,
+    /// Whether it is followed by the pool.
+    pub pool: bool,
+}
+
+impl FusedShape {
+    /// Rows and columns of the output.
+    #[must_use]
+    pub const fn output_map(&self) -> (usize, usize) {
+        let (rows, columns) = self.convolution.stored_map();
+        let (rows, columns) = (rows + 2 * self.border, columns + 2 * self.border);
+        if self.pool { (rows / 2, columns / 2) } else { (rows, columns) }
+    }
+
+    /// Floats of an image of the output: `(rows, columns, padded(channels))`.
+    #[must_use]
+    pub const fn output_len(&self) -> usize {
+        let (rows, columns) = self.output_map();
+        rows * columns * padded(self.convolution.out_channels)
+    }
+
+    /// Whether a result can be stored where it belongs as soon as it is there, and so can have something added to it.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        let ConvShape { groups, in_channels, out_channels, .. } = self.convolution;
+        let is_whole = groups == 1 || (groups == in_channels && groups == out_channels);
+        is_whole && self.border == 0 && !self.pool && bounds(self.activation).is_some()
+    }
+
+    /// The rows of the convolution's map under these rows of the output.
+    fn stored_rows(&self, rows: &Range<usize>) -> Range<usize> {
+        let scale = if self.pool { 2 } else { 1 };
+        let (stored, _) = self.convolution.stored_map();
+        let inner = |row: usize| (scale * row).saturating_sub(self.border).min(stored);
+        inner(rows.start)..inner(rows.end)
+    }
+}
+
+/// The bounds of an activation that keeps values between some.
+fn bounds(activation: Activation) -> Option<(f32, f32)> {
+    match activation {
+        Activation::Identity => Some((f32::NEG_INFINITY, f32::INFINITY)),
+        Activation::Relu => Some((0.0, f32::INFINITY)),
+        Activation::Relu6 => Some((0.0, 6.0)),
+        _ => None,
+    }
+}
+
+/// The trained values of a [`FusedConvolution`], with whatever was folded into them.
+#[derive(Debug, Clone, Copy)]
+pub struct FusedParameters<'a> {
+    /// In PyTorch's layout, `(out, in / groups, rows, columns)`.
+    pub weight: &'a [f32],
+    /// A value for each output channel.
+    pub bias: &'a [f32],
+    /// For each ring of the border, from the outermost one, a value for each output channel: what the activation is given there.
+    pub rings: &'a [Vec<f32>],
+}
+
+/// How a [`FusedConvolution`] is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FusedMethod {
+    /// As [`Method::Winograd`](crate::Method::Winograd), with tiles of so many rows and columns of outputs: 2 to 5 of both, or 2 rows of 4.
+    Winograd([usize; 2]),
+    /// A matrix product over the pixels of a 1x1 convolution of stride 1, or over patches gathered from the map.
+    Product,
+    /// A matrix product over runs of a packed image ([`PackedShape`]), for fewer than 16 input channels.
+    Packed,
+    /// Sums over the taps, where each output channel sees one input channel, the one of its own number.
+    Depthwise,
+}
+
+impl fmt::Display for FusedMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Winograd([m, n]) => write!(f, "Winograd F({m}x{n}, 3x3)"),
+            Self::Product => f.write_str("matrix product"),
+            Self::Packed => f.write_str("product of packed rows"),
+            Self::Depthwise => f.write_str("depthwise"),
+        }
+    }
+}
+
+/// What a method takes, as an estimate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FusedCost {
+    /// Multiply-accumulates, and what else takes as long as one, padded channels included.
+    pub macs: f64,
+    /// Bytes of the weights, as they are read.
+    pub weight_bytes: f64,
+}
+
+impl FusedMethod {
+    /// The methods that compute a shape, of which one is worth while for some number of images.
+    ///
+    /// # Panics
+    /// When there is no such convolution: see [`ConvShape::is_valid`].
+    #[must_use]
+    pub fn candidates(shape: &ConvShape) -> Vec<Self> {
+        assert!(shape.is_valid(), "no such convolution: {shape:?}");
+        if shape.groups > 1 {
+            let depthwise = shape.groups == shape.in_channels && shape.groups == shape.out_channels;
+            return vec![if depthwise { Self::Depthwise } else { Self::Product }];
+        }
+        if shape.in_channels < PANEL && shape.taps() > 1 {
+            return vec![Self::Packed];
+        }
+        let mut methods = vec![Self::Product];
+        if shape.is_plain() && shape.kernel[0] == 3 {
+            methods.extend((2..=5).map(|m| Self::Winograd([m, m])).chain([Self::Winograd([2, 4])]));
+        }
+        methods
+    }
+
+    /// What the convolution of so many images takes by this method.
+    #[must_use]
+    pub fn cost(self, shape: &ConvShape, images: usize) -> FusedCost {
+        let (rows, columns) = shape.stored_map();
+        let (inputs, outputs) = (padded(shape.in_channels), padded(shape.out_channels));
+        let n = images as f64;
+        let (macs, weights) = match self {
+            Self::Winograd([down, across]) => {
+                let tiles = (n * (rows.div_ceil(down) * columns.div_ceil(across)) as f64).max(MIN_ROWS);
+                let frequencies = ((down + 2) * (across + 2)) as f64;
+                let weights = frequencies * (inputs * outputs) as f64;
+                // The transforms take their time for each value, and not sixteen of them in a cycle.
+                let transforms = frequencies * tiles * (TRANSFORM * (inputs + outputs) as f64);
+                (tiles * weights + transforms, weights)
+            }
+            Self::Product | Self::Packed => {
+                let inputs = shape.group_inputs();
+                let outputs = shape.groups * padded(shape.group_outputs());
+                let weights = (shape.taps() * inputs * outputs) as f64;
+                let gathered =
+                    if shape.taps() > 1 { TRANSFORM * (shape.taps() * inputs) as f64 } else { 0.0 };
+                let pixels = n * (rows * columns) as f64;
+                (pixels.max(MIN_ROWS) * weights + pixels * gathered, weights)
+            }
+            Self::Depthwise => {
+                let weights = (shape.taps() * outputs) as f64;
+                (n * (rows * columns) as f64 * weights * 2.0, weights)
+            }
+        };
+        FusedCost { macs, weight_bytes: 4.0 * weights }
+    }
+}
+
+/// Rows of a product that take as long as fewer do.
+const MIN_ROWS: f64 = 4.0;
+
+/// Multiply-accumulates that take as long as the transform of a value at one frequency.
+const TRANSFORM: f64 = 8.0;
+
+/// What every method of a fused convolution implements; slices have been checked.
+trait Fused: Send + Sync {
+    /// For up to so many images and threads.
+    fn need(&self, images: usize, threads: usize) -> WorkspaceNeed;
+    fn run(&self, team: &mut Team<'_>, pass: Pass<'_>, workspace: &mut Workspace);
+}
+
+/// The images of a call.
+struct Pass<'a> {
+    images: usize,
+    input: &'a [f32],
+    addend: Option<&'a [f32]>,
+    output: &'a mut [f32],
+}
+
+/// A convolution of inference, planned for a shape, with its weights.
+pub struct FusedConvolution {
+    shape: FusedShape,
+    method: FusedMethod,
+    input_len: usize,
+    fused: Box<dyn Fused>,
+}
+
+impl fmt::Debug for FusedConvolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FusedConvolution({:?}, {})", self.shape, self.method)
+    }
+}
+
+impl FusedConvolution {
+    /// A convolution by one of its [`FusedMethod::candidates`].
+    ///
+    /// # Panics
+    /// When the method cannot compute the shape, the shape's convolution has a border of its own, or a slice has another length than the
+    /// shape says.
+    #[must_use]
+    pub fn new(isa: Isa, shape: FusedShape, method: FusedMethod, parameters: FusedParameters<'_>) -> Self {
+        let conv = shape.convolution;
+        assert!(FusedMethod::candidates(&conv).contains(&method), "{method} does not compute {conv:?}");
+        assert!(conv.border() == 0 && parameters.rings.len() == shape.border, "a value for each ring");
+        assert_eq!(parameters.weight.len(), conv.weight_len());
+        assert!(parameters.rings.iter().all(|ring| ring.len() == conv.out_channels));
+        assert_eq!(parameters.bias.len(), conv.out_channels);
+        let constants = Constants::new(parameters);
+        let weight = parameters.weight;
+        let fused: Box<dyn Fused> = match method {
+            FusedMethod::Winograd([2, 4]) => {
+                Box::new(FusedWinograd::<2, 4, F2, 4, 6, F4>::new(isa, shape, weight, constants))
+            }
+            FusedMethod::Winograd([2, _]) => {
+                Box::new(FusedWinograd::<2, 4, F2, 2, 4, F2>::new(isa, shape, weight, constants))
+            }
+            FusedMethod::Winograd([3, _]) => {
+                Box::new(FusedWinograd::<3, 5, F3, 3, 5, F3>::new(isa, shape, weight, constants))
+            }
+            FusedMethod::Winograd([4, _]) => {
+                Box::new(FusedWinograd::<4, 6, F4, 4, 6, F4>::new(isa, shape, weight, constants))
+            }
+            FusedMethod::Winograd(_) => {
+                Box::new(FusedWinograd::<5, 7, F5, 5, 7, F5>::new(isa, shape, weight, constants))
+            }
+            FusedMethod::Product | FusedMethod::Packed => {
+                let is_packed = method == FusedMethod::Packed;
+                Box::new(product::FusedProduct::new(isa, shape, is_packed, weight, constants))
+            }
+            FusedMethod::Depthwise => Box::new(depthwise::FusedDepthwise::new(isa, shape, weight, constants)),
+        };
+        let input_len = match method {
+            FusedMethod::Packed => PackedShape::of(&conv).len(),
+            _ => conv.input_len(),
+        };
+        Self { shape, method, input_len, fused }
+    }
+
+    /// The shape.
+    #[must_use]
+    pub fn shape(&self) -> &FusedShape {
+        &self.shape
+    }
+
+    /// How it is computed.
+    #[must_use]
+    pub fn method(&self) -> FusedMethod {
+        self.method
+    }
+
+    /// Floats of an image of the input: a channels-last map, or with [`FusedMethod::Packed`] an image of [`PackedShape::of`] the
+    /// convolution.
+    #[must_use]
+    pub fn input_len(&self) -> usize {
+        self.input_len
+    }
+
+    /// Workspace for calls with up to `images` images on up to `threads` threads.
+    #[must_use]
+    pub fn need(&self, images: usize, threads: usize) -> WorkspaceNeed {
+        self.fused.need(images, threads)
+    }
+
+    /// The output of some images. An `addend`, laid out as the output, is added to what the activation is given.
+    ///
+    /// # Panics
+    /// When a slice is shorter than the shape and the number of images say, the workspace has no room for [`FusedConvolution::need`], or
+    /// there is an addend and the shape is not [`FusedShape::is_direct`].
+    pub fn run(
+        &self,
+        team: &mut Team<'_>,
+        images: usize,
+        input: &[f32],
+        addend: Option<&[f32]>,
+        output: &mut [f32],
+        workspace: &mut Workspace,
+    ) {
+        workspace.check(self.need(images, team.threads()));
+        assert!(addend.is_none() || self.shape.is_direct(), "nothing can be added to {:?}", self.shape);
+        let len = images * self.shape.output_len();
+        let pass = Pass {
+            images,
+            input: &input[..images * self.input_len],
+            addend: addend.map(|addend| &addend[..len]),
+            output: &mut output[..len],
+        };
+        self.fused.run(team, pass, workspace);
+    }
+}
+
+/// What is added to results, for as many channels as pairs of panels have.
+struct Constants {
+    bias: Vec<f32>,
+    rings: Vec<Vec<f32>>,
+    zeros: Vec<f32>,
+}
+
+impl Constants {
+    fn new(parameters: FusedParameters<'_>) -> Self {
+        let extended = |values: &[f32]| {
+            let mut values = values.to_vec();
+            values.resize(values.len().next_multiple_of(PAIR), 0.0);
+            values
+        };
+        let bias = extended(parameters.bias);
+        let zeros = vec![0.0; bias.len()];
+        Self { rings: parameters.rings.iter().map(|ring| extended(ring)).collect(), zeros, bias }
+    }
+
+    /// The finish of results from a channel on, at a place of the output.
+    fn clamp(&self, activation: Activation, channel: usize, addend: Option<&[f32]>, at: usize) -> Clamp {
+        let (low, high) = bounds(activation).unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        Clamp {
+            bias: self.bias[channel..].as_ptr(),
+            addend: addend.map_or(std::ptr::null(), |addend| addend[at..].as_ptr()),
+            low,
+            high,
+        }
+    }
+}
+
+/// Floats of a `K x N` matrix in pairs of panels.
+fn pairs_len(k: usize, n: usize) -> usize {
+    k * n.next_multiple_of(PAIR)
+}
+
+/// The part of `units` that belongs to a share.
+fn share(units: usize, shares: usize, share: usize) -> Range<usize> {
+    share * units / shares..(share + 1) * units / shares
+}
+
+/// In how many parts each of `images` images goes, of at most `most`: at least `least`, and so many that the threads have equal shares,
+/// where that is possible.
+fn parts(images: usize, threads: usize, least: usize, most: usize) -> usize {
+    let least = least.clamp(1, most.max(1));
+    let fair = |parts: &usize| (images * parts).is_multiple_of(threads);
+    // Many parts are fair enough.
+    if images * least >= 8 * threads {
+        return least;
+    }
+    (least..=most).take(2 * threads).find(fair).unwrap_or(least)
+}
