@@ -62,9 +62,10 @@ def views(state):
     """The same values: in one storage behind each other, transposed, in channels_last, as parameters, with a gradient's hook."""
     shared = torch.cat([torch.zeros(5), *(state[f"1.{name}"] for name in ["weight", "bias", "running_mean"])])
     linear = nn.Parameter(state["4.weight"].t().contiguous().t())
+    wide = torch.cat([torch.zeros(2, 1, 3, 3), state["0.weight"]], 1).contiguous(memory_format=torch.channels_last)
     return collections.OrderedDict(
         [
-            ("0.weight", state["0.weight"].repeat(1, 2, 1, 1).contiguous(memory_format=torch.channels_last)[:, 1:]),
+            ("0.weight", wide[:, 1:]),
             ("1.weight", shared[5:7]),
             ("1.bias", shared[7:9]),
             ("1.running_mean", shared[9:]),
@@ -84,7 +85,7 @@ def converted(dtype, state):
 
 
 def main(folder):
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     model = filled()
     model.train()
     optimizer, schedule = trained(model)

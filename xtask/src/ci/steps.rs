@@ -123,6 +123,29 @@ target/ci/python/bin/python tests/tensorboard/check.py target/debug/trainer
 "#,
     },
     Step {
+        name: "pytorch",
+        about: "weights and networks of real PyTorch: files of torch.save, networks that are described from their modules",
+        need: Some(Need {
+            // PyTorch is large: one that is there is taken.
+            script: r#"
+if [ -z "${POINTWISE_PYTHON:-}" ]; then
+    python3 -m venv target/ci/python
+    target/ci/python/bin/pip install --quiet torch torchvision safetensors numpy pillow
+fi
+"#,
+            missing: "torch cannot be fetched",
+        }),
+        script: r#"
+python=${POINTWISE_PYTHON:-target/ci/python/bin/python}
+cargo build --workspace --bins --locked
+"$python" tests/pytorch/export.py target/debug/trainer
+# The files that are committed, as this version of PyTorch writes them.
+"$python" tests/pytorch/weights.py target/ci/weights
+cp tests/pytorch/weights/small.toml target/ci/weights
+POINTWISE_TORCH_FILES=$PWD/target/ci/weights cargo test -p pointwise-training --lib --locked pytorch
+"#,
+    },
+    Step {
         name: "aarch64",
         about: "the kernels' portable path, compiled for 64-bit Arm",
         need: Some(Need {

@@ -76,7 +76,9 @@ impl Machine {
         let after = self.stack.stack().len();
         match copied {
             Some((_, extent)) if after > before => self.extents.push(extent),
-            Some((id, extent)) => drop(self.memo.insert(id, extent)),
+            Some((id, extent)) => {
+                self.memo.insert(id, extent);
+            }
             None if after > before => {
                 let text = match self.stack.stack().last() {
                     Some(Object::Unicode(text)) => text.len() as u64,
@@ -149,7 +151,10 @@ impl Machine {
             }
             // To Python the same object, to candle another around it.
             OpCode::Build => (1 + deepest(&parts), first.memo),
-            OpCode::Proto | OpCode::Stop => return Ok(self.extents.push(*first)),
+            OpCode::Proto | OpCode::Stop => {
+                self.extents.push(*first);
+                return Ok(());
+            }
             _ => (1 + deepest(&parts), None),
         };
         if depth > MAX_DEPTH {
