@@ -74,16 +74,16 @@ fn a_state_dict_becomes_one_again() {
     let bare = temp.path().join("bare.safetensors");
     safetensors::save(&tensors, &bare).unwrap();
     let out = temp.path().join("out.safetensors");
-    let message = fail(export(&bare, "safetensors", &out, &[]), 1);
+    let message = fail(1, export(&bare, "safetensors", &out, &[]));
     assert!(message.contains("does not say which network it is of, and fits `alexnet`"), "{message}");
     succeed(export(&bare, "safetensors", &out, &["--model", "alexnet"]));
     let written = contents(&safetensors::load(&out, &Device::Cpu).unwrap());
     assert!(written.keys().eq(all.keys()), "{:?}", written.keys());
     assert_eq!(written["features.1.num_batches_tracked"], (DType::I64, vec![], vec![0.0]));
     let onnx = temp.path().join("model.onnx");
-    let message = fail(export(&bare, "onnx", &onnx, &["--model", "alexnet", "--preprocess"]), 1);
+    let message = fail(1, export(&bare, "onnx", &onnx, &["--model", "alexnet", "--preprocess"]));
     assert!(message.contains("does not say by which mean and deviation"), "{message}");
-    let message = fail(export(&bare, "hub", &temp.path().join("hub"), &["--model", "alexnet"]), 1);
+    let message = fail(1, export(&bare, "hub", &temp.path().join("hub"), &["--model", "alexnet"]));
     assert!(message.contains("is no checkpoint in a run folder"), "{message}");
     assert!(!onnx.exists() && !temp.path().join("hub").exists());
 }
@@ -94,22 +94,22 @@ fn nothing_is_overwritten_and_no_option_is_ignored() {
     let run = run(temp.path(), &[]);
     let checkpoint = run.join("checkpoints/best.safetensors");
     let before = fs::read(&checkpoint).unwrap();
-    let message = fail(export(&run, "pytorch", &checkpoint, &[]), 1);
+    let message = fail(1, export(&run, "pytorch", &checkpoint, &[]));
     assert!(message.contains("is there already: give another name, or remove it"), "{message}");
-    let message = fail(export(&run, "hub", &run, &[]), 1);
+    let message = fail(1, export(&run, "hub", &run, &[]));
     assert!(message.contains("is a folder with something in it"), "{message}");
-    let message = fail(export(&run, "hub", &checkpoint, &[]), 1);
+    let message = fail(1, export(&run, "hub", &checkpoint, &[]));
     assert!(message.contains("is a file: give a folder"), "{message}");
     assert!(fs::read(&checkpoint).unwrap() == before);
     let out = temp.path().join("out");
     for option in [&["--fold"][..], &["--preprocess"], &["--softmax"], &["--opset", "22"]] {
-        let message = fail(export(&run, "pytorch", &out, option), 2);
+        let message = fail(2, export(&run, "pytorch", &out, option));
         assert!(message.contains("is an option of --format onnx"), "{message}");
     }
-    fail(export(&run, "onnx", &out, &["--opset", "19"]), 2);
-    fail(export(&run, "tflite", &out, &[]), 2);
+    fail(2, export(&run, "onnx", &out, &["--opset", "19"]));
+    fail(2, export(&run, "tflite", &out, &[]));
     let missing = temp.path().join("missing/out.onnx");
-    let message = fail(export(&run, "onnx", &missing, &[]), 1);
+    let message = fail(1, export(&run, "onnx", &missing, &[]));
     assert!(message.contains("missing"), "{message}");
     assert!(!out.exists());
 }
@@ -178,10 +178,10 @@ fn a_folder_for_the_hub_has_the_numbers_of_its_run() {
     assert_eq!(json(&other.join("config.json"))["test_accuracy"], result["final_acc"]);
     let text = fs::read_to_string(run.join("result.json")).unwrap();
     fs::write(run.join("result.json"), text.replace("\"best_epoch\": 1", "\"best_epoch\": 7")).unwrap();
-    let message = fail(export(&best, "hub", &temp.path().join("third"), &[]), 1);
+    let message = fail(1, export(&best, "hub", &temp.path().join("third"), &[]));
     assert!(message.contains("is not of epoch 7 of `alexnet` with seed 42"), "{message}");
     fs::remove_file(run.join("result.json")).unwrap();
-    let message = fail(export(&best, "hub", &temp.path().join("third"), &[]), 1);
+    let message = fail(1, export(&best, "hub", &temp.path().join("third"), &[]));
     assert!(message.contains("without a result"), "{message}");
 }
 

@@ -151,8 +151,8 @@ impl<'a> Builder<'a> {
         let read = || inputs[0].clone();
         match &node.operation {
             Operation::Input => unreachable!("only the first node is the input"),
-            Operation::Sum => self.chain("Add", inputs, shape),
-            Operation::Multiply => self.chain("Mul", inputs, shape),
+            Operation::Sum => self.chain("Add", node, inputs),
+            Operation::Multiply => self.chain("Mul", node, inputs),
             Operation::Concat => {
                 self.operator(&Operator::new("Concat").with("axis", Attribute::Int(1)), inputs, shape)
             }
@@ -194,13 +194,21 @@ impl<'a> Builder<'a> {
     }
 
     /// An operator of two inputs over all of them, from the first: more runtimes have it than one of many.
-    fn chain(&mut self, kind: &'static str, inputs: Vec<String>, shape: &[usize]) -> String {
-        let (wanted, pairs) = (self.wanted.clone(), inputs.len() - 1);
-        let mut inputs = inputs.into_iter();
-        let mut value = inputs.next().unwrap_or_default();
-        for (pair, other) in (1..).zip(inputs) {
-            self.wanted = if pair == pairs { wanted.clone() } else { format!("{wanted}.{pair}") };
-            value = self.operator(&Operator::new(kind), vec![value, other], shape);
+    fn chain(&mut self, kind: &'static str, node: &Node, inputs: Vec<String>) -> String {
+        let wanted = self.wanted.clone();
+        let last = inputs.len() - 1;
+        let graph = self.graph;
+        let mut shape = graph.nodes[node.inputs[0]].output.clone();
+        let mut value = String::new();
+        for (at, (input, of)) in inputs.into_iter().zip(&node.inputs).enumerate() {
+            if at == 0 {
+                value = input;
+                continue;
+            }
+            // Products of single pixels stay single pixels until a map comes.
+            shape.iter_mut().zip(&graph.nodes[*of].output).for_each(|(side, other)| *side = *other.max(side));
+            self.wanted = if at == last { wanted.clone() } else { format!("{wanted}.{at}") };
+            value = self.operator(&Operator::new(kind), vec![value, input], &shape);
         }
         value
     }

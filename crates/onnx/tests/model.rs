@@ -113,6 +113,19 @@ fn names_and_shapes_are_those_of_the_network() {
 }
 
 #[test]
+fn a_product_of_single_pixels_is_a_single_pixel() {
+    let toml = r#"
+        name = "gated"
+        input = [3, 8, 6]
+        layers = [{ Multiply = [["AdaptiveAvgPool2d"], ["AdaptiveAvgPool2d", "Sigmoid"], [], ["ReLU"]] }, "Flatten"]
+    "#;
+    let model = made(toml, &Options::default());
+    let shapes = shapes(graph(&model), 13);
+    let of = ["multiply.1", "multiply.2", "multiply"].map(|name| &shapes[name][..]);
+    assert_eq!(of, [&[0, 3, 1, 1][..], &[0, 3, 8, 6], &[0, 3, 8, 6]]);
+}
+
+#[test]
 fn options_add_what_they_say() {
     let metadata = BTreeMap::from([("classes".to_owned(), "[\"a\"]".to_owned())]);
     let preprocessing = Some(Preprocessing { mean: vec![0.5; 3], std: vec![0.25; 3] });

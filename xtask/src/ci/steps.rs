@@ -139,6 +139,7 @@ fi
 python=${POINTWISE_PYTHON:-target/ci/python/bin/python}
 cargo build --workspace --bins --locked
 "$python" tests/pytorch/export.py target/debug/trainer
+"$python" tests/pytorch/load_export.py target/debug/trainer
 # The files that are committed, as this version of PyTorch writes them.
 "$python" tests/pytorch/weights.py target/ci/weights
 cp tests/pytorch/weights/small.toml target/ci/weights
