@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
-use pointwise_engine::{DeviceChoice, EngineKind, Settings, create};
+use pointwise_engine::{EngineKind, Settings, create};
 use pointwise_inference::{Images, Layout, Model, Options, byte_values};
 use pointwise_network::Network;
 use pointwise_random::{Purpose, Stream};
@@ -36,8 +36,7 @@ fn state(network: &Network) -> State {
 
 fn engine_logits(network: &Network, state: &State, images: &[f32]) -> Vec<f32> {
     let study = pointwise_study::Study::first_shipped().unwrap();
-    let settings = Settings { device: DeviceChoice::Cpu.resolve().unwrap(), ..Settings::new(study.recipe) };
-    let mut engine = create(EngineKind::Cpu, network, &settings).unwrap();
+    let mut engine = create(EngineKind::Cpu, network, &Settings::new(study.recipe)).unwrap();
     engine.load_state(state).unwrap();
     engine.logits(images).unwrap()
 }
@@ -93,11 +92,11 @@ fn what_no_shipped_network_has() {
         r#"{ Sum = [[{ Conv2d = { out_channels = 3, kernel_size = 3, padding = 1 } }], []] }, "Tanh",
            { AvgPool2d = { kernel_size = 3, stride = 2, padding = 1 } }, "Flatten", { Linear = { out_features = 7 } }"#,
         // Sums of three, of which two are convolutions; BatchNorm and an activation in front.
-        r#""BatchNorm2d", "ReLU", { Conv2d = { out_channels = 32, kernel_size = 1 } },
-           { Sum = [[{ Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }],
-                    [{ Conv2d = { out_channels = 32, kernel_size = 1 } }], []] }, "ReLU",
-           { Sum = [[{ Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }, "BatchNorm2d"],
-                    [{ Conv2d = { out_channels = 32, kernel_size = 1 } }]] }, "ReLU",
+        r#""BatchNorm2d", "ReLU", { name = "conv0", Conv2d = { out_channels = 32, kernel_size = 1 } },
+           { Sum = [[{ name = "conv1", Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }],
+                    [{ name = "conv2", Conv2d = { out_channels = 32, kernel_size = 1 } }], []] }, "ReLU",
+           { Sum = [[{ name = "conv3", Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }, { name = "norm", BatchNorm2d = {} }],
+                    [{ name = "conv4", Conv2d = { out_channels = 32, kernel_size = 1 } }]] }, "ReLU",
            { MaxPool2d = { kernel_size = 3, stride = 2, padding = 1 } }, "Flatten", { Linear = { out_features = 9 } }"#,
     ];
     for (number, layers) in layers.into_iter().enumerate() {
@@ -136,7 +135,7 @@ fn what_does_not_fit_is_named() {
         Images::Bytes { pixels: &[0; 3072], layout: Layout::Planar, values: &byte_values(&[0.0], &[1.0]) };
     let error = model.logits(bytes).unwrap_err().to_string();
     assert!(error.contains("1 channels, and images of 3"), "{error}");
-    assert_eq!(model.logits(Images::Normalised(&[])).unwrap(), []);
+    assert!(model.logits(Images::Normalised(&[])).unwrap().is_empty());
     good.parameters.remove("conv1.weight");
     let error = Model::new(&network, &good, &Options::default()).unwrap_err().to_string();
     assert!(error.contains("conv1.weight"), "{error}");

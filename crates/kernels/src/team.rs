@@ -208,7 +208,7 @@ mod tests {
             let done: Vec<AtomicU64> = (0..50).map(|_| AtomicU64::new(0)).collect();
             let gather = || {
                 Team::gather(threads, |team| {
-                    assert_eq!(team.threads(), threads);
+                    assert!((1..=threads).contains(&team.threads()));
                     for round in 0..200u64 {
                         for tasks in [0, 1, 2, 50] {
                             team.for_each(tasks, |worker, task| {

@@ -205,7 +205,7 @@ fn maps_of_every_size_and_what_follows() {
 
 #[test]
 fn many_images_go_in_pieces() {
-    for (map, channels, images) in [([8, 8], [64, 256], 40), ([32, 32], [64, 64], 3), ([4, 4], [96, 200], 70)]
+    for (map, channels, images) in [([8, 8], [64, 96], 60), ([32, 32], [48, 32], 2), ([4, 4], [96, 200], 70)]
     {
         Case::new(images, plain(ConvShape::square(map, channels, 3, 1))).check();
     }
