@@ -37,7 +37,12 @@ impl BatchNorm {
     ///
     /// # Errors
     /// As [`candle_nn::BatchNorm::new_no_bias`].
-    pub fn new_no_bias(num_features: usize, running_mean: Tensor, running_var: Tensor, eps: f64) -> Result<Self> {
+    pub fn new_no_bias(
+        num_features: usize,
+        running_mean: Tensor,
+        running_var: Tensor,
+        eps: f64,
+    ) -> Result<Self> {
         candle_nn::BatchNorm::new_no_bias(num_features, running_mean, running_var, eps).map(Self::from)
     }
 
@@ -54,8 +59,16 @@ impl BatchNorm {
         eps: f64,
         momentum: f64,
     ) -> Result<Self> {
-        candle_nn::BatchNorm::new_with_momentum(num_features, running_mean, running_var, weight, bias, eps, momentum)
-            .map(Self::from)
+        candle_nn::BatchNorm::new_with_momentum(
+            num_features,
+            running_mean,
+            running_var,
+            weight,
+            bias,
+            eps,
+            momentum,
+        )
+        .map(Self::from)
     }
 
     /// As [`BatchNorm::new`], with a momentum and without weight and bias.
@@ -69,8 +82,14 @@ impl BatchNorm {
         eps: f64,
         momentum: f64,
     ) -> Result<Self> {
-        candle_nn::BatchNorm::new_no_bias_with_momentum(num_features, running_mean, running_var, eps, momentum)
-            .map(Self::from)
+        candle_nn::BatchNorm::new_no_bias_with_momentum(
+            num_features,
+            running_mean,
+            running_var,
+            eps,
+            momentum,
+        )
+        .map(Self::from)
     }
 
     /// Normalises by the statistics of the batch, and moves the running ones on.
@@ -80,7 +99,10 @@ impl BatchNorm {
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
         let count = x.elem_count() / x.dims().get(1).copied().unwrap_or(1).max(1);
         if count < 2 {
-            bail!("BatchNorm needs more than one value of each channel in training, not a batch of shape {:?}", x.shape())
+            bail!(
+                "BatchNorm needs more than one value of each channel in training, not a batch of shape {:?}",
+                x.shape()
+            )
         }
         if !self.remove_mean || !self.serves(x) {
             return self.layer.forward_train(x);
@@ -98,7 +120,11 @@ impl BatchNorm {
         if !self.serves(x) {
             return self.layer.forward_t(x, false);
         }
-        let read = |running: &Tensor| Ok::<_, candle_core::Error>(Elements::of(running)?.iter().copied().map(f64::from).collect::<Vec<_>>());
+        let read = |running: &Tensor| {
+            Ok::<_, candle_core::Error>(
+                Elements::of(running)?.iter().copied().map(f64::from).collect::<Vec<_>>(),
+            )
+        };
         let (mean, variance) = (read(self.running_mean())?, read(self.running_var())?);
         self.normalise(&x.contiguous()?, mean, &variance, None)
     }
@@ -123,7 +149,7 @@ impl BatchNorm {
     fn normalise(&self, x: &Tensor, mean: Vec<f64>, variance: &[f64], count: Option<f64>) -> Result<Tensor> {
         let eps = self.eps();
         let op = Normalise {
-            mean: mean.iter().map(|mean| *mean as f32).collect(),
+            mean,
             inv_std: variance.iter().map(|variance| 1.0 / (variance + eps).sqrt()).collect(),
             count,
         };
@@ -195,15 +221,26 @@ fn batch_statistics(x: &Tensor) -> Result<BatchStatistics> {
 /// `(x - mean) * inv_std * weight + bias` of each channel of `(N, C, ...)`.
 #[derive(Debug)]
 struct Normalise {
-    mean: Vec<f32>,
+    mean: Vec<f64>,
     inv_std: Vec<f64>,
     /// Values that each channel's statistics were taken of; `None` of statistics that do not depend on `x`.
     count: Option<f64>,
 }
 
 impl Normalise {
+    /// What is taken away from a channel's values, and what the mean is beyond it: an f32 alone would round a mean far from zero by more than
+    /// the distances from it can bear.
+    fn center(&self, channel: usize) -> (f32, f64) {
+        let center = self.mean[channel] as f32;
+        (center, self.mean[channel] - f64::from(center))
+    }
+
     fn scales(&self, weight: &[f32]) -> Vec<f32> {
-        self.inv_std.iter().zip(weight).map(|(inv_std, weight)| (inv_std * f64::from(*weight)) as f32).collect()
+        self.inv_std
+            .iter()
+            .zip(weight)
+            .map(|(inv_std, weight)| (inv_std * f64::from(*weight)) as f32)
+            .collect()
     }
 
     /// The sums over images and pixels of each channel: of `dy`, and of `dy * (x - mean)`.
@@ -214,8 +251,9 @@ impl Normalise {
             .zip(dy.par_chunks_exact(pixels))
             .enumerate()
             .map(|(plane, (x, dy))| {
-                let mean = self.mean[plane % channels];
-                [sum(dy), sum_by_lanes(x, dy, |x, dy| (x - mean) * dy)]
+                let (center, beyond) = self.center(plane % channels);
+                let gradient = sum(dy);
+                [gradient, sum_by_lanes(x, dy, |x, dy| (x - center) * dy) - beyond * gradient]
             })
             .collect();
         let mut sums = [vec![0.0; channels], vec![0.0; channels]];
@@ -247,11 +285,14 @@ impl CustomOp3 for Normalise {
         let (channels, scales) = (self.mean.len(), self.scales(weight));
         let mut y = vec![0.0; x.len()];
         let pixels = x_layout.dims()[2..].iter().product::<usize>().max(1);
-        y.par_chunks_exact_mut(pixels).zip(x.par_chunks_exact(pixels)).enumerate().for_each(|(plane, (y, x))| {
-            let channel = plane % channels;
-            let (mean, scale, bias) = (self.mean[channel], scales[channel], bias[channel]);
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * scale + bias);
-        });
+        y.par_chunks_exact_mut(pixels).zip(x.par_chunks_exact(pixels)).enumerate().for_each(
+            |(plane, (y, x))| {
+                let channel = plane % channels;
+                let ((center, beyond), scale) = (self.center(channel), scales[channel]);
+                let shift = (f64::from(bias[channel]) - beyond * f64::from(scale)) as f32;
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - center) * scale + shift);
+            },
+        );
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
@@ -294,19 +335,19 @@ impl CustomOp3 for Normalise {
             let planes = dx.par_chunks_exact_mut(pixels).zip(values.par_chunks_exact(pixels));
             planes.zip(dy.par_chunks_exact(pixels)).enumerate().for_each(|(plane, ((dx, x), dy))| {
                 let channel = plane % channels;
-                let (mean, scale) = (self.mean[channel], scales[channel]);
-                let (slope, level) = (slopes[channel], levels[channel]);
+                let ((center, beyond), scale) = (self.center(channel), scales[channel]);
+                let slope = slopes[channel];
+                let level = (f64::from(levels[channel]) - f64::from(slope) * beyond) as f32;
                 for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-                    *dx = scale * dy + (slope * (x - mean) + level);
+                    *dx = scale * dy + (slope * (x - center) + level);
                 }
             });
             Some(Tensor::from_vec(dx, x.shape(), x.device())?)
         } else {
             None
         };
-        let wanted = |parameter: &Tensor, values: Vec<f64>| {
-            parameter.track_op().then(|| vector(values)).transpose()
-        };
+        let wanted =
+            |parameter: &Tensor, values: Vec<f64>| parameter.track_op().then(|| vector(values)).transpose();
         Ok((dx, wanted(weight, dw)?, wanted(bias, sums)?))
     }
 }

@@ -78,7 +78,8 @@ fn candle_differentiates(images: &Tensor, weight: &Tensor, placement: &Placement
     let (_, _, rows, columns) = weight.dims4()?;
     placement.output([height, width], [rows, columns])?;
     let left = |axis: usize, side: usize, kernel: usize| {
-        (side + 2 * placement.padding[axis] - placement.dilation[axis] * (kernel - 1) - 1) % placement.stride[axis]
+        (side + 2 * placement.padding[axis] - placement.dilation[axis] * (kernel - 1) - 1)
+            % placement.stride[axis]
     };
     Ok(left(0, height, rows) == left(1, width, columns))
 }

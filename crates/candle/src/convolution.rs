@@ -57,7 +57,13 @@ impl Call {
         [input * self.shape.in_channels, output * self.shape.out_channels]
     }
 
-    fn lattice(&self, channels: usize, map: (usize, usize), planar: [usize; 2], offset: [isize; 2]) -> Lattice {
+    fn lattice(
+        &self,
+        channels: usize,
+        map: (usize, usize),
+        planar: [usize; 2],
+        offset: [isize; 2],
+    ) -> Lattice {
         Lattice { channels, map: [map.0, map.1], planar, step: self.phases, offset }
     }
 
@@ -131,7 +137,9 @@ impl ConvolutionOp {
         // The images of a call, all phases of each.
         let images = call.images.clamp(1, IMAGES.div_ceil(call.phases())) * call.phases();
         let kept = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(plan) = kept.filter(|plan| plan.images >= images && *plan.convolution.shape() == call.shape) {
+        if let Some(plan) =
+            kept.filter(|plan| plan.images >= images && *plan.convolution.shape() == call.shape)
+        {
             return Ok(plan);
         }
         let convolution = Convolution::new(Isa::detect(), call.shape);
@@ -153,7 +161,11 @@ impl ConvolutionOp {
         let (x, weight) = (elements(images.0, images.1)?, elements(weight.0, weight.1)?);
         let bias = bias.map(|(storage, layout)| elements(storage, layout)).transpose()?;
         if bias.is_some_and(|bias| bias.len() != call.shape.out_channels) {
-            bail!("a bias of {} values is not one of {} channels", bias.map_or(0, <[f32]>::len), call.shape.out_channels)
+            bail!(
+                "a bias of {} values is not one of {} channels",
+                bias.map_or(0, <[f32]>::len),
+                call.shape.out_channels
+            )
         }
         let [image, map] = call.planar();
         let stored_len = call.shape.output_len();

@@ -168,6 +168,11 @@ impl<R: Rule> Stateful<R> {
         &self.rule
     }
 
+    /// Goes on with other ones; the state stays.
+    pub fn set_params(&mut self, params: R) {
+        self.rule = params;
+    }
+
     /// Steps taken so far.
     #[must_use]
     pub fn steps(&self) -> u64 {
@@ -183,7 +188,10 @@ impl<R: Rule> Stateful<R> {
         let mut named = HashMap::new();
         for Parameter { var, buffers } in &self.parameters {
             let Some(name) = names.get(&var.id()) else {
-                bail!("a variable of shape {:?} that the optimizer has is not among the variables", var.shape())
+                bail!(
+                    "a variable of shape {:?} that the optimizer has is not among the variables",
+                    var.shape()
+                )
             };
             for (buffer, var) in R::BUFFERS.iter().zip(buffers) {
                 named.insert(format!("{PREFIX}.{buffer}.{name}"), var);
@@ -253,6 +261,16 @@ impl<R: Rule> Stateful<R> {
         }
         self.steps = steps;
         Ok(())
+    }
+}
+
+impl AdamW {
+    /// With a step size, and candle's values for the rest.
+    ///
+    /// # Errors
+    /// As [`Optimizer::new`].
+    pub fn new_lr(vars: Vec<Var>, learning_rate: f64) -> Result<Self> {
+        Self::new(vars, ParamsAdamW { lr: learning_rate, ..ParamsAdamW::default() })
     }
 }
 

@@ -103,7 +103,9 @@ impl AvgPool2d {
 impl Module for MaxPool2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if native([x]) {
-            return x.contiguous()?.apply_op1(PoolOp { windows: self.windows, reduction: Reduction::Maximum });
+            return x
+                .contiguous()?
+                .apply_op1(PoolOp { windows: self.windows, reduction: Reduction::Maximum });
         }
         composed::max_pool2d(x, &self.windows)
     }
@@ -180,7 +182,8 @@ impl Planes {
             for (row, rows) in plane.chunks_exact(2 * width).enumerate() {
                 let (top, bottom) = rows.split_at(width);
                 for (column, (top, bottom)) in top.chunks_exact(2).zip(bottom.chunks_exact(2)).enumerate() {
-                    let place = maximum([(0, top[0]), (1, top[1]), (width, bottom[0]), (width + 1, bottom[1])]);
+                    let place =
+                        maximum([(0, top[0]), (1, top[1]), (width, bottom[0]), (width + 1, bottom[1])]);
                     visit(row * columns + column, 2 * row * width + 2 * column + place);
                 }
             }

@@ -7,13 +7,7 @@ use pointwise_kernels::AdamStep;
 ///
 /// # Errors
 /// When shapes differ or the device fails.
-pub fn adam(
-    step: &AdamStep,
-    parameter: &Var,
-    gradient: &Tensor,
-    first: &Var,
-    second: &Var,
-) -> Result<()> {
+pub fn adam(step: &AdamStep, parameter: &Var, gradient: &Tensor, first: &Var, second: &Var) -> Result<()> {
     let value = parameter.as_detached_tensor();
     let gradient = super::penalty::with_decay(gradient, &value, step.weight_decay)?;
     let movement = movement(step, &gradient, first, second)?;

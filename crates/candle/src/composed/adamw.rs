@@ -7,13 +7,7 @@ use pointwise_kernels::AdamStep;
 ///
 /// # Errors
 /// When shapes differ or the device fails.
-pub fn adamw(
-    step: &AdamStep,
-    parameter: &Var,
-    gradient: &Tensor,
-    first: &Var,
-    second: &Var,
-) -> Result<()> {
+pub fn adamw(step: &AdamStep, parameter: &Var, gradient: &Tensor, first: &Var, second: &Var) -> Result<()> {
     let value = (parameter.as_detached_tensor() * (1.0 - step.lr * step.weight_decay))?;
     let movement = super::adam::movement(step, gradient, first, second)?;
     parameter.set(&(value - movement)?)

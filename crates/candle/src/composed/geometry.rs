@@ -25,8 +25,7 @@ impl Placement {
         }
         let mut output = [0; 2];
         for axis in 0..2 {
-            let (padded, covered) =
-                (map[axis] + 2 * padding[axis], dilation[axis] * (kernel[axis] - 1) + 1);
+            let (padded, covered) = (map[axis] + 2 * padding[axis], dilation[axis] * (kernel[axis] - 1) + 1);
             if padded < covered {
                 bail!(
                     "a kernel of {}x{} with dilation {dilation:?} is larger than a map of {}x{} with padding {padding:?}",
