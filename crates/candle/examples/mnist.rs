@@ -8,7 +8,7 @@
 //! Each line of the output is a training, as JSON. All trainings of a repetition begin with the same initial values and see the same batches.
 //! Without a folder the images are made up.
 
-use candle_core::{D, DType, Device, Module, ModuleT, Result, Tensor, Var};
+use candle_core::{D, DType, Device, Module, ModuleT, Result, Tensor, Var, bail};
 use candle_nn::{Conv2dConfig, Linear, Optimizer, VarBuilder, VarMap, linear, loss, ops};
 use clap::{Parser, ValueEnum};
 use pointwise_data::{Dataset, Images, NoProgress, Place, Published, Source, load};
@@ -244,6 +244,9 @@ fn train(
             sum += f64::from(loss.to_scalar::<f32>()?);
         }
         last = sum / f64::from(batches);
+        if !last.is_finite() {
+            bail!("the loss of {layers:?} with {name:?} is {last} in epoch {epoch}")
+        }
     }
     let steps = seconds.len();
     Ok(json!({

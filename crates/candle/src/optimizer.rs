@@ -200,7 +200,7 @@ impl<R: Rule> Stateful<R> {
         Ok(named)
     }
 
-    /// Writes the state, a safetensors file that takes the place of what is there: each buffer as `optimizer.BUFFER.NAME` by PyTorch's name of
+    /// Writes the state, a safetensors file that takes the place of what is there once it is whole: each buffer as `optimizer.BUFFER.NAME` by PyTorch's name of
     /// the buffer and the variable's name in `variables`, and the number of steps as `optimizer.step`.
     ///
     /// # Errors
@@ -211,11 +211,7 @@ impl<R: Rule> Stateful<R> {
             buffers.into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
         tensors.insert(STEPS.to_owned(), Tensor::new(&[self.steps as i64], &Device::Cpu)?);
         let path = path.as_ref();
-        // What is there stays whole until the new file is.
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        candle_core::safetensors::save(&tensors, &temporary)?;
-        std::fs::rename(&temporary, path)
+        candle_core::safetensors::save(&tensors, path)
             .map_err(|error| candle_core::Error::msg(format!("{}: {error}", path.display())))
     }
 

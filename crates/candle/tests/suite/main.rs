@@ -5,3 +5,4 @@ mod layers;
 mod optimizers;
 mod pytorch;
 mod threads;
+mod upstream;
