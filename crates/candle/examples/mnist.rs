@@ -287,6 +287,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     println!(
         "{}",
         json!({
+            "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            "version": env!("CARGO_PKG_VERSION"),
             "data": source,
             "training_images": training.len(),
             "test_images": test.len(),

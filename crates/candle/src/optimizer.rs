@@ -134,8 +134,8 @@ impl<R: Rule> Optimizer for Stateful<R> {
         let floats = vars.into_iter().filter(|var| var.dtype().is_float());
         let parameters = floats
             .map(|var| {
-                let zeros = |_: &&str| Var::zeros(var.shape(), var.dtype(), var.device());
-                let buffers = R::BUFFERS.iter().map(|name| zeros(&name)).collect::<Result<_>>()?;
+                let zeros = |_| Var::zeros(var.shape(), var.dtype(), var.device());
+                let buffers = R::BUFFERS.iter().map(zeros).collect::<Result<_>>()?;
                 Ok(Parameter { var, buffers })
             })
             .collect::<Result<_>>()?;
