@@ -270,8 +270,7 @@ mod operations {
     use super::{DEVIATIONS, Report, SLACK, floats, golden, numbers};
     use candle_core::{Device, Module, Tensor, Var};
     use candle_nn::{BatchNorm, Conv2d, Conv2dConfig, Linear, ModuleT};
-    use pointwise_models::ops;
-    use pointwise_network::MaxPool2d;
+    use pointwise_candle::composed::{self, Windows};
     use serde_json::Value;
     use std::collections::BTreeMap;
 
@@ -328,12 +327,13 @@ mod operations {
 
     #[test]
     fn max_pool2d() {
-        cases("max_pool2d", |_, vars| plain(ops::max_pool2d(&get(vars, "x"), &MaxPool2d::new(2)).unwrap()));
+        let windows = Windows { kernel: [2, 2], stride: [2, 2], padding: [0, 0] };
+        cases("max_pool2d", |_, vars| plain(composed::max_pool2d(&get(vars, "x"), &windows).unwrap()));
     }
 
     #[test]
     fn relu() {
-        cases("relu", |_, vars| plain(ops::relu(&get(vars, "x")).unwrap()));
+        cases("relu", |_, vars| plain(composed::relu(&get(vars, "x")).unwrap()));
     }
 
     #[test]

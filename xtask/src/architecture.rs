@@ -15,19 +15,21 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 19] = [
+const ALLOWED: [(&str, &[&str]); 20] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
     ("pointwise-protobuf", &[]),
     ("pointwise-random", &[]),
     ("pointwise-recipe", &[]),
     ("pointwise-tensorboard", &["pointwise-protobuf"]),
+    ("pointwise-candle", &["pointwise-kernels", "pointwise-random"]),
     ("pointwise-data", &["pointwise-random", "pointwise-recipe"]),
     ("pointwise-network", &["pointwise-random"]),
-    ("pointwise-models", &["pointwise-network", "pointwise-random"]),
+    ("pointwise-models", &["pointwise-candle", "pointwise-network", "pointwise-random"]),
     (
         "pointwise-engine",
         &[
+            "pointwise-candle",
             "pointwise-kernels",
             "pointwise-models",
             "pointwise-network",

@@ -36,7 +36,6 @@ mod engine;
 mod error;
 mod gradients;
 pub mod memory;
-pub mod ops;
 pub mod optimizer;
 mod places;
 pub mod reference;

@@ -1,12 +1,7 @@
-//! What a step of an optimizer does to a parameter, a file an optimizer: for every engine the constants, on candle tensors the
-//! formulas.
-
-mod adam;
-mod adamw;
-mod penalty;
-mod sgd;
+//! What a step of an optimizer does to a parameter: for every engine the constants; on candle tensors the formulas of `pointwise-candle`.
 
 use candle_core::{Result, Tensor, Var};
+use pointwise_candle::composed::{adam, adamw, sgd};
 use pointwise_kernels::{AdamStep, SgdStep};
 use pointwise_recipe::{Adam, AdamW, Group, Optimizer, Rate, Sgd};
 
@@ -26,7 +21,7 @@ impl Step {
     #[must_use]
     pub fn new(optimizer: &Optimizer, rate: Rate, group: Group, number: u64) -> Self {
         let lr = rate.lr * group.lr_factor;
-        let adam = |[beta1, beta2]: [f64; 2], eps: f64| AdamStep {
+        let adam_step = |[beta1, beta2]: [f64; 2], eps: f64| AdamStep {
             lr,
             beta1: rate.momentum.unwrap_or(beta1),
             beta2,
@@ -35,8 +30,8 @@ impl Step {
             step: number,
         };
         match optimizer {
-            Optimizer::Adam(Adam { betas, eps, .. }) => Self::Adam(adam(*betas, *eps)),
-            Optimizer::AdamW(AdamW { betas, eps, .. }) => Self::AdamW(adam(*betas, *eps)),
+            Optimizer::Adam(Adam { betas, eps, .. }) => Self::Adam(adam_step(*betas, *eps)),
+            Optimizer::AdamW(AdamW { betas, eps, .. }) => Self::AdamW(adam_step(*betas, *eps)),
             Optimizer::Sgd(Sgd { momentum, nesterov, .. }) => Self::Sgd(SgdStep {
                 lr,
                 momentum: rate.momentum.unwrap_or(*momentum),
@@ -52,9 +47,9 @@ impl Step {
     /// When there are not as many buffers as the optimizer keeps, shapes differ or the device fails.
     pub fn update(&self, parameter: &Var, gradient: &Tensor, buffers: &[&Var]) -> Result<()> {
         match (self, buffers) {
-            (Self::Adam(step), [first, second]) => adam::update(step, parameter, gradient, first, second),
-            (Self::AdamW(step), [first, second]) => adamw::update(step, parameter, gradient, first, second),
-            (Self::Sgd(step), [buffer]) => sgd::update(step, parameter, gradient, buffer),
+            (Self::Adam(step), [first, second]) => adam(step, parameter, gradient, first, second),
+            (Self::AdamW(step), [first, second]) => adamw(step, parameter, gradient, first, second),
+            (Self::Sgd(step), [buffer]) => sgd(step, parameter, gradient, buffer),
             _ => candle_core::bail!("{} buffers are not those of {self:?}", buffers.len()),
         }
     }

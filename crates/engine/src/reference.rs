@@ -1,6 +1,6 @@
 //! The reference engine: candle autograd over candle-nn modules.
 //!
-//! Every operation is candle's own where that is right, and a composition of candle operations (`pointwise_models::ops`) where
+//! Every operation is candle's own where that is right, and a composition of candle operations (`pointwise_candle::composed`) where
 //! it is not. It runs on every device that candle has, allocates as it goes and keeps the whole graph of a step: it is there to
 //! be believed, not to be fast.
 

@@ -24,10 +24,10 @@
 //! ```
 //!
 //! The modules are candle-nn's, except where candle 0.11.1 computes something else than PyTorch or draws numbers that cannot
-//! be seeded: see [`ops`].
+//! be seeded: see [`composed`](pointwise_candle::composed).
 
+mod activation;
 mod model;
-pub mod ops;
 mod store;
 
 pub use model::Model;

@@ -1,8 +1,9 @@
 //! A description turned into candle-nn modules.
 
-use crate::ops;
+use crate::activation::activation;
 use candle_core::{Result, Tensor};
 use candle_nn::{BatchNorm, Linear, Module, ModuleT, VarBuilder};
+use pointwise_candle::composed::{self, Placement, Windows};
 use pointwise_network::{
     Activation, AvgPool2d, BatchNorm2d, Conv2d, Graph, Layer, MaxPool2d, Node, Operation, Pair,
 };
@@ -91,25 +92,36 @@ impl ModuleKind {
         match self {
             Self::Input => Ok(x.clone()),
             Self::Conv2d { layer, weight, bias } => {
-                let y = ops::conv2d(x, weight, layer)?;
+                let placement = Placement {
+                    stride: layer.stride.0,
+                    padding: layer.padding.0,
+                    dilation: [1, 1],
+                    groups: layer.groups,
+                };
+                let y = composed::conv2d(x, weight, &placement)?;
                 match bias {
                     Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
                     None => Ok(y),
                 }
             }
             Self::BatchNorm(norm) => norm.forward_t(x, step.is_some()),
-            Self::Activation(activation) => ops::activation(x, *activation),
-            Self::MaxPool2d(layer) => ops::max_pool2d(x, layer),
-            Self::AvgPool2d(layer) => ops::avg_pool2d(x, layer),
+            Self::Activation(kind) => activation(x, *kind),
+            Self::MaxPool2d(layer) => {
+                composed::max_pool2d(x, &windows(layer.kernel_size, layer.stride(), layer.padding))
+            }
+            Self::AvgPool2d(layer) => {
+                let windows = windows(layer.kernel_size, layer.stride(), layer.padding);
+                composed::avg_pool2d(x, &windows, layer.count_include_pad)
+            }
             Self::GlobalAvgPool => x.mean_keepdim((2, 3)),
             Self::Dropout { p, layer } => match step {
-                Some(step) => ops::dropout(x, Dropout { p: *p, seed, step, layer: *layer }),
+                Some(step) => composed::dropout(x, Dropout { p: *p, seed, step, layer: *layer }),
                 None => Ok(x.clone()),
             },
             Self::Linear(linear) => linear.forward(x),
             Self::Flatten => x.flatten_from(1),
             Self::Scale(factor) => x.affine(*factor, 0.0),
-            Self::Subsample(Pair(stride)) => ops::subsample(x, *stride),
+            Self::Subsample(Pair(stride)) => composed::subsample(x, *stride),
             Self::PadChannels { before, after } => x.pad_with_zeros(1, *before, *after),
             Self::Sum => inputs[1..].iter().try_fold(x.clone(), |sum, input| &sum + *input),
             Self::Concat => Tensor::cat(inputs, 1),
@@ -118,6 +130,10 @@ impl ModuleKind {
             }
         }
     }
+}
+
+fn windows(kernel: Pair, stride: Pair, padding: Pair) -> Windows {
+    Windows { kernel: kernel.0, stride: stride.0, padding: padding.0 }
 }
 
 /// With a weight of ones or a bias of zeros for what the layer lacks: candle has both or neither.

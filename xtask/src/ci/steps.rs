@@ -85,6 +85,16 @@ fi
         script: r#"readme "cargo test --workspace""#,
     },
     Step {
+        name: "candle",
+        about: "candle's MNIST network, before and after, on images made up",
+        need: None,
+        // Built as the tests build it.
+        script: r#"
+cargo build --workspace --examples --locked
+target/debug/examples/mnist
+"#,
+    },
+    Step {
         name: "one-thread",
         about: "the same tests on one thread, but for the large networks, which are made of the same layers",
         need: None,

@@ -1,14 +1,13 @@
+use super::geometry::Windows;
 use super::sampling::strided;
 use candle_core::{Result, Tensor, bail};
-use pointwise_network::{AvgPool2d, MaxPool2d, Pair};
 
-/// Each pixel of the windows in row-major order, as a map with a pixel for each window.
-fn windows(x: &Tensor, kernel: [usize; 2], stride: [usize; 2]) -> Result<Vec<Tensor>> {
+/// Each pixel of the windows in row-major order, as a map with a pixel for each window; `x` is padded with `value`.
+fn pixels(x: &Tensor, windows: &Windows, value: f32) -> Result<Vec<Tensor>> {
     let (_, _, height, width) = x.dims4()?;
-    if height < kernel[0] || width < kernel[1] {
-        bail!("a window of {}x{} is larger than a map of {height}x{width}", kernel[0], kernel[1])
-    }
-    let (rows, columns) = ((height - kernel[0]) / stride[0] + 1, (width - kernel[1]) / stride[1] + 1);
+    let [rows, columns] = windows.output([height, width])?;
+    let Windows { kernel, stride, padding } = *windows;
+    let x = &pad(x, padding, value)?;
     let mut pixels = Vec::new();
     for row in 0..kernel[0] {
         let band = strided(x, 2, row, stride[0], rows)?;
@@ -20,13 +19,13 @@ fn windows(x: &Tensor, kernel: [usize; 2], stride: [usize; 2]) -> Result<Vec<Ten
 }
 
 /// `x` with rows and columns of `value` around it.
-fn pad(x: &Tensor, [rows, columns]: [usize; 2], value: f64) -> Result<Tensor> {
+fn pad(x: &Tensor, [rows, columns]: [usize; 2], value: f32) -> Result<Tensor> {
     let mut x = x.clone();
     for (dimension, width) in [(2, rows), (3, columns)] {
         if width > 0 {
             let mut shape = x.dims().to_vec();
             shape[dimension] = width;
-            let side = Tensor::full(value as f32, shape, x.device())?;
+            let side = Tensor::full(value, shape, x.device())?.to_dtype(x.dtype())?;
             x = Tensor::cat(&[&side, &x, &side], dimension)?;
         }
     }
@@ -40,10 +39,9 @@ fn pad(x: &Tensor, [rows, columns]: [usize; 2], value: f64) -> Result<Tensor> {
 ///
 /// # Errors
 /// When `x` does not have four dimensions or is smaller than a window.
-pub fn max_pool2d(x: &Tensor, layer: &MaxPool2d) -> Result<Tensor> {
-    let (Pair(kernel), Pair(stride), Pair(padding)) = (layer.kernel_size, layer.stride(), layer.padding);
+pub fn max_pool2d(x: &Tensor, windows: &Windows) -> Result<Tensor> {
     let mut best: Option<Tensor> = None;
-    for candidate in windows(&pad(x, padding, f64::NEG_INFINITY)?, kernel, stride)? {
+    for candidate in pixels(x, windows, f32::NEG_INFINITY)? {
         best = Some(match best {
             None => candidate,
             // Strictly greater, so that of equal values the first one stays; a NaN alone differs from itself.
@@ -59,19 +57,19 @@ pub fn max_pool2d(x: &Tensor, layer: &MaxPool2d) -> Result<Tensor> {
     }
 }
 
-/// Mean over windows: `(N, C, H, W)` to `(N, C, H', W')`; what no window covers is dropped.
+/// Mean over windows: `(N, C, H, W)` to `(N, C, H', W')`; what no window covers is dropped. It is over the pixels that a window has, or
+/// with `count_include_pad` over the window with its padding, which is zero.
 ///
 /// # Errors
 /// When `x` does not have four dimensions or is smaller than a window.
-pub fn avg_pool2d(x: &Tensor, layer: &AvgPool2d) -> Result<Tensor> {
-    let (Pair(kernel), Pair(stride), Pair(padding)) = (layer.kernel_size, layer.stride(), layer.padding);
+pub fn avg_pool2d(x: &Tensor, windows: &Windows, count_include_pad: bool) -> Result<Tensor> {
     let sum = |x: &Tensor| -> Result<Tensor> {
-        let mut pixels = windows(&pad(x, padding, 0.0)?, kernel, stride)?.into_iter();
+        let mut pixels = pixels(x, windows, 0.0)?.into_iter();
         let Some(first) = pixels.next() else { bail!("a window of no pixels") };
         pixels.try_fold(first, |sum, pixel| sum + pixel)
     };
-    if layer.count_include_pad || padding == [0, 0] {
-        return sum(x)? / (kernel[0] * kernel[1]) as f64;
+    if count_include_pad || windows.padding == [0, 0] {
+        return sum(x)? / (windows.kernel[0] * windows.kernel[1]) as f64;
     }
     let (_, _, height, width) = x.dims4()?;
     let counts = sum(&Tensor::ones((1, 1, height, width), x.dtype(), x.device())?)?;

@@ -1,19 +1,9 @@
 use candle_core::{Result, Tensor};
+use pointwise_candle::composed::relu;
 use pointwise_network::Activation;
 
-/// `max(x, 0)`, any shape; the gradient where `x <= 0` is zero. NaN stays NaN.
-///
-/// # Errors
-/// candle's, when the device fails.
-pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.le(0f32)?.where_cond(&x.zeros_like()?, x)
-}
-
 /// The activation, element by element, any shape, with PyTorch's gradients at the kinks. NaN stays NaN.
-///
-/// # Errors
-/// candle's, when the device fails.
-pub fn activation(x: &Tensor, activation: Activation) -> Result<Tensor> {
+pub(crate) fn activation(x: &Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
         Activation::Relu => relu(x),
         Activation::Relu6 => {

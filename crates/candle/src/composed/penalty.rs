@@ -1,5 +1,3 @@
-//! Weight decay as a penalty.
-
 use candle_core::{Result, Tensor};
 
 /// The gradient with that of an L2 penalty.

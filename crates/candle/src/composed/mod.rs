@@ -1,30 +1,43 @@
-//! Operations that candle 0.11.1 lacks or computes differently from PyTorch, on any candle device.
+//! Operations that candle 0.11.1 lacks or computes differently from PyTorch, on any candle device and in any of its float types.
 //!
 //! * [`max_pool2d`]: candle passes a quarter of the gradient through a 2x2 window with one maximum, and knows no overlapping windows.
+//! * [`avg_pool2d`]: candle has no gradient of overlapping windows.
 //! * [`relu`]: candle's gradient at zero is one, PyTorch's is zero.
 //! * [`dropout`]: candle's masks come from a generator that cannot be seeded on the CPU.
 //! * [`conv2d`]: candle has square strides and paddings alone, and its gradients of strided convolutions fail on some shapes.
+//! * [`sgd`], [`adam`], [`adamw`]: candle has no momentum, and no optimizer whose state can be seen.
 //!
-//! Each is composed of candle operations whose gradients are right, so that autograd works through them.
+//! Each is composed of candle operations whose gradients are right, so that autograd works through them. The layers of this crate fall back on
+//! them where the CPU's kernels do not serve; networks that are to be obviously right are made of them alone.
 
-mod activation;
+mod adam;
+mod adamw;
 mod convolution;
 mod dropout;
+mod geometry;
+mod penalty;
 mod pool;
+mod relu;
 mod sampling;
+mod sgd;
 
-pub use activation::{activation, relu};
+pub use adam::adam;
+pub use adamw::adamw;
 pub use convolution::conv2d;
 pub use dropout::dropout;
+pub use geometry::{Placement, Windows};
 pub use pool::{avg_pool2d, max_pool2d};
+pub use relu::relu;
 pub use sampling::subsample;
+pub use sgd::sgd;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use candle_core::{Device, Tensor, Var};
-    use pointwise_network::{AvgPool2d, MaxPool2d, Pair};
     use pointwise_random::{Dropout, Purpose, block};
+
+    const SQUARES: Windows = Windows { kernel: [2, 2], stride: [2, 2], padding: [0, 0] };
 
     fn var(values: &[f32], shape: &[usize]) -> Var {
         Var::from_vec(values.to_vec(), shape, &Device::Cpu).unwrap()
@@ -65,7 +78,7 @@ mod tests {
             let values: Vec<f32> =
                 (0..len).map(|i| (block(1, Purpose::Augment, 0, i as u64)[0] % 5) as f32 - 2.0).collect();
             let x = var(&values, &[n, c, h, w]);
-            let y = max_pool2d(&x, &MaxPool2d::new(2)).unwrap();
+            let y = max_pool2d(&x, &SQUARES).unwrap();
             assert_eq!(y.dims(), [n, c, h / 2, w / 2]);
             let naive = naive_pool(&values, n * c, h, w);
             let expected: Vec<f32> = naive.iter().map(|(value, _)| *value).collect();
@@ -92,7 +105,7 @@ mod tests {
             ([f32::INFINITY, nan, 0.0, 0.0], 1),
         ] {
             let x = var(&window, &[1, 1, 2, 2]);
-            let y = max_pool2d(&x, &MaxPool2d::new(2)).unwrap();
+            let y = max_pool2d(&x, &SQUARES).unwrap();
             assert!(y.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0].is_nan(), "{window:?}");
             let mut expected = [0.0; 4];
             expected[taken] = 2.0;
@@ -102,7 +115,7 @@ mod tests {
 
     #[test]
     fn max_pool_refuses_less_than_a_window() {
-        assert!(max_pool2d(&var(&[1.0, 2.0], &[1, 1, 1, 2]), &MaxPool2d::new(2)).is_err());
+        assert!(max_pool2d(&var(&[1.0, 2.0], &[1, 1, 1, 2]), &SQUARES).is_err());
     }
 
     /// `F.max_pool2d(x, 3, stride=2, padding=1)` and `F.avg_pool2d` likewise, of `arange(25)` as a 5x5 map.
@@ -110,20 +123,18 @@ mod tests {
     fn windows_overlap_and_hang_over_the_edge() {
         let values: Vec<f32> = (0u8..25).map(f32::from).collect();
         let x = var(&values, &[1, 1, 5, 5]);
-        let stride = Some(Pair([2, 2]));
-        let max = MaxPool2d { stride, padding: Pair([1, 1]), ..MaxPool2d::new(3) };
-        let y = max_pool2d(&x, &max).unwrap();
+        let windows = Windows { kernel: [3, 3], stride: [2, 2], padding: [1, 1] };
+        let y = max_pool2d(&x, &windows).unwrap();
         assert_eq!(
             y.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
             [6.0, 8.0, 9.0, 16.0, 18.0, 19.0, 21.0, 23.0, 24.0]
         );
-        let average = AvgPool2d { stride, padding: Pair([1, 1]), ..AvgPool2d::new(3) };
-        let corner = |layer: &AvgPool2d| {
-            let y = avg_pool2d(&x, layer).unwrap().flatten_all().unwrap();
+        let corner = |count_include_pad| {
+            let y = avg_pool2d(&x, &windows, count_include_pad).unwrap().flatten_all().unwrap();
             y.to_vec1::<f32>().unwrap()[0]
         };
-        assert!((corner(&average) - 12.0 / 9.0).abs() < 1e-6);
-        assert!((corner(&AvgPool2d { count_include_pad: false, ..average }) - 3.0).abs() < 1e-6);
+        assert!((corner(true) - 12.0 / 9.0).abs() < 1e-6);
+        assert!((corner(false) - 3.0).abs() < 1e-6);
     }
 
     #[test]

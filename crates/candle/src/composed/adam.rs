@@ -1,18 +1,13 @@
-//! Adam with coupled L2, on candle tensors.
-
 use candle_core::{Result, Tensor, Var};
 use pointwise_kernels::AdamStep;
 
-/// Updates a parameter and its moments in place.
+/// A step of Adam with the L2 penalty in the gradient: updates a parameter and its moments in place.
 ///
 /// The operations and their order are PyTorch's (`torch/optim/adam.py`, `_single_tensor_adam`).
-pub(super) fn update(
-    step: &AdamStep,
-    parameter: &Var,
-    gradient: &Tensor,
-    first: &Var,
-    second: &Var,
-) -> Result<()> {
+///
+/// # Errors
+/// When shapes differ or the device fails.
+pub fn adam(step: &AdamStep, parameter: &Var, gradient: &Tensor, first: &Var, second: &Var) -> Result<()> {
     let value = parameter.as_detached_tensor();
     let gradient = super::penalty::with_decay(gradient, &value, step.weight_decay)?;
     let movement = movement(step, &gradient, first, second)?;

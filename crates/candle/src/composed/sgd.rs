@@ -1,13 +1,14 @@
-//! Gradient descent with momentum, on candle tensors.
-
 use candle_core::{Result, Tensor, Var};
 use pointwise_kernels::SgdStep;
 
-/// Updates a parameter and its momentum buffer in place.
+/// A step of gradient descent with momentum: updates a parameter and its momentum buffer in place.
 ///
 /// The operations and their order are PyTorch's (`torch/optim/sgd.py`, `_single_tensor_sgd`); a step without momentum leaves the buffer
 /// alone, as there.
-pub(super) fn update(step: &SgdStep, parameter: &Var, gradient: &Tensor, buffer: &Var) -> Result<()> {
+///
+/// # Errors
+/// When shapes differ or the device fails.
+pub fn sgd(step: &SgdStep, parameter: &Var, gradient: &Tensor, buffer: &Var) -> Result<()> {
     let value = parameter.as_detached_tensor();
     let gradient = super::penalty::with_decay(gradient, &value, step.weight_decay)?;
     let direction = if step.momentum == 0.0 {
