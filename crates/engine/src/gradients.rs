@@ -1,6 +1,6 @@
 //! Which gradient lies in which buffer, and until when: planned before anything runs, so that buffers are few and allocated once.
 
-use crate::stage::{Source, Stage, StageKind};
+use pointwise_network::{Source, Stage, StageKind};
 use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 
@@ -232,8 +232,8 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::stages;
     use pointwise_network::Network;
+    use pointwise_network::stages;
 
     /// Runs a schedule on names of gradients instead of numbers: every reader's share must be in a buffer when its gradient is used, and nothing
     /// else.

@@ -1,11 +1,7 @@
-//! The stages of a network, and what a batch of training must be for them.
+//! What a batch of training must be for the stages of a network.
 
 use crate::error::EngineError;
-#[cfg(feature = "cuda")]
-pub(crate) use pointwise_network::ConvolutionLayer;
-pub(crate) use pointwise_network::{
-    BlockLayers, Map, NormLayer, Role, Source, Stage, StageKind, Window, stages,
-};
+use pointwise_network::{BlockLayers, Stage, StageKind};
 
 /// Refuses a batch on which a BatchNorm has no variance.
 pub(crate) fn check_training(stages: &[Stage], images: usize) -> Result<(), EngineError> {

@@ -21,8 +21,10 @@ const F32_TOLERANCE: f64 = 2e-5;
 struct Case {
     name: String,
     variables: Vec<Var>,
-    layer: Box<dyn Fn(&[Tensor]) -> Result<Tensor>>,
+    layer: Box<Layer>,
 }
+
+type Layer = dyn Fn(&[Tensor]) -> Result<Tensor>;
 
 impl Case {
     fn output(&self, variables: &[Var]) -> Tensor {

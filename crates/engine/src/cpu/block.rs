@@ -1,11 +1,11 @@
 //! A convolution or linear layer with what follows it.
 
 use super::parameters::Parameters;
-use crate::stage::NormLayer;
 use pointwise_kernels::{
     Activation, Affine, BatchStatistics, Buffer, Convolution, Epilogue, GradientAffine, InputGradient, Isa,
     MOMENT_ROWS, OutOfMemory, Source, Weights, Workspace, elementwise, image_moments,
 };
+use pointwise_network::NormLayer;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,11 +1,11 @@
 //! Layers and compositions that are no part of a block: their output is stored, an image at a time.
 
-use crate::stage::{Map, StageKind, Window};
 use pointwise_kernels::{
     ChannelRun, Isa, PoolShape, Subsampling, avg_pool, avg_pool_backward, copy_channels, elementwise,
     global_average, global_average_adjoint, max_pool, max_pool_backward, padded, subsample,
     subsample_adjoint, to_channels_last, to_planar,
 };
+use pointwise_network::{Map, StageKind, Window};
 use pointwise_random::Dropout;
 use std::sync::{Mutex, PoisonError};
 

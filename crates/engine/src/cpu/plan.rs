@@ -6,13 +6,14 @@ use super::memory::Memory;
 use super::parameters::Parameters;
 use crate::gradients::{Flow, Schedule};
 use crate::places::{Export, Places, RunningStatistics, export_statistics, import_statistics};
-use crate::stage::{BlockLayers, Map, Role, Source, Stage, StageKind, check_training, stages};
+use crate::stage::check_training;
 use crate::{Array, EngineError};
 use pointwise_kernels::{
     Activation, Buffer, ConvShape, Convolution, Epilogue, EpilogueShape, InputGradient, Isa, OutOfMemory,
     Workspace, WorkspaceNeed, elementwise, padded, to_channels_last,
 };
 use pointwise_network::Graph;
+use pointwise_network::{BlockLayers, Map, Role, Source, Stage, StageKind, stages};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -12,7 +12,7 @@ use super::memory::{F32, Row, unit};
 use super::pass::{Libraries, Origin, Pass};
 use super::plan::{Block, Convolution, Kind, Method, Node, windows};
 use crate::error::EngineError;
-use crate::stage::{Map, Window};
+use pointwise_network::{Map, Window};
 
 impl Pass<'_> {
     /// Images to the network's input, labels beside them.

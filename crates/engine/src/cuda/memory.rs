@@ -5,7 +5,7 @@ use super::launch::{Address, Control};
 use super::plan::{Block, Kind, Node, Plan, ROWS, width};
 use crate::error::EngineError;
 use crate::gradients::Flow;
-use crate::stage::Source;
+use pointwise_network::Source;
 use pointwise_recipe::Precision;
 
 pub(super) const F32: usize = size_of::<f32>();

@@ -4,11 +4,11 @@ use super::launch::{BlockShape, Chunks, RowLoss, Tiles, Windows, activation};
 use crate::error::EngineError;
 use crate::gradients::{Flow, Schedule};
 use crate::places::{Place, Places};
-use crate::stage::{
-    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, check_training,
-    stages,
-};
+use crate::stage::check_training;
 use pointwise_network::{Activation, Graph};
+use pointwise_network::{
+    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, stages,
+};
 use pointwise_recipe::{Group, Precision, Recipe};
 use pointwise_weights::Array;
 use std::collections::BTreeMap;

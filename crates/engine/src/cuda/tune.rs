@@ -10,7 +10,7 @@ use super::memory::{Arenas, Room};
 use super::plan::{Block, Convolution, Kind, Method, Node, Plan};
 use crate::error::EngineError;
 use crate::settings::Settings;
-use crate::stage::Map;
+use pointwise_network::Map;
 use std::collections::BTreeMap;
 
 /// The convolutions of a plan, by node and batch size.

@@ -1,6 +1,6 @@
 //! `--format onnx`.
 
-use super::Exported;
+use super::exported::Exported;
 use crate::args::ExportArgs;
 use anyhow::{Context, bail};
 use pointwise_onnx::{OPSETS, Options, Preprocessing};
