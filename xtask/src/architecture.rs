@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 17] = [
+const ALLOWED: [(&str, &[&str]); 18] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
     ("pointwise-random", &[]),
@@ -36,6 +36,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         ],
     ),
     ("pointwise-weights", &["pointwise-network", "pointwise-runs"]),
+    ("pointwise-inference", &["pointwise-kernels", "pointwise-network", "pointwise-weights"]),
     ("pointwise-runs", &["pointwise-recipe"]),
     ("pointwise-study", &["pointwise-network", "pointwise-process", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
@@ -48,6 +49,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
         &[
             "pointwise-data",
             "pointwise-engine",
+            "pointwise-inference",
             "pointwise-network",
             "pointwise-process",
             "pointwise-random",
@@ -69,8 +71,9 @@ const ALLOWED: [(&str, &[&str]); 17] = [
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 12] = [
+const WITHOUT_TENSORS: [&str; 13] = [
     "pointwise-data",
+    "pointwise-inference",
     "pointwise-kernels",
     "pointwise-network",
     "pointwise-process",

@@ -206,7 +206,7 @@ impl Model {
                     let (place, map) = step.inputs[0];
                     match place {
                         Place::Images => {
-                            images.with_values(first + image, *shape, Packing { packed, target })
+                            images.with_values(first + image, *shape, Packing { packed, target });
                         }
                         Place::Buffer(at) => {
                             packed.pack(&buffers[at][image * len(map)..(image + 1) * len(map)], target);
