@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 20] = [
+const ALLOWED: [(&str, &[&str]); 21] = [
     ("pointwise-kernels", &[]),
     ("pointwise-process", &[]),
     ("pointwise-protobuf", &[]),
@@ -40,6 +40,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
     ),
     ("pointwise-weights", &["pointwise-network", "pointwise-runs"]),
     ("pointwise-onnx", &["pointwise-network", "pointwise-protobuf", "pointwise-weights"]),
+    ("pointwise-inference", &["pointwise-kernels", "pointwise-network", "pointwise-weights"]),
     ("pointwise-runs", &["pointwise-recipe"]),
     ("pointwise-study", &["pointwise-network", "pointwise-process", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
@@ -52,6 +53,7 @@ const ALLOWED: [(&str, &[&str]); 20] = [
         &[
             "pointwise-data",
             "pointwise-engine",
+            "pointwise-inference",
             "pointwise-network",
             "pointwise-onnx",
             "pointwise-process",
@@ -74,8 +76,9 @@ const ALLOWED: [(&str, &[&str]); 20] = [
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 14] = [
+const WITHOUT_TENSORS: [&str; 15] = [
     "pointwise-data",
+    "pointwise-inference",
     "pointwise-kernels",
     "pointwise-network",
     "pointwise-onnx",

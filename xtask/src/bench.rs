@@ -35,7 +35,7 @@ use crate::{
 use contender::{Answer, Entrant, PEER_FLAGS, Places, build_peers, enter};
 use network::{Network, Networks, shown};
 use origin::Origin;
-use plan::{Plan, StudyPlan};
+use plan::{Plan, StudyPlan, order};
 use question::{Contender, Device, Phase, Precision, Question, Rates, contenders, phases, precisions};
 use record::{Entered, Entry, FOLDER, Lacking, Record, newest};
 use summary::{bandwidth_gb, median, peak_gflops};
@@ -220,7 +220,7 @@ impl inference::Plan {
             let known: Vec<&str> = Self::CONTENDERS.iter().map(|contender| contender.name()).collect();
             bail!("{other} is not timed in inference: choose from {}", known.join(", "));
         }
-        let arms = Study::first_shipped().context("the study cannot be read")?.arms;
+        let Study { recipe, arms, .. } = Study::first_shipped().context("the study cannot be read")?;
         let study: Vec<String> = arms.into_iter().map(|arm| arm.name).collect();
         let others = OTHER_NETWORKS.iter().map(|name| (*name).to_owned());
         Ok(Self {
@@ -233,6 +233,7 @@ impl inference::Plan {
             },
             contenders,
             by_name: args.only.is_some(),
+            adam: usual_adam(recipe.optimizer)?,
         })
     }
 }
@@ -335,11 +336,6 @@ fn named_python(args: &Args) -> Option<PathBuf> {
         let named = std::env::var_os("POINTWISE_PYTHON").filter(|path| !path.is_empty());
         named.map(PathBuf::from)
     })
-}
-
-/// The optimizer that steps of training are taken by.
-fn study_adam() -> anyhow::Result<Adam> {
-    usual_adam(Study::first_shipped().context("the study cannot be read")?.recipe.optimizer)
 }
 
 /// The study's optimizer, where every contender has it: Adam with betas and epsilon as they are everywhere by default, or can be set.
@@ -525,12 +521,6 @@ fn heats<'a>(plan: &Plan, entrants: &'a [Entrant]) -> Vec<Heat<'a>> {
         Heat { precision, entrants: entrants.iter().filter(takes).collect() }
     };
     plan.precisions.iter().copied().map(Some).chain([None]).map(heat).collect()
-}
-
-/// The order of a round: each round begins one contender further on, so that nobody always runs first, or on a machine that
-/// the slowest has warmed up.
-fn order(contenders: usize, round: u32) -> impl Iterator<Item = usize> {
-    (0..contenders).map(move |place| (place + round as usize - 1) % contenders)
 }
 
 /// Those that left rows.

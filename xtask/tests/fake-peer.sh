@@ -12,7 +12,7 @@ if [ "$1" = summary ]; then
         echo "error: there is no model \`vgg\`" >&2
         exit 2
     fi
-    echo "{\"name\": \"$(basename "$3" .toml)\", \"parameters\": 1000, \"nodes\": []}"
+    echo "{\"name\": \"$(basename "$3" .toml)\", \"parameters\": 1000, \"macs\": 1000000, \"nodes\": []}"
     exit
 fi
 contender=pointwise more=',"macs_per_image":1000000' seconds=0.25 serve='' precision=null

@@ -7,89 +7,25 @@
 mod depthwise;
 mod finish;
 mod packed;
+mod pass;
 mod product;
+mod shape;
 mod winograd;
 
-use crate::activation::Activation;
-use crate::gemm::{Clamp, PAIR, PANEL};
+use crate::gemm::PANEL;
 use crate::shape::{ConvShape, padded};
 use crate::simd::Isa;
 use crate::team::Team;
 use crate::transforms::{F2, F3, F4, F5};
 use crate::workspace::{Workspace, WorkspaceNeed};
 use std::fmt;
-use std::ops::Range;
 use winograd::FusedWinograd;
 
 pub use packed::PackedShape;
+pub use shape::{FusedParameters, FusedShape};
 
-/// A convolution and what follows it: a bias for each channel, an activation, 2x2 maximum pooling with stride 2, which drops an odd last
-/// row or column.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FusedShape {
-    /// The convolution. It has no border of its own that is not stored ([`ConvShape::border`]).
-    pub convolution: ConvShape,
-    /// Width of the border around the convolution's map in which values are known beforehand: [`FusedParameters::rings`].
-    pub border: usize,
-    /// Of the biased values, and of the border's.
-    pub activation: Activation,
-    /// Whether it is followed by the pool.
-    pub pool: bool,
-}
-
-impl FusedShape {
-    /// Rows and columns of the output.
-    #[must_use]
-    pub const fn output_map(&self) -> (usize, usize) {
-        let (rows, columns) = self.convolution.stored_map();
-        let (rows, columns) = (rows + 2 * self.border, columns + 2 * self.border);
-        if self.pool { (rows / 2, columns / 2) } else { (rows, columns) }
-    }
-
-    /// Floats of an image of the output: `(rows, columns, padded(channels))`.
-    #[must_use]
-    pub const fn output_len(&self) -> usize {
-        let (rows, columns) = self.output_map();
-        rows * columns * padded(self.convolution.out_channels)
-    }
-
-    /// Whether a result can be stored where it belongs as soon as it is there, and so can have something added to it.
-    #[must_use]
-    pub fn is_direct(&self) -> bool {
-        let ConvShape { groups, in_channels, out_channels, .. } = self.convolution;
-        let is_whole = groups == 1 || (groups == in_channels && groups == out_channels);
-        is_whole && self.border == 0 && !self.pool && bounds(self.activation).is_some()
-    }
-
-    /// The rows of the convolution's map under these rows of the output.
-    fn stored_rows(&self, rows: &Range<usize>) -> Range<usize> {
-        let scale = if self.pool { 2 } else { 1 };
-        let (stored, _) = self.convolution.stored_map();
-        let inner = |row: usize| (scale * row).saturating_sub(self.border).min(stored);
-        inner(rows.start)..inner(rows.end)
-    }
-}
-
-/// The bounds of an activation that keeps values between some.
-fn bounds(activation: Activation) -> Option<(f32, f32)> {
-    match activation {
-        Activation::Identity => Some((f32::NEG_INFINITY, f32::INFINITY)),
-        Activation::Relu => Some((0.0, f32::INFINITY)),
-        Activation::Relu6 => Some((0.0, 6.0)),
-        _ => None,
-    }
-}
-
-/// The trained values of a [`FusedConvolution`], with whatever was folded into them.
-#[derive(Debug, Clone, Copy)]
-pub struct FusedParameters<'a> {
-    /// In PyTorch's layout, `(out, in / groups, rows, columns)`.
-    pub weight: &'a [f32],
-    /// A value for each output channel.
-    pub bias: &'a [f32],
-    /// For each ring of the border, from the outermost one, a value for each output channel: what the activation is given there.
-    pub rings: &'a [Vec<f32>],
-}
+use pass::{Fused, Pass};
+use shape::Constants;
 
 /// How a [`FusedConvolution`] is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,21 +120,6 @@ const MIN_ROWS: f64 = 4.0;
 
 /// Multiply-accumulates that take as long as the transform of a value at one frequency.
 const TRANSFORM: f64 = 8.0;
-
-/// What every method of a fused convolution implements; slices have been checked.
-trait Fused: Send + Sync {
-    /// For up to so many images and threads.
-    fn need(&self, images: usize, threads: usize) -> WorkspaceNeed;
-    fn run(&self, team: &mut Team<'_>, pass: Pass<'_>, workspace: &mut Workspace);
-}
-
-/// The images of a call.
-struct Pass<'a> {
-    images: usize,
-    input: &'a [f32],
-    addend: Option<&'a [f32]>,
-    output: &'a mut [f32],
-}
 
 /// A convolution of inference, planned for a shape, with its weights.
 pub struct FusedConvolution {
@@ -309,57 +230,4 @@ impl FusedConvolution {
         };
         self.fused.run(team, pass, workspace);
     }
-}
-
-/// What is added to results, for as many channels as pairs of panels have.
-struct Constants {
-    bias: Vec<f32>,
-    rings: Vec<Vec<f32>>,
-    zeros: Vec<f32>,
-}
-
-impl Constants {
-    fn new(parameters: FusedParameters<'_>) -> Self {
-        let extended = |values: &[f32]| {
-            let mut values = values.to_vec();
-            values.resize(values.len().next_multiple_of(PAIR), 0.0);
-            values
-        };
-        let bias = extended(parameters.bias);
-        let zeros = vec![0.0; bias.len()];
-        Self { rings: parameters.rings.iter().map(|ring| extended(ring)).collect(), zeros, bias }
-    }
-
-    /// The finish of results from a channel on, at a place of the output.
-    fn clamp(&self, activation: Activation, channel: usize, addend: Option<&[f32]>, at: usize) -> Clamp {
-        let (low, high) = bounds(activation).unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-        Clamp {
-            bias: self.bias[channel..].as_ptr(),
-            addend: addend.map_or(std::ptr::null(), |addend| addend[at..].as_ptr()),
-            low,
-            high,
-        }
-    }
-}
-
-/// Floats of a `K x N` matrix in pairs of panels.
-fn pairs_len(k: usize, n: usize) -> usize {
-    k * n.next_multiple_of(PAIR)
-}
-
-/// The part of `units` that belongs to a share.
-fn share(units: usize, shares: usize, share: usize) -> Range<usize> {
-    share * units / shares..(share + 1) * units / shares
-}
-
-/// In how many parts each of `images` images goes, of at most `most`: at least `least`, and so many that the threads have equal shares,
-/// where that is possible.
-fn parts(images: usize, threads: usize, least: usize, most: usize) -> usize {
-    let least = least.clamp(1, most.max(1));
-    let fair = |parts: &usize| (images * parts).is_multiple_of(threads);
-    // Many parts are fair enough.
-    if images * least >= 8 * threads {
-        return least;
-    }
-    (least..=most).take(2 * threads).find(fair).unwrap_or(least)
 }

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use pointwise_process::note;
+use pointwise_recipe::Adam;
 use pointwise_report::{Align, Table};
 use pointwise_runs::{operating_system, processor_name, replace_file, timestamp};
 use serde::{Deserialize, Serialize};
@@ -20,11 +21,11 @@ use super::{
     contender::{Answer, Entrant, PEER_FLAGS},
     network::{Network, Networks, shown},
     origin::Origin,
+    plan::order,
     question::{Contender, Device, Phase, Question, Rates},
     record::{Entry, Lacking, Skipped, slug},
     summary::median,
 };
-use crate::bench::order;
 
 /// Where records lie, in the workspace.
 pub(super) const FOLDER: &str = "data/benchmarks/inference";
@@ -44,6 +45,8 @@ pub(super) struct Plan {
     pub(super) models: Vec<String>,
     pub(super) contenders: Vec<Contender>,
     pub(super) by_name: bool,
+    /// What peers that can be trained are told.
+    pub(super) adam: Adam,
 }
 
 impl Plan {
@@ -220,7 +223,7 @@ pub(super) fn measure(
                     if record.has(round, entrant.contender, &network.name, batch, threads) {
                         continue;
                     }
-                    ask(&mut record, entrant, network, (batch, threads), (round, place))?;
+                    ask(&mut record, &plan.adam, entrant, network, (batch, threads), (round, place))?;
                     record.write(&path)?;
                 }
             }
@@ -233,6 +236,7 @@ pub(super) fn measure(
 
 fn ask(
     record: &mut Record,
+    adam: &Adam,
     entrant: &Entrant,
     network: &Network,
     (batch, threads): (u32, u32),
@@ -241,7 +245,7 @@ fn ask(
     let contender = entrant.contender;
     let [least, most] = CALLS;
     let steps = (WORK / (network.macs as f64 * f64::from(batch))).clamp(least, most) as u32;
-    let (device, phase, adam) = (Device::Cpu, Phase::Infer, &super::study_adam()?);
+    let (device, phase) = (Device::Cpu, Phase::Infer);
     let rates = Rates::default();
     let question = Question { device, network, phase, precision: None, batch, adam, threads, steps, rates };
     let model = &network.name;

@@ -39,3 +39,9 @@ pub(super) struct StudyPlan {
     /// CIFAR-10; else every program draws images of its own.
     pub(super) data_dir: Option<PathBuf>,
 }
+
+/// The order of a round: each round begins one contender further on, so that nobody always runs first, or on a machine that
+/// the slowest has warmed up.
+pub(super) fn order(contenders: usize, round: u32) -> impl Iterator<Item = usize> {
+    (0..contenders).map(move |place| (place + round as usize - 1) % contenders)
+}

@@ -1,7 +1,8 @@
 //! Depthwise convolutions of inference.
 
 use super::finish::FinishMap;
-use super::{Constants, Fused, FusedShape, Pass, parts, share};
+use super::pass::{Fused, Pass, parts, share};
+use super::shape::{Constants, FusedShape};
 use crate::algorithm::Algorithm;
 use crate::depthwise::{Depthwise, MapKernel};
 use crate::gemm::Keep;

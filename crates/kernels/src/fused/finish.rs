@@ -1,6 +1,6 @@
 //! From a convolution's results in scratch memory to the output: border, bias, activation, pool.
 
-use super::{Constants, FusedShape};
+use super::shape::{Constants, FusedShape};
 use crate::activation::{Function, with_function};
 use crate::simd::{Isa, Kernel, Simd};
 use std::ops::Range;

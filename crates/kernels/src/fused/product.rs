@@ -1,7 +1,9 @@
 //! Convolutions as matrix products: over the pixels of a map, over patches, or over the rows of a packed image.
 
 use super::finish::FinishMap;
-use super::{Constants, Fused, FusedShape, PackedShape, Pass, pairs_len, parts, share};
+use super::packed::PackedShape;
+use super::pass::{Fused, Pass, pairs_len, parts, share};
+use super::shape::{Constants, FusedShape};
 use crate::gemm::{Finish, FinishedProduct, KeepFar, PAIR, PANEL};
 use crate::memory::{Buffer, Shared};
 use crate::parallel::for_each_task;

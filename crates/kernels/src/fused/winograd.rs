@@ -1,7 +1,8 @@
 //! Winograd's minimal filtering in inference.
 
 use super::finish::FinishMap;
-use super::{Constants, Fused, FusedShape, Pass, parts, share};
+use super::pass::{Fused, Pass, parts, share};
+use super::shape::{Constants, FusedShape};
 use crate::gemm::{Finish, FinishedProduct, Keep, KeepFar, PAIR};
 use crate::memory::{Buffer, Shared};
 use crate::parallel::for_each_task;
