@@ -209,9 +209,8 @@ fn a_run_of_a_study_has_its_verdict() {
     let file = temp.path().join("small.toml");
     fs::write(&file, study).unwrap();
     let out = temp.path().join("study");
-    let done = command(["reproduce", "--study", file.to_str().unwrap(), "--out", out.to_str().unwrap()])
-        .output()
-        .unwrap();
+    let done =
+        command(["reproduce", file.to_str().unwrap(), "--out", out.to_str().unwrap()]).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let hub = temp.path().join("hub");
     succeed(export(&out.join("runs/lenet-seed2"), "hub", &hub, &[]));

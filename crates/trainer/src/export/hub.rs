@@ -53,7 +53,12 @@ fn measured(exported: &Exported) -> anyhow::Result<(Run, Measured)> {
     let measured = Measured::new(which, result, run.config.val_split > 0);
     // A folder that was put together of two runs would have the numbers of one and the weights of the other.
     let is_same = exported.meta.as_ref().is_some_and(|meta| {
-        meta.model == run.config.model && meta.seed == run.config.seed && meta.epoch == measured.epoch
+        let is_as_old = match which {
+            Checkpoint::Best => meta.epoch == result.best_epoch,
+            // Behind the last step, the next one would be of another epoch.
+            Checkpoint::Last | Checkpoint::Ema => meta.step == result.steps,
+        };
+        meta.model == run.config.model && meta.seed == run.config.seed && is_as_old
     });
     if !is_same {
         bail!(
