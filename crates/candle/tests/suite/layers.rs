@@ -17,6 +17,8 @@ const DIFFERENCE_TOLERANCE: f64 = 1e-7;
 /// Winograd's rounding on sums of a few hundred products, over the largest value.
 const F32_TOLERANCE: f64 = 2e-5;
 
+type Layer = dyn Fn(&[Tensor]) -> Result<Tensor>;
+
 /// A layer as a function of variables: the images first.
 struct Case {
     name: String,
