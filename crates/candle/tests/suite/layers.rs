@@ -26,8 +26,6 @@ struct Case {
     layer: Box<Layer>,
 }
 
-type Layer = dyn Fn(&[Tensor]) -> Result<Tensor>;
-
 impl Case {
     fn output(&self, variables: &[Var]) -> Tensor {
         let tensors: Vec<Tensor> = variables.iter().map(|var| var.as_tensor().clone()).collect();

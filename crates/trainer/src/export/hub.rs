@@ -23,7 +23,7 @@ pub(super) fn write(exported: &Exported, folder: &Path) -> anyhow::Result<()> {
     ];
     std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     for (name, bytes) in files {
-        replace_file(&folder.join(name), bytes)?;
+        replace_file(folder.join(name), &bytes)?;
     }
     Ok(())
 }
