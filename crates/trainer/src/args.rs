@@ -1,12 +1,12 @@
 //! The command line, as it is typed. What it means is decided in the commands' own modules.
 
-use crate::export::ExportArgs;
 use crate::import::ImportArgs;
 use crate::model::{Model, parse_model};
 use crate::values::{data_kind, device, parse_study, seeds, table};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use pointwise_data::TestSplit;
 use pointwise_engine::{DeviceChoice, EngineKind, Precision};
+use pointwise_onnx::OPSETS;
 use pointwise_process::List;
 use pointwise_recipe::{
     Augment, DataKind, EarlyStopping, Ema, Normalise, Optimizer, ParameterGroup, Recipe, Schedule, Warmup,
@@ -226,6 +226,46 @@ pub(crate) struct PredictArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) compute: Compute,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The weights file, or a run folder, for the weights of its best epoch.
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum)]
+    pub(crate) format: Format,
+    /// The file, or with --format hub the folder, which must not be there yet.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
+    pub(crate) model: Option<Model>,
+    /// onnx: BatchNorm becomes part of the convolution in front of it.
+    #[arg(long)]
+    pub(crate) fold: bool,
+    /// onnx: the input is images as files have them, u8 of shape (batch, rows, columns, channels), and is normalised in the model.
+    #[arg(long)]
+    pub(crate) preprocess: bool,
+    /// onnx: the output is probabilities.
+    #[arg(long)]
+    pub(crate) softmax: bool,
+    /// onnx: version of the operator set, 20 to 28; older runtimes need an older one [default: 28].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(*OPSETS.start() as i64..=*OPSETS.end() as i64))]
+    pub(crate) opset: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A file for torch.load, whose content load_state_dict takes.
+    Pytorch,
+    /// The same as safetensors, without what only training needs.
+    Safetensors,
+    /// A model for ONNX Runtime, OpenVINO and others.
+    Onnx,
+    /// A folder for the Hugging Face Hub, of a finished run: weights, configuration, network and model card.
+    Hub,
 }
 
 /// A run is running, finished, limited (stopped at --max-steps), interrupted, failed, stale (killed) or broken; --resume continues all

@@ -1,90 +1,27 @@
 //! `trainer export`: weights for other programs.
 
 mod card;
+mod exported;
 mod hub;
 mod onnx;
 mod pickle;
 mod pytorch;
 
-use crate::args::Cli;
-use crate::data::{cifar10, spec};
-use crate::eval::{Weights, weights};
-use crate::import::of_network;
-use crate::model::{Model, parse_model};
-use crate::options::sha256;
+use crate::args::{Cli, ExportArgs, Format};
 use anyhow::{Context, bail};
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, ValueEnum};
-use pointwise_data::DatasetSpec;
-use pointwise_network::Network;
-use pointwise_onnx::OPSETS;
-use pointwise_runs::{Checkpoint, replace_file};
-use pointwise_weights::checkpoint::{self, Meta};
-use pointwise_weights::{Array, State};
-use safetensors::tensor::{Dtype, TensorView};
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// The weights file, or a run folder, for the weights of its best epoch.
-    #[arg(value_name = "CHECKPOINT")]
-    checkpoint: PathBuf,
-    /// What to write.
-    #[arg(long, value_enum)]
-    format: Format,
-    /// The file, or with --format hub the folder, which must not be there yet.
-    #[arg(long, value_name = "PATH")]
-    out: PathBuf,
-    /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
-    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
-    model: Option<Model>,
-    /// onnx: BatchNorm becomes part of the convolution in front of it.
-    #[arg(long)]
-    fold: bool,
-    /// onnx: the input is images as files have them, u8 of shape (batch, rows, columns, channels), and is normalised in the model.
-    #[arg(long)]
-    preprocess: bool,
-    /// onnx: the output is probabilities.
-    #[arg(long)]
-    softmax: bool,
-    /// onnx: version of the operator set, 20 to 28; older runtimes need an older one [default: 28].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(*OPSETS.start() as i64..=*OPSETS.end() as i64))]
-    opset: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A file for torch.load, whose content load_state_dict takes.
-    Pytorch,
-    /// The same as safetensors, without what only training needs.
-    Safetensors,
-    /// A model for ONNX Runtime, OpenVINO and others.
-    Onnx,
-    /// A folder for the Hugging Face Hub, of a finished run: weights, configuration, network and model card.
-    Hub,
-}
-
-/// What is exported.
-struct Exported {
-    network: Network,
-    state: State,
-    /// What the weights say about themselves, without what is of no use elsewhere.
-    meta: Option<Meta>,
-    /// Images and classes that they are for, where they say it.
-    data: Option<DatasetSpec>,
-    /// The file.
-    file: PathBuf,
-}
+use exported::Exported;
+use pointwise_runs::replace_file;
 
 pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
     check_usage(args);
     check_free(args)?;
     let exported = Exported::read(&args.checkpoint, args.model.as_ref())?;
     match args.format {
-        Format::Pytorch => write(&args.out, &pytorch::encode(&exported.network, &exported.state)?)?,
-        Format::Safetensors => write(&args.out, &exported.safetensors(&args.out)?)?,
-        Format::Onnx => write(&args.out, &onnx::encode(&exported, args)?)?,
+        Format::Pytorch => replace_file(&args.out, &pytorch::encode(&exported.network, &exported.state)?)?,
+        Format::Safetensors => replace_file(&args.out, &exported.safetensors(&args.out)?)?,
+        Format::Onnx => replace_file(&args.out, &onnx::encode(&exported, args)?)?,
         Format::Hub => hub::write(&exported, &args.out)?,
     }
     Ok(crate::print(&args.out.display().to_string())?)
@@ -119,61 +56,4 @@ fn check_free(ExportArgs { out, format, .. }: &ExportArgs) -> anyhow::Result<()>
         _ => {}
     }
     Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    Ok(replace_file(path, bytes)?)
-}
-
-impl Exported {
-    fn read(path: &Path, model: Option<&Model>) -> anyhow::Result<Self> {
-        let Weights { network, state, run } = weights(path, model)?;
-        let state = of_network(state, &network)?;
-        let file = checkpoint::weights_file(path)?;
-        let meta = checkpoint::read_meta(&file).map(public);
-        let data = match run.and_then(|run| run.dataset) {
-            Some(data) => Some(spec(&data)),
-            // Versions whose checkpoints did not say their data knew CIFAR-10 only.
-            None => meta.as_ref().filter(|meta| meta.imported.is_none()).map(|_| cifar10()),
-        };
-        Ok(Self { network, state, meta, data, file })
-    }
-
-    /// The bytes of a safetensors file. Where the weights say what they are of, this one does, too.
-    fn safetensors(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
-        if let Some(meta) = &self.meta {
-            return Ok(checkpoint::encode(path, Checkpoint::Best, &self.state, meta)?);
-        }
-        let floats = self.state.parameters.iter().chain(&self.state.statistics);
-        let mut bytes: BTreeMap<&str, (Dtype, &[usize], Vec<u8>)> = floats
-            .map(|(name, Array { shape, values })| {
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                (name.as_str(), (Dtype::F32, &shape[..], bytes))
-            })
-            .collect();
-        for (name, count) in &self.state.batches_tracked {
-            bytes.insert(name, (Dtype::I64, &[], count.to_le_bytes().to_vec()));
-        }
-        let mut views = Vec::with_capacity(bytes.len());
-        for (name, (dtype, shape, bytes)) in &bytes {
-            views.push((*name, TensorView::new(*dtype, shape.to_vec(), bytes)?));
-        }
-        // What the libraries of the Hub look for.
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        Ok(safetensors::serialize(views, Some(metadata))?)
-    }
-
-    /// SHA-256 of the weights file, lower-case hexadecimal.
-    fn sha256(&self) -> anyhow::Result<String> {
-        Ok(sha256(&checkpoint::read_bytes(&self.file)?))
-    }
-}
-
-/// Without folders of this machine, and without what only the training needs to continue.
-fn public(meta: Meta) -> Meta {
-    let mut meta = Meta { position: None, ..meta };
-    if let Some(run) = &mut meta.run {
-        (run.data_dir, run.init, run.threads, run.checkpoint_every) = (None, None, None, None);
-    }
-    meta
 }

@@ -1,6 +1,6 @@
 //! A model card: the README.md of a folder on the Hub. Every number in it is counted here, or is of the run's result.
 
-use super::Exported;
+use super::exported::Exported;
 use pointwise_recipe::DataKind;
 use pointwise_report::{StudyReport, duration, thousands};
 use pointwise_runs::Run;

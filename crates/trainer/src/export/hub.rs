@@ -1,11 +1,11 @@
 //! `--format hub`: a folder for the Hugging Face Hub.
 
 use super::card::{self, Measured};
-use super::{Exported, write as write_file};
+use super::exported::Exported;
 use crate::report::judged;
 use anyhow::{Context, bail};
 use pointwise_report::StudyReport;
-use pointwise_runs::{Checkpoint, Run, RunResult, holds_run};
+use pointwise_runs::{Checkpoint, Run, RunResult, holds_run, replace_file};
 use pointwise_study::{Options, Plan, finished, study_in};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -23,7 +23,7 @@ pub(super) fn write(exported: &Exported, folder: &Path) -> anyhow::Result<()> {
     ];
     std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     for (name, bytes) in files {
-        write_file(&folder.join(name), &bytes)?;
+        replace_file(folder.join(name), &bytes)?;
     }
     Ok(())
 }

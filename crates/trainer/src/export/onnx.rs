@@ -1,6 +1,7 @@
 //! `--format onnx`.
 
-use super::{ExportArgs, Exported};
+use super::exported::Exported;
+use crate::args::ExportArgs;
 use anyhow::{Context, bail};
 use pointwise_onnx::{OPSETS, Options, Preprocessing};
 use serde_json::json;
