@@ -1,6 +1,5 @@
 //! The command line, as it is typed. What it means is decided in the commands' own modules.
 
-use crate::import::ImportArgs;
 use crate::model::{Model, parse_model};
 use crate::values::{data_kind, device, parse_study, seeds, table};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -207,6 +206,20 @@ pub(crate) struct EvalArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) compute: Compute,
+}
+
+/// The checkpoint says of which network it is, so that `eval`, `predict` and `train --init` need no more. Nothing in the file is executed.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Weights from elsewhere: a PyTorch state_dict as torch.save writes it (.pt, .pth), alone or in a checkpoint, or as safetensors.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The network: one that `summary` lists, or a TOML file that describes one.
+    #[arg(long, visible_alias = "model", value_name = "NAME|FILE", value_parser = parse_model)]
+    pub(crate) network: Model,
+    /// The checkpoint that is made.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 /// Images that cannot be read are named on stderr; the others are predicted nevertheless, and the exit code is 1.

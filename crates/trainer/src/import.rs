@@ -1,31 +1,15 @@
 //! `trainer import`.
 
+use crate::args::ImportArgs;
 use crate::eval::check_weights;
-use crate::model::{Model, parse_model};
 use crate::options::sha256;
 use crate::{End, print};
 use anyhow::bail;
-use clap::Args;
 use pointwise_network::Network;
 use pointwise_runs::{Checkpoint, replace_file};
 use pointwise_training::read_weights;
 use pointwise_weights::State;
 use pointwise_weights::checkpoint::{self, Imported, Meta};
-use std::path::PathBuf;
-
-/// The checkpoint says of which network it is, so that `eval`, `predict` and `train --init` need no more. Nothing in the file is executed.
-#[derive(Debug, Args)]
-pub(crate) struct ImportArgs {
-    /// Weights from elsewhere: a PyTorch state_dict as torch.save writes it (.pt, .pth), alone or in a checkpoint, or as safetensors.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// The network: one that `summary` lists, or a TOML file that describes one.
-    #[arg(long, visible_alias = "model", value_name = "NAME|FILE", value_parser = parse_model)]
-    pub(crate) network: Model,
-    /// The checkpoint that is made.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
-}
 
 pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<End> {
     let (file, out, network) = (args.file.display(), args.out.display(), args.network.network());

@@ -9,6 +9,7 @@ mod tensor;
 
 use candle_core::pickle::Object;
 use files::{SAVE, Saved};
+use pickle::shown;
 use pointwise_weights::checkpoint::{self, Contents, Meta};
 use pointwise_weights::{State, WeightsError, dictionary};
 use std::path::Path;
@@ -68,7 +69,7 @@ fn decode(bytes: &[u8]) -> Result<Contents, String> {
             // What PyTorch knows of the modules' versions.
             Object::Dict(_) if name == "_metadata" => {}
             Object::Int(_) | Object::Long(_) | Object::Float(_) | Object::Bool(_) => {
-                ignored.push(name.clone())
+                ignored.push(name.clone());
             }
             other => return Err(format!("`{name}` is {}, and no tensor: {SAVE}", described(other))),
         }
@@ -149,16 +150,6 @@ fn described(object: &Object) -> String {
             inner => described(inner),
         },
     }
-}
-
-/// A text of the file on one line, and not too long.
-fn shown(text: &str) -> String {
-    const SHOWN: usize = 100;
-    let mut start: String = text.chars().take(SHOWN).collect();
-    if start.len() < text.len() {
-        start.push_str("...");
-    }
-    start.escape_debug().to_string()
 }
 
 #[cfg(test)]

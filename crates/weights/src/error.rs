@@ -39,5 +39,11 @@ pub enum WeightsError {
     },
     /// The network's description does not fit together.
     #[error(transparent)]
-    Network(#[from] NetworkError),
+    Network(Box<NetworkError>),
+}
+
+impl From<NetworkError> for WeightsError {
+    fn from(error: NetworkError) -> Self {
+        Self::Network(error.into())
+    }
 }

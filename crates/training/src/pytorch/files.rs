@@ -3,6 +3,7 @@
 
 use super::pickle;
 use candle_core::pickle::Object;
+use pointwise_weights::dictionary::Dtype;
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use zip::ZipArchive;
@@ -89,7 +90,7 @@ impl Archive<'_> {
     /// The bytes of a file in the archive.
     fn take(&mut self, name: &str) -> Result<Vec<u8>, String> {
         let path = format!("{}{name}", self.folder);
-        let named = super::shown(&path);
+        let named = pickle::shown(&path);
         let file = self.zip.by_name(&path).map_err(|error| match error {
             ZipError::FileNotFound => {
                 format!("it lacks `{named}`, which its pickle names: fetch the file itself again")
@@ -165,6 +166,33 @@ fn open_legacy(bytes: &[u8]) -> Result<Saved<'_>, String> {
     Ok(Saved { object, storages: Storages::Consecutive(storages) })
 }
 
+/// The type of the elements of a storage, by its class.
+pub(super) fn dtype_of(storage: &str) -> Option<Dtype> {
+    Some(match storage {
+        "DoubleStorage" => Dtype::F64,
+        "FloatStorage" => Dtype::F32,
+        "HalfStorage" => Dtype::F16,
+        "BFloat16Storage" => Dtype::BF16,
+        "LongStorage" => Dtype::I64,
+        "IntStorage" => Dtype::I32,
+        "ShortStorage" => Dtype::I16,
+        "CharStorage" => Dtype::I8,
+        "ByteStorage" => Dtype::U8,
+        "BoolStorage" => Dtype::BOOL,
+        "ComplexFloatStorage" => Dtype::C64,
+        _ => return None,
+    })
+}
+
+/// The size of an element of a storage in bytes, by its class.
+fn size_of(storage: &str) -> Option<usize> {
+    match storage {
+        "ComplexDoubleStorage" => Some(16),
+        "UntypedStorage" => Some(1),
+        _ => dtype_of(storage).map(|dtype| dtype.bitsize() / 8),
+    }
+}
+
 /// The size of an element, in bytes, of each storage that an object refers to.
 fn collect_sizes(object: &Object, sizes: &mut BTreeMap<String, usize>) {
     match object {
@@ -184,7 +212,7 @@ fn collect_sizes(object: &Object, sizes: &mut BTreeMap<String, usize>) {
         Object::PersistentLoad(id) => {
             if let Object::Tuple(parts) = &**id
                 && let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] = &parts[..]
-                && let Some(size) = super::tensor::size_of(class_name)
+                && let Some(size) = size_of(class_name)
             {
                 sizes.insert(key.clone(), size);
             }

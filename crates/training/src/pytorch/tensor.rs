@@ -1,6 +1,6 @@
 //! A tensor of a pickle: a view of a storage, of which a row-major copy is made.
 
-use super::files::Storages;
+use super::files::{Storages, dtype_of};
 use candle_core::pickle::Object;
 use pointwise_weights::dictionary::{Dtype, Tensor};
 
@@ -23,33 +23,6 @@ pub(super) fn is_tensor(object: &Object) -> bool {
     called(object).is_some_and(|(module, function, _)| {
         matches!(module, "torch._utils" | "torch._tensor") && function.starts_with("_rebuild_")
     })
-}
-
-/// The type of the elements of a storage, by its class.
-fn dtype_of(storage: &str) -> Option<Dtype> {
-    Some(match storage {
-        "DoubleStorage" => Dtype::F64,
-        "FloatStorage" => Dtype::F32,
-        "HalfStorage" => Dtype::F16,
-        "BFloat16Storage" => Dtype::BF16,
-        "LongStorage" => Dtype::I64,
-        "IntStorage" => Dtype::I32,
-        "ShortStorage" => Dtype::I16,
-        "CharStorage" => Dtype::I8,
-        "ByteStorage" => Dtype::U8,
-        "BoolStorage" => Dtype::BOOL,
-        "ComplexFloatStorage" => Dtype::C64,
-        _ => return None,
-    })
-}
-
-/// The size of an element of a storage in bytes, by its class.
-pub(super) fn size_of(storage: &str) -> Option<usize> {
-    match storage {
-        "ComplexDoubleStorage" => Some(16),
-        "UntypedStorage" => Some(1),
-        _ => dtype_of(storage).map(|dtype| dtype.bitsize() / 8),
-    }
 }
 
 /// A view of a storage.
