@@ -211,46 +211,6 @@ pub(crate) struct EvalArgs {
     pub(crate) compute: Compute,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// The weights file, or a run folder, for the weights of its best epoch.
-    #[arg(value_name = "CHECKPOINT")]
-    pub(crate) checkpoint: PathBuf,
-    /// What to write.
-    #[arg(long, value_enum)]
-    pub(crate) format: ExportFormat,
-    /// The file, or with --format hub the folder, which must not be there yet.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) out: PathBuf,
-    /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
-    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
-    pub(crate) model: Option<Model>,
-    /// onnx: BatchNorm becomes part of the convolution in front of it.
-    #[arg(long)]
-    pub(crate) fold: bool,
-    /// onnx: the input is images as files have them, u8 of shape (batch, rows, columns, channels), and is normalised in the model.
-    #[arg(long)]
-    pub(crate) preprocess: bool,
-    /// onnx: the output is probabilities.
-    #[arg(long)]
-    pub(crate) softmax: bool,
-    /// onnx: version of the operator set, 20 to 28; older runtimes need an older one [default: 28].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(*OPSETS.start() as i64..=*OPSETS.end() as i64))]
-    pub(crate) opset: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// A file for torch.load, whose content load_state_dict takes.
-    Pytorch,
-    /// The same as safetensors, without what only training needs.
-    Safetensors,
-    /// A model for ONNX Runtime, OpenVINO and others.
-    Onnx,
-    /// A folder for the Hugging Face Hub, of a finished run: weights, configuration, network and model card.
-    Hub,
-}
-
 /// The checkpoint says of which network it is, so that `eval`, `predict` and `train --init` need no more. Nothing in the file is executed.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
@@ -282,6 +242,46 @@ pub(crate) struct PredictArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) compute: Compute,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The weights file, or a run folder, for the weights of its best epoch.
+    #[arg(value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum)]
+    pub(crate) format: Format,
+    /// The file, or with --format hub the folder, which must not be there yet.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
+    pub(crate) model: Option<Model>,
+    /// onnx: BatchNorm becomes part of the convolution in front of it.
+    #[arg(long)]
+    pub(crate) fold: bool,
+    /// onnx: the input is images as files have them, u8 of shape (batch, rows, columns, channels), and is normalised in the model.
+    #[arg(long)]
+    pub(crate) preprocess: bool,
+    /// onnx: the output is probabilities.
+    #[arg(long)]
+    pub(crate) softmax: bool,
+    /// onnx: version of the operator set, 20 to 28; older runtimes need an older one [default: 28].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(*OPSETS.start() as i64..=*OPSETS.end() as i64))]
+    pub(crate) opset: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A file for torch.load, whose content load_state_dict takes.
+    Pytorch,
+    /// The same as safetensors, without what only training needs.
+    Safetensors,
+    /// A model for ONNX Runtime, OpenVINO and others.
+    Onnx,
+    /// A folder for the Hugging Face Hub, of a finished run: weights, configuration, network and model card.
+    Hub,
 }
 
 /// A run is running, finished, limited (stopped at --max-steps), interrupted, failed, stale (killed) or broken; --resume continues all

@@ -7,7 +7,7 @@ mod onnx;
 mod pickle;
 mod pytorch;
 
-use crate::args::{Cli, ExportArgs, ExportFormat};
+use crate::args::{Cli, ExportArgs, Format};
 use anyhow::{Context, bail};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
@@ -19,12 +19,10 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
     check_free(args)?;
     let exported = Exported::read(&args.checkpoint, args.model.as_ref())?;
     match args.format {
-        ExportFormat::Pytorch => {
-            replace_file(&args.out, &pytorch::encode(&exported.network, &exported.state)?)?;
-        }
-        ExportFormat::Safetensors => replace_file(&args.out, &exported.safetensors(&args.out)?)?,
-        ExportFormat::Onnx => replace_file(&args.out, &onnx::encode(&exported, args)?)?,
-        ExportFormat::Hub => hub::write(&exported, &args.out)?,
+        Format::Pytorch => replace_file(&args.out, &pytorch::encode(&exported.network, &exported.state)?)?,
+        Format::Safetensors => replace_file(&args.out, &exported.safetensors(&args.out)?)?,
+        Format::Onnx => replace_file(&args.out, &onnx::encode(&exported, args)?)?,
+        Format::Hub => hub::write(&exported, &args.out)?,
     }
     Ok(crate::print(&args.out.display().to_string())?)
 }
@@ -37,7 +35,7 @@ fn check_usage(args: &ExportArgs) {
         ("--softmax", args.softmax),
         ("--opset", args.opset.is_some()),
     ];
-    if let Some((option, _)) = options.iter().find(|(_, given)| *given && args.format != ExportFormat::Onnx) {
+    if let Some((option, _)) = options.iter().find(|(_, given)| *given && args.format != Format::Onnx) {
         let message = format!("{option} is an option of --format onnx: leave it out, or choose that format");
         Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
     }
@@ -47,13 +45,13 @@ fn check_usage(args: &ExportArgs) {
 fn check_free(ExportArgs { out, format, .. }: &ExportArgs) -> anyhow::Result<()> {
     let path = out.display();
     match format {
-        ExportFormat::Hub if out.is_dir() => {
+        Format::Hub if out.is_dir() => {
             let mut entries = out.read_dir().with_context(|| format!("{path} cannot be read"))?;
             if entries.next().is_some() {
                 bail!("{path} is a folder with something in it: give a new one, or an empty one");
             }
         }
-        ExportFormat::Hub if out.exists() => bail!("{path} is a file: give a folder"),
+        Format::Hub if out.exists() => bail!("{path} is a file: give a folder"),
         _ if out.exists() => bail!("{path} is there already: give another name, or remove it"),
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! The weights that are exported.
+//! What is exported.
 
 use crate::data::{cifar10, spec};
 use crate::eval::{Weights, weights};
@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-/// What is exported.
+/// A network with its weights, and what they say about themselves.
 pub(super) struct Exported {
     pub(super) network: Network,
     pub(super) state: State,
