@@ -62,7 +62,7 @@ pub(super) fn bounds(activation: Activation) -> Option<(f32, f32)> {
     }
 }
 
-/// The trained values of a [`FusedConvolution`], with whatever was folded into them.
+/// The trained values of a [`FusedConvolution`](crate::FusedConvolution), with whatever was folded into them.
 #[derive(Debug, Clone, Copy)]
 pub struct FusedParameters<'a> {
     /// In PyTorch's layout, `(out, in / groups, rows, columns)`.
