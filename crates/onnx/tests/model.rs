@@ -1,6 +1,5 @@
 //! What stands in a model, read by protobuf's field numbers. That its numbers are right, ONNX Runtime says in CI.
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
-#![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use pointwise_network::Network;
 use pointwise_onnx::{OPSETS, OnnxError, Options, Preprocessing, encode};
