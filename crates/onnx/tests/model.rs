@@ -8,7 +8,7 @@ use pointwise_protobuf::{Field, fields};
 use pointwise_weights::State;
 use std::collections::{BTreeMap, BTreeSet};
 
-fn bytes<'a>(message: &'a [u8], number: u32) -> Vec<&'a [u8]> {
+fn bytes(message: &[u8], number: u32) -> Vec<&[u8]> {
     let fields = fields(message).unwrap().into_iter().filter(|(field, _)| *field == number);
     fields
         .map(|(_, value)| if let Field::Bytes(bytes) = value { bytes } else { panic!("{value:?}") })

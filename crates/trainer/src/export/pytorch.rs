@@ -148,7 +148,7 @@ mod tests {
                 file.data_start().map(|start| start % u64::from(ALIGNMENT)),
                 Some(0),
                 "{}",
-                file.name()
+                file.name().unwrap()
             );
             assert_eq!(file.compression(), CompressionMethod::Stored);
         }
