@@ -184,7 +184,7 @@ impl ModuleT for BatchNorm {
     }
 }
 
-/// A BatchNorm, its variables `weight`, `bias`, `running_mean` and `running_var` as [`candle_nn::batch_norm`] makes them.
+/// A BatchNorm, its variables `weight`, `bias`, `running_mean` and `running_var` as [`candle_nn::batch_norm()`] makes them.
 ///
 /// # Errors
 /// When `vb` lacks a variable or has one of another shape, or a value of the configuration is out of its range.
