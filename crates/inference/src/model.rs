@@ -305,8 +305,9 @@ impl Model {
             .iter()
             .filter_map(|step| match &step.work {
                 StepWork::Convolution(fused) | StepWork::AddedConvolution(fused) => {
-                    // Small calls are taken by one thread.
-                    Some([1, self.threads].map(|threads| fused.need(self.chunk, threads)))
+                    // Fewer images can go in more parts, each with room of its own; small calls are taken by one thread.
+                    let calls = (1..=self.chunk).flat_map(|images| [(images, 1), (images, self.threads)]);
+                    Some(calls.map(|(images, threads)| fused.need(images, threads)))
                 }
                 _ => None,
             })

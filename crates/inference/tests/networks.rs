@@ -124,6 +124,21 @@ fn bytes_are_normalised_in_either_order() {
     }
 }
 
+/// A call may bring any number of images up to those that a model was compiled for.
+#[test]
+fn fewer_images_have_room_too() {
+    let network = Network::by_name("alexnet_plain").unwrap();
+    let state = state(&network);
+    for batch in [6, 50] {
+        let options = Options { batch, threads: Some(2), ..Options::default() };
+        let mut model = Model::new(&network, &state, &options).unwrap();
+        for images in 1..=batch.min(18) {
+            let logits = model.logits(Images::Normalised(&uniform(1, images * 3072))).unwrap();
+            assert_eq!(logits.len(), images * 10);
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let network = Network::by_name("lenet").unwrap();
