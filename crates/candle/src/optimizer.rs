@@ -96,7 +96,7 @@ pub trait Rule {
 /// let mut optimizer = Sgd::new(variables.all_vars(), params.clone())?;
 /// optimizer.backward_step(&weight.sqr()?.sum_all()?)?;
 ///
-/// // The state by the variables' names: what was interrupted goes on with the same numbers.
+/// // The state by the variables' names: what was interrupted continues with the same numbers.
 /// let folder = tempfile::tempdir()?;
 /// variables.save(folder.path().join("weights.safetensors"))?;
 /// optimizer.save(&variables, folder.path().join("optimizer.safetensors"))?;
@@ -168,7 +168,7 @@ impl<R: Rule> Stateful<R> {
         &self.rule
     }
 
-    /// Goes on with other ones; the state stays.
+    /// Continues with other ones; the state stays.
     pub fn set_params(&mut self, params: R) {
         self.rule = params;
     }

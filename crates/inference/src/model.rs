@@ -35,7 +35,7 @@ impl Default for Options {
 /// weights.
 const MAP_FLOATS: usize = 4 << 20;
 
-/// Images that go together all the same, so that each visit of the weights is worth it.
+/// Images that go together nevertheless, so that each visit of the weights is worth it.
 const LEAST_IMAGES: usize = 16;
 
 /// Multiply-accumulates of a call that are done sooner than a second thread has begun.

@@ -239,7 +239,7 @@ impl<'a> Builder<'a> {
     fn linear(&mut self, node: &Node, layer: &Linear, input: String) -> String {
         let (weight, shape) = self.parameter(node, "weight");
         let weight = self.weights(node, "weight", weight, shape);
-        // ONNX lets a bias be left out, and readers expect one all the same.
+        // ONNX lets a bias be left out, and readers expect one nevertheless.
         let zeros = vec![0.0; layer.out_features];
         let bias = if layer.bias { self.parameter(node, "bias").0 } else { &zeros };
         let bias = self.weights(node, "bias", bias, &[layer.out_features]);

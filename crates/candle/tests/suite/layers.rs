@@ -245,7 +245,7 @@ fn any_layout_is_right() {
     assert_close("weight", &ours.2, &theirs.2, F32_TOLERANCE);
 }
 
-/// Images that nobody wants the gradient of get none, and the weight gets its own all the same.
+/// Images that nobody wants the gradient of get none, and the weight gets its own nevertheless.
 #[test]
 fn the_first_layer_computes_no_gradient_of_the_images() {
     let case = convolution(([2, 3, 6, 6], [4, 3, 3, 3], [1, 1, 1, 1]), true);

@@ -1,4 +1,4 @@
-//! What `docs/upstream/max-pool-gradient.md` says of candle's maximum pool: where candle has mended it, these tests fail, and the report and
+//! What `docs/upstream/max-pool-gradient.md` says of candle's maximum pool: where candle has fixed it, these tests fail, and the report and
 //! [`MaxPool2d`]'s detour on other devices can go.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]

@@ -412,7 +412,7 @@ pub struct Tried {
     pub math: String,
     /// What cuDNN said of it, in its list or when it ran.
     pub status: String,
-    /// Bytes beside the operands; `None` where it cannot be had.
+    /// Bytes beside the operands; `None` where it is not available.
     pub workspace: Option<usize>,
     /// Whether cuDNN says that it gives the same bits every time.
     pub deterministic: bool,
