@@ -115,7 +115,8 @@ RAYON_NUM_THREADS=1 cargo test --workspace --locked -- "${large[@]}"
 cargo test -p pointwise-kernels --locked --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u | while read -r program; do
     RAYON_NUM_THREADS=2 valgrind --quiet --error-exitcode=9 "$program" --test-threads=1 \
-        --skip the_error_of_each_method --skip products_are --skip maps_of_every_size
+        --skip the_error_of_each_method --skip products_are \
+        --skip maps_of_every_size --skip many_images
 done
 "#,
     },
