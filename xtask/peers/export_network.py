@@ -642,7 +642,7 @@ def toml(entry, indent):
     if kind in COMPOSITIONS:
         lines = [f"{space}{{ {kind} = ["]
         for branch in content:
-            # It goes on with the numbers of the scope in which it stands, or has names.
+            # It continues with the numbers of the scope in which it stands, or has names.
             inner = [line for part in branch for line in toml(part, indent + 2)]
             lines += [f"{space}    [", *inner, f"{space}    ],"] if inner else [f"{space}    [],"]
         return [*lines, f"{space}] }},"]
