@@ -11,13 +11,13 @@ use pointwise_kernels::{ConvShape, FusedMethod};
 const MACS: f64 = 48e9;
 
 /// Bytes of weights that stay in the last cache level from one call to the next.
-const CACHE: f64 = 22e6;
+const CACHE: f64 = 10e6;
 
 /// Bytes a second from there, of all threads...
-const CACHE_RATE: f64 = 150e9;
+const CACHE_RATE: f64 = 60e9;
 
 /// ...and from memory.
-const MEMORY_RATE: f64 = 30e9;
+const MEMORY_RATE: f64 = 10e9;
 
 /// The share of the reading that does not happen beside the arithmetic.
 const EXPOSED: f64 = 0.6;

@@ -33,10 +33,10 @@ impl Default for Options {
 
 /// Floats of maps that are worked on at once: as many images go through the network together as fit into the last cache level beside
 /// weights.
-const MAP_FLOATS: usize = 4 << 20;
+const MAP_FLOATS: usize = 2 << 20;
 
 /// Images that go together nevertheless, so that each visit of the weights is worth it.
-const LEAST_IMAGES: usize = 16;
+const LEAST_IMAGES: usize = 8;
 
 /// Multiply-accumulates of a call that are done sooner than a second thread has begun.
 const ALONE: f64 = 1e6;
