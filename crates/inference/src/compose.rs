@@ -12,7 +12,7 @@ use pointwise_kernels::{
 use pointwise_network::Source;
 
 /// Joins pairs of convolutions where one takes less time than two, of so many images on so many threads.
-pub(crate) fn compose(nodes: &mut Nodes, isa: Isa, images: usize, threads: usize) {
+pub(crate) fn compose(nodes: &mut Nodes<'_>, isa: Isa, images: usize, threads: usize) {
     for at in 0..nodes.list.len() {
         let readers = nodes.readers();
         let [Source::Stage(before)] = nodes.list[at].inputs[..] else { continue };
@@ -45,7 +45,12 @@ pub(crate) fn compose(nodes: &mut Nodes, isa: Isa, images: usize, threads: usize
 }
 
 /// The second convolution behind the first.
-fn product(first: &Convolution, second: &Convolution, isa: Isa, threads: usize) -> Convolution {
+fn product(
+    first: &Convolution<'_>,
+    second: &Convolution<'_>,
+    isa: Isa,
+    threads: usize,
+) -> Convolution<'static> {
     let (a, b) = (&first.shape.convolution, &second.shape.convolution);
     let (middle, outputs) = (a.out_channels, b.out_channels);
     let values = a.weight_len() / middle;
@@ -89,7 +94,7 @@ fn product(first: &Convolution, second: &Convolution, isa: Isa, threads: usize) 
             border: first.shape.border + second.shape.border,
             ..second.shape
         },
-        weight,
+        weight: weight.into(),
         bias: through(&first.bias),
         rings: second.rings.iter().cloned().chain(first.rings.iter().map(through)).collect(),
     }

@@ -238,7 +238,7 @@ impl Model {
     }
 
     /// Steps, buffers and workspace from nodes.
-    fn compile(&mut self, nodes: Nodes) -> Result<(), InferenceError> {
+    fn compile(&mut self, nodes: Nodes<'_>) -> Result<(), InferenceError> {
         let readers = nodes.readers();
         let is_computed = |at: &usize| readers[*at] > 0;
         let shapes: Vec<_> = (0..nodes.list.len())
@@ -428,7 +428,7 @@ impl Step {
 }
 
 /// Images that go through together, even shares of a batch.
-fn chunk(nodes: &Nodes, batch: usize) -> usize {
+fn chunk(nodes: &Nodes<'_>, batch: usize) -> usize {
     let around = nodes.list.iter().map(|node| {
         let inputs: usize = node.inputs.iter().map(|source| len(nodes.map(*source))).sum();
         inputs + len(node.output)

@@ -4,13 +4,14 @@ use crate::layers::Operation;
 use pointwise_kernels::{Activation, ConvShape, FusedShape, padded};
 use pointwise_network::{BlockLayers, ConvolutionLayer, Graph, Map, NormLayer, Source, StageKind, stages};
 use pointwise_weights::State;
+use std::borrow::Cow;
 
 /// A convolution with what follows it.
 #[derive(Debug, Clone)]
-pub(crate) struct Convolution {
+pub(crate) struct Convolution<'a> {
     pub(crate) shape: FusedShape,
-    /// In PyTorch's layout, BatchNorm's scale in it.
-    pub(crate) weight: Vec<f32>,
+    /// In PyTorch's layout, BatchNorm's scale in it; without one, those of the state.
+    pub(crate) weight: Cow<'a, [f32]>,
     /// With BatchNorm's shift.
     pub(crate) bias: Vec<f32>,
     /// The values in the border: [`FusedParameters::rings`](pointwise_kernels::FusedParameters::rings).
@@ -18,32 +19,32 @@ pub(crate) struct Convolution {
 }
 
 #[derive(Debug)]
-pub(crate) enum Work {
-    Convolution(Box<Convolution>),
+pub(crate) enum Work<'a> {
+    Convolution(Box<Convolution<'a>>),
     /// A convolution to whose results something is added before its activation: the second of the inputs.
-    AddedConvolution(Box<Convolution>),
+    AddedConvolution(Box<Convolution<'a>>),
     Other(Operation),
 }
 
 #[derive(Debug)]
-pub(crate) struct Node {
+pub(crate) struct Node<'a> {
     pub(crate) name: String,
-    pub(crate) work: Work,
+    pub(crate) work: Work<'a>,
     pub(crate) inputs: Vec<Source>,
     /// The map that it makes.
     pub(crate) output: Map,
 }
 
 /// The nodes in an order in which they can be computed. Those that nobody reads and that are not the last are left out when it is run.
-pub(crate) struct Nodes {
-    pub(crate) list: Vec<Node>,
+pub(crate) struct Nodes<'a> {
+    pub(crate) list: Vec<Node<'a>>,
     pub(crate) output: Source,
     pub(crate) input: Map,
 }
 
-impl Nodes {
+impl<'a> Nodes<'a> {
     /// The nodes of a network, of which the state has been checked.
-    pub(crate) fn new(graph: &Graph, state: &State) -> Self {
+    pub(crate) fn new(graph: &Graph, state: &'a State) -> Self {
         let mut nodes =
             Self { list: Vec::new(), output: Source::Images, input: Map::of(&graph.nodes[0].output) };
         // Where the output of each stage is found.
@@ -100,7 +101,7 @@ impl Nodes {
         }
     }
 
-    /// Linear layers behind a `Flatten` read the map as it lies in memory.
+    /// A linear layer behind a `Flatten` is a convolution whose kernel is as large as the map, and reads the map as it lies in memory.
     pub(crate) fn read_maps_flat(&mut self) {
         let readers = self.readers();
         for at in 0..self.list.len() {
@@ -112,18 +113,13 @@ impl Nodes {
             if readers[flat] != 1 || source == Source::Images {
                 continue;
             }
-            let stride = padded(map.channels);
-            let (theirs, ours) = (map.pixels() * map.channels, map.pixels() * stride);
-            let mut weight = vec![0.0; linear.bias.len() * ours];
-            for (own, weight) in weight.chunks_exact_mut(ours).zip(linear.weight.chunks_exact(theirs)) {
-                for (pixel, own) in own.chunks_exact_mut(stride).enumerate() {
-                    for (channel, own) in own[..map.channels].iter_mut().enumerate() {
-                        *own = weight[channel * map.pixels() + pixel];
-                    }
-                }
-            }
-            linear.weight = weight;
-            linear.shape.convolution.in_channels = ours;
+            linear.shape.convolution = ConvShape {
+                height: map.height,
+                width: map.width,
+                in_channels: map.channels,
+                kernel: [map.height, map.width],
+                ..linear.shape.convolution
+            };
             self.list[at].inputs = vec![source];
         }
     }
@@ -167,12 +163,12 @@ impl Nodes {
 }
 
 /// A block with its trained values folded.
-fn block(layers: &BlockLayers, input: Map, state: &State) -> Work {
+fn block<'a>(layers: &BlockLayers, input: Map, state: &'a State) -> Work<'a> {
     let channels = match &layers.convolution {
         Some(layer) => layer.out_channels,
         None => input.channels,
     };
-    let values = |path: &str, name: &str| state.parameters[&format!("{path}.{name}")].values.as_slice();
+    let values = |path: &str, name: &str| &state.parameters[&format!("{path}.{name}")].values[..];
     let bias: Vec<f64> = match &layers.convolution {
         Some(layer) if layer.bias => values(&layer.path, "bias").iter().copied().map(f64::from).collect(),
         _ => vec![0.0; channels],
@@ -191,10 +187,12 @@ fn block(layers: &BlockLayers, input: Map, state: &State) -> Work {
         let (scale, shift) = (narrow(scale), narrow(shift));
         return Work::Other(Operation::Affine { scale, shift, activation, pool: layers.pool });
     };
-    let mut weight = values(&layer.path, "weight").to_vec();
-    let filter = weight.len() / channels;
-    for (weight, scale) in weight.chunks_exact_mut(filter).zip(&scale) {
-        weight.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
+    let mut weight = Cow::from(values(&layer.path, "weight"));
+    if layers.norm.is_some() {
+        let filter = weight.len() / channels;
+        for (weight, scale) in weight.to_mut().chunks_exact_mut(filter).zip(&scale) {
+            weight.iter_mut().for_each(|x| *x = (f64::from(*x) * scale) as f32);
+        }
     }
     let bias: Vec<f32> = shift.into_iter().map(|x| x as f32).collect();
     let (convolution, border) = conv_shape(layer, input);
