@@ -64,7 +64,7 @@ def recipe(arguments: argparse.Namespace) -> None:
                 if (model, seed, side) in done:
                     continue
                 if side == "pytorch":
-                    curve = follow.curve_torch(model, train, test, EPOCHS, BATCH, seed)
+                    curve = follow.curve_torch(model, train, test, EPOCHS, BATCH, seed, last_only=True)
                 else:
                     arguments.epochs, arguments.batch_size, arguments.seed = EPOCHS, BATCH, seed
                     curve = follow.curve_trainer(arguments, model, IMAGES, len(test))

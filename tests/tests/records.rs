@@ -107,3 +107,58 @@ fn the_readme_tells_what_the_other_studies_came_to() {
     }
     assert!(told.len() >= 2, "{told:?}");
 }
+
+/// The lines of a record of trainings in candle, each with the step size of the command that it is of.
+fn trainings(name: &str) -> Vec<(f64, serde_json::Value)> {
+    let record = fs::read_to_string(root().join("data/records").join(name)).unwrap();
+    let mut rate = f64::NAN;
+    let mut trainings = Vec::new();
+    for line in record.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        match line["sgd_rate"].as_f64() {
+            Some(of_command) => rate = of_command,
+            None => trainings.push((rate, line)),
+        }
+    }
+    trainings
+}
+
+#[test]
+fn the_guide_for_candle_shows_its_records() {
+    let guide = fs::read_to_string(root().join("docs/candle.md")).unwrap();
+
+    let steps = trainings("2026-11-26-candle-mnist-steps-amd-epyc-2threads.jsonl");
+    let milliseconds = |layers: &str| -> Vec<f64> {
+        let of_layers = steps.iter().filter(|(_, line)| line["layers"] == layers);
+        of_layers.map(|(_, line)| line["ms_per_step"].as_f64().unwrap()).collect()
+    };
+    for (layers, shown) in [
+        ("candle", "candle 0.11.1"),
+        ("right-pool", "candle 0.11.1 with this crate's maximum pool"),
+        ("pointwise", "this crate"),
+    ] {
+        let cells: Vec<String> = milliseconds(layers).iter().map(|time| format!("{time:.0}")).collect();
+        let row = format!("| {shown} | {} |", cells.join(" | "));
+        assert!(guide.contains(&row), "{row}");
+    }
+    let (theirs, ours) = (milliseconds("candle"), milliseconds("pointwise"));
+    let ratios: Vec<f64> = theirs.iter().zip(&ours).map(|(theirs, ours)| theirs / ours).collect();
+    let (least, most) = ratios.iter().fold((f64::MAX, 0.0f64), |(a, b), x| (a.min(*x), b.max(*x)));
+    let sentence = format!("{least:.1} to {most:.1} times as fast");
+    assert!(guide.contains(&sentence), "{sentence}");
+
+    let accuracy = trainings("2026-11-26-candle-mnist-accuracy.jsonl");
+    for (layers, shown) in [("candle", "candle's pool"), ("right-pool", "the right pool")] {
+        let cell = |optimizer: &str, rate: f64| {
+            let is_it = |(of, line): &&(f64, serde_json::Value)| {
+                *of == rate && line["layers"] == layers && line["optimizer"] == optimizer
+            };
+            let line = &accuracy.iter().find(is_it).unwrap().1;
+            let value = |key: &str| line[key].as_f64().unwrap();
+            format!("{:.1} %, {:.2}", 100.0 * value("test_accuracy"), value("loss_of_last_epoch"))
+        };
+        let cells = [cell("adam-w", 0.01), cell("sgd", 0.01), cell("sgd", 0.002)];
+        let row = format!("| {shown} | {} |", cells.join(" | "));
+        assert!(guide.contains(&row), "{row}");
+    }
+}

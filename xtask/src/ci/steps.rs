@@ -96,11 +96,17 @@ target/debug/examples/mnist
     },
     Step {
         name: "one-thread",
-        about: "the same tests on one thread, but for the large networks, which are made of the same layers",
+        about: "the tests of all that computes once more, on one thread, but for the large networks, which are made of the same layers",
         need: None,
+        // Named, because `--package` would build everything again with other features.
         script: r#"
+computes=(--lib
+    --test activation --test convolution --test fused --test images --test layers --test optimizers
+    --test engines --test frozen --test recipes --test networks
+    --test pytorch --test pytorch_layers --test pytorch_networks --test pytorch_recipes
+    --test own_network --test output --test resources --test resume --test runs --test several --test signals)
 large=(--skip vgg16 --skip resnet18 --skip senet18 --skip googlenet --skip densenet_bc_100_12)
-RAYON_NUM_THREADS=1 cargo test --workspace --locked -- "${large[@]}"
+RAYON_NUM_THREADS=1 cargo test --workspace --locked "${computes[@]}" -- "${large[@]}"
 "#,
     },
     Step {
@@ -110,14 +116,14 @@ RAYON_NUM_THREADS=1 cargo test --workspace --locked -- "${large[@]}"
             script: "installed valgrind valgrind",
             missing: "valgrind is not there and cannot be installed",
         }),
-        // It has no AVX-512, so the kernels run on AVX2 and on the portable path.
+        // It has no AVX-512, so the kernels run on AVX2 and on the portable path; and it runs one thread at a time, so two programs go side by
+        // side.
         script: r#"
 cargo test -p pointwise-kernels --locked --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u | while read -r program; do
-    RAYON_NUM_THREADS=2 valgrind --quiet --error-exitcode=9 "$program" --test-threads=1 \
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u |
+    RAYON_NUM_THREADS=2 xargs -P 2 -I PROGRAM valgrind --quiet --error-exitcode=9 PROGRAM --test-threads=1 \
         --skip the_error_of_each_method --skip products_are \
         --skip maps_of_every_size --skip many_images
-done
 "#,
     },
     Step {
