@@ -162,3 +162,25 @@ fn the_guide_for_candle_shows_its_records() {
         assert!(guide.contains(&row), "{row}");
     }
 }
+
+#[test]
+fn the_comparison_with_pytorch_shows_its_record() {
+    let shown = fs::read_to_string(root().join("tests/pytorch/README.md")).unwrap();
+    let record = fs::read_to_string(root().join("data/records/2026-11-26-recipe.jsonl")).unwrap();
+    let rows: Vec<serde_json::Value> =
+        record.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for model in ["alexnet_plain", "alexnet", "nin"] {
+        for figure in ["train_loss_1", "train_loss_2", "train_loss_3", "test_loss", "test_acc"] {
+            let of = |side: &str| {
+                let of_side = rows.iter().filter(|row| row["model"] == model && row["side"] == side);
+                let values: Vec<f64> = of_side.map(|row| row[figure].as_f64().unwrap()).collect();
+                assert_eq!(values.len(), 10, "{model} {side}");
+                let mean = values.iter().sum::<f64>() / 10.0;
+                let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+                format!("{mean:.4} ± {:.4}", (squares / 9.0).sqrt())
+            };
+            let cells = format!("| {} | {} |", of("pointwise"), of("pytorch"));
+            assert!(shown.contains(&cells), "{model} {figure}: {cells}");
+        }
+    }
+}
