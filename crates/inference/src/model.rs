@@ -16,8 +16,9 @@ use std::time::Instant;
 /// What a [`Model`] is compiled for.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Images that are to be expected in one call, at least 1: they decide how convolutions are computed. Fewer are not slower than
-    /// they need be by much, and more go through one after the other; the answers do not depend on how many there are.
+    /// Images that are to be expected in one call, at least 1: they decide how convolutions are computed, and so do the threads, so
+    /// that models compiled for other numbers answer the same but for rounding. Fewer images are not slower than they need be by
+    /// much, more go through one after the other, and the answers of one model do not depend on how many there are.
     pub batch: usize,
     /// Threads of the current rayon pool that share the work; by default all of them.
     pub threads: Option<usize>,

@@ -26,7 +26,7 @@ struct Prediction {
     probabilities: BTreeMap<String, f64>,
 }
 
-/// Images that are predicted at once.
+/// Images that are read before they are predicted.
 const BATCH: usize = 32;
 
 /// Predicts the images. One that cannot be read is named and does not keep the others from being predicted.
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
     }
     let transform = Transform::new(spec.shape, Augment::NONE, &usual(&spec)?)?;
     threads::start(args.compute.threads)?;
-    let mut network = Compiled::new(&args.compute, &network, &state, args.images.len().min(BATCH))?;
+    let mut network = Compiled::new(&args.compute, &network, &state)?;
 
     let mut predictions = Vec::with_capacity(args.images.len());
     let mut failures = 0;
@@ -93,12 +93,13 @@ enum Compiled {
 }
 
 impl Compiled {
-    fn new(compute: &Compute, network: &Network, state: &State, batch: usize) -> anyhow::Result<Self> {
+    fn new(compute: &Compute, network: &Network, state: &State) -> anyhow::Result<Self> {
         let on_cpu = compute.device.is_none_or(|device| device == DeviceChoice::Only(DeviceName::Cpu));
         let in_f32 = compute.precision.is_none_or(|precision| precision == Precision::F32);
         if compute.engine.is_none() && on_cpu && in_f32 {
-            let options = Options { batch, ..Options::default() };
-            return Ok(Self::Model(Box::new(Model::new(network, state, &options)?)));
+            // For one image however many there are: convolutions are computed by what the batch makes fast, and an image's last
+            // digits would depend on how many others are on the command line.
+            return Ok(Self::Model(Box::new(Model::new(network, state, &Options::default())?)));
         }
         let (kind, settings) = engine_and_settings(compute)?;
         let mut engine = create(kind, network, &settings)?;
