@@ -199,8 +199,9 @@ fn adam_alone() {
     let grads = golden["grads"].as_array().unwrap();
     for case in golden["cases"].as_array().unwrap() {
         let optimizer = Optimizer::from(Adam::default());
-        let rate = Rate { lr: optimizer.lr(), momentum: None };
-        let group = Group { lr_factor: 1.0, weight_decay: case["weight_decay"].as_f64().unwrap() };
+        let rate = Rate::new(optimizer.lr());
+        let weight_decay = case["weight_decay"].as_f64().unwrap();
+        let group = Group { lr_factor: 1.0, weight_decay, frozen_after: None };
         let var = |values: Vec<f32>| Var::from_vec(values, 16, &Device::Cpu).unwrap();
         let parameter = var(floats(&golden["param0"]));
         let (first, second) = (var(vec![0.0; 16]), var(vec![0.0; 16]));

@@ -73,7 +73,7 @@ impl<'a> Case<'a> {
     }
 
     fn span(&self) -> Span {
-        Span { steps_per_epoch: self.golden.steps_per_epoch, epochs: self.recipe.epochs }
+        Span::of_epochs(self.golden.steps_per_epoch, self.recipe.epochs)
     }
 
     /// Takes steps by a recipe, which may be another one, and gives the totals after each.
@@ -90,7 +90,7 @@ impl<'a> Case<'a> {
     /// The state after all steps by the case's own recipe.
     fn trained(&self, kind: EngineKind) -> State {
         let mut engine = engine_by(kind, &self.golden.network, self.recipe.clone());
-        self.train(engine.as_mut(), &self.recipe, 0..self.span().steps());
+        self.train(engine.as_mut(), &self.recipe, 0..self.span().steps);
         engine.state().unwrap()
     }
 
@@ -106,7 +106,7 @@ impl<'a> Case<'a> {
         };
         let record = self.record;
         let mut engine = engine_by(kind, &self.golden.network, recipe.clone());
-        let totals = self.train(engine.as_mut(), recipe, 0..self.span().steps());
+        let totals = self.train(engine.as_mut(), recipe, 0..self.span().steps);
         let losses: Vec<f64> = totals.iter().map(|totals| totals.last_loss).collect();
         subject.steps("loss", &losses, &record["losses"]);
         let norms: Vec<f64> = totals.iter().filter_map(|totals| totals.last_gradient_norm).collect();
@@ -121,7 +121,7 @@ impl<'a> Case<'a> {
         subject.tensors("parameter", &state.parameters, &record["parameters"]);
         subject.tensors("statistic", &state.statistics, &record["statistics"]);
         let optimizer = state.optimizer.as_ref().unwrap();
-        assert_eq!(optimizer.step, self.span().steps(), "{}", self.name);
+        assert_eq!(optimizer.step, self.span().steps, "{}", self.name);
         assert!(state.batches_tracked.values().all(|count| *count == optimizer.step as i64), "{}", self.name);
         for (buffer, expected) in record["buffers"].as_object().unwrap() {
             match optimizer.buffers.get(buffer) {
@@ -234,7 +234,7 @@ fn resumed_to_the_same_bytes() {
     for kind in engines() {
         for case in golden.cases() {
             let whole = case.trained(kind);
-            let steps = case.span().steps();
+            let steps = case.span().steps;
             for middle in [1, 7] {
                 let mut first = engine_by(kind, &golden.network, case.recipe.clone());
                 case.train(first.as_mut(), &case.recipe, 0..middle);
@@ -370,6 +370,6 @@ fn the_rest_of_a_recipe_is_not_the_engines() {
         ..case.recipe.clone()
     };
     let mut engine = engine_by(EngineKind::Cpu, &golden.network, other);
-    case.train(engine.as_mut(), &case.recipe, 0..case.span().steps());
+    case.train(engine.as_mut(), &case.recipe, 0..case.span().steps);
     assert!(same_bytes(&engine.state().unwrap(), &expected));
 }

@@ -126,7 +126,7 @@ impl Cpu {
             classes: graph.classes(),
             parameters,
             plan,
-            rate: Rate { lr: recipe.optimizer.lr(), momentum: None },
+            rate: Rate::new(recipe.optimizer.lr()),
             averaging: recipe.ema.map(|ema| Averaging { ema, statistics: BTreeMap::new(), is_used: false }),
             step: 0,
             totals: Totals::default(),

@@ -31,6 +31,17 @@ pub trait Engine {
     /// [`EngineError::Average`] when the recipe has no `ema`.
     fn use_average(&mut self, on: bool) -> Result<(), EngineError>;
 
+    /// Averages the trained weights and BatchNorm's statistics into the slow ones of the recipe's `lookahead`, of which the share `decay`,
+    /// in `[0, 1]`, stays, and sets the trained ones to them. Before the first time the slow ones are the weights that the training began
+    /// with.
+    ///
+    /// # Errors
+    /// [`EngineError::Average`] when the recipe has no `lookahead`; [`EngineError::Device`].
+    fn lookahead(&mut self, decay: f64) -> Result<(), EngineError> {
+        let _ = decay;
+        Err(EngineError::Average("there are no slow weights: give the recipe a `lookahead`"))
+    }
+
     /// Forward in evaluation mode; the loss is the plain cross-entropy. Adds to the totals and changes nothing else.
     ///
     /// # Errors

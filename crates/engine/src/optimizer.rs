@@ -20,7 +20,7 @@ impl Step {
     /// Step `number`, from 1, at a rate.
     #[must_use]
     pub fn new(optimizer: &Optimizer, rate: Rate, group: Group, number: u64) -> Self {
-        let lr = rate.lr * group.lr_factor;
+        let lr = group.lr(rate);
         let adam_step = |[beta1, beta2]: [f64; 2], eps: f64| AdamStep {
             lr,
             beta1: rate.momentum.unwrap_or(beta1),

@@ -162,7 +162,7 @@ impl Reference {
             classes: graph.classes(),
             device,
             settings: settings.clone(),
-            rate: Rate { lr: recipe.optimizer.lr(), momentum: None },
+            rate: Rate::new(recipe.optimizer.lr()),
             buffers,
             average: recipe.ema.map(averaging).transpose()?,
             store,

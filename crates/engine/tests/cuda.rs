@@ -399,7 +399,7 @@ fn six_steps() {
     let epoch = ResidentEpoch { epoch: 1, order: &order, margin: Some(1) };
     let begun = engine.begin_epoch(set, epoch).unwrap();
     for step in 0..6 {
-        engine.set_rate(Rate { lr: 0.1 / (1 + step) as f64, momentum: None }).unwrap();
+        engine.set_rate(Rate::new(0.1 / (1 + step) as f64)).unwrap();
         engine.train_resident(begun, 2 * step..2 * step + 2).unwrap();
     }
     assert_eq!(engine.totals().unwrap().samples, 12);
@@ -644,7 +644,7 @@ fn rate(recipe: &Recipe, step: usize) -> Rate {
         7..16 => Some(0.6 + 0.02 * step as f64),
         _ => Some(0.0),
     };
-    Rate { lr, momentum }
+    Rate { momentum, ..Rate::new(lr) }
 }
 
 /// Batch number `step` of six images.

@@ -58,7 +58,13 @@ fn optimizers() -> Vec<Optimizer> {
 }
 
 fn group(names: Option<&str>, max_dims: Option<usize>, lr_factor: f64, decay: Option<f64>) -> ParameterGroup {
-    ParameterGroup { names: names.map(str::to_owned), max_dims, lr_factor, weight_decay: decay }
+    ParameterGroup {
+        names: names.map(str::to_owned),
+        max_dims,
+        lr_factor,
+        weight_decay: decay,
+        frozen_after: None,
+    }
 }
 
 /// Groups of [`smooth`] of which some are not side by side.
@@ -102,7 +108,7 @@ fn recipes() -> Vec<Recipe> {
 /// What a step is taken with: a rate that changes, the momentum with it.
 fn rate(recipe: &Recipe, step: u64) -> Rate {
     let schedule = Schedule::OneCycle(OneCycleLr::default());
-    Recipe { schedule, ..recipe.clone() }.rate(step, Span { steps_per_epoch: STEPS, epochs: 1 })
+    Recipe { schedule, ..recipe.clone() }.rate(step, Span::of_epochs(STEPS, 1))
 }
 
 /// Takes steps `from` to `to` of a training on one batch.
@@ -503,10 +509,14 @@ fn what_no_step_can_be_taken_with_is_refused() {
             (0.1, Some(1.0), "the momentum of a step cannot be 1"),
             (0.1, Some(f64::NAN), "the momentum of a step cannot be NaN"),
         ] {
-            assert_eq!(engine.set_rate(Rate { lr, momentum }).unwrap_err().to_string(), expected, "{kind}");
+            assert_eq!(
+                engine.set_rate(Rate { momentum, ..Rate::new(lr) }).unwrap_err().to_string(),
+                expected,
+                "{kind}"
+            );
         }
         // Of a schedule that ends at zero.
-        engine.set_rate(Rate { lr: 0.0, momentum: Some(0.0) }).unwrap();
+        engine.set_rate(Rate { momentum: Some(0.0), ..Rate::new(0.0) }).unwrap();
         let refused = |recipe: Recipe| {
             create(kind, &network, &Settings { recipe, ..device_settings(kind) }).err().unwrap().to_string()
         };

@@ -22,7 +22,9 @@ impl Recipe {
         // Every key is named here, so that none can be forgotten.
         let Self {
             epochs,
+            last_epoch,
             batch_size,
+            drop_last,
             optimizer,
             schedule,
             warmup,
@@ -30,10 +32,12 @@ impl Recipe {
             label_smoothing,
             clip_norm,
             ema,
+            lookahead,
             early_stopping,
             augment,
             shuffle,
             normalise,
+            test_time_augmentation,
         } = self;
         let groups = (!parameter_groups.is_empty()).then(|| {
             let groups = parameter_groups.iter().map(|group| format!("    {},\n", inline(group)));
@@ -41,7 +45,9 @@ impl Recipe {
         });
         let lines = [
             ("epochs", Some(inline(epochs))),
+            ("last-epoch", last_epoch.as_ref().map(inline)),
             ("batch-size", Some(inline(batch_size))),
+            ("drop-last", Some(inline(drop_last))),
             ("optimizer", Some(kind(optimizer))),
             ("schedule", Some(kind(schedule))),
             ("warmup", warmup.as_ref().map(inline)),
@@ -49,10 +55,12 @@ impl Recipe {
             ("label-smoothing", Some(inline(label_smoothing))),
             ("clip-norm", clip_norm.as_ref().map(inline)),
             ("ema", ema.as_ref().map(inline)),
+            ("lookahead", lookahead.as_ref().map(inline)),
             ("early-stopping", early_stopping.as_ref().map(inline)),
             ("augment", Some(inline(augment))),
             ("shuffle", Some(inline(shuffle))),
             ("normalise", Some(inline(normalise))),
+            ("test-time-augmentation", test_time_augmentation.as_ref().map(inline)),
         ];
         let mut text = String::new();
         for (key, value) in lines {

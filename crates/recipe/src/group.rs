@@ -1,5 +1,6 @@
 use crate::RecipeError;
 use crate::error::MAX_NUMBER;
+use crate::schedule::Rate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
@@ -28,6 +29,9 @@ pub struct ParameterGroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_NUMBER))]
     pub weight_decay: Option<f64>,
+    /// They stand still once so many epochs are done, from 0 for those that are not trained at all; never if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_after: Option<u32>,
 }
 
 /// Dimensions of a convolution's weight: no parameter has more.
@@ -44,6 +48,20 @@ pub struct Group {
     pub lr_factor: f64,
     /// Weight decay.
     pub weight_decay: f64,
+    /// Epochs after which it stands still.
+    pub frozen_after: Option<u32>,
+}
+
+impl Group {
+    /// The learning rate of a step. It is 0 for parameters that stand still, which leaves them as they are with every optimizer; what the
+    /// optimizer keeps of them, PyTorch leaves as it is, too.
+    #[must_use]
+    pub fn lr(&self, rate: Rate) -> f64 {
+        match self.frozen_after {
+            Some(epochs) if rate.epoch >= epochs => 0.0,
+            _ => rate.lr * self.lr_factor,
+        }
+    }
 }
 
 impl ParameterGroup {

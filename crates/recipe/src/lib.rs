@@ -22,7 +22,7 @@
 //!     label-smoothing = 0.1
 //!     "#,
 //! )?;
-//! let span = Span { steps_per_epoch: 391, epochs: recipe.epochs };
+//! let span = Span::of_epochs(391, recipe.epochs);
 //! assert!((recipe.rate(0, span).lr - 0.01).abs() < 1e-12);
 //! assert!((recipe.rate(391, span).lr - 0.1).abs() < 1e-12);
 //! # Ok(())
@@ -35,18 +35,21 @@ mod data;
 mod error;
 mod file;
 mod group;
+mod lookahead;
 mod named;
 mod normalise;
 mod optimizer;
 mod pair;
 mod recipe;
 mod schedule;
+mod views;
 
 pub use augment::{Augment, Flip, PaddingMode};
 pub use compute::{DeviceName, EngineKind, Precision};
 pub use data::DataKind;
 pub use error::{RecipeError, line_and_column};
 pub use group::{Group, ParameterGroup};
+pub use lookahead::Lookahead;
 pub use normalise::Normalise;
 pub use optimizer::{Adam, AdamW, Optimizer, Sgd};
 pub use recipe::{EarlyStopping, Ema, Recipe};
@@ -54,3 +57,4 @@ pub use schedule::{
     Anneal, ConstantLr, CosineAnnealingLr, MultiStepLr, OneCycleLr, PiecewiseLinear, Rate, Schedule, Span,
     Unit, Warmup,
 };
+pub use views::{TestTimeAugmentation, View};

@@ -4,7 +4,7 @@ use crate::error::MAX_NUMBER;
 use crate::group::{Group, ParameterGroup};
 use crate::optimizer::Optimizer;
 use crate::schedule::{Rate, Schedule, Span, Warmup};
-use crate::{Augment, Normalise, RecipeError};
+use crate::{Augment, Lookahead, Normalise, RecipeError, TestTimeAugmentation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +15,16 @@ pub struct Recipe {
     /// How often the training images are gone through, from 1.
     #[schemars(range(min = 1, max = Recipe::MAX_EPOCHS))]
     pub epochs: u32,
+    /// The share of the last epoch's batches that are trained on, above 0 and at most 1; steps are rounded up. All if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("exclusiveMinimum" = 0), range(max = 1))]
+    pub last_epoch: Option<f64>,
     /// Images in a batch, from 1; the last batch of an epoch may be smaller.
     #[schemars(range(min = 1, max = Recipe::MAX_BATCH_SIZE))]
     pub batch_size: u32,
+    /// Whether an epoch leaves out its last batch where that is smaller (`torch.utils.data.DataLoader`).
+    #[serde(default)]
+    pub drop_last: bool,
     /// The optimizer.
     pub optimizer: Optimizer,
     /// The learning rate from step to step.
@@ -40,6 +47,9 @@ pub struct Recipe {
     /// A moving average of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<Ema>,
+    /// Slow weights, to which the trained ones return.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookahead: Option<Lookahead>,
     /// When to stop before the last epoch; needs held-out images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
@@ -52,6 +62,9 @@ pub struct Recipe {
     /// What becomes of the values of pixels.
     #[serde(default)]
     pub normalise: Normalise,
+    /// The views of a test image that the final weights are tested on as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_time_augmentation: Option<TestTimeAugmentation>,
 }
 
 fn yes() -> bool {
@@ -98,7 +111,9 @@ impl Recipe {
     pub fn new(epochs: u32, batch_size: u32, optimizer: impl Into<Optimizer>) -> Self {
         Self {
             epochs,
+            last_epoch: None,
             batch_size,
+            drop_last: false,
             optimizer: optimizer.into(),
             schedule: Schedule::default(),
             warmup: None,
@@ -106,10 +121,12 @@ impl Recipe {
             label_smoothing: 0.0,
             clip_norm: None,
             ema: None,
+            lookahead: None,
             early_stopping: None,
             augment: Augment::default(),
             shuffle: yes(),
             normalise: Normalise::default(),
+            test_time_augmentation: None,
         }
     }
 
@@ -129,6 +146,10 @@ impl Recipe {
             RecipeError::unless((1..=most).contains(&value), key, &value, &wanted)
         };
         range("epochs", self.epochs, Self::MAX_EPOCHS)?;
+        if let Some(share) = self.last_epoch {
+            let is_share = share > 0.0 && share <= 1.0;
+            RecipeError::unless_number(is_share, "last-epoch", share, "a number above 0 and up to 1")?;
+        }
         range("batch-size", self.batch_size, Self::MAX_BATCH_SIZE)?;
         self.optimizer.check()?;
         self.schedule.check()?;
@@ -146,11 +167,49 @@ impl Recipe {
         RecipeError::share("label-smoothing", self.label_smoothing)?;
         self.clip_norm.map_or(Ok(()), |norm| RecipeError::positive("clip-norm", norm))?;
         self.ema.map_or(Ok(()), |ema| RecipeError::share("ema.decay", ema.decay))?;
+        if let Some(lookahead) = self.lookahead {
+            lookahead.check()?;
+            if self.ema.is_some() {
+                let text = "ema and lookahead each average the weights; leave one of them out";
+                return Err(RecipeError::Combination(text.to_owned()));
+            }
+        }
+        if self.clip_norm.is_some() && self.parameter_groups.iter().any(|group| group.frozen_after.is_some())
+        {
+            let text = "clip-norm counts the gradients of all parameters, those of a group that is frozen too; \
+                        leave out clip-norm, or frozen_after in parameter-groups";
+            return Err(RecipeError::Combination(text.to_owned()));
+        }
         if let Some(EarlyStopping { patience }) = self.early_stopping {
             range("early-stopping.patience", patience, Self::MAX_EPOCHS)?;
         }
         self.augment.check()?;
-        self.normalise.check()
+        self.normalise.check()?;
+        self.test_time_augmentation.as_ref().map_or(Ok(()), TestTimeAugmentation::check)
+    }
+
+    /// Batches in an epoch of so many training images: with `drop-last`, 0 when they do not fill one.
+    #[must_use]
+    pub fn steps_per_epoch(&self, images: usize) -> u64 {
+        let (images, batch) = (images as u64, u64::from(self.batch_size.max(1)));
+        if self.drop_last { images / batch } else { images.div_ceil(batch) }
+    }
+
+    /// How long a training on so many images is.
+    #[must_use]
+    pub fn span(&self, images: usize) -> Span {
+        let steps_per_epoch = self.steps_per_epoch(images);
+        let whole = Span::of_epochs(steps_per_epoch, self.epochs);
+        let Some(share) = self.last_epoch else { return whole };
+        let before = Span::of_epochs(steps_per_epoch, self.epochs.saturating_sub(1)).steps;
+        let last = (share * steps_per_epoch as f64).ceil() as u64;
+        Span { steps: before.saturating_add(last).min(whole.steps), ..whole }
+    }
+
+    /// Whether an engine keeps averages of the weights, for `ema` or `lookahead`.
+    #[must_use]
+    pub fn averages(&self) -> bool {
+        self.ema.is_some() || self.lookahead.is_some()
     }
 
     /// What step `step`, from 0, of a training of that span is taken with.
@@ -166,9 +225,10 @@ impl Recipe {
         let own = self.optimizer.weight_decay();
         match found {
             Some(group) => {
-                Group { lr_factor: group.lr_factor, weight_decay: group.weight_decay.unwrap_or(own) }
+                let weight_decay = group.weight_decay.unwrap_or(own);
+                Group { lr_factor: group.lr_factor, weight_decay, frozen_after: group.frozen_after }
             }
-            None => Group { lr_factor: 1.0, weight_decay: own },
+            None => Group { lr_factor: 1.0, weight_decay: own, frozen_after: None },
         }
     }
 

@@ -49,23 +49,25 @@ impl Schedule {
         let warm = warmup.map_or(0, |warmup| warmup.steps_of(span));
         let moment = |step| Moment {
             step,
-            steps: span.steps().saturating_sub(warm).max(1),
+            steps: span.steps.saturating_sub(warm).max(1),
             steps_per_epoch: span.steps_per_epoch.max(1),
         };
         let at = |moment| match self {
-            Self::Constant(_) => Rate { lr, momentum: None },
-            Self::MultiStep(schedule) => Rate { lr: schedule.lr(lr, moment), momentum: None },
-            Self::Cosine(schedule) => Rate { lr: schedule.lr(lr, moment), momentum: None },
+            Self::Constant(_) => Rate::new(lr),
+            Self::MultiStep(schedule) => Rate::new(schedule.lr(lr, moment)),
+            Self::Cosine(schedule) => Rate::new(schedule.lr(lr, moment)),
             Self::OneCycle(schedule) => schedule.rate(lr, moment),
-            Self::Piecewise(schedule) => Rate { lr: schedule.lr(lr, moment), momentum: None },
+            Self::Piecewise(schedule) => Rate::new(schedule.lr(lr, moment)),
         };
-        match warmup {
+        let rate = match warmup {
             Some(warmup) if step < warm => {
                 let first = at(moment(0));
                 Rate { lr: first.lr * warmup.factor(step, warm), ..first }
             }
             _ => at(moment(step - warm)),
-        }
+        };
+        let epoch = step / span.steps_per_epoch.max(1);
+        Rate { epoch: u32::try_from(epoch).unwrap_or(u32::MAX), ..rate }
     }
 
     /// Whether the rate of a step depends on how long the training is.

@@ -1,9 +1,9 @@
 //! What a file may say wrong, and what its author is told; and what is written and read back.
 
 use pointwise_recipe::{
-    Adam, AdamW, Anneal, Augment, CosineAnnealingLr, EarlyStopping, Ema, Flip, MultiStepLr, Normalise,
-    OneCycleLr, Optimizer, PaddingMode, ParameterGroup, PiecewiseLinear, Recipe, Schedule, Sgd, Span, Unit,
-    Warmup,
+    Adam, AdamW, Anneal, Augment, CosineAnnealingLr, EarlyStopping, Ema, Flip, Lookahead, MultiStepLr,
+    Normalise, OneCycleLr, Optimizer, PaddingMode, ParameterGroup, PiecewiseLinear, Recipe, Schedule, Sgd,
+    Span, TestTimeAugmentation, Unit, Warmup,
 };
 
 /// A recipe that is whole, with one more line, its fourth.
@@ -38,11 +38,11 @@ fn keys() {
         ("epochs = 2\nbatch-size = 8".to_owned(), "line 1, column 1: missing key `optimizer`"),
         (
             with("dropout = 0.5"),
-            "line 4, column 1: unknown key `dropout`, expected one of `epochs`, `batch-size`, `optimizer`, `schedule`, `warmup`, `parameter-groups`, `label-smoothing`, `clip-norm`, `ema`, `early-stopping`, `augment`, `shuffle`, `normalise`",
+            "line 4, column 1: unknown key `dropout`, expected one of `epochs`, `last-epoch`, `batch-size`, `drop-last`, `optimizer`, `schedule`, `warmup`, `parameter-groups`, `label-smoothing`, `clip-norm`, `ema`, `lookahead`, `early-stopping`, `augment`, `shuffle`, `normalise`, `test-time-augmentation`",
         ),
         (
             with("batch_size = 3"),
-            "line 4, column 1: unknown key `batch_size`, expected one of `epochs`, `batch-size`, `optimizer`, `schedule`, `warmup`, `parameter-groups`, `label-smoothing`, `clip-norm`, `ema`, `early-stopping`, `augment`, `shuffle`, `normalise`",
+            "line 4, column 1: unknown key `batch_size`, expected one of `epochs`, `last-epoch`, `batch-size`, `drop-last`, `optimizer`, `schedule`, `warmup`, `parameter-groups`, `label-smoothing`, `clip-norm`, `ema`, `lookahead`, `early-stopping`, `augment`, `shuffle`, `normalise`, `test-time-augmentation`",
         ),
         (with("epochs = 3"), "line 4, column 1: a key stands here for the second time; leave one out"),
         (
@@ -405,6 +405,97 @@ fn schedules() {
 }
 
 #[test]
+fn lengths_averages_and_views() {
+    told([
+        (with("last-epoch = 0"), "last-epoch is 0.0, not a number above 0 and up to 1"),
+        (with("last-epoch = 1.1"), "last-epoch is 1.1, not a number above 0 and up to 1"),
+        (with("last-epoch = nan"), "last-epoch is nan, not a number above 0 and up to 1"),
+        (with("drop-last = 1"), "line 4, column 13: invalid type: integer `1`, expected true or false"),
+        (with("lookahead = { every = 0 }"), "lookahead.every is 0, not a whole number from 1"),
+        (with("lookahead = { decay = 1 }"), "lookahead.decay is 1.0, not a number from 0 to below 1"),
+        (with("lookahead = { power = -1 }"), "lookahead.power is -1.0, not a number from 0 to 100"),
+        (
+            with("lookahead = {}\nema = {}"),
+            "ema and lookahead each average the weights; leave one of them out",
+        ),
+        (
+            with("clip-norm = 1\nparameter-groups = [{ max_dims = 1, frozen_after = 3 }]"),
+            "clip-norm counts the gradients of all parameters, those of a group that is frozen too; leave out clip-norm, or \
+             frozen_after in parameter-groups",
+        ),
+        (
+            with("parameter-groups = [{ max_dims = 1, frozen_after = -1 }]"),
+            "line 4, column 52: invalid value: integer `-1`, expected a whole number from 0 to 4294967295",
+        ),
+        (
+            with("test-time-augmentation = {}"),
+            "test-time-augmentation has no view but the image itself; give it flip = true or translate, or leave it out",
+        ),
+        (
+            with("test-time-augmentation = { translate = 5000 }"),
+            "test-time-augmentation.translate is 5000, not a whole number from 0 to 4096",
+        ),
+    ]);
+}
+
+/// The length of airbench94: 48 whole batches of 1,024 in 50,000 images, and 9.9 epochs of them.
+#[test]
+fn a_training_may_end_within_its_last_epoch() {
+    let whole = Recipe { batch_size: 1024, epochs: 10, ..simple() };
+    assert_eq!(whole.span(50_000), Span { steps_per_epoch: 49, steps: 490 });
+    let full = Recipe { drop_last: true, ..whole.clone() };
+    assert_eq!(full.span(50_000), Span { steps_per_epoch: 48, steps: 480 });
+    assert_eq!(full.span(1023), Span { steps_per_epoch: 0, steps: 0 });
+    assert_eq!(full.span(49_152), Span { steps_per_epoch: 48, steps: 480 });
+    let part = |share| Recipe { last_epoch: Some(share), ..full.clone() }.span(50_000).steps;
+    assert_eq!([0.9, 1.0, 1e-9].map(part), [476, 480, 433]);
+}
+
+/// `alpha_schedule` of airbench94: `0.95 ** 5 * (step / steps) ** 3` after every fifth of 476 steps, and 1 after the last.
+#[test]
+fn lookahead_returns_to_the_slow_weights_every_few_steps_and_at_the_end() {
+    let span = Span { steps_per_epoch: 48, steps: 476 };
+    let lookahead = Lookahead { every: 5, decay: 0.95f64.powi(5), power: 3.0 };
+    let decays: Vec<(u64, f64)> =
+        (1..=476).filter_map(|step| Some((step, lookahead.decay_after(step, span)?))).collect();
+    assert_eq!(decays.iter().map(|(step, _)| *step).collect::<Vec<_>>(), {
+        (1..=95).map(|number| 5 * number).chain([476]).collect::<Vec<_>>()
+    });
+    assert!((decays[0].1 - 0.773_780_937_5 * (5.0f64 / 476.0).powi(3)).abs() < 1e-15);
+    assert!((decays[94].1 - 0.773_780_937_5 * (475.0f64 / 476.0).powi(3)).abs() < 1e-15);
+    assert_eq!(decays[95].1, 1.0);
+    // The paper's: the same throughout, also after a last step that is one of them.
+    let span = Span { steps_per_epoch: 10, steps: 10 };
+    assert_eq!(
+        [4, 5, 9, 10].map(|step| Lookahead::default().decay_after(step, span)),
+        [None, Some(0.5), None, Some(0.5)]
+    );
+}
+
+#[test]
+fn views_of_a_test_image_sum_to_one() {
+    let views = TestTimeAugmentation { flip: true, translate: 1 }.views();
+    let found: Vec<_> = views.iter().map(|view| (view.corner, view.flip, view.weight)).collect();
+    assert_eq!(
+        found,
+        [
+            (1, false, 0.25),
+            (1, true, 0.25),
+            (0, false, 0.125),
+            (0, true, 0.125),
+            (2, false, 0.125),
+            (2, true, 0.125)
+        ]
+    );
+    for given in [
+        TestTimeAugmentation { flip: true, translate: 0 },
+        TestTimeAugmentation { flip: false, translate: 3 },
+    ] {
+        assert_eq!(given.views().iter().map(|view| view.weight).sum::<f64>(), 1.0, "{given:?}");
+    }
+}
+
+#[test]
 fn groups_and_images() {
     told([
         (
@@ -441,7 +532,7 @@ fn groups_and_images() {
         ),
         (
             with("parameter-groups = [{ max_dims = 1, lr = 0.1 }]"),
-            "line 4, column 37: unknown key `lr`, expected one of `names`, `max_dims`, `lr_factor`, `weight_decay`",
+            "line 4, column 37: unknown key `lr`, expected one of `names`, `max_dims`, `lr_factor`, `weight_decay`, `frozen_after`",
         ),
         (
             with("augment = \"flip\""),
@@ -546,12 +637,18 @@ fn recipes() -> Vec<Recipe> {
         Recipe { warmup: warm(None, Some(0.5), 1e-3), ..simple() },
         Recipe {
             parameter_groups: vec![
-                ParameterGroup { max_dims: Some(1), lr_factor: 1.0, weight_decay: Some(0.0), names: None },
+                ParameterGroup {
+                    max_dims: Some(1),
+                    lr_factor: 1.0,
+                    weight_decay: Some(0.0),
+                    ..ParameterGroup::default()
+                },
                 ParameterGroup {
                     names: Some("a \"quoted\" \\ name\n*".to_owned()),
                     max_dims: Some(4),
                     lr_factor: 0.0,
                     weight_decay: None,
+                    frozen_after: Some(0),
                 },
             ],
             ..simple()
@@ -566,6 +663,16 @@ fn recipes() -> Vec<Recipe> {
             shuffle: false,
             ..simple()
         },
+    ]);
+    recipes.extend([
+        Recipe {
+            last_epoch: Some(0.9),
+            drop_last: true,
+            lookahead: Some(Lookahead { every: 5, decay: 0.95f64.powi(5), power: 3.0 }),
+            test_time_augmentation: Some(TestTimeAugmentation { flip: true, translate: 1 }),
+            ..simple()
+        },
+        Recipe { last_epoch: Some(1.0), lookahead: Some(Lookahead::default()), ..simple() },
     ]);
     let cutout = Augment { cutout: 8, padding_mode: PaddingMode::Reflect, flip: Flip::Alternating, crop: 2 };
     for augment in [Augment::NONE, Augment::CROP_FLIP, cutout, Augment { crop: 4, ..Augment::NONE }] {
@@ -619,12 +726,18 @@ fn anything_can_be_written() {
 fn a_key_a_line() {
     let groups = vec![
         ParameterGroup { names: Some("fc.*".to_owned()), lr_factor: 10.0, ..ParameterGroup::default() },
-        ParameterGroup { max_dims: Some(1), lr_factor: 1.0, weight_decay: Some(0.0), names: None },
+        ParameterGroup {
+            max_dims: Some(1),
+            lr_factor: 1.0,
+            weight_decay: Some(0.0),
+            ..ParameterGroup::default()
+        },
     ];
     let recipe = Recipe { parameter_groups: groups, ema: Some(Ema { decay: 0.99 }), ..simple() };
     let expected = "\
 epochs = 3
 batch-size = 32
+drop-last = false
 optimizer = { Adam = { lr = 0.001, betas = [0.9, 0.999], eps = 0.00000001, weight_decay = 0.0 } }
 schedule = \"constant\"
 parameter-groups = [
@@ -682,7 +795,7 @@ fn damaged_files() {
             for (steps_per_epoch, step) in
                 [(1, 0), (7, 9), (u64::MAX, 3), (u64::MAX, u64::MAX), (1, u64::MAX), (1 << 53, 1 << 60)]
             {
-                let rate = recipe.rate(step, Span { steps_per_epoch, epochs: recipe.epochs });
+                let rate = recipe.rate(step, Span::of_epochs(steps_per_epoch, recipe.epochs));
                 assert!(rate.lr.is_finite() && rate.lr >= 0.0, "{rate:?}\n{text}");
                 assert!(
                     rate.momentum.is_none_or(|momentum| (0.0..1.0).contains(&momentum)),

@@ -23,7 +23,7 @@ fn recipe(groups: &str) -> Recipe {
 fn groups(groups: &str) -> [(f64, f64); 7] {
     let recipe = recipe(groups);
     PARAMETERS.map(|(name, dims)| {
-        let Group { lr_factor, weight_decay } = recipe.group(name, dims);
+        let Group { lr_factor, weight_decay, .. } = recipe.group(name, dims);
         (lr_factor, weight_decay)
     })
 }

@@ -26,15 +26,17 @@ fn numbers(value: &Value) -> Vec<f64> {
 /// Steps whose learning rate or momentum is not that of the file, each with what it should be.
 fn differences(case: &Value, lr: f64, recipe: &Recipe) -> Vec<String> {
     let steps_per_epoch = case["steps_per_epoch"].as_u64().unwrap();
-    let span = Span { steps_per_epoch, epochs: recipe.epochs };
+    let span = Span::of_epochs(steps_per_epoch, recipe.epochs);
     let rates = numbers(&case["lr"]);
     let momenta = case.get("momentum").map(numbers);
-    assert_eq!(rates.len() as u64, span.steps());
+    assert_eq!(rates.len() as u64, span.steps);
     let is_near = |got: f64, expected: f64| (got - expected).abs() <= TOLERANCE * expected.abs() + FLOOR * lr;
     let mut differences = Vec::new();
     for (step, expected) in rates.into_iter().enumerate() {
         let got = recipe.rate(step as u64, span);
-        let expected = Rate { lr: expected, momentum: momenta.as_ref().map(|momenta| momenta[step]) };
+        let momentum = momenta.as_ref().map(|momenta| momenta[step]);
+        let epoch = (step as u64 / steps_per_epoch) as u32;
+        let expected = Rate { lr: expected, momentum, epoch };
         let is_momentum = match (got.momentum, expected.momentum) {
             (Some(got), Some(expected)) => is_near(got, expected),
             (got, expected) => got == expected,
@@ -217,7 +219,7 @@ fn lengths_beyond_all_measure() {
             {
                 for (step, steps_per_epoch) in numbers.iter().flat_map(|a| numbers.map(|b| (*a, b))) {
                     for epochs in [0, 1, u32::MAX] {
-                        let span = Span { steps_per_epoch, epochs };
+                        let span = Span::of_epochs(steps_per_epoch, epochs);
                         let rate = schedule.rate(0.1, warmup.as_ref(), step, span);
                         assert!(
                             (0.0..=0.1 + 1e-9).contains(&rate.lr),
@@ -235,9 +237,9 @@ fn lengths_beyond_all_measure() {
 fn warmups_are_whole_steps() {
     let length = |epochs: f64, steps_per_epoch| {
         let warmup = Warmup { steps: None, epochs: Some(epochs), start_factor: 0.5 };
-        let span = Span { steps_per_epoch, epochs: 10 };
+        let span = Span::of_epochs(steps_per_epoch, 10);
         let is_warm = |step: &u64| Schedule::default().rate(1.0, Some(&warmup), *step, span).lr < 1.0;
-        (0..span.steps()).take_while(is_warm).count()
+        (0..span.steps).take_while(is_warm).count()
     };
     assert_eq!(length(2.0, 7), 14);
     assert_eq!(length(0.5, 7), 4);

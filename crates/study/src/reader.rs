@@ -10,7 +10,16 @@ use crate::file::message;
 use crate::{Error, Result};
 
 /// The keys of a recipe that may be left out and have no other value that says the same.
-const OPTIONAL: [&str; 5] = ["warmup", "parameter-groups", "clip-norm", "ema", "early-stopping"];
+const OPTIONAL: [&str; 8] = [
+    "last-epoch",
+    "warmup",
+    "parameter-groups",
+    "clip-norm",
+    "ema",
+    "lookahead",
+    "early-stopping",
+    "test-time-augmentation",
+];
 
 /// Makes a study of what stands in a file.
 pub(crate) struct Reader<'a> {

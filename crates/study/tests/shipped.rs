@@ -102,8 +102,8 @@ fn the_tutorials_have_ten_runs_by_their_recipes() {
 fn resnet20_is_trained_as_in_the_paper() {
     let study = study("resnet20");
     let recipe = &study.recipe;
-    let span = Span { steps_per_epoch: 50_000_u64.div_ceil(128), epochs: recipe.epochs };
-    assert_eq!((span.steps_per_epoch * u64::from(span.epochs)) / 1000, 64);
+    let span = Span::of_epochs(50_000_u64.div_ceil(128), recipe.epochs);
+    assert_eq!(span.steps / 1000, 64);
     for (step, lr) in
         [(0, 0.1), (31_999, 0.1), (32_000, 0.01), (47_999, 0.01), (48_000, 0.001), (64_123, 0.001)]
     {

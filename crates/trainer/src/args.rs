@@ -8,7 +8,8 @@ use pointwise_engine::{DeviceChoice, EngineKind, Precision};
 use pointwise_onnx::OPSETS;
 use pointwise_process::List;
 use pointwise_recipe::{
-    Augment, DataKind, EarlyStopping, Ema, Normalise, Optimizer, ParameterGroup, Recipe, Schedule, Warmup,
+    Augment, DataKind, EarlyStopping, Ema, Lookahead, Normalise, Optimizer, ParameterGroup, Recipe, Schedule,
+    TestTimeAugmentation, Warmup,
 };
 use pointwise_runs::RunConfig;
 use pointwise_study::{Shard, Study, TRAIN_SEVERAL};
@@ -101,9 +102,15 @@ pub(crate) struct TrainArgs {
     /// Passes over the training images [default: the study's].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_EPOCHS))]
     pub(crate) epochs: Option<u32>,
+    /// Share of the last epoch's batches that are trained on [default: the study's].
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = positive)]
+    pub(crate) last_epoch: Option<f64>,
     /// Images in a batch [default: the study's].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
+    /// Whether an epoch leaves out its last batch where that is smaller [default: the study's].
+    #[arg(long, value_name = "true|false")]
+    pub(crate) drop_last: Option<bool>,
     /// Optimizer: Adam, AdamW or SGD, or a table such as '{ SGD = { lr = 0.1, momentum = 0.9 } }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Optimizer>)]
     pub(crate) optimizer: Option<Optimizer>,
@@ -132,6 +139,9 @@ pub(crate) struct TrainArgs {
     /// Keep a moving average of the weights, evaluate it and save it: '{ decay = 0.999 }' [default: the study's].
     #[arg(long, value_name = "TABLE", value_parser = table::<Ema>)]
     pub(crate) ema: Option<Ema>,
+    /// Return every few steps to an average of the weights: '{ every = 5, decay = 0.5 }' [default: the study's].
+    #[arg(long, value_name = "TABLE", value_parser = table::<Lookahead>)]
+    pub(crate) lookahead: Option<Lookahead>,
     /// With --val-split, stop after so many epochs without a better one: '{ patience = 5 }' [default: the study's].
     #[arg(long, value_name = "TABLE", value_parser = table::<EarlyStopping>)]
     pub(crate) early_stopping: Option<EarlyStopping>,
@@ -155,6 +165,9 @@ pub(crate) struct TrainArgs {
     /// as '{ mean = [0.5], std = [0.5] }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Normalise>)]
     pub(crate) normalise: Option<Normalise>,
+    /// Test the final weights on several views of each image as well: '{ flip = true, translate = 1 }' [default: the study's].
+    #[arg(long, value_name = "TABLE", value_parser = table::<TestTimeAugmentation>)]
+    pub(crate) test_time_augmentation: Option<TestTimeAugmentation>,
     /// Start from these weights: a checkpoint, a run folder's best one, or a PyTorch state_dict.
     #[arg(long, value_name = "FILE")]
     pub(crate) init: Option<PathBuf>,

@@ -50,7 +50,9 @@ pub(crate) fn typed(args: &TrainArgs, from: Recipe) -> Recipe {
     }
     Recipe {
         epochs: args.epochs.unwrap_or(from.epochs),
+        last_epoch: args.last_epoch.or(from.last_epoch),
         batch_size: args.batch_size.unwrap_or(from.batch_size),
+        drop_last: args.drop_last.unwrap_or(from.drop_last),
         optimizer,
         schedule: args.schedule.clone().unwrap_or(from.schedule),
         warmup: args.warmup.clone().or(from.warmup),
@@ -58,9 +60,11 @@ pub(crate) fn typed(args: &TrainArgs, from: Recipe) -> Recipe {
         label_smoothing: args.label_smoothing.unwrap_or(from.label_smoothing),
         clip_norm: args.clip_norm.or(from.clip_norm),
         ema: args.ema.or(from.ema),
+        lookahead: args.lookahead.or(from.lookahead),
         early_stopping: args.early_stopping.or(from.early_stopping),
         augment: args.augment.unwrap_or(from.augment),
         shuffle: args.shuffle.unwrap_or(from.shuffle),
         normalise: args.normalise.clone().unwrap_or(from.normalise),
+        test_time_augmentation: args.test_time_augmentation.or(from.test_time_augmentation),
     }
 }

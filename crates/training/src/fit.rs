@@ -415,8 +415,7 @@ impl<'a> Session<'a> {
         // Steps that the checkpoint does not know will be taken, and recorded, again.
         run.rewind(at.step, at.epoch - 1)?;
         let clock = Clock::begin(run, at.step)?;
-        let batches = job.splits.train.len().div_ceil(settings.batch_size);
-        let span = Span { steps_per_epoch: batches as u64, epochs: config.recipe.epochs };
+        let span = config.recipe.span(job.splits.train.len());
         let last_loss = at.totals.last_loss;
         let folder = run.path().to_owned();
         let writer = Writer::start(scope, run)?;
@@ -745,7 +744,7 @@ impl<'a> Session<'a> {
     }
 
     fn progress(&self, state: State) -> Progress {
-        let steps = self.span.steps();
+        let steps = self.span.steps;
         let epochs = self.job.config.recipe.epochs;
         Progress {
             epoch: self.at.epoch.min(epochs),

@@ -98,7 +98,7 @@ impl Update {
             groups: Groups::new(gpu, plan, recipe)?,
             clip: recipe.clip_norm.map(clip).transpose()?,
             average: recipe.ema.map(|ema| average(ema.decay)).transpose()?,
-            rate: Rate { lr: recipe.optimizer.lr(), momentum: None },
+            rate: Rate::new(recipe.optimizer.lr()),
             device_rate: None,
             step: gpu.kernel(step)?,
             set_rate: gpu.kernel("set_rate")?,
@@ -135,7 +135,12 @@ impl Update {
 
     /// Those of a group that changes nothing.
     fn constants(&self) -> Step {
-        Step::new(&self.optimizer, self.rate, RecipeGroup { lr_factor: 1.0, weight_decay: 0.0 }, 1)
+        Step::new(
+            &self.optimizer,
+            self.rate,
+            RecipeGroup { lr_factor: 1.0, weight_decay: 0.0, frozen_after: None },
+            1,
+        )
     }
 
     /// The optimizer's number in the kernels, and what of its constants no rate changes.
@@ -242,7 +247,7 @@ impl Groups {
         let (groups, of_fours) = plan.groups(recipe);
         let own: Vec<Group> = groups
             .iter()
-            .map(|&RecipeGroup { lr_factor, weight_decay }| Group { lr_factor, weight_decay })
+            .map(|&RecipeGroup { lr_factor, weight_decay, .. }| Group { lr_factor, weight_decay })
             .collect();
         let upload = |fours: Vec<u32>| {
             let buffer = gpu.allocate(size_of_val(&*fours))?;

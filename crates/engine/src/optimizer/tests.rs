@@ -51,8 +51,8 @@ fn optimizers_follow_the_papers() {
         let var = |value: f32| Var::new(&[value], &Device::Cpu).unwrap();
         let parameter = var(0.3);
         let buffers: Vec<Var> = optimizer.buffers().iter().map(|_| var(0.0)).collect();
-        let rate = Rate { lr: optimizer.lr(), momentum: None };
-        let group = Group { lr_factor: 1.0, weight_decay: optimizer.weight_decay() };
+        let rate = Rate::new(optimizer.lr());
+        let group = Group { lr_factor: 1.0, weight_decay: optimizer.weight_decay(), frozen_after: None };
         for (number, gradient) in (1..).zip(gradients) {
             let gradient = Tensor::new(&[gradient as f32], &Device::Cpu).unwrap();
             let step = Step::new(&optimizer, rate, group, number);
@@ -71,8 +71,8 @@ fn optimizers_follow_the_papers() {
 
 #[test]
 fn rate_and_group_make_the_constants() {
-    let rate = Rate { lr: 0.5, momentum: Some(0.25) };
-    let group = Group { lr_factor: 0.1, weight_decay: 0.3 };
+    let rate = Rate { momentum: Some(0.25), ..Rate::new(0.5) };
+    let group = Group { lr_factor: 0.1, weight_decay: 0.3, frozen_after: None };
     let adam = AdamStep { lr: 0.05, beta1: 0.25, beta2: 0.999, eps: 1e-8, weight_decay: 0.3, step: 7 };
     assert_eq!(Step::new(&Adam::default().into(), rate, group, 7), Step::Adam(adam));
     assert_eq!(Step::new(&AdamW::default().into(), rate, group, 7), Step::AdamW(adam));

@@ -90,7 +90,7 @@ impl OneCycleLr {
                 // A phase of no steps is over when it begins.
                 let part = if *end > start { (step - start) / (end - start) } else { 1.0 };
                 let momentum = self.cycle_momentum.then(|| self.anneal_strategy.between(*momenta, part));
-                return Rate { lr: self.anneal_strategy.between(*rates, part), momentum };
+                return Rate { momentum, ..Rate::new(self.anneal_strategy.between(*rates, part)) };
             }
             start = *end;
         }

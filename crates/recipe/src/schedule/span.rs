@@ -19,15 +19,15 @@ pub enum Unit {
 pub struct Span {
     /// Batches in an epoch, from 1.
     pub steps_per_epoch: u64,
-    /// Epochs, from 1.
-    pub epochs: u32,
+    /// Batches in the whole training: the last epoch may have fewer than the others.
+    pub steps: u64,
 }
 
 impl Span {
-    /// Batches in the whole training.
+    /// Of whole epochs.
     #[must_use]
-    pub fn steps(self) -> u64 {
-        self.steps_per_epoch.saturating_mul(u64::from(self.epochs))
+    pub fn of_epochs(steps_per_epoch: u64, epochs: u32) -> Self {
+        Self { steps_per_epoch, steps: steps_per_epoch.saturating_mul(u64::from(epochs)) }
     }
 }
 
@@ -38,6 +38,16 @@ pub struct Rate {
     pub lr: f64,
     /// In place of SGD's momentum or Adam's first beta, where the schedule changes it too.
     pub momentum: Option<f64>,
+    /// Epochs done before it: a group that is frozen after as many stands still.
+    pub epoch: u32,
+}
+
+impl Rate {
+    /// The optimizer's own values at that learning rate, in the first epoch.
+    #[must_use]
+    pub fn new(lr: f64) -> Self {
+        Self { lr, momentum: None, epoch: 0 }
+    }
 }
 
 /// What a schedule is asked about: a step after the warm-up.
