@@ -46,7 +46,14 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
     (
         "pointwise-training",
-        &["pointwise-data", "pointwise-engine", "pointwise-recipe", "pointwise-runs", "pointwise-weights"],
+        &[
+            "pointwise-data",
+            "pointwise-engine",
+            "pointwise-network",
+            "pointwise-recipe",
+            "pointwise-runs",
+            "pointwise-weights",
+        ],
     ),
     (
         "trainer",

@@ -142,9 +142,23 @@ impl Graph {
                         Layer::Conv2d(convolution) => convolution.groups,
                         _ => 1,
                     };
-                    initial = Initial::by_rule(rule.rule, &own.shape, groups).map_err(|reason| {
-                        NetworkError::Rule { network: network.name.clone(), parameter: name.clone(), reason }
-                    })?;
+                    initial = Initial::by_rule(rule.rule, &own.shape, groups)
+                        .and_then(|initial| match initial {
+                            Initial::Whitening { .. } if node.inputs != [0] => {
+                                Err("it is for a convolution that reads the images".to_owned())
+                            }
+                            Initial::Whitening { .. }
+                                if own.shape[2] > input[1] || own.shape[3] > input[2] =>
+                            {
+                                Err("its kernel is larger than the images".to_owned())
+                            }
+                            initial => Ok(initial),
+                        })
+                        .map_err(|reason| NetworkError::Rule {
+                            network: network.name.clone(),
+                            parameter: name.clone(),
+                            reason,
+                        })?;
                 }
                 parameters.push(Parameter { name, shape: own.shape, initial });
             }

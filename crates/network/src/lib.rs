@@ -52,11 +52,12 @@ mod network;
 mod schema;
 mod shipped;
 mod stage;
+mod whitening;
 
 pub use entry::{Branch, Entry, Part};
 pub use error::NetworkError;
 pub use graph::{Graph, LayerSummary, Node, Operation, Parameter, Statistic};
-pub use initial::{Fan, Initial, Kaiming, Nonlinearity, Rule};
+pub use initial::{Fan, Initial, Kaiming, Nonlinearity, Rule, Whitening};
 pub use layer::{
     Activation, AdaptiveAvgPool2d, AvgPool2d, BatchNorm2d, Conv2d, Dropout, Flatten, Gelu, GeluApproximation,
     Layer, LayerKind, LayerParameter, LeakyRelu, Linear, MaxPool2d, PadChannels, Pair, Relu, Relu6, Scale,
@@ -67,3 +68,4 @@ pub use network::{InitialRule, Network};
 pub use stage::{
     BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, stages,
 };
+pub use whitening::whitening_weights;

@@ -16,6 +16,7 @@ const FILES: &[(&str, &str)] = &[
     ("densenet_bc_100_12", include_str!("../networks/densenet_bc_100_12.toml")),
     ("senet18", include_str!("../networks/senet18.toml")),
     ("googlenet", include_str!("../networks/googlenet.toml")),
+    ("airbench94", include_str!("../networks/airbench94.toml")),
     ("keras_cnn", include_str!("../networks/keras_cnn.toml")),
     ("nin-r2", include_str!("../networks/nin-r2.toml")),
     ("nin-r4", include_str!("../networks/nin-r4.toml")),

@@ -482,7 +482,7 @@ fn wrong_rules() {
         ),
         (
             r#"{ parameter = "weight", rule = "he" }"#,
-            "line 8, column 36: unknown value `he`, expected one of `zeros`, `ones`, `constant`, `normal`, `dirac`, `kaiming_normal`, `kaiming_uniform`, `xavier_uniform`, `xavier_normal`",
+            "line 8, column 36: unknown value `he`, expected one of `zeros`, `ones`, `constant`, `normal`, `dirac`, `partial_dirac`, `whitening`, `kaiming_normal`, `kaiming_uniform`, `xavier_uniform`, `xavier_normal`",
         ),
         (
             r#"{ parameter = "weight", rule = "kaiming_normal" }"#,
@@ -544,6 +544,29 @@ fn wrong_rules() {
     for (rule, expected) in cases {
         told(&around(r#""ReLU""#, rule), expected);
     }
+}
+
+/// There must be patches of images to look at.
+#[test]
+fn whitening_is_for_what_reads_the_images() {
+    let network = |layers: &str| {
+        let text = format!(
+            "name = \"net\"\ninput = [1, 2, 2]\nlayers = [{layers}, \"Flatten\"]\n\
+             initial = [{{ parameter = \"weight\", rule = {{ whitening = {{}} }} }}]"
+        );
+        Network::from_toml(&text).and_then(|network| network.graph()).map_err(|error| error.to_string())
+    };
+    let convolution = |kernel: usize, padding: usize| {
+        let out_channels = 2 * kernel * kernel;
+        format!(
+            "{{ Conv2d = {{ out_channels = {out_channels}, kernel_size = {kernel}, padding = {padding} }} }}"
+        )
+    };
+    assert!(network(&convolution(2, 0)).is_ok());
+    let error = network(&format!("\"ReLU\", {}", convolution(2, 0))).unwrap_err();
+    assert!(error.contains("it is for a convolution that reads the images"), "{error}");
+    let error = network(&convolution(3, 1)).unwrap_err();
+    assert!(error.contains("its kernel is larger than the images"), "{error}");
 }
 
 /// A few bytes that ask for more than there is, or more than a stack holds: refused at once, before anything grows.

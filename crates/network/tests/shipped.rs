@@ -77,7 +77,7 @@ const fn inception(channels: usize, table: [usize; 6], side: usize) -> usize {
         + conv(c5, c5, 3, side)
 }
 
-const NETWORKS: [Expected; 9] = [
+const NETWORKS: [Expected; 10] = [
     Expected {
         name: "lenet",
         parameters: 62_006,
@@ -263,6 +263,35 @@ const NETWORKS: [Expected; 9] = [
             ("layer2", &[128, 16, 16]),
             ("layer3", &[256, 8, 8]),
             ("layer4", &[512, 4, 4]),
+        ],
+    },
+    Expected {
+        name: "airbench94",
+        // The state_dict of its code without the weights of BatchNorm, which are not trained.
+        parameters: 1_971_640,
+        macs: 118_147_360,
+        worked_out: conv(3, 24, 2, 31)
+            + conv(24, 64, 3, 31)
+            + conv(64, 64, 3, 15)
+            + conv(64, 256, 3, 15)
+            + conv(256, 256, 3, 7)
+            + conv(256, 256, 3, 7)
+            + conv(256, 256, 3, 3)
+            + 256 * 10,
+        state: (27, 0x9e22_e059_7491_83fd),
+        names: &[
+            ("0.bias", &[24]),
+            ("0.weight", &[24, 3, 2, 2]),
+            ("2.norm1.running_var", &[64]),
+            ("3.conv1.weight", &[256, 64, 3, 3]),
+            ("7.weight", &[10, 256]),
+        ],
+        outputs: &[
+            ("0", &[24, 31, 31]),
+            ("2.pool", &[64, 15, 15]),
+            ("2", &[64, 15, 15]),
+            ("3", &[256, 7, 7]),
+            ("4", &[256, 3, 3]),
         ],
     },
     Expected {

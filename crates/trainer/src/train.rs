@@ -20,6 +20,7 @@ use pointwise_recipe::{Normalise, Recipe};
 use pointwise_runs::{Checkpoint, DatasetConfig, Difference, Record, Run, RunConfig, RunFolder, holds_run};
 use pointwise_training::{
     Job, Outcome, ResumePoint, Splits, batch_settings, check_configuration, fit, read_weights,
+    state_from_images,
 };
 use pointwise_weights::checkpoint;
 use std::ffi::OsString;
@@ -141,8 +142,9 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
         environment.parameters
     );
     engine.prepare((config.recipe.batch_size as usize).min(splits.largest()), true)?;
-    if let Some(state) = &init {
-        engine.load_state(state)?;
+    let made = || state_from_images(&network, config.seed, &splits);
+    if let Some(state) = if has_checkpoint || init.is_some() { init } else { made()? } {
+        engine.load_state(&state)?;
     }
     let mut from = None;
     let run = match &mut run {

@@ -10,6 +10,7 @@
 
 mod error;
 mod fit;
+mod initial;
 mod pytorch;
 mod resume;
 mod splits;
@@ -17,6 +18,7 @@ mod writer;
 
 pub use error::TrainingError;
 pub use fit::{FinishedEpoch, Job, Last, Observer, Outcome, StepProgress, batch_settings, evaluate, fit};
+pub use initial::state_from_images;
 pub use pytorch::read_weights;
 pub use resume::{ResumePoint, check_configuration};
 pub use splits::Splits;

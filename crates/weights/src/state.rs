@@ -1,7 +1,7 @@
 //! The state of a network in host memory, by PyTorch's names.
 
 use crate::WeightsError;
-use pointwise_network::{Graph, Network};
+use pointwise_network::{Graph, Initial, Network, whitening_weights};
 use std::collections::BTreeMap;
 
 /// A tensor in host memory, row-major.
@@ -58,6 +58,32 @@ impl State {
             (own.name, Array { shape: vec![own.channels], values: vec![own.initial; own.channels] })
         });
         Self { parameters: parameters.collect(), statistics: statistics.collect(), ..Self::default() }
+    }
+
+    /// How many of the first training images [`State::set_from_images`] looks at; `None` where no initial value is made of images.
+    #[must_use]
+    pub fn images_wanted(graph: &Graph) -> Option<usize> {
+        let images = graph.parameters().iter().filter_map(|own| match own.initial {
+            Initial::Whitening { of, .. } => Some(of.images as usize),
+            _ => None,
+        });
+        images.max()
+    }
+
+    /// Replaces the parameters whose initial values are made of training images, of normalised ones, `(N, C, H, W)`: the first
+    /// [`State::images_wanted`], or all where there are fewer.
+    pub fn set_from_images(&mut self, graph: &Graph, input: [usize; 3], images: &[f32]) {
+        let len: usize = input.iter().product();
+        for own in graph.parameters() {
+            let (Initial::Whitening { of, .. }, [.., rows, columns]) = (own.initial, &own.shape[..]) else {
+                continue;
+            };
+            let first = &images[..images.len().min(of.images as usize * len)];
+            let weights = whitening_weights(first, input, [*rows, *columns], of.eps);
+            if let Some(array) = self.parameters.get_mut(&own.name) {
+                array.values[..weights.len()].copy_from_slice(&weights);
+            }
+        }
     }
 
     /// Checks that this is a whole state of `network`: the same names, each with its shape.
