@@ -239,7 +239,7 @@ impl inference::Plan {
 }
 
 /// The networks that come with the program and are none of the study's.
-const OTHER_NETWORKS: [&str; 9] = [
+const OTHER_NETWORKS: [&str; 10] = [
     "vgg16",
     "resnet18",
     "resnet20",
@@ -249,6 +249,7 @@ const OTHER_NETWORKS: [&str; 9] = [
     "densenet_bc_100_12",
     "lenet",
     "keras_cnn",
+    "airbench94",
 ];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<End> {

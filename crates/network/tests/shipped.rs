@@ -1,6 +1,6 @@
 //! The networks that come with the program, against what is published of them and against PyTorch's modules.
 
-use pointwise_network::{Fan, Graph, Initial, Kaiming, Layer, Network, Nonlinearity, Relu, Rule};
+use pointwise_network::{Fan, Graph, Initial, Kaiming, Layer, Network, Nonlinearity, Relu, Rule, Whitening};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -467,7 +467,15 @@ fn initial_values_are_those_of_the_implementations() {
     assert_eq!(initial(&graph, "dense.weight"), uniform(1024.0 + 64.0));
     assert_eq!(initial(&graph, "dense_1.bias"), Initial::Constant(0.0));
 
-    let own = ["resnet20", "densenet_bc_100_12", "keras_cnn"];
+    let (_, graph) = by_name("airbench94");
+    let bound = |values: f32| 1.0 / values.sqrt();
+    let of = Whitening { eps: 5e-4, images: 5000 };
+    assert_eq!(initial(&graph, "0.weight"), Initial::Whitening { of, bound: bound(12.0) });
+    assert_eq!(initial(&graph, "0.bias"), Initial::Constant(0.0));
+    assert_eq!(initial(&graph, "3.conv1.weight"), Initial::PartialDirac { bound: bound(576.0) });
+    assert_eq!(initial(&graph, "7.weight"), Initial::fan_in_uniform(256));
+
+    let own = ["resnet20", "densenet_bc_100_12", "airbench94", "keras_cnn"];
     for name in Network::shipped().filter(|name| !own.contains(name)) {
         assert!(by_name(name).0.initial.is_empty(), "{name}");
     }
