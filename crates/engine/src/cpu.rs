@@ -17,7 +17,7 @@ mod parameters;
 mod plan;
 
 use crate::batch::{Batch, Totals, check_batch, count_correct};
-use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, Snapshot, check_rate};
+use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, NO_SLOW_WEIGHTS, Snapshot, check_rate, check_share};
 use crate::error::{EngineError, finite};
 use crate::memory::lacking;
 use crate::optimizer::Step;
@@ -52,10 +52,11 @@ pub struct Cpu {
     optimizer_seconds: f64,
 }
 
-/// What the moving average has beside [`Parameters`].
+/// What the moving average, or the slow weights of `lookahead`, have beside [`Parameters`].
 #[derive(Debug)]
 struct Averaging {
-    ema: Ema,
+    /// `None` for `lookahead`.
+    ema: Option<Ema>,
     /// The averaged statistics; the trained ones while the plan has the averaged ones.
     statistics: BTreeMap<String, Array>,
     /// Whether plan and parameters have changed places with what is averaged.
@@ -63,13 +64,8 @@ struct Averaging {
 }
 
 impl Averaging {
-    /// Takes the statistics after a step in: see [`Parameters::take_average`].
-    fn take_statistics(&mut self, trained: BTreeMap<String, Array>, is_first: bool) {
-        if is_first {
-            self.statistics = trained;
-            return;
-        }
-        let decay = self.ema.decay;
+    /// Takes the statistics in.
+    fn take_statistics(&mut self, trained: &BTreeMap<String, Array>, decay: f64) {
         for (average, trained) in self.statistics.values_mut().zip(trained.values()) {
             for (average, trained) in average.values.iter_mut().zip(&trained.values) {
                 *average = (decay * f64::from(*average) + (1.0 - decay) * f64::from(*trained)) as f32;
@@ -127,7 +123,11 @@ impl Cpu {
             parameters,
             plan,
             rate: Rate::new(recipe.optimizer.lr()),
-            averaging: recipe.ema.map(|ema| Averaging { ema, statistics: BTreeMap::new(), is_used: false }),
+            averaging: recipe.averages().then(|| Averaging {
+                ema: recipe.ema,
+                statistics: BTreeMap::new(),
+                is_used: false,
+            }),
             step: 0,
             totals: Totals::default(),
             optimizer_seconds: 0.0,
@@ -278,10 +278,16 @@ impl Engine for Cpu {
                 }
                 None => None,
             };
-            parameters.step(*isa, |group| Step::new(&recipe.optimizer, *rate, group, step));
-            if let Some(averaging) = averaging {
-                parameters.take_average(*isa, averaging.ema.decay, step == 1);
-                averaging.take_statistics(plan.statistics().0, step == 1);
+            parameters.step(*isa, |group| {
+                (!group.is_frozen(*rate)).then(|| Step::new(&recipe.optimizer, *rate, group, step))
+            });
+            if let Some((averaging, ema)) = averaging.as_mut().and_then(|it| it.ema.map(|ema| (it, ema))) {
+                let trained = plan.statistics().0;
+                parameters.take_average(*isa, ema.decay, step == 1);
+                match step {
+                    1 => averaging.statistics = trained,
+                    _ => averaging.take_statistics(&trained, ema.decay),
+                }
             }
             Ok::<_, EngineError>(norm)
         })?;
@@ -303,6 +309,9 @@ impl Engine for Cpu {
         let (Some(averaging), Some(average)) = (&mut self.averaging, &mut self.parameters.average) else {
             return Err(NO_AVERAGE);
         };
+        if averaging.ema.is_none() {
+            return Err(NO_AVERAGE);
+        }
         if averaging.is_used != on {
             std::mem::swap(&mut self.parameters.values, average);
             let (statistics, batches_tracked) = self.plan.statistics();
@@ -311,6 +320,22 @@ impl Engine for Cpu {
             self.plan.weights_changed();
             averaging.is_used = on;
         }
+        Ok(())
+    }
+
+    fn lookahead(&mut self, decay: f64) -> Result<(), EngineError> {
+        let Self { isa, parameters, plan, averaging, .. } = self;
+        let Some(averaging) = averaging.as_mut().filter(|averaging| averaging.ema.is_none()) else {
+            return Err(NO_SLOW_WEIGHTS);
+        };
+        check_share(decay)?;
+        let start = Instant::now();
+        rayon::scope(|_| parameters.lookahead(*isa, decay));
+        let (trained, batches_tracked) = plan.statistics();
+        averaging.take_statistics(&trained, decay);
+        plan.set_statistics(&averaging.statistics, &batches_tracked);
+        plan.weights_changed();
+        self.optimizer_seconds += start.elapsed().as_secs_f64();
         Ok(())
     }
 
@@ -397,8 +422,9 @@ impl Engine for Cpu {
             loaded
                 .map_or(&state.statistics, |average| &average.statistics)
                 .clone_into(&mut averaging.statistics);
-            let was_used = std::mem::replace(&mut averaging.is_used, false);
-            self.use_average(was_used)?;
+            if std::mem::replace(&mut averaging.is_used, false) {
+                self.use_average(true)?;
+            }
         }
         self.plan.weights_changed();
         Ok(())

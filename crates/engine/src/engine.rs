@@ -33,13 +33,13 @@ pub trait Engine {
 
     /// Averages the trained weights and BatchNorm's statistics into the slow ones of the recipe's `lookahead`, of which the share `decay`,
     /// in `[0, 1]`, stays, and sets the trained ones to them. Before the first time the slow ones are the weights that the training began
-    /// with.
+    /// with. An engine that works ahead leaves everything as it is after a value that was not finite.
     ///
     /// # Errors
-    /// [`EngineError::Average`] when the recipe has no `lookahead`; [`EngineError::Device`].
+    /// [`EngineError::Average`] when the recipe has no `lookahead`, or for a share that is none; [`EngineError::Device`].
     fn lookahead(&mut self, decay: f64) -> Result<(), EngineError> {
         let _ = decay;
-        Err(EngineError::Average("there are no slow weights: give the recipe a `lookahead`"))
+        Err(NO_SLOW_WEIGHTS)
     }
 
     /// Forward in evaluation mode; the loss is the plain cross-entropy. Adds to the totals and changes nothing else.
@@ -82,7 +82,7 @@ pub trait Engine {
     fn snapshot(&self, optimizer: bool) -> Result<Box<dyn Snapshot>, EngineError>;
 
     /// Replaces everything that [`Engine::state`] gives. A state without the optimizer's starts a training anew, and the average with it,
-    /// which the next step sets.
+    /// which the next step sets; slow weights begin as the state's.
     ///
     /// # Errors
     /// [`EngineError::Weights`] when a name or a shape is not the network's, [`EngineError::OtherRecipe`] when the recipe has another
@@ -160,6 +160,18 @@ pub(crate) fn check_rate(rate: Rate) -> Result<(), EngineError> {
 /// The error of an engine whose recipe has no `ema`.
 pub(crate) const NO_AVERAGE: EngineError =
     EngineError::Average("there are no averaged weights: give the recipe an `ema`");
+
+/// The error of an engine whose recipe has no `lookahead`.
+pub(crate) const NO_SLOW_WEIGHTS: EngineError =
+    EngineError::Average("there are no slow weights: give the recipe a `lookahead`");
+
+/// Refuses a share of the slow weights that is none.
+pub(crate) fn check_share(decay: f64) -> Result<(), EngineError> {
+    match decay {
+        0.0..=1.0 => Ok(()),
+        _ => Err(EngineError::Average("the share of the slow weights that stays must be from 0 to 1")),
+    }
+}
 
 /// The error of a step while the averaged weights are in use.
 pub(crate) const AVERAGE_IN_USE: EngineError =

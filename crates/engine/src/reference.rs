@@ -6,7 +6,7 @@
 
 use crate::batch::{Batch, Totals, check_batch, count_correct};
 use crate::device::open;
-use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, Snapshot, check_rate};
+use crate::engine::{AVERAGE_IN_USE, Engine, NO_AVERAGE, NO_SLOW_WEIGHTS, Snapshot, check_rate, check_share};
 use crate::error::{EngineError, finite};
 use crate::memory::lacking;
 use crate::optimizer::{Step, clip_factor};
@@ -33,17 +33,18 @@ pub struct Reference {
     rate: Rate,
     /// The optimizer's, in the order of [`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers).
     buffers: Vec<BTreeMap<String, Var>>,
-    /// With `ema`.
+    /// With `ema` or `lookahead`.
     average: Option<Averaging>,
     step: u64,
     batches_tracked: BTreeMap<String, i64>,
     totals: Totals,
 }
 
-/// Averaged weights and statistics.
+/// Averaged weights and statistics, or the slow ones of `lookahead`.
 #[derive(Debug)]
 struct Averaging {
-    ema: Ema,
+    /// `None` for `lookahead`.
+    ema: Option<Ema>,
     average: Copies,
     /// The trained ones, while the modules have the averaged ones.
     trained: Option<Copies>,
@@ -121,15 +122,16 @@ impl Snapshot for Tensors {
 }
 
 impl Averaging {
-    /// Takes what was trained in, after step `step`, from 1.
-    fn update(&mut self, store: &ParameterStore, step: u64) -> Result<(), EngineError> {
+    /// Takes what was trained in, in the way of `torch.lerp`: from the nearer end, and what is equal stays.
+    fn take(&mut self, store: &ParameterStore, decay: f64) -> Result<(), EngineError> {
         let Copies { mut parameters, mut statistics } = Copies::of(store)?;
-        if step > 1 {
-            let olds = self.average.parameters.iter().chain(&self.average.statistics);
-            let news = parameters.iter_mut().chain(&mut statistics);
-            for ((_, old), (_, new)) in olds.zip(news) {
-                *new = ((old * self.ema.decay)? + (&*new * (1.0 - self.ema.decay))?)?;
-            }
+        let olds = self.average.parameters.iter().chain(&self.average.statistics);
+        let news = parameters.iter_mut().chain(&mut statistics);
+        for ((_, old), (_, new)) in olds.zip(news) {
+            *new = match decay > 0.5 {
+                true => (old + ((&*new - old)? * (1.0 - decay))?)?,
+                false => (&*new + ((old - &*new)? * decay)?)?,
+            };
         }
         self.average = Copies { parameters, statistics };
         Ok(())
@@ -149,8 +151,9 @@ impl Reference {
         let store = ParameterStore::initialised(&graph, settings.seed, &device)?;
         let model = Model::new(&graph, store.var_builder(&device), settings.seed)?;
         let buffers = zeros_for(recipe.optimizer.buffers(), store.trainable())?;
-        let averaging =
-            |ema| Ok::<_, EngineError>(Averaging { ema, average: Copies::of(&store)?, trained: None });
+        let averaging = || {
+            Ok::<_, EngineError>(Averaging { ema: recipe.ema, average: Copies::of(&store)?, trained: None })
+        };
         let batches_tracked = store
             .statistics()
             .keys()
@@ -164,7 +167,7 @@ impl Reference {
             settings: settings.clone(),
             rate: Rate::new(recipe.optimizer.lr()),
             buffers,
-            average: recipe.ema.map(averaging).transpose()?,
+            average: recipe.averages().then(averaging).transpose()?,
             store,
             model,
             step: 0,
@@ -269,13 +272,19 @@ impl Engine for Reference {
         };
         for (name, parameter) in self.store.trainable() {
             let group = recipe.group(name, parameter.dims().len());
+            if group.is_frozen(self.rate) {
+                continue;
+            }
             let buffers: Vec<&Var> = self.buffers.iter().map(|buffer| &buffer[name]).collect();
             let constants = Step::new(&recipe.optimizer, self.rate, group, step);
             constants.update(parameter, &gradients[name], &buffers)?;
         }
         self.step = step;
-        if let Some(average) = &mut self.average {
-            average.update(&self.store, step)?;
+        if let Some((average, ema)) = self.average.as_mut().and_then(|it| it.ema.map(|ema| (it, ema))) {
+            match step {
+                1 => average.average = Copies::of(&self.store)?,
+                _ => average.take(&self.store, ema.decay)?,
+            }
         }
         self.add(loss, &logits, batch.labels)?;
         self.totals.last_gradient_norm = norm;
@@ -289,7 +298,8 @@ impl Engine for Reference {
     }
 
     fn use_average(&mut self, on: bool) -> Result<(), EngineError> {
-        let Averaging { average, trained, .. } = self.average.as_mut().ok_or(NO_AVERAGE)?;
+        let averaging = self.average.as_mut().filter(|averaging| averaging.ema.is_some());
+        let Averaging { average, trained, .. } = averaging.ok_or(NO_AVERAGE)?;
         match (on, &trained) {
             (true, None) => {
                 *trained = Some(Copies::of(&self.store)?);
@@ -302,6 +312,14 @@ impl Engine for Reference {
             }
             _ => Ok(()),
         }
+    }
+
+    fn lookahead(&mut self, decay: f64) -> Result<(), EngineError> {
+        let slow = self.average.as_mut().filter(|averaging| averaging.ema.is_none());
+        let slow = slow.ok_or(NO_SLOW_WEIGHTS)?;
+        check_share(decay)?;
+        slow.take(&self.store, decay)?;
+        slow.average.restore(&self.store)
     }
 
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {

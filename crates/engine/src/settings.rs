@@ -13,7 +13,7 @@ pub struct Settings {
     pub seed: u64,
     /// Where to compute.
     pub device: DeviceName,
-    /// Of it, an engine reads the optimizer, the parameter groups, label smoothing, clipping and averaging: what a step is made of.
+    /// Of it, an engine reads the optimizer, the parameter groups, label smoothing, clipping, averaging and lookahead: what a step is made of.
     pub recipe: Recipe,
     /// How precisely products are computed; the engines `reference` and `cpu` compute in [`Precision::F32`] only.
     pub precision: Precision,
@@ -53,8 +53,8 @@ impl Settings {
     pub(crate) fn check_state(&self, state: &State) -> Result<(), EngineError> {
         let recipe = &self.recipe;
         let refuse = |reason: &str| Err(EngineError::OtherRecipe(reason.to_owned()));
-        if state.average.is_some() && recipe.ema.is_none() {
-            return refuse("it has averaged weights, and the recipe has no `ema`");
+        if state.average.is_some() && !recipe.averages() {
+            return refuse("it has averaged weights, and the recipe has no `ema` and no `lookahead`");
         }
         let Some(optimizer) = &state.optimizer else { return Ok(()) };
         let expected = recipe.optimizer.buffers();
@@ -70,8 +70,13 @@ impl Settings {
                 "its optimizer kept {found}, and {class} keeps {expected}"
             )));
         }
-        if optimizer.step > 0 && state.average.is_none() && recipe.ema.is_some() {
-            return refuse("it has no averaged weights, and the recipe has `ema`");
+        if optimizer.step > 0 && state.average.is_none() {
+            if recipe.ema.is_some() {
+                return refuse("it has no averaged weights, and the recipe has `ema`");
+            }
+            if recipe.lookahead.is_some() {
+                return refuse("it has no slow weights, and the recipe has `lookahead`");
+            }
         }
         Ok(())
     }

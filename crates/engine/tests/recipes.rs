@@ -12,7 +12,7 @@ use pointwise_engine::cpu::{Cpu, training_memory};
 use pointwise_engine::{Array, Batch, Engine, EngineError, EngineKind, Settings, State, Totals, create};
 use pointwise_network::Network;
 use pointwise_recipe::{
-    Adam, AdamW, Ema, OneCycleLr, Optimizer, ParameterGroup, Rate, Recipe, Schedule, Sgd, Span,
+    Adam, AdamW, Ema, Lookahead, OneCycleLr, Optimizer, ParameterGroup, Rate, Recipe, Schedule, Sgd, Span,
 };
 use std::collections::BTreeMap;
 
@@ -89,6 +89,24 @@ fn full_recipes() -> Vec<Recipe> {
     optimizers().into_iter().map(full).collect()
 }
 
+/// Every optimizer, with slow weights, and with groups that stand still from the start, after an epoch and after two.
+fn returning_recipes() -> Vec<Recipe> {
+    let recipe = |optimizer| Recipe {
+        optimizer,
+        lookahead: Some(Lookahead { every: 3, decay: 0.9, power: 2.0 }),
+        ..freezing(groups())
+    };
+    optimizers().into_iter().map(recipe).collect()
+}
+
+/// Groups of which the first stands still after an epoch, the next from the start, and others after two epochs.
+fn freezing(mut parameter_groups: Vec<ParameterGroup>) -> Recipe {
+    for (group, epochs) in parameter_groups.iter_mut().zip([1, 0, 2]) {
+        group.frozen_after = Some(epochs);
+    }
+    Recipe { parameter_groups, ..study_recipe() }
+}
+
 /// Every optimizer with and without each part of a step.
 fn recipes() -> Vec<Recipe> {
     let parts = full_recipes().into_iter().flat_map(|whole| (0..16).map(move |parts| (whole.clone(), parts)));
@@ -102,13 +120,18 @@ fn recipes() -> Vec<Recipe> {
             ..whole
         }
     };
-    parts.map(some).collect()
+    parts.map(some).chain(returning_recipes()).collect()
+}
+
+/// Four epochs; the last step is none after which slow weights are averaged by themselves.
+fn span() -> Span {
+    Span::of_epochs(STEPS / 4, 4)
 }
 
 /// What a step is taken with: a rate that changes, the momentum with it.
 fn rate(recipe: &Recipe, step: u64) -> Rate {
     let schedule = Schedule::OneCycle(OneCycleLr::default());
-    Recipe { schedule, ..recipe.clone() }.rate(step, Span::of_epochs(STEPS, 1))
+    Recipe { schedule, ..recipe.clone() }.rate(step, span())
 }
 
 /// Takes steps `from` to `to` of a training on one batch.
@@ -117,6 +140,9 @@ fn train(engine: &mut dyn Engine, network: &Network, recipe: &Recipe, from: u64,
     for step in from..to {
         engine.set_rate(rate(recipe, step)).unwrap();
         engine.train_step(Batch { images: &images, labels: &labels }).unwrap();
+        if let Some(decay) = recipe.lookahead.and_then(|it| it.decay_after(step + 1, span())) {
+            engine.lookahead(decay).unwrap();
+        }
     }
 }
 
@@ -232,6 +258,154 @@ fn a_loaded_state_goes_on_to_the_same_bits_with_any_optimizer() {
             resumed.use_average(false).unwrap();
             train(&mut *resumed, &network, &recipe, 3, 6);
             assert!(resumed.state().unwrap() == expected, "{kind}, {in_use}: {recipe:?}");
+        }
+    }
+}
+
+/// At a step after which weights are averaged, and between two; into an engine that has gone its own way.
+#[test]
+fn slow_weights_and_frozen_groups_go_on_to_the_same_bits() {
+    let network = smooth();
+    for (kind, recipe) in
+        engines().into_iter().flat_map(|kind| returning_recipes().into_iter().map(move |all| (kind, all)))
+    {
+        let mut engine = make(kind, &network, &recipe);
+        let states = (0..9).map(|step| {
+            let state = engine.state().unwrap();
+            train(&mut *engine, &network, &recipe, step, step + 1);
+            state
+        });
+        let whole: Vec<State> = states.collect();
+        for (step, state) in whole.iter().enumerate() {
+            assert_eq!(state.average.is_some(), step > 0, "{kind}, {step}");
+            if let Some(slow) = &state.average {
+                let returned = step.is_multiple_of(3);
+                assert_eq!(state.parameters == slow.parameters, returned, "{kind}, {step}");
+                assert_eq!(state.statistics == slow.statistics, returned, "{kind}, {step}");
+            }
+        }
+        for middle in [0, 1, 3, 5] {
+            let mut resumed = make(kind, &network, &recipe);
+            train(&mut *resumed, &network, &recipe, 0, 4);
+            resumed.load_state(&whole[middle]).unwrap();
+            assert!(resumed.state().unwrap() == whole[middle], "{kind}, {middle}: {recipe:?}");
+            train(&mut *resumed, &network, &recipe, middle as u64, 8);
+            assert!(resumed.state().unwrap() == whole[8], "{kind}, {middle}: {recipe:?}");
+        }
+    }
+}
+
+/// Slow weights are what the formula makes of the trained ones, which are then equal to them; nothing else changes.
+#[test]
+fn lookahead_averages_into_the_slow_weights_and_returns_to_them() {
+    let network = smooth();
+    let images = images(&network, IMAGES);
+    for (kind, decay) in
+        engines().into_iter().flat_map(|kind| [0.0, 0.3, 0.5, 0.95, 1.0].map(|decay| (kind, decay)))
+    {
+        let recipe = Recipe { lookahead: Some(Lookahead::default()), ..study_recipe() };
+        let mut engine = make(kind, &network, &recipe);
+        engine.load_state(&moved_state(&network)).unwrap();
+        let mut slow = engine.state().unwrap();
+        // By hand: the recipe's own steps are not asked for.
+        let own = Recipe { lookahead: None, ..recipe };
+        for turn in 0..3 {
+            train(&mut *engine, &network, &own, 2 * turn, 2 * turn + 2);
+            let before = engine.state().unwrap();
+            let average = before.average.as_ref().unwrap();
+            assert_eq!(average.parameters, slow.parameters, "{kind}, {decay}: a step moves no slow weight");
+            assert_eq!(average.statistics, slow.statistics, "{kind}, {decay}");
+            // What evaluation keeps of the weights in other forms is of the old ones.
+            let trained = engine.logits(&images).unwrap();
+            engine.lookahead(decay).unwrap();
+            let after = engine.state().unwrap();
+            for (got, [old, new]) in [
+                (&after.parameters, [&slow.parameters, &before.parameters]),
+                (&after.statistics, [&slow.statistics, &before.statistics]),
+            ] {
+                for (name, array) in got {
+                    let both = old[name].values.iter().zip(&new[name].values);
+                    let expected: Vec<f32> = both
+                        .map(|(old, new)| (decay * f64::from(*old) + (1.0 - decay) * f64::from(*new)) as f32)
+                        .collect();
+                    let far = distance(&array.values, &expected, 1e-3);
+                    // Both ends are met exactly.
+                    let most = if decay == 0.0 || decay == 1.0 { 0.0 } else { 1e-6 };
+                    assert!(far <= most, "{kind}, {decay}: {name} is {far:.1e} away");
+                }
+            }
+            let average = after.average.as_ref().unwrap();
+            assert_eq!(average.parameters, after.parameters, "{kind}, {decay}");
+            assert_eq!(average.statistics, after.statistics, "{kind}, {decay}");
+            assert_eq!(after.optimizer, before.optimizer, "{kind}, {decay}");
+            assert_eq!(after.batches_tracked, before.batches_tracked, "{kind}, {decay}");
+            let mut other = make(kind, &network, &study_recipe());
+            other.load_state(&State { optimizer: None, average: None, ..after.clone() }).unwrap();
+            let logits = engine.logits(&images).unwrap();
+            assert_eq!(logits, other.logits(&images).unwrap(), "{kind}, {decay}");
+            assert_eq!(logits == trained, decay == 0.0, "{kind}, {decay}");
+            slow = after;
+        }
+        for share in [-0.1, 1.1, f64::NAN] {
+            let error = engine.lookahead(share).unwrap_err().to_string();
+            assert_eq!(error, "the share of the slow weights that stays must be from 0 to 1");
+        }
+        for on in [true, false] {
+            let error = engine.use_average(on).unwrap_err().to_string();
+            assert_eq!(error, "there are no averaged weights: give the recipe an `ema`", "{kind}");
+        }
+        for ema in [None, Some(Ema::default())] {
+            let mut other = make(kind, &network, &Recipe { ema, ..study_recipe() });
+            let error = other.lookahead(0.5).unwrap_err().to_string();
+            assert_eq!(error, "there are no slow weights: give the recipe a `lookahead`", "{kind}");
+        }
+    }
+}
+
+/// From its epoch on, and what the optimizer keeps of it, whatever else makes a step; the statistics of BatchNorm go on.
+#[test]
+fn a_frozen_group_stands_still_to_the_bit() {
+    let network = smooth();
+    let bits = |arrays: &BTreeMap<String, Array>, name: &str| -> Vec<u32> {
+        arrays[name].values.iter().map(|value| value.to_bits()).collect()
+    };
+    for (kind, optimizer) in
+        engines().into_iter().flat_map(|kind| optimizers().into_iter().map(move |all| (kind, all)))
+    {
+        // As many steps as an epoch has, and then some, for each.
+        let recipe = Recipe { optimizer, ..freezing(groups()) };
+        let mut engine = make(kind, &network, &recipe);
+        let mut start = moved_state(&network);
+        // A negative zero is no positive one.
+        start.parameters.values_mut().for_each(|array| array.values[0] = -0.0);
+        engine.load_state(&start).unwrap();
+        let mut before = engine.state().unwrap();
+        for step in 0..14 {
+            train(&mut *engine, &network, &recipe, step, step + 1);
+            let after = engine.state().unwrap();
+            let epoch = (step / 5) as u32;
+            for name in after.parameters.keys() {
+                let group = recipe.group(name, after.parameters[name].shape.len());
+                let frozen = group.frozen_after.is_some_and(|epochs| epoch >= epochs);
+                let what = format!("{kind}: {name} in epoch {epoch} with {recipe:?}");
+                let still = bits(&after.parameters, name) == bits(&before.parameters, name);
+                assert_eq!(still, frozen, "{what}");
+                let (before, after) = (before.optimizer.as_ref(), after.optimizer.as_ref().unwrap());
+                for (buffer, arrays) in &after.buffers {
+                    match before {
+                        Some(before) if frozen => {
+                            let old = bits(&before.buffers[buffer], name);
+                            assert!(bits(arrays, name) == old, "{what}: {buffer}");
+                        }
+                        None if frozen => {
+                            assert!(arrays[name].values.iter().all(|x| *x == 0.0), "{what}: {buffer}");
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            assert!(after.statistics != before.statistics, "{kind}: statistics of step {step}");
+            before = after;
         }
     }
 }
@@ -533,6 +707,8 @@ fn a_state_of_another_recipe_is_refused_and_changes_nothing() {
     let network = smooth();
     let ema = |optimizer: Optimizer| Recipe { optimizer, ema: Some(Ema::default()), ..study_recipe() };
     let plain = |optimizer: Optimizer| Recipe { optimizer, ..study_recipe() };
+    let slow =
+        |optimizer: Optimizer| Recipe { optimizer, lookahead: Some(Lookahead::default()), ..study_recipe() };
     let trained = |recipe: &Recipe| {
         let mut engine = make(EngineKind::Cpu, &network, recipe);
         train(&mut *engine, &network, recipe, 0, 1);
@@ -541,6 +717,7 @@ fn a_state_of_another_recipe_is_refused_and_changes_nothing() {
     let (adam, sgd): (Optimizer, Optimizer) = (Adam::default().into(), Sgd::default().into());
     let (of_adam, of_sgd) = (trained(&plain(adam.clone())), trained(&plain(sgd.clone())));
     let averaged = trained(&ema(adam.clone()));
+    let returned = trained(&slow(adam.clone()));
     let mut half = of_adam.clone();
     half.optimizer.as_mut().unwrap().buffers.remove("exp_avg_sq");
     let mut none = of_adam.clone();
@@ -578,7 +755,17 @@ fn a_state_of_another_recipe_is_refused_and_changes_nothing() {
         (
             plain(adam.clone()),
             &averaged,
-            "the state is of another recipe: it has averaged weights, and the recipe has no `ema`",
+            "the state is of another recipe: it has averaged weights, and the recipe has no `ema` and no `lookahead`",
+        ),
+        (
+            slow(adam.clone()),
+            &of_adam,
+            "the state is of another recipe: it has no slow weights, and the recipe has `lookahead`",
+        ),
+        (
+            plain(adam.clone()),
+            &returned,
+            "the state is of another recipe: it has averaged weights, and the recipe has no `ema` and no `lookahead`",
         ),
         (plain(sgd), &unnamed, "the state is not one of `smooth`: momentum_buffer of `head.bias` is missing"),
         (ema(adam), &thinner, "the state is not one of `smooth`: average of `norm.running_var` is missing"),
@@ -609,7 +796,9 @@ fn memory_is_counted_by_what_the_optimizer_keeps() {
     assert_eq!(with(Sgd::default().into(), None), adam / 4 * 3);
     assert_eq!(with(Sgd::default().into(), Some(Ema::default())), adam);
     assert_eq!(with(Adam::default().into(), Some(Ema::default())), adam / 4 * 5);
-    for recipe in full_recipes() {
+    let slow = Recipe { lookahead: Some(Lookahead::default()), ..study_recipe() };
+    assert_eq!(parameters(&slow), parameters(&Recipe { ema: Some(Ema::default()), ..study_recipe() }));
+    for recipe in full_recipes().into_iter().chain([slow]) {
         let settings = Settings { recipe: recipe.clone(), ..study_settings() };
         let mut engine = Cpu::new(&network, &settings).unwrap();
         assert_eq!(engine.memory(3), training_memory(&network, &recipe, 3).unwrap());

@@ -53,14 +53,16 @@ pub struct Group {
 }
 
 impl Group {
-    /// The learning rate of a step. It is 0 for parameters that stand still, which leaves them as they are with every optimizer; what the
-    /// optimizer keeps of them, PyTorch leaves as it is, too.
+    /// Whether its parameters stand still at a step, and what the optimizer keeps of them: as in PyTorch where they have no gradient.
+    #[must_use]
+    pub fn is_frozen(&self, rate: Rate) -> bool {
+        self.frozen_after.is_some_and(|epochs| rate.epoch >= epochs)
+    }
+
+    /// The learning rate of a step: 0 for parameters that stand still.
     #[must_use]
     pub fn lr(&self, rate: Rate) -> f64 {
-        match self.frozen_after {
-            Some(epochs) if rate.epoch >= epochs => 0.0,
-            _ => rate.lr * self.lr_factor,
-        }
+        if self.is_frozen(rate) { 0.0 } else { rate.lr * self.lr_factor }
     }
 }
 

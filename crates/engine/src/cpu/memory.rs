@@ -3,7 +3,7 @@
 /// What a plan takes, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Parameters, their gradients, the optimizer's buffers and the moving average.
+    /// Parameters, their gradients, the optimizer's buffers and the moving average or slow weights.
     pub parameters: usize,
     /// What evaluation keeps of the convolutions' weights in other forms, as far as it does not fit where training has its gradients.
     pub weights: usize,

@@ -15,7 +15,7 @@ pub(super) struct Parameters {
     pub(super) gradients: Buffer,
     /// The optimizer's, in the order of [`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers).
     pub(super) buffers: Vec<Buffer>,
-    /// The moving average of the values; `None` without one.
+    /// The moving average of the values, or the slow ones of `lookahead`; `None` without either.
     pub(super) average: Option<Buffer>,
     /// Parameters of one group that lie side by side.
     groups: Vec<(Range<usize>, Group)>,
@@ -29,7 +29,7 @@ impl Parameters {
             values: Buffer::empty(),
             gradients: Buffer::empty(),
             buffers: recipe.optimizer.buffers().iter().map(|_| Buffer::empty()).collect(),
-            average: recipe.ema.map(|_| Buffer::empty()),
+            average: recipe.averages().then(Buffer::empty),
             groups: Vec::new(),
         }
     }
@@ -73,12 +73,13 @@ impl Parameters {
         self.arenas() * Buffer::bytes_of(self.len)
     }
 
-    /// Takes a step; `constants` gives those of a group.
-    pub(super) fn step(&mut self, isa: Isa, constants: impl Fn(Group) -> Step) {
+    /// Takes a step; `constants` gives those of a group, `None` for one that stands still.
+    pub(super) fn step(&mut self, isa: Isa, constants: impl Fn(Group) -> Option<Step>) {
         let Self { values, gradients, buffers, groups, .. } = self;
         for (range, group) in groups {
+            let Some(step) = constants(*group) else { continue };
             let (values, gradients) = (&mut values[range.clone()], &gradients[range.clone()]);
-            match (constants(*group), &mut buffers[..]) {
+            match (step, &mut buffers[..]) {
                 (Step::Adam(step), [first, second]) => {
                     adam(isa, step, values, gradients, &mut first[range.clone()], &mut second[range.clone()]);
                 }
@@ -118,5 +119,12 @@ impl Parameters {
             true => target.copy_from_slice(&self.values),
             false => average(isa, decay, &self.values, target),
         }
+    }
+
+    /// Averages the values into the slow ones, and sets them to these.
+    pub(super) fn lookahead(&mut self, isa: Isa, decay: f64) {
+        let Some(slow) = &mut self.average else { return };
+        average(isa, decay, &self.values, slow);
+        self.values.copy_from_slice(slow);
     }
 }
