@@ -13,6 +13,7 @@ mod fit;
 mod pytorch;
 mod resume;
 mod splits;
+mod views;
 mod writer;
 
 pub use error::TrainingError;
