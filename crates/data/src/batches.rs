@@ -7,8 +7,9 @@ use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 
 use pointwise_random::{Purpose, permutation};
-use pointwise_recipe::Augment;
+use pointwise_recipe::{Augment, PaddingMode, TestTimeAugmentation, View};
 
+use crate::transform::check_views;
 use crate::{Draw, Error, Images, Normalisation, Transform};
 
 /// Batches that wait for their use; one more is in the making.
@@ -23,6 +24,8 @@ pub struct BatchSettings {
     pub seed: u64,
     /// Images in a batch (the last of an epoch may have fewer); 0 counts as 1.
     pub batch_size: usize,
+    /// Whether an epoch leaves out the batch that would have fewer.
+    pub drop_last: bool,
     /// Whether each epoch has a random order of its own; otherwise images come in the order of the dataset.
     pub shuffle: bool,
     /// What is done to the images.
@@ -55,8 +58,8 @@ impl Batch {
 
 /// The batches of one training epoch (1-based), from batch number `first` (0-based) on, to resume in the middle of an epoch.
 ///
-/// All images come once; the short last batch is included. The result is a pure function of the arguments: nothing depends
-/// on time or threads, and batch k is the same whatever `first` is.
+/// All images come once, but for those of a short last batch where the settings leave it out. The result is a pure function of the
+/// arguments: nothing depends on time or threads, and batch k is the same whatever `first` is.
 ///
 /// # Errors
 ///
@@ -68,10 +71,10 @@ pub fn training_batches(
     first: usize,
 ) -> Result<Batches, Error> {
     let transform = Transform::new(images.shape(), settings.augment, &settings.normalisation)?;
-    let BatchSettings { seed, batch_size, shuffle, .. } = *settings;
-    let draw = Some((seed, epoch));
+    let BatchSettings { seed, batch_size, drop_last, shuffle, .. } = *settings;
+    let draws = Draws::Random { seed, epoch };
     let order = if shuffle { Order::Shuffled { seed, epoch } } else { Order::AsIs };
-    Batches::start(images, Plan { batch_size, order, draw, transform }, first)
+    Batches::start(images, Plan { batch_size, drop_last, order, draws, transform }, first)
 }
 
 /// All images in the order of the data set, normalised and otherwise as they are; 0 counts as a `batch_size` of 1.
@@ -85,7 +88,27 @@ pub fn evaluation_batches(
     normalisation: &Normalisation,
 ) -> Result<Batches, Error> {
     let transform = Transform::new(images.shape(), Augment::NONE, normalisation)?;
-    Batches::start(images, Plan { batch_size, order: Order::AsIs, draw: None, transform }, 0)
+    Batches::start(images, Plan::of_all(batch_size, Draw::default(), transform), 0)
+}
+
+/// As [`evaluation_batches`], of one of the [views](TestTimeAugmentation::views) of each image.
+///
+/// # Errors
+///
+/// That of [`check_views`](crate::check_views), and those of [`evaluation_batches`].
+pub fn view_batches(
+    images: &Arc<Images>,
+    batch_size: usize,
+    normalisation: &Normalisation,
+    views: TestTimeAugmentation,
+    view: View,
+) -> Result<Batches, Error> {
+    check_views(views, images.shape())?;
+    let mirrored = Augment { crop: views.translate, padding_mode: PaddingMode::Reflect, ..Augment::NONE };
+    let transform = Transform::new(images.shape(), mirrored, normalisation)?;
+    let first = view.corner as i32 - views.translate as i32;
+    let draw = Draw { top: first, left: first, flip: view.flip, cutout: None };
+    Batches::start(images, Plan::of_all(batch_size, draw, transform), 0)
 }
 
 /// The places of the data set in the order of a training epoch (1-based): what [`training_batches`] goes through.
@@ -113,18 +136,38 @@ impl Order {
     }
 }
 
+/// What is done to the images.
+#[derive(Clone, Copy)]
+enum Draws {
+    /// The same to all.
+    Same(Draw),
+    /// What a training epoch has for each.
+    Random { seed: u64, epoch: u32 },
+}
+
 /// Which images make which batch.
 struct Plan {
     batch_size: usize,
+    drop_last: bool,
     order: Order,
-    /// Seed and epoch of what is done to the images, if anything.
-    draw: Option<(u64, u32)>,
+    draws: Draws,
     transform: Transform,
 }
 
 impl Plan {
+    /// All images in the order of the data set.
+    fn of_all(batch_size: usize, draw: Draw, transform: Transform) -> Self {
+        Self { batch_size, drop_last: false, order: Order::AsIs, draws: Draws::Same(draw), transform }
+    }
+
     fn batch_size(&self) -> usize {
         self.batch_size.max(1)
+    }
+
+    /// Batches of so many images.
+    fn batches(&self, images: usize) -> usize {
+        let batch_size = self.batch_size();
+        if self.drop_last { images / batch_size } else { images.div_ceil(batch_size) }
     }
 
     fn fill(&self, images: &Images, places: &[u32], batch: &mut Batch) {
@@ -133,8 +176,10 @@ impl Plan {
         let len = images.image_bytes();
         batch.images.resize(places.len() * len, 0.0);
         for (&place, out) in places.iter().zip(batch.images.chunks_exact_mut(len)) {
-            let draw =
-                self.draw.map_or_else(Draw::default, |(seed, epoch)| self.transform.draw(seed, epoch, place));
+            let draw = match self.draws {
+                Draws::Same(draw) => draw,
+                Draws::Random { seed, epoch } => self.transform.draw(seed, epoch, place),
+            };
             self.transform.apply(images.image(place as usize), draw, out);
         }
     }
@@ -155,7 +200,8 @@ pub struct Batches {
 
 impl Batches {
     fn start(images: &Arc<Images>, plan: Plan, first: usize) -> Result<Self, Error> {
-        let remaining = images.len().div_ceil(plan.batch_size()).saturating_sub(first);
+        let batches = plan.batches(images.len());
+        let remaining = batches.saturating_sub(first);
         let (ready_sender, ready) = sync_channel(AHEAD);
         let (used, used_receiver) = channel::<Batch>();
         // Looked at before it is taken: on the thread, too little memory could only be an abort.
@@ -170,7 +216,7 @@ impl Batches {
                 return;
             }
             let order = plan.order.places(images.len());
-            for places in order.chunks(plan.batch_size()).skip(first) {
+            for places in order.chunks(plan.batch_size()).take(batches).skip(first) {
                 let mut batch = used_receiver.try_recv().unwrap_or_default();
                 plan.fill(&images, places, &mut batch);
                 if ready_sender.send(batch).is_err() {
@@ -257,7 +303,14 @@ mod tests {
 
     fn settings() -> BatchSettings {
         let augment = Augment { cutout: 3, ..Augment::CROP_FLIP };
-        BatchSettings { seed: 42, batch_size: 16, shuffle: true, augment, normalisation: normalisation() }
+        BatchSettings {
+            seed: 42,
+            batch_size: 16,
+            drop_last: false,
+            shuffle: true,
+            augment,
+            normalisation: normalisation(),
+        }
     }
 
     fn batches(images: &Arc<Images>, settings: &BatchSettings, epoch: u32, first: usize) -> Batches {
@@ -301,6 +354,66 @@ mod tests {
             assert_eq!(batches.len(), 7usize.saturating_sub(first));
             assert_eq!(batches.collect::<Vec<_>>(), whole[first.min(7)..], "from batch {first}");
         }
+    }
+
+    #[test]
+    fn a_short_last_batch_is_left_out_where_that_is_asked_for() {
+        let settings = BatchSettings { drop_last: true, ..settings() };
+        for n in [0, 1, 15, 16, 17, 31, 32, 33, 100] {
+            let images = images(n);
+            let whole = naive(&images, &settings, 2);
+            for first in [0, 1, 5, 9] {
+                let batches = batches(&images, &settings, 2, first);
+                assert_eq!(batches.len(), (n / 16).saturating_sub(first));
+                let expected = &whole[first.min(n / 16)..n / 16];
+                assert_eq!(batches.collect::<Vec<_>>(), expected, "{n} images from batch {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn views_are_moved_and_mirrored() {
+        let images = images(5);
+        let [channels, height, width] = SHAPE;
+        // Behind -2 -1 comes 0 1 2: the outermost pixels are not repeated.
+        let mirrored = |at: i64, len: usize| {
+            let last = len as i64 - 1;
+            (last - (last - at.abs()).abs()) as usize
+        };
+        for translate in [0, 1, 4] {
+            let views = TestTimeAugmentation { flip: true, translate };
+            for view in views.views() {
+                let batches: Vec<Batch> =
+                    view_batches(&images, 2, &normalisation(), views, view).unwrap().collect();
+                assert_eq!(batches.len(), 3);
+                let shift = i64::from(view.corner) - i64::from(translate);
+                let mut expected = Vec::new();
+                for image in 0..images.len() {
+                    for c in 0..channels {
+                        for y in 0..height {
+                            for x in 0..width {
+                                let x = if view.flip { width - 1 - x } else { x };
+                                let row = mirrored(y as i64 + shift, height);
+                                let column = mirrored(x as i64 + shift, width);
+                                let byte = images.image(image)[(c * height + row) * width + column];
+                                expected.push(normalisation().table()[c][usize::from(byte)]);
+                            }
+                        }
+                    }
+                }
+                let shown: Vec<f32> = batches.iter().flat_map(|batch| batch.images.clone()).collect();
+                assert_eq!(shown, expected, "{view:?}");
+                let labels: Vec<u16> = batches.iter().flat_map(|batch| batch.labels.clone()).collect();
+                assert_eq!(labels, images.labels());
+            }
+        }
+        let views = TestTimeAugmentation { flip: false, translate: 5 };
+        let error = view_batches(&images, 2, &normalisation(), views, views.views()[0]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "test-time-augmentation.translate is 5, and images of 6 x 5 pixels can be moved by at most 4, since what comes in is \
+             mirrored: give a smaller one"
+        );
     }
 
     #[test]

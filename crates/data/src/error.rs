@@ -220,7 +220,7 @@ pub enum Error {
         classes: usize,
     },
 
-    /// An augmentation does not suit the images.
+    /// An augmentation, or the views of a test, do not suit the images.
     #[error("{cause}")]
     Augment {
         /// What is wrong and what to do.

@@ -19,7 +19,7 @@
 //! let train = Arc::new(dataset.train);
 //! let normalisation = Normalisation::resolve(&Normalise::Measured, &dataset.spec, &train)?;
 //! let augment = Augment::CROP_FLIP;
-//! let settings = BatchSettings { seed: 42, batch_size: 126, shuffle: true, augment, normalisation };
+//! let settings = BatchSettings { seed: 42, batch_size: 126, drop_last: false, shuffle: true, augment, normalisation };
 //! let sizes: Vec<usize> = training_batches(&train, &settings, 1, 0)?.map(|batch| batch.labels.len()).collect();
 //! assert_eq!(sizes, [126, 126, 48]);
 //! # Ok(())
@@ -52,7 +52,9 @@ mod testing;
 mod transform;
 mod verify;
 
-pub use batches::{Batch, BatchSettings, Batches, evaluation_batches, training_batches, training_order};
+pub use batches::{
+    Batch, BatchSettings, Batches, evaluation_batches, training_batches, training_order, view_batches,
+};
 pub use dataset::{Dataset, Images, Statistics, split, statistics};
 pub use error::{AddressFailure, Error};
 pub use image_folder::read_image;
@@ -62,5 +64,5 @@ pub use published::{Place, Published};
 pub use source::{Source, fetch, find_whole, load, verify};
 pub use spec::DatasetSpec;
 pub use test_split::TestSplit;
-pub use transform::{Draw, Transform, check_augment};
+pub use transform::{Draw, Transform, check_augment, check_views};
 pub use verify::FileReport;

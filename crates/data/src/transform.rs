@@ -4,7 +4,7 @@
 //! Cutout as its authors have it (DeVries and Taylor 2017).
 
 use pointwise_random::{Purpose, below, block};
-use pointwise_recipe::{Augment, Flip, PaddingMode};
+use pointwise_recipe::{Augment, Flip, PaddingMode, TestTimeAugmentation};
 
 use crate::spec::image_bytes;
 use crate::{DatasetSpec, Error, Normalisation};
@@ -174,6 +174,26 @@ pub fn check_augment(augment: Augment, shape: [usize; 3]) -> Result<(), Error> {
              crop, or padding_mode = \"zeros\"",
             height.min(width) - 1
         ));
+    }
+    Ok(())
+}
+
+/// Whether images of `shape` (C, H, W) have such views.
+///
+/// # Errors
+///
+/// [`Error::Augment`] if they are to be moved by more pixels than reflections can show.
+pub fn check_views(views: TestTimeAugmentation, shape: [usize; 3]) -> Result<(), Error> {
+    let [_, height, width] = shape;
+    let translate = views.translate;
+    if translate > 0 && translate as usize >= height.min(width) {
+        let most = height.min(width).saturating_sub(1);
+        return Err(Error::Augment {
+            cause: format!(
+                "test-time-augmentation.translate is {translate}, and images of {height} x {width} pixels can be moved by at most \
+                 {most}, since what comes in is mirrored: give a smaller one"
+            ),
+        });
     }
     Ok(())
 }

@@ -206,6 +206,12 @@ impl Recipe {
         Span { steps: before.saturating_add(last).min(whole.steps), ..whole }
     }
 
+    /// Whether a longer training has other steps from some step on that this one has, too: then no run can be made longer.
+    #[must_use]
+    pub fn depends_on_length(&self) -> bool {
+        self.schedule.depends_on_length() || self.last_epoch.is_some() || self.lookahead.is_some()
+    }
+
     /// Whether an engine keeps averages of the weights, for `ema` or `lookahead`.
     #[must_use]
     pub fn averages(&self) -> bool {

@@ -261,7 +261,7 @@ impl<'a> Pair<'a> {
         });
         let ours = both.map(|(a, b)| self.relate([a.mean, b.mean]));
         let error_ratio = both
-            .filter(|(_, b)| metric == Metric::TestAcc && b.mean < 1.0)
+            .filter(|(_, b)| matches!(metric, Metric::TestAcc | Metric::TtaTestAcc) && b.mean < 1.0)
             .map(|(a, b)| (1.0 - a.mean) / (1.0 - b.mean));
         let mut claim = Claim {
             text: self.text(|| self.measured_as_words(metric, published)),

@@ -14,6 +14,7 @@ pub(crate) fn metric_name(metric: Metric) -> &'static str {
         Metric::TrainAcc => "training accuracy",
         Metric::TestLoss => "test loss",
         Metric::TestAcc => "test accuracy",
+        Metric::TtaTestAcc => "test accuracy with test-time augmentation",
     }
 }
 

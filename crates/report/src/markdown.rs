@@ -84,7 +84,7 @@ impl StudyReport {
         if self.verdict == Verdict::NotJudged {
             return self.beside_table().plain();
         }
-        let mut table = Table::new([
+        let mut columns = vec![
             ("network", Left),
             ("parameters", Right),
             ("published", Right),
@@ -93,7 +93,11 @@ impl StudyReport {
             ("published", Right),
             ("test loss", Right),
             ("published", Right),
-        ]);
+        ];
+        if self.has_views() {
+            columns.extend([(WITH_VIEWS, Right), ("published", Right)]);
+        }
+        let mut table = Table::new(columns);
         for network in &self.networks {
             let ours = |figure: &Option<Figure>, metric: Metric| {
                 figure.as_ref().map_or(NONE.into(), |figure| show_sample(metric, &figure.ours))
@@ -103,7 +107,7 @@ impl StudyReport {
                 let figure = figure.as_ref().filter(|_| !self.data.stand_in);
                 figure.and_then(|figure| figure.show_published(metric)).unwrap_or_else(|| NONE.into())
             };
-            table.row([
+            let mut row = vec![
                 network.name.clone(),
                 count(network.parameters),
                 count(network.published_parameters),
@@ -112,7 +116,12 @@ impl StudyReport {
                 theirs(&network.accuracy, Metric::TestAcc),
                 ours(&network.loss, Metric::TestLoss),
                 theirs(&network.loss, Metric::TestLoss),
-            ]);
+            ];
+            if self.has_views() {
+                let (metric, figure) = (Metric::TtaTestAcc, &network.tta_accuracy);
+                row.extend([ours(figure, metric), theirs(figure, metric)]);
+            }
+            table.row(row);
         }
         table.plain()
     }
@@ -139,28 +148,32 @@ impl StudyReport {
 
     /// Networks beside each other.
     fn beside_table(&self) -> Table {
-        let mut table = Table::new([
-            ("network", Left),
-            ("seeds", Right),
-            ("test accuracy %", Right),
-            ("test loss", Right),
-            ("parameters", Right),
-            ("MACs per image", Right),
-            ("seconds per epoch", Right),
-        ]);
+        let mut columns =
+            vec![("network", Left), ("seeds", Right), ("test accuracy %", Right), ("test loss", Right)];
+        if self.has_views() {
+            columns.push((WITH_VIEWS, Right));
+        }
+        columns.extend([("parameters", Right), ("MACs per image", Right), ("seconds per epoch", Right)]);
+        let mut table = Table::new(columns);
         for network in &self.networks {
             let ours = |figure: &Option<Figure>, metric: Metric| {
                 figure.as_ref().map_or(NONE.into(), |figure| show_sample(metric, &figure.ours))
             };
-            table.row([
+            let mut row = vec![
                 network.name.clone(),
                 network.seeds.len().to_string(),
                 ours(&network.accuracy, Metric::TestAcc),
                 ours(&network.loss, Metric::TestLoss),
+            ];
+            if self.has_views() {
+                row.push(ours(&network.tta_accuracy, Metric::TtaTestAcc));
+            }
+            row.extend([
                 count(network.parameters),
                 count(network.macs),
                 network.seconds_per_epoch.map_or(NONE.into(), |seconds| decimals(seconds, 1)),
             ]);
+            table.row(row);
         }
         table
     }
@@ -410,7 +423,7 @@ impl StudyReport {
         }
         let has = |what: fn(&Figure) -> bool| {
             let of = |epoch: &EpochReport| {
-                Metric::ALL.iter().any(|metric| epoch.figure(*metric).is_some_and(what))
+                Metric::OF_EPOCHS.iter().any(|metric| epoch.figure(*metric).is_some_and(what))
             };
             self.networks.iter().flat_map(|network| &network.epochs).any(of)
         };
@@ -427,10 +440,13 @@ impl StudyReport {
     }
 
     fn runs_table(&self) -> Table {
-        let mut table = Table::new([
-            ("run", Left),
-            ("final acc %", Right),
-            ("loss", Right),
+        let has_views =
+            self.runs.iter().filter_map(|run| run.result.as_ref()).any(|it| it.tta_test_acc.is_some());
+        let mut columns = vec![("run", Left), ("final acc %", Right), ("loss", Right)];
+        if has_views {
+            columns.push(("TTA acc %", Right));
+        }
+        columns.extend([
             ("best acc %", Right),
             ("epoch", Right),
             ("time", Right),
@@ -442,15 +458,21 @@ impl StudyReport {
             ("processor", Left),
             ("commit", Left),
         ]);
+        let mut table = Table::new(columns);
         for run in &self.runs {
             let result = |show: &dyn Fn(&pointwise_runs::RunResult) -> String| {
                 run.result.as_ref().map_or(NONE.into(), show)
             };
             let memory = |bytes: Option<u64>| bytes.map_or(NONE.into(), |bytes| thousands(bytes >> 20));
-            table.row([
+            let mut row = vec![
                 run.name.clone(),
                 result(&|result| percent(result.final_acc)),
                 result(&|result| decimals(result.final_loss, 4)),
+            ];
+            if has_views {
+                row.push(result(&|result| result.tta_test_acc.map_or(NONE.into(), percent)));
+            }
+            row.extend([
                 result(&|result| percent(result.best_acc)),
                 result(&|result| result.best_epoch.to_string()),
                 result(&|result| duration(result.seconds)),
@@ -462,10 +484,14 @@ impl StudyReport {
                 run.processor.clone(),
                 run.commit.as_deref().unwrap_or(NONE).chars().take(10).collect(),
             ]);
+            table.row(row);
         }
         table
     }
 }
+
+/// The title of accuracies with test-time augmentation.
+const WITH_VIEWS: &str = "TTA test accuracy %";
 
 fn count(number: Option<u64>) -> String {
     number.map_or(NONE.into(), thousands)
@@ -477,6 +503,7 @@ fn title(id: FigureId) -> String {
     match (id.epoch, id.metric) {
         (None, Metric::TestAcc) => "accuracy %".to_owned(),
         (None, Metric::TestLoss) => "loss".to_owned(),
+        (None, Metric::TtaTestAcc) => WITH_VIEWS.to_owned(),
         _ => id.name() + unit,
     }
 }
@@ -554,7 +581,8 @@ fn own_finals(networks: &[NetworkReport], id: FigureId) -> Table {
 fn curve(network: &NetworkReport, beside_published: bool) -> Table {
     let titles = ["train loss", "train acc %", "test loss", "test acc %"];
     let has = |what: fn(&Figure) -> bool| {
-        let figures = |epoch: &EpochReport| Metric::ALL.iter().any(|it| epoch.figure(*it).is_some_and(what));
+        let figures =
+            |epoch: &EpochReport| Metric::OF_EPOCHS.iter().any(|it| epoch.figure(*it).is_some_and(what));
         beside_published && network.epochs.iter().any(figures)
     };
     let (published, intervals) =
@@ -572,7 +600,7 @@ fn curve(network: &NetworkReport, beside_published: bool) -> Table {
     let mut table = Table::new(columns);
     for epoch in &network.epochs {
         let mut row = vec![epoch.epoch.to_string()];
-        for metric in Metric::ALL {
+        for metric in Metric::OF_EPOCHS {
             let figure = epoch.figure(metric);
             let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.into());
             row.push(or_none(figure.map(|figure| show(metric, figure.ours.mean))));

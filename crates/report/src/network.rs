@@ -81,6 +81,9 @@ pub struct NetworkReport {
     pub accuracy: Option<Figure>,
     /// Test loss after the last epoch.
     pub loss: Option<Figure>,
+    /// Test accuracy after the last epoch with test-time augmentation, where all runs have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tta_accuracy: Option<Figure>,
     /// Training accuracy of the last epoch.
     #[serde(default)]
     pub train_accuracy: Option<Figure>,
@@ -176,6 +179,7 @@ impl EpochReport {
             Metric::TrainAcc => self.train_acc.as_ref(),
             Metric::TestLoss => self.test_loss.as_ref(),
             Metric::TestAcc => self.test_acc.as_ref(),
+            Metric::TtaTestAcc => None,
         }
     }
 
@@ -185,6 +189,7 @@ impl EpochReport {
             Metric::TrainAcc => self.train_acc.as_mut(),
             Metric::TestLoss => self.test_loss.as_mut(),
             Metric::TestAcc => self.test_acc.as_mut(),
+            Metric::TtaTestAcc => None,
         }
     }
 }
@@ -228,6 +233,7 @@ impl NetworkReport {
             (None, Metric::TrainAcc) => self.train_accuracy.as_ref(),
             (None, Metric::TestLoss) => self.loss.as_ref(),
             (None, Metric::TestAcc) => self.accuracy.as_ref(),
+            (None, Metric::TtaTestAcc) => self.tta_accuracy.as_ref(),
         }
     }
 
@@ -240,6 +246,7 @@ impl NetworkReport {
             (None, Metric::TrainAcc) => self.train_accuracy.as_mut(),
             (None, Metric::TestLoss) => self.loss.as_mut(),
             (None, Metric::TestAcc) => self.accuracy.as_mut(),
+            (None, Metric::TtaTestAcc) => self.tta_accuracy.as_mut(),
         }
     }
 }

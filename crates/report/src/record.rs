@@ -26,6 +26,9 @@ pub struct RecordedNetwork {
     pub accuracy: Option<RecordedFigure>,
     /// Test loss after the last epoch.
     pub loss: Option<RecordedFigure>,
+    /// Test accuracy after the last epoch with test-time augmentation.
+    #[serde(default)]
+    pub tta_accuracy: Option<RecordedFigure>,
     /// Training accuracy of the last epoch.
     #[serde(default)]
     pub train_accuracy: Option<RecordedFigure>,
@@ -68,6 +71,7 @@ impl RecordedEpoch {
             Metric::TrainAcc => self.train_acc.as_ref(),
             Metric::TestLoss => self.test_loss.as_ref(),
             Metric::TestAcc => self.test_acc.as_ref(),
+            Metric::TtaTestAcc => None,
         }
     }
 }
@@ -79,6 +83,7 @@ impl RecordedNetwork {
         let found = match (figure.epoch, figure.metric) {
             (Some(epoch), metric) => self.epochs.get((epoch as usize).checked_sub(1)?)?.figure(metric),
             (None, Metric::TestAcc) => self.accuracy.as_ref(),
+            (None, Metric::TtaTestAcc) => self.tta_accuracy.as_ref(),
             (None, Metric::TestLoss) => self.loss.as_ref(),
             // Older records have the final training figures in the last epoch alone.
             (None, metric @ Metric::TrainAcc) => {

@@ -221,7 +221,7 @@ impl StudyReport {
             let epochs = network
                 .epochs
                 .iter()
-                .flat_map(|epoch| Metric::ALL.into_iter().map(move |metric| (metric, epoch.figure(metric))));
+                .flat_map(|epoch| Metric::OF_EPOCHS.map(|metric| (metric, epoch.figure(metric))));
             last.chain(epochs).filter_map(|(metric, figure)| Some((metric, figure?)))
         })
     }
@@ -347,9 +347,13 @@ impl StudyReport {
         }
     }
 
-    /// What is shown beside what was published: accuracy and loss on the test set at the end, and whatever else decides.
+    /// What is shown beside what was published: accuracy and loss on the test set at the end, the accuracy with test-time augmentation
+    /// where there is one, and whatever else decides.
     pub(crate) fn shown_figures(&self) -> Vec<FigureId> {
         let mut shown = vec![FigureId::last(Metric::TestAcc), FigureId::last(Metric::TestLoss)];
+        if self.has_views() {
+            shown.push(FigureId::last(Metric::TtaTestAcc));
+        }
         for network in &self.networks {
             let epochs = network.epochs.iter().map(|it| Some(it.epoch));
             for epoch in std::iter::once(None).chain(epochs) {
@@ -361,6 +365,11 @@ impl StudyReport {
             }
         }
         shown
+    }
+
+    /// Whether any network was tested with test-time augmentation.
+    pub(crate) fn has_views(&self) -> bool {
+        self.networks.iter().any(|network| network.tta_accuracy.is_some())
     }
 
     /// `final test accuracy` where all that decides is that, else `figure that decides`.
@@ -536,6 +545,7 @@ fn report_network(arm: &Arm, facts: Option<&NetworkFacts>, runs: &[&Run]) -> Net
         let values: Option<Vec<f64>> = runs.iter().map(|run| run.epochs().last().map(value)).collect();
         values.and_then(Sample::new)
     };
+    let by_views: Option<Vec<f64>> = results.iter().map(|result| result.tta_test_acc).collect();
     let last = |metric: Metric, ours: Option<Sample>| figure(metric, None, ours);
     NetworkReport {
         name: arm.name.clone(),
@@ -546,6 +556,7 @@ fn report_network(arm: &Arm, facts: Option<&NetworkFacts>, runs: &[&Run]) -> Net
         macs: facts.map(|facts| facts.macs).or(runs.first().map(|run| run.environment.macs_per_image)),
         seeds: runs.iter().map(|run| run.config.seed).collect(),
         accuracy: last(Metric::TestAcc, sample(&results, |result| result.final_acc)),
+        tta_accuracy: last(Metric::TtaTestAcc, by_views.and_then(Sample::new)),
         loss: last(Metric::TestLoss, sample(&results, |result| result.final_loss)),
         train_accuracy: last(Metric::TrainAcc, trained(|record| record.train_acc)),
         train_loss: last(Metric::TrainLoss, trained(|record| record.train_loss)),

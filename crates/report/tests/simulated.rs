@@ -68,6 +68,7 @@ fn verdict(number: u64, seeds: u64, deviations: [f64; 3], shift: f64, decimals: 
                 Metric::TestLoss => -moves.test[epoch],
                 Metric::TrainAcc => 100.0 * moves.train[epoch],
                 Metric::TrainLoss => -moves.train[epoch],
+                Metric::TtaTestAcc => continue,
             };
             if let Some(decimals) = decimals.filter(|_| figure.metric == Metric::TestAcc) {
                 let unit = 0.1_f64.powi(decimals as i32);

@@ -132,6 +132,12 @@ pub struct RunResult {
     /// On the test set, with the averaged weights after the last step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema_test_loss: Option<f64>,
+    /// On the test set, with the last parameters, by the mean of each image's logits over the views of the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tta_test_acc: Option<f64>,
+    /// On the test set, with the last parameters, by the mean of each image's logits over the views of the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tta_test_loss: Option<f64>,
     /// Whether there was no better epoch for so long that the others were left out.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stopped_early: bool,
@@ -192,6 +198,8 @@ impl RunResult {
             ("best_test_loss", self.best_test_loss.unwrap_or(0.0)),
             ("ema_test_acc", self.ema_test_acc.unwrap_or(0.0)),
             ("ema_test_loss", self.ema_test_loss.unwrap_or(0.0)),
+            ("tta_test_acc", self.tta_test_acc.unwrap_or(0.0)),
+            ("tta_test_loss", self.tta_test_loss.unwrap_or(0.0)),
             ("seconds", self.seconds),
             ("train_seconds", self.train_seconds),
             ("eval_seconds", self.eval_seconds),
@@ -244,6 +252,8 @@ pub(crate) mod tests {
             best_test_loss: None,
             ema_test_acc: None,
             ema_test_loss: None,
+            tta_test_acc: None,
+            tta_test_loss: None,
             stopped_early: false,
             epochs: 10,
             steps: 3970,
@@ -286,6 +296,12 @@ pub(crate) mod tests {
             Record::Step(StepRecord { epoch: 1, step: 1, loss: 0.0, gradient_norm: Some(nan), seconds: 0.0 }),
         ];
         for case in cases {
+            assert!(matches!(case.check(), Err(Error::NotFinite { .. })), "{case:?}");
+        }
+        for case in [
+            RunResult { tta_test_acc: Some(nan), ..result() },
+            RunResult { tta_test_loss: Some(f64::INFINITY), ..result() },
+        ] {
             assert!(matches!(case.check(), Err(Error::NotFinite { .. })), "{case:?}");
         }
         let error = RunResult { final_loss: nan, ..result() }.check().unwrap_err();

@@ -70,6 +70,8 @@ fn result() -> RunResult {
         best_test_loss: Some(1.0),
         ema_test_acc: None,
         ema_test_loss: None,
+        tta_test_acc: None,
+        tta_test_loss: None,
         stopped_early: false,
         epochs: 2,
         steps: 4,

@@ -53,6 +53,8 @@ pub enum Quantity {
     TestLoss,
     /// See [`Metric::TestAcc`]; after the last epoch.
     TestAcc,
+    /// See [`Metric::TtaTestAcc`].
+    TtaTestAcc,
 }
 
 impl Quantity {
@@ -65,6 +67,7 @@ impl Quantity {
             Self::TrainAcc => Some(Metric::TrainAcc),
             Self::TestLoss => Some(Metric::TestLoss),
             Self::TestAcc => Some(Metric::TestAcc),
+            Self::TtaTestAcc => Some(Metric::TtaTestAcc),
         }
     }
 }

@@ -19,16 +19,21 @@ pub enum Metric {
     TestLoss,
     /// Accuracy on the test set.
     TestAcc,
+    /// Accuracy on the test set by the mean over the recipe's views of each image, after the last epoch.
+    TtaTestAcc,
 }
 
 impl Metric {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::TrainLoss, Self::TrainAcc, Self::TestLoss, Self::TestAcc];
+    pub const ALL: [Self; 5] =
+        [Self::TrainLoss, Self::TrainAcc, Self::TestLoss, Self::TestAcc, Self::TtaTestAcc];
+    /// Those that every epoch has.
+    pub const OF_EPOCHS: [Self; 4] = [Self::TrainLoss, Self::TrainAcc, Self::TestLoss, Self::TestAcc];
 
     /// Whether it is an accuracy, and no loss.
     #[must_use]
     pub fn is_accuracy(self) -> bool {
-        matches!(self, Self::TrainAcc | Self::TestAcc)
+        matches!(self, Self::TrainAcc | Self::TestAcc | Self::TtaTestAcc)
     }
 
     /// As it stands in a file.
@@ -39,6 +44,7 @@ impl Metric {
             Self::TrainAcc => "train-acc",
             Self::TestLoss => "test-loss",
             Self::TestAcc => "test-acc",
+            Self::TtaTestAcc => "tta-test-acc",
         }
     }
 }
@@ -138,7 +144,7 @@ pub struct Curves {
 }
 
 impl Curves {
-    /// The values of a metric.
+    /// The values of a metric; none of one that epochs do not have.
     #[must_use]
     pub fn of(&self, metric: Metric) -> &[f64] {
         match metric {
@@ -146,6 +152,7 @@ impl Curves {
             Metric::TrainAcc => &self.train_acc,
             Metric::TestLoss => &self.test_loss,
             Metric::TestAcc => &self.test_acc,
+            Metric::TtaTestAcc => &[],
         }
     }
 }

@@ -371,6 +371,10 @@ impl Reader<'_> {
                 arm.name,
                 arm.recipe.epochs
             )
+        } else if metric == Metric::TtaTestAcc && epoch.is_some() {
+            format!("{metric} is measured after the last epoch alone; leave out `epoch`")
+        } else if metric == Metric::TtaTestAcc && arm.recipe.test_time_augmentation.is_none() {
+            without_views(metric, arm)
         } else if deviation.is_some() && runs == 1 {
             "one run has no deviation; say with `runs` how many there were".to_owned()
         } else {
@@ -381,7 +385,7 @@ impl Reader<'_> {
 
     fn curves(&self, curves: Spanned<Curves>, arm: &Arm) -> Result<Curves> {
         let epochs = arm.recipe.epochs as usize;
-        for metric in Metric::ALL {
+        for metric in Metric::OF_EPOCHS {
             let len = curves.get_ref().of(metric).len();
             if len > epochs {
                 return Err(self.wrong(
@@ -453,6 +457,11 @@ impl Reader<'_> {
             "the margin of a ratio is itself a ratio, and above 1".to_owned()
         } else if is_ratio && published.is_some_and(|ratio| ratio <= 0.0) {
             "a published ratio is a number above 0".to_owned()
+        } else if of == Quantity::TtaTestAcc
+            && let Some(arm) =
+                [one, other].into_iter().find(|arm| arm.recipe.test_time_augmentation.is_none())
+        {
+            without_views(Metric::TtaTestAcc, arm)
         } else if before.iter().any(is_same) {
             "the same is claimed above; leave one out".to_owned()
         } else if margin.is_none() && published.is_none() && !follows {
@@ -481,6 +490,14 @@ fn arms_names(places: &HashMap<String, usize>) -> impl Iterator<Item = &str> {
     names.into_iter().map(|(name, _)| name.as_str())
 }
 
+/// Why nothing is measured of an arm by test-time augmentation.
+fn without_views(metric: Metric, arm: &Arm) -> String {
+    format!(
+        "{metric} is of runs whose recipe has `test-time-augmentation`, and that of `{}` has none; give it to the recipe",
+        arm.name
+    )
+}
+
 /// A figure in an error.
 fn titled(metric: Metric, epoch: Option<u32>) -> String {
     match epoch {
@@ -499,7 +516,7 @@ pub(crate) fn on_curves(
     let has: HashSet<(Metric, Option<u32>)> =
         figures.iter().map(|figure| (figure.metric, figure.epoch)).collect();
     let mut found = Vec::new();
-    for metric in Metric::ALL {
+    for metric in Metric::OF_EPOCHS {
         let values = curves.of(metric);
         let decimals = values.iter().map(|value| decimals(*value)).max().unwrap_or(0);
         for (epoch, &value) in (1..).zip(values) {

@@ -66,6 +66,8 @@ pub(crate) fn run(model: &str, seed: u64, seconds: f64) -> Run {
             best_test_loss: Some(loss),
             ema_test_acc: None,
             ema_test_loss: None,
+            tta_test_acc: None,
+            tta_test_loss: None,
             stopped_early: false,
             epochs: study.recipe.epochs,
             steps: 10,

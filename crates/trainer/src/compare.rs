@@ -96,6 +96,9 @@ fn text(runs: &[Run]) -> anyhow::Result<String> {
     row("epochs done", &|run| Some(run.epochs().count().to_string()));
     row("final test accuracy %", &|run| run.result.as_ref().map(|result| percent(result.final_acc)));
     row("final test loss", &|run| run.result.as_ref().map(|result| format!("{:.4}", result.final_loss)));
+    if runs.iter().any(|run| by_views(run).is_some()) {
+        row("TTA test accuracy %", &|run| by_views(run).map(percent));
+    }
     row("best accuracy %", &|run| run.epochs().last().map(|epoch| percent(epoch.best_acc)));
     row("best epoch", &|run| run.epochs().last().map(|epoch| epoch.best_epoch.to_string()));
     row("time", &|run| run.epochs().last().map(|epoch| duration(epoch.seconds)));
@@ -145,6 +148,11 @@ fn csv(runs: &[Run]) -> String {
         }
     }
     text
+}
+
+/// The final test accuracy with test-time augmentation.
+fn by_views(run: &Run) -> Option<f64> {
+    run.result.as_ref()?.tta_test_acc
 }
 
 fn as_json(runs: &[Run]) -> anyhow::Result<Value> {

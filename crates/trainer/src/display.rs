@@ -3,7 +3,7 @@
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pointwise_data::{Progress, Unit};
 use pointwise_process::{OutputError, note};
-use pointwise_runs::{EpochRecord, Run};
+use pointwise_runs::{EpochRecord, Run, RunResult};
 use pointwise_training::{FinishedEpoch, Observer, StepProgress};
 use std::ffi::OsStr;
 use std::io::IsTerminal;
@@ -72,7 +72,7 @@ impl Observer for TrainingDisplay {
         self.steps += 1;
         self.loss = at.loss.or(self.loss);
         let seconds = self.began.elapsed().as_secs_f64();
-        let total = u64::from(self.epochs) * at.batches as u64;
+        let total = at.steps;
         let left = seconds / self.steps as f64 * total.saturating_sub(at.step) as f64;
         let rate = self.images as f64 / seconds;
         self.accuracy = at.accuracy.or(self.accuracy);
@@ -207,9 +207,17 @@ pub(crate) fn epoch_line(record: &EpochRecord, epochs: u32) -> String {
     )
 }
 
-/// The study's last line.
-pub(crate) fn final_line(model: &str, accuracy: f64, loss: f64) -> String {
-    format!("Final {} Test Accuracy: {:.2}% (loss {loss:.4})", model.to_uppercase(), 100.0 * accuracy)
+/// The study's last line, and one of test-time augmentation where there was such a test.
+pub(crate) fn final_lines(model: &str, result: &RunResult) -> String {
+    let line = |test: &str, accuracy: f64, loss: f64| {
+        let model = model.to_uppercase();
+        format!("Final {model} {test} Accuracy: {:.2}% (loss {loss:.4})", 100.0 * accuracy)
+    };
+    let mut lines = line("Test", result.final_acc, result.final_loss);
+    if let (Some(accuracy), Some(loss)) = (result.tta_test_acc, result.tta_test_loss) {
+        lines += &format!("\n{}", line("TTA Test", accuracy, loss));
+    }
+    lines
 }
 
 /// Follows loading and downloading.
@@ -306,9 +314,31 @@ mod tests {
             epoch_line(&record, 10),
             "Epoch 01/10 | Train Loss 1.5478 Acc 42.47% | Val Loss 1.2026 Acc 56.20% | Best Val Acc 56.20%"
         );
+        let result = RunResult {
+            final_loss: 0.6424,
+            final_acc: 0.7858,
+            best_acc: 0.7858,
+            best_epoch: 1,
+            best_test_acc: None,
+            best_test_loss: None,
+            ema_test_acc: None,
+            ema_test_loss: None,
+            tta_test_acc: None,
+            tta_test_loss: None,
+            stopped_early: false,
+            epochs: 1,
+            steps: 1,
+            seconds: 2.0,
+            train_seconds: 1.0,
+            eval_seconds: 1.0,
+            peak_memory_bytes: None,
+        };
+        let line = "Final ALEXNET_PLAIN Test Accuracy: 78.58% (loss 0.6424)";
+        assert_eq!(final_lines("alexnet_plain", &result), line);
+        let result = RunResult { tta_test_acc: Some(0.7912), tta_test_loss: Some(0.6), ..result };
         assert_eq!(
-            final_line("alexnet_plain", 0.7858, 0.6424),
-            "Final ALEXNET_PLAIN Test Accuracy: 78.58% (loss 0.6424)"
+            final_lines("alexnet_plain", &result),
+            format!("{line}\nFinal ALEXNET_PLAIN TTA Test Accuracy: 79.12% (loss 0.6000)")
         );
     }
 
@@ -341,6 +371,7 @@ mod tests {
             batch: 100,
             batches: 397,
             step: 894,
+            steps: 3970,
             images: 126,
             loss: Some(0.98765),
             accuracy: Some(0.6543),

@@ -3,7 +3,7 @@
 use crate::analysis::Analyst;
 use crate::args::TrainArgs;
 use crate::data::{Images, check_classes, load_dataset, named_folder, spec, user_cache};
-use crate::display::{TrainingDisplay, final_line};
+use crate::display::{TrainingDisplay, final_lines};
 use crate::environment::{DataDescription, describe};
 use crate::eval::check_weights;
 use crate::model::Model;
@@ -12,7 +12,7 @@ use crate::recipe::{study_config, typed};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, stop_flag, threads};
 use anyhow::{anyhow, bail};
-use pointwise_data::{DatasetSpec, Normalisation, TestSplit, check_augment};
+use pointwise_data::{DatasetSpec, Normalisation, TestSplit, check_augment, check_views};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
 use pointwise_process::note;
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
             && (result.epochs == config.recipe.epochs || result.stopped_early)
         {
             note!("{} holds a finished run", folder.display());
-            print(&final_line(&config.model, result.final_acc, result.final_loss))?;
+            print(&final_lines(&config.model, result))?;
             return Ok(End::Done);
         }
         check_last(run, &past)?;
@@ -97,6 +97,9 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
     let images = Images::of_run(&config, model.network())?;
     let known = images.spec()?;
     check_augment(config.recipe.augment, known.shape)?;
+    if let Some(views) = config.recipe.test_time_augmentation {
+        check_views(views, known.shape)?;
+    }
     let model = model.for_data(&known)?;
     let network = model.network().clone();
     config.network = model.recorded();
@@ -130,6 +133,8 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
     let Some(PreparedSplits { description, dataset, splits }) = prepared else {
         return Ok(End::Interrupted);
     };
+    // Images that another run prepared were held to its recipe.
+    splits.check(&config.recipe)?;
     config.dataset = Some(dataset);
 
     let environment = describe(&network, settings.device, &description, &splits)?;
@@ -193,7 +198,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
     let shown = folder.display();
     match outcome {
         Ok(Outcome::Finished(result)) => {
-            let printed = print(&final_line(&config.model, result.final_acc, result.final_loss));
+            let printed = print(&final_lines(&config.model, &result));
             note!("the run is in {shown}");
             printed?;
             Ok(End::Done)
@@ -367,8 +372,8 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<(RunC
 
 /// A run is resumed with what it was started with; only the number of epochs may grow.
 fn check_same_run(folder: &Path, stored: &RunConfig, config: &RunConfig) -> anyhow::Result<()> {
-    // A schedule over the whole training would have been another one from the first step on.
-    let epochs = match stored.recipe.schedule.depends_on_length() {
+    // What depends on the length of the training would have been something else before it ended.
+    let epochs = match stored.recipe.depends_on_length() {
         true => config.recipe.epochs,
         false => stored.recipe.epochs,
     };

@@ -1,7 +1,7 @@
 //! `trainer watch`: follows a run from its files.
 
 use crate::args::WatchArgs;
-use crate::display::{WatchDisplay, epoch_line, final_line};
+use crate::display::{WatchDisplay, epoch_line, final_lines};
 use crate::{End, print};
 use anyhow::bail;
 use pointwise_process::note;
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<End> {
             Activity::Finished => {
                 display.clear();
                 if let Some(result) = &run.result {
-                    print(&final_line(&run.config.model, result.final_acc, result.final_loss))?;
+                    print(&final_lines(&run.config.model, result))?;
                 }
                 return Ok(End::Done);
             }

@@ -1,5 +1,7 @@
 //! The loop.
 
+use crate::resume::Epoch;
+use crate::views::evaluate_views;
 use crate::writer::Writer;
 use crate::{ResumePoint, Splits, TrainingError};
 use pointwise_data::{
@@ -8,7 +10,7 @@ use pointwise_data::{
 use pointwise_engine::{
     Array, Batch, BegunEpoch, Engine, EngineError, ResidentEpoch, ResidentImages, ResidentSet, Totals,
 };
-use pointwise_recipe::{Augment, Flip, PaddingMode, Rate, Span};
+use pointwise_recipe::{Augment, Flip, PaddingMode, Rate, Span, TestTimeAugmentation};
 use pointwise_runs::{
     Analysis, Checkpoint, EpochRecord, Progress, Record, Run, RunConfig, RunFolder, RunResult, State,
     StepRecord, peak_memory, timestamp,
@@ -117,10 +119,12 @@ pub struct StepProgress {
     pub epoch: u32,
     /// Batches of the epoch done.
     pub batch: usize,
-    /// Batches in an epoch.
+    /// Batches of the epoch: the last one may have fewer than the others.
     pub batches: usize,
     /// Steps of the run done.
     pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
     /// Images in the newest batch.
     pub images: usize,
     /// Its mean loss, on the steps that are recorded.
@@ -154,6 +158,7 @@ pub fn batch_settings(config: &RunConfig, normalisation: &Normalisation) -> Batc
     BatchSettings {
         seed: config.seed,
         batch_size: config.recipe.batch_size as usize,
+        drop_last: config.recipe.drop_last,
         shuffle: config.recipe.shuffle,
         augment: config.recipe.augment,
         normalisation: normalisation.clone(),
@@ -460,6 +465,7 @@ impl<'a> Session<'a> {
             let images = feed.train(self.engine, self.at.batch)?;
             self.at.batch += 1;
             self.at.step += 1;
+            self.look_ahead()?;
             self.after_step(images)?;
         }
         self.at.totals = self.engine.totals()?;
@@ -469,8 +475,18 @@ impl<'a> Session<'a> {
         Ok(self.at.batch == self.batches())
     }
 
+    /// Those of the epoch in hand.
     fn batches(&self) -> usize {
-        self.span.steps_per_epoch as usize
+        Epoch::new(&self.job.config.recipe, self.span, self.at.epoch).batches as usize
+    }
+
+    /// Averages the weights where the recipe does so after the step just taken.
+    fn look_ahead(&mut self) -> Result<(), EngineError> {
+        let lookahead = self.job.config.recipe.lookahead;
+        match lookahead.and_then(|lookahead| lookahead.decay_after(self.at.step, self.span)) {
+            Some(decay) => self.engine.lookahead(decay),
+            None => Ok(()),
+        }
     }
 
     /// Tells the engine what the coming step is taken with, where that is something else than before.
@@ -524,8 +540,8 @@ impl<'a> Session<'a> {
             self.save(None)?;
         }
         log::trace!("step {step} done: batch {batch} of {} of epoch {epoch}", self.batches());
-        let batches = self.batches();
-        self.observer.step(&StepProgress { epoch, batch, batches, step, images, loss, accuracy });
+        let (batches, steps) = (self.batches(), self.span.steps);
+        self.observer.step(&StepProgress { epoch, batch, batches, step, steps, images, loss, accuracy });
         Ok(())
     }
 
@@ -572,6 +588,13 @@ impl<'a> Session<'a> {
     ) -> Result<Option<Totals>, TrainingError> {
         let feed = evaluation_feed(images, resident, &self.settings.normalisation, self.settings.batch_size)?;
         evaluate_on(self.engine, images, feed, self.job.stop, self.observer)
+    }
+
+    /// What the weights reach on the test set by the mean over views; `None` when it was stopped before the end.
+    fn evaluate_views(&mut self, views: TestTimeAugmentation) -> Result<Option<Totals>, TrainingError> {
+        let (images, BatchSettings { batch_size, normalisation, .. }) =
+            (&self.job.splits.test, &self.settings);
+        evaluate_views(self.engine, images, normalisation, *batch_size, views, self.job.stop, self.observer)
     }
 
     fn record_epoch(&mut self, scores: &Scores) -> Result<(), TrainingError> {
@@ -635,6 +658,13 @@ impl<'a> Session<'a> {
             },
             None => None,
         };
+        let views = match self.job.config.recipe.test_time_augmentation {
+            Some(views) => match self.evaluate_views(views)? {
+                None => return self.pause(),
+                totals => totals,
+            },
+            None => None,
+        };
         let analysis = self.observer.last(&mut Last {
             engine: self.engine,
             images: &splits.test,
@@ -677,6 +707,8 @@ impl<'a> Session<'a> {
             best_test_loss: Some(best_test_loss),
             ema_test_acc: average.map(|totals| totals.accuracy()),
             ema_test_loss: average.map(|totals| totals.loss()),
+            tta_test_acc: views.map(|totals| totals.accuracy()),
+            tta_test_loss: views.map(|totals| totals.loss()),
             stopped_early: self.at.epoch <= self.job.config.recipe.epochs,
             epochs: self.at.epoch - 1,
             steps: self.at.step,

@@ -14,6 +14,7 @@ mod initial;
 mod pytorch;
 mod resume;
 mod splits;
+mod views;
 mod writer;
 
 pub use error::TrainingError;

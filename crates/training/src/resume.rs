@@ -2,10 +2,35 @@
 
 use crate::{Splits, TrainingError};
 use pointwise_engine::Engine;
+use pointwise_recipe::{Recipe, Span};
 use pointwise_runs::{Checkpoint, RunConfig, RunFolder};
 use pointwise_weights::WeightsError;
 use pointwise_weights::checkpoint::{self, Best, Meta, Position};
 use std::path::Path;
+
+/// The steps of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Epoch {
+    /// Steps of the run before it.
+    pub(crate) begins: u64,
+    /// Steps in it.
+    pub(crate) batches: u64,
+}
+
+impl Epoch {
+    /// Epoch `epoch`, from 1, of a training of that span. What would follow the last one begins where that ends.
+    pub(crate) fn new(recipe: &Recipe, span: Span, epoch: u32) -> Self {
+        let begins = u64::from(epoch.saturating_sub(1)).saturating_mul(span.steps_per_epoch);
+        let batches = span.steps_per_epoch;
+        match recipe.last_epoch {
+            Some(_) if epoch >= recipe.epochs => {
+                let begins = begins.min(span.steps);
+                Self { begins, batches: batches.min(span.steps - begins) }
+            }
+            _ => Self { begins, batches },
+        }
+    }
+}
 
 /// Where a run stands, by its `last` checkpoint.
 #[derive(Debug, Clone, Copy)]
@@ -40,15 +65,24 @@ impl ResumePoint {
             return Err(damaged("it does not say where its run stood".to_owned()));
         };
         same_configuration(run.path(), &meta, config)?;
-        let batches = splits.train.len().div_ceil(config.recipe.batch_size as usize);
         let Meta { epoch, step, best, .. } = meta;
-        let is_place = epoch > 0
-            && position.batch <= batches
-            && step == u64::from(epoch - 1) * batches as u64 + position.batch as u64;
+        let span = config.recipe.span(splits.train.len());
+        let Epoch { begins, batches } = Epoch::new(&config.recipe, span, epoch);
+        let batch = position.batch as u64;
+        let is_place = epoch > 0 && batch <= batches && step.checked_sub(begins) == Some(batch);
         if !is_place {
+            let last = match config.recipe.last_epoch {
+                Some(_) => {
+                    format!(
+                        ", the last one of {}",
+                        Epoch::new(&config.recipe, span, config.recipe.epochs).batches
+                    )
+                }
+                None => String::new(),
+            };
             return Err(damaged(format!(
-                "step {step}, batch {} of epoch {epoch}, is no place in epochs of {batches} batches",
-                position.batch
+                "step {step}, batch {batch} of epoch {epoch}, is no place in epochs of {} batches{last}",
+                span.steps_per_epoch
             )));
         }
         if step > 0 && state.optimizer.is_none() {

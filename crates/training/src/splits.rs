@@ -1,5 +1,6 @@
 use crate::TrainingError;
 use pointwise_data::{Dataset, Images, Normalisation, split};
+use pointwise_recipe::Recipe;
 use pointwise_runs::RunConfig;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ impl Splits {
     /// The first `limit_train` and `limit_test` images, and from those training images `val_split` drawn by the seed.
     ///
     /// # Errors
-    /// [`TrainingError::Configuration`] when `val_split` leaves no image to train on; [`TrainingError::Data`] for a normalisation of another
+    /// [`TrainingError::Configuration`] when `val_split` leaves no image to train on, and that of [`Splits::check`]; [`TrainingError::Data`] for a normalisation of another
     /// number of channels.
     pub fn new(dataset: Dataset, config: &RunConfig) -> Result<Self, TrainingError> {
         let limit = |images: Images, limit: Option<NonZeroU32>| match limit {
@@ -41,7 +42,9 @@ impl Splits {
             |train: &Images| Normalisation::resolve(&config.recipe.normalise, &dataset.spec, train);
         if config.val_split == 0 {
             let normalisation = normalise(&train)?;
-            return Ok(Self { train: Arc::new(train), validation: None, test, normalisation });
+            let splits = Self { train: Arc::new(train), validation: None, test, normalisation };
+            splits.check(&config.recipe)?;
+            return Ok(splits);
         }
         let len = train.len() as u32;
         if config.val_split >= len {
@@ -53,6 +56,25 @@ impl Splits {
         let (kept, held_out) = split(len, config.val_split, config.seed);
         let (kept, held_out) = (train.subset(&kept)?, train.subset(&held_out)?);
         let normalisation = normalise(&kept)?;
-        Ok(Self { train: Arc::new(kept), validation: Some(Arc::new(held_out)), test, normalisation })
+        let splits =
+            Self { train: Arc::new(kept), validation: Some(Arc::new(held_out)), test, normalisation };
+        splits.check(&config.recipe)?;
+        Ok(splits)
+    }
+
+    /// Whether there is a batch to train on.
+    ///
+    /// # Errors
+    /// [`TrainingError::Configuration`] when the recipe leaves out batches that are not whole, and the training images do not fill one.
+    pub fn check(&self, recipe: &Recipe) -> Result<(), TrainingError> {
+        let images = self.train.len();
+        if recipe.drop_last && recipe.steps_per_epoch(images) == 0 {
+            return Err(TrainingError::Configuration(format!(
+                "with drop-last no batch is left to train on, since {images} training images are fewer than the batch-size {}; give \
+                 a batch-size of at most {images}, or drop-last = false",
+                recipe.batch_size
+            )));
+        }
+        Ok(())
     }
 }

@@ -75,8 +75,8 @@ impl Meta {
         };
         let is_free = |name: &str| match name {
             "max-steps" => true,
-            // A schedule over the whole training would have been another one from the first step on.
-            "epochs" => !config.recipe.schedule.depends_on_length(),
+            // What depends on the length of the training would have been something else before it ended.
+            "epochs" => !config.recipe.depends_on_length(),
             _ => false,
         };
         own.differences(config).into_iter().find(|difference| !is_free(&difference.name))

@@ -185,8 +185,7 @@ impl Page<'_> {
                     ]);
                 }
             }
-            let theirs = [Metric::TrainLoss, Metric::TrainAcc, Metric::TestLoss, Metric::TestAcc]
-                .map(|metric| network.published_curve(metric));
+            let theirs = Metric::OF_EPOCHS.map(|metric| network.published_curve(metric));
             let mut epochs: Vec<u32> =
                 theirs.iter().flat_map(|curve| curve.iter().map(|(epoch, _)| *epoch)).collect();
             epochs.sort_unstable();
@@ -288,9 +287,8 @@ type Rates = Vec<(f64, f64)>;
 
 /// In about ten places of each epoch, and in no more than `most` places.
 fn rates(run: &Run, most: usize) -> Rates {
-    let images = f64::from(run.environment.train_images);
     let batch = f64::from(run.config.recipe.batch_size);
-    let steps = (images / batch).ceil().max(1.0);
+    let steps = (run.config.recipe.steps_per_epoch(run.environment.train_images as usize) as f64).max(1.0);
     let least = (steps / 10.0).ceil();
     let mut rates = Vec::new();
     let mut from = None;

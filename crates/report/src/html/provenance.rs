@@ -90,35 +90,41 @@ impl Page<'_> {
     }
 
     fn runs(&self) -> Data {
-        let mut table = Data::new([
-            "run",
-            "state",
-            "final accuracy %",
-            "loss",
-            "best accuracy %",
-            "best epoch",
-            "time",
-            "memory MiB",
-        ]);
+        let mut runs = self.networks.iter().flat_map(|network| &network.runs);
+        let has_views = runs.any(|run| run.result.as_ref().is_some_and(|it| it.tta_test_acc.is_some()));
+        let mut columns = vec!["run", "state", "final accuracy %", "loss"];
+        if has_views {
+            columns.push("TTA accuracy %");
+        }
+        columns.extend(["best accuracy %", "best epoch", "time", "memory MiB"]);
+        let width = columns.len();
+        let mut table = Data::new(columns);
         for run in self.networks.iter().flat_map(|network| &network.runs) {
             let mut row = vec![name(run)];
             match &run.result {
-                Some(result) => row.extend([
-                    format!("{} epochs", result.epochs),
-                    percent(result.final_acc),
-                    decimals(result.final_loss, 4),
-                    percent(result.best_acc),
-                    result.best_epoch.to_string(),
-                    duration(result.seconds),
-                    result.peak_memory_bytes.map_or("\u{2013}".into(), |bytes| thousands(bytes >> 20)),
-                ]),
+                Some(result) => {
+                    row.extend([
+                        format!("{} epochs", result.epochs),
+                        percent(result.final_acc),
+                        decimals(result.final_loss, 4),
+                    ]);
+                    if has_views {
+                        row.push(result.tta_test_acc.map_or("\u{2013}".into(), percent));
+                    }
+                    row.extend([
+                        percent(result.best_acc),
+                        result.best_epoch.to_string(),
+                        duration(result.seconds),
+                        result.peak_memory_bytes.map_or("\u{2013}".into(), |bytes| thousands(bytes >> 20)),
+                    ]);
+                }
                 None => {
                     row.push(format!(
                         "not finished: {} of {} epochs",
                         run.epochs().count(),
                         run.config.recipe.epochs
                     ));
-                    row.extend(vec!["\u{2013}".to_owned(); 6]);
+                    row.resize(width, "\u{2013}".to_owned());
                 }
             }
             table.rows.push(row);

@@ -258,7 +258,7 @@ impl Page<'_> {
             Data::new(["network", "epoch", "figure", "ours", "published", "95 % interval", "p", "inside"]);
         for network in &self.networks {
             for epoch in &network.report.epochs {
-                for metric in Metric::ALL {
+                for metric in Metric::OF_EPOCHS {
                     let Some(figure) = epoch.figure(metric) else { continue };
                     let Some(comparison) = &figure.comparison else { continue };
                     let show = |value: f64| show(metric, value);
@@ -425,6 +425,7 @@ fn caption(id: FigureId) -> String {
     match (id.epoch, id.metric) {
         (None, Metric::TestAcc) => "Size, and accuracy after the last epoch".to_owned(),
         (None, Metric::TestLoss) => "Loss after the last epoch".to_owned(),
+        (None, Metric::TtaTestAcc) => "Accuracy with test-time augmentation after the last epoch".to_owned(),
         (None, _) => format!("Training {what} of the last epoch"),
         (Some(_), _) => capital(&id.name()),
     }

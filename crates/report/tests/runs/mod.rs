@@ -91,6 +91,8 @@ fn run_of(arm: &Arm, seed: u64, offset: f64) -> Run {
             best_test_loss: None,
             ema_test_acc: None,
             ema_test_loss: None,
+            tta_test_acc: None,
+            tta_test_loss: None,
             stopped_early: false,
             epochs: 10,
             steps: 3970,

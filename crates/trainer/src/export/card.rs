@@ -17,6 +17,8 @@ pub(super) struct Measured {
     pub(super) accuracy: Option<f64>,
     /// On the test images, in nats.
     pub(super) loss: Option<f64>,
+    /// With test-time augmentation, where the run measured it with these weights.
+    pub(super) tta_accuracy: Option<f64>,
 }
 
 pub(super) fn text(
@@ -86,6 +88,9 @@ fn figures(text: &mut String, exported: &Exported, run: &Run, measured: &Measure
     }
     if let Some(loss) = measured.loss {
         row("loss on the test images", format!("{loss:.4}"))?;
+    }
+    if let Some(accuracy) = measured.tta_accuracy {
+        row("accuracy with test-time augmentation", format!("{:.2} %", 100.0 * accuracy))?;
     }
     row("test images", thousands(run.environment.test_images.into()))?;
     row("parameters", thousands(graph.parameter_count() as u64))?;

@@ -89,7 +89,8 @@ impl Measured {
             Checkpoint::Last => "the last epoch",
             Checkpoint::Ema => "the moving average of the weights after the last epoch",
         };
-        Self { choice, epoch, accuracy, loss }
+        let tta_accuracy = result.tta_test_acc.filter(|_| which == Checkpoint::Last);
+        Self { choice, epoch, accuracy, loss, tta_accuracy }
     }
 }
 
