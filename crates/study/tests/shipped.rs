@@ -97,6 +97,50 @@ fn the_tutorials_have_ten_runs_by_their_recipes() {
     assert_eq!((figure.value, figure.decimals, figure.at_least), (55.0, 0, false));
 }
 
+/// The constants of its code, in which the loss is a sum over the batch: `lr`, `wd` and `lr_biases` of its optimizer, `lr_schedule`, and
+/// what it trains for how long.
+#[test]
+fn airbench94_is_trained_as_by_its_code() {
+    let study = study("airbench94");
+    let recipe = &study.recipe;
+    let span = recipe.span(50_000);
+    assert_eq!((span.steps_per_epoch, span.steps), (50_000 / 1024, (48.0 * 9.9f64).ceil() as u64));
+    let kilostep_scale = 1024.0 * (1.0 + 1.0 / (1.0 - 0.85));
+    let lr = 11.5 / kilostep_scale;
+    let wd = 0.0153 * 1024.0 / kilostep_scale;
+    let near =
+        |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-12, "{found} {expected}");
+    let Optimizer::Sgd(sgd) = &recipe.optimizer else { panic!("{recipe:?}") };
+    assert_eq!((sgd.momentum, sgd.nesterov), (0.85, true));
+    let peak = (0.23 * 476.0f64).floor();
+    for step in [0, 1, 50, 109, 110, 300, 475] {
+        let at = step as f64;
+        let factor = match at <= peak {
+            true => 0.2 + 0.8 * at / peak,
+            false => 1.0 - 0.93 * (at - peak) / (476.0 - peak),
+        };
+        // A mean has a 1024th of the gradient.
+        near(recipe.rate(step, span).lr / 1024.0, lr * factor);
+    }
+    let graph = Network::by_name("airbench94").unwrap().graph().unwrap();
+    for parameter in graph.parameters() {
+        let group = recipe.group(&parameter.name, parameter.shape.len());
+        let factor = if parameter.name.contains("norm") { 64.0 } else { 1.0 };
+        let frozen_after = match parameter.name.as_str() {
+            "0.weight" => Some(0),
+            "0.bias" => Some(3),
+            _ => None,
+        };
+        assert_eq!((group.lr_factor, group.frozen_after), (factor, frozen_after), "{}", parameter.name);
+        near(group.weight_decay * 1024.0, wd / (lr * factor));
+    }
+    let lookahead = recipe.lookahead.expect("it looks ahead");
+    near(lookahead.decay_after(475, span).unwrap(), 0.95f64.powi(5) * (475.0f64 / 476.0).powi(3));
+    assert_eq!(recipe.test_time_augmentation.map(|views| views.views().len()), Some(6));
+    let figure = study.arms[0].published.figure(Metric::TtaTestAcc, None).expect("the accuracy");
+    assert_eq!((figure.value, figure.decimals, figure.runs, study.seeds.len()), (94.01, 2, 1000, 5));
+}
+
 /// 64,000 iterations, with a tenth of the rate from 32,000 and a hundredth from 48,000 on.
 #[test]
 fn resnet20_is_trained_as_in_the_paper() {
