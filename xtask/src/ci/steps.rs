@@ -116,14 +116,19 @@ RAYON_NUM_THREADS=1 cargo test --workspace --locked "${computes[@]}" -- "${large
             script: "installed valgrind valgrind",
             missing: "valgrind is not there and cannot be installed",
         }),
-        // It has no AVX-512, so the kernels run on AVX2 and on the portable path; and it runs one thread at a time, so two programs go side by
-        // side.
+        // It has no AVX-512, so the kernels run on AVX2 and on the portable path; and it runs one thread at a time, so two go side by side, each
+        // with the next few tests.
         script: r#"
+mkdir -p target/ci
 cargo test -p pointwise-kernels --locked --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u |
-    RAYON_NUM_THREADS=2 xargs -P 2 -I PROGRAM valgrind --quiet --error-exitcode=9 PROGRAM --test-threads=1 \
-        --skip the_error_of_each_method --skip products_are \
-        --skip maps_of_every_size --skip many_images
+    while read -r program; do
+        "$program" --list --format terse --skip the_error_of_each_method --skip products_are \
+            --skip maps_of_every_size --skip many_images |
+            sed -n 's/: test$//p' | xargs -r -n 3 echo "$program" --exact
+    done > target/ci/valgrind.txt
+[ -s target/ci/valgrind.txt ]
+RAYON_NUM_THREADS=2 xargs -P 2 -L 1 valgrind --quiet --error-exitcode=9 < target/ci/valgrind.txt
 "#,
     },
     Step {
