@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Makes the golden values of recipes, using the optimizers, schedulers and averages of real PyTorch on the CPU.
 
-    python recipes.py [--out DIR]        (needs torch, numpy)
+    python recipes.py [--only NAME...] [--out DIR]        (needs torch, numpy)
 
-Writes recipes.json beside this script (or into DIR). README.md describes every key. Running it twice on one machine
-gives the same bytes.
+Writes recipes.json beside this script (or into DIR); with `--only`, the other cases stay as they are in the file.
+README.md describes every key. Running it twice on one machine gives the same bytes.
 
 Each case says the same thing twice: as a recipe, a text that is not read here, and as what one writes in PyTorch. Each
-trains one small network from the formula of golden.py for 20 steps, four epochs of five batches.
+trains one small network from the formula of golden.py for 20 steps, four epochs of five batches; the last has a network,
+a length and a loop of its own.
 
 Images are chosen so that in no step a ReLU's input, or the two largest values of a pool's window, come nearer to a kink
 than MARGIN: golden.py says why.
@@ -17,7 +18,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import math
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,10 +100,10 @@ class Net(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def images(number: int, batch: int) -> Tensor:
+def images(number: int, batch: int, shape: tuple[int, ...] = INPUT) -> Tensor:
     """Those of batch `batch` of an epoch, of the choice `number`."""
-    values = np.float32(2) * u_values(f"recipe{number}.{batch}", BATCH * int(np.prod(INPUT)))
-    return torch.from_numpy(values.reshape(BATCH, *INPUT))
+    values = np.float32(2) * u_values(f"recipe{number}.{batch}", BATCH * int(np.prod(shape)))
+    return torch.from_numpy(values.reshape(BATCH, *shape))
 
 
 def labels(batch: int) -> Tensor:
@@ -113,19 +117,34 @@ MakeOptimizer = Callable[[nn.Module, dict[str, bool]], Optimizer]
 
 
 @dataclass(frozen=True)
+class Program:
+    """A training that is written out, and the description of what it trains."""
+
+    network: str
+    # Of the case's number, as `run`.
+    run: Callable[[int, Variant, dict[str, bool], Callable[[nn.Module], None]], Outcome]
+
+
+@dataclass(frozen=True)
 class Case:
     """A recipe, and the same in PyTorch."""
 
     name: str
     # Without epochs and batch-size, which all have in common.
     toml: str
-    optimizer: MakeOptimizer
+    optimizer: MakeOptimizer | None = None
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
     # Steps of the optimizer for one of the scheduler.
     every: int = 1
     smoothing: float = 0.0
     clip: float | None = None
     ema: float | None = None
+    # Steps from one return to the slow weights to the next, and what of those stays after a step.
+    lookahead: tuple[int, Callable[[int], float]] | None = None
+    # Parameters, and the epochs after which each stands still.
+    frozen: Callable[[nn.Module], list[tuple[nn.Parameter, int]]] | None = None
+    # A network, its description and a training of its own, in place of all that.
+    program: Program | None = None
 
 
 def sgd(**arguments: Any) -> MakeOptimizer:
@@ -193,6 +212,11 @@ def all_adamw(net: nn.Module, how: dict[str, bool]) -> Optimizer:
         {"params": others},
     ]
     return AdamW(groups, lr=0.03, betas=(0.85, 0.99), weight_decay=0.4, **how)
+
+
+def frozen_adamw(net: nn.Module, how: dict[str, bool]) -> Optimizer:
+    others = [p for p in net.parameters() if p is not net.depthwise.weight]
+    return AdamW([{"params": [net.depthwise.weight], "lr": 0.06}, {"params": others}], lr=0.03, weight_decay=0.3, **how)
 
 
 def warm(scheduler: Callable[[Optimizer], LRScheduler], start: float, steps: int) -> Callable[[Optimizer], LRScheduler]:
@@ -387,6 +411,38 @@ CASES = [
         clip=1.4,
         ema=0.95,
     ),
+    Case(
+        "Lookahead, Adam",
+        "optimizer = { Adam = { lr = 0.02 } }\nlookahead = {}",
+        adam(lr=0.02),
+        lookahead=(5, lambda step: 0.5),
+    ),
+    Case(
+        "Lookahead that grows, a last step between two averages, SGD",
+        "optimizer = { SGD = { lr = 0.1, momentum = 0.9, nesterov = true, weight_decay = 0.05 } }\n"
+        "lookahead = { every = 3, decay = 0.9, power = 3 }",
+        sgd(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.05),
+        lookahead=(3, lambda step: 0.9 * (step / STEPS) ** 3),
+    ),
+    Case(
+        "Frozen groups, SGD",
+        "optimizer = { SGD = { lr = 0.05, momentum = 0.9, nesterov = true, weight_decay = 0.1 } }\n"
+        'parameter-groups = [{ names = "conv1.*", frozen_after = 0 }, { names = "bn?.*", frozen_after = 1 }]',
+        sgd(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.1),
+        frozen=lambda net: [
+            (net.conv1.weight, 0), (net.bn1.weight, 1), (net.bn1.bias, 1), (net.bn2.weight, 1), (net.bn2.bias, 1),
+        ],
+    ),
+    Case(
+        "Frozen groups, AdamW",
+        "optimizer = { AdamW = { lr = 0.03, weight_decay = 0.3 } }\n"
+        'schedule = { CosineAnnealingLR = { by = "step" } }\n'
+        'parameter-groups = [{ names = "depthwise.*", lr_factor = 2, frozen_after = 3 }, '
+        '{ names = "conv1.*", frozen_after = 0 }, { names = "fc.bias", frozen_after = 1 }]',
+        frozen_adamw,
+        lambda optimizer: CosineAnnealingLR(optimizer, STEPS),
+        frozen=lambda net: [(net.depthwise.weight, 3), (net.conv1.weight, 0), (net.fc.bias, 1)],
+    ),
 ]
 
 
@@ -413,8 +469,47 @@ class Outcome:
     average_logits: np.ndarray | None = None
 
 
+class Slow:
+    """The slow weights of Lookahead: a copy of the state, which begins as the initial one."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.state = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def update(self, net: nn.Module, decay: float) -> None:
+        for slow, trained in zip(self.state.values(), net.state_dict().values()):
+            if trained.is_floating_point():
+                slow.lerp_(trained, 1 - decay)
+                trained.copy_(slow)
+
+
 def of(named: Iterable[tuple[str, Tensor]]) -> Arrays:
     return {name: numbers(tensor) for name, tensor in named}
+
+
+def outcome_of(
+    net: nn.Module, optimizer: Optimizer, shown: Tensor, losses: list[np.ndarray], norms: list[np.ndarray]
+) -> Outcome:
+    """What a training left."""
+    net.eval()
+    names = {parameter: name for name, parameter in net.named_parameters()}
+    state = [(names[parameter], state) for parameter, state in optimizer.state.items()]
+    keys = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"exp_avg", "exp_avg_sq"}
+    # Without momentum SGD keeps none.
+    keys = keys if state else set()
+    # Of what never had a gradient PyTorch keeps nothing yet, which is to say zeros.
+    kept = {name for name, _ in state}
+    none = [(name, torch.zeros_like(value)) for name, value in net.named_parameters() if name not in kept]
+    with torch.no_grad():
+        return Outcome(
+            losses=np.stack(losses),
+            norms=np.stack(norms) if norms else None,
+            parameters=of(net.named_parameters()),
+            statistics=statistics_of(net),
+            buffers={
+                key: of([*((name, entry[key]) for name, entry in state), *none]) for key in sorted(keys)
+            },
+            logits=numbers(net(shown)),
+        )
 
 
 def run(
@@ -425,6 +520,8 @@ def run(
     prepare: Callable[[nn.Module], None] = lambda net: None,
 ) -> Outcome:
     """Trains on the images of the choice `number`, as one does in PyTorch."""
+    if case.program is not None:
+        return case.program.run(number, variant, how or {}, prepare)
     net = Net()
     fill(net)
     net = net.to(dtype=variant.dtype, memory_format=variant.layout)
@@ -436,10 +533,14 @@ def run(
         average = None
         if case.ema is not None:
             average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(case.ema), use_buffers=True)
+        slow = None if case.lookahead is None else Slow(net)
         losses, norms = [], []
         net.train()
         for step in range(STEPS):
             batch = step % EPOCH
+            if case.frozen is not None:
+                for parameter, epochs in case.frozen(net):
+                    parameter.requires_grad = step // EPOCH < epochs
             optimizer.zero_grad()
             shown = images(number, batch).to(variant.dtype, memory_format=variant.layout)
             loss = loss_of(net(shown), labels(batch))
@@ -450,24 +551,15 @@ def run(
             optimizer.step()
             if average is not None:
                 average.update_parameters(net)
+            if slow is not None and (step + 1) % case.lookahead[0] == 0:
+                slow.update(net, case.lookahead[1](step + 1))
             if scheduler is not None and (step + 1) % case.every == 0 and step + 1 < STEPS:
                 scheduler.step()
-        net.eval()
+        if slow is not None:
+            slow.update(net, 1.0)
         shown = images(number, 0).to(variant.dtype, memory_format=variant.layout)
-        names = {parameter: name for name, parameter in net.named_parameters()}
-        state = [(names[parameter], state) for parameter, state in optimizer.state.items()]
-        keys = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"exp_avg", "exp_avg_sq"}
-        # Without momentum SGD keeps none.
-        keys = keys if state else set()
+        outcome = outcome_of(net, optimizer, shown, losses, norms)
         with torch.no_grad():
-            outcome = Outcome(
-                losses=np.stack(losses),
-                norms=np.stack(norms) if norms else None,
-                parameters=of(net.named_parameters()),
-                statistics=statistics_of(net),
-                buffers={key: of((name, entry[key]) for name, entry in state) for key in sorted(keys)},
-                logits=numbers(net(shown)),
-            )
             if average is not None:
                 average.eval()
                 outcome.average_parameters = of(average.module.named_parameters())
@@ -475,6 +567,177 @@ def run(
                 outcome.average_tracked = int(average.module.bn1.num_batches_tracked)
                 outcome.average_logits = numbers(average(shown))
     return outcome
+
+
+# ------------------------------------------------------------------------------------------------------------- airbench
+
+# airbench94 in small (Jordan 2024, arXiv 2404.00498): its network, two blocks of its three, and its loop, which sums the
+# loss over a batch. The recipe has the same of a mean: the rate times the batch, decay divided by it.
+
+AIR_EPOCHS = 3.8
+AIR_STEPS = math.ceil(EPOCH * AIR_EPOCHS)
+AIR_INPUT = (3, 10, 10)
+AIR_WIDTHS = (4, 5)
+AIR_LR = 0.025
+AIR_DECAY = 2e-3
+AIR_BIAS_SCALER = 64.0
+AIR_WHITEN_BIAS_EPOCHS = 2
+
+AIR_NETWORK = """\
+name = "airbench"
+input = [3, 10, 10]
+layers = [
+    { name = "whiten", Conv2d = { out_channels = 24, kernel_size = 2 } },
+    "GELU",
+    { name = "conv1", Conv2d = { out_channels = 4, kernel_size = 3, padding = 1, bias = false } },
+    { MaxPool2d = { kernel_size = 2 } },
+    { name = "norm1", BatchNorm2d = { eps = 1e-12, momentum = 0.4, weight = false } },
+    "GELU",
+    { name = "conv2", Conv2d = { out_channels = 4, kernel_size = 3, padding = 1, bias = false } },
+    { name = "norm2", BatchNorm2d = { eps = 1e-12, momentum = 0.4, weight = false } },
+    "GELU",
+    { name = "conv3", Conv2d = { out_channels = 5, kernel_size = 3, padding = 1, bias = false } },
+    { MaxPool2d = { kernel_size = 2 } },
+    { name = "norm3", BatchNorm2d = { eps = 1e-12, momentum = 0.4, weight = false } },
+    "GELU",
+    { name = "conv4", Conv2d = { out_channels = 5, kernel_size = 3, padding = 1, bias = false } },
+    { name = "norm4", BatchNorm2d = { eps = 1e-12, momentum = 0.4, weight = false } },
+    "GELU",
+    { MaxPool2d = { kernel_size = 2 } },
+    "Flatten",
+    { name = "head", Linear = { out_features = 5, bias = false } },
+    { Scale = { factor = 0.1111111111111111 } },
+]
+"""
+
+AIR_RECIPE = f"""\
+last-epoch = 0.8
+drop-last = true
+optimizer = {{ SGD = {{ lr = {AIR_LR * BATCH!r}, momentum = 0.85, nesterov = true, weight_decay = {AIR_DECAY / AIR_LR / BATCH!r} }} }}
+schedule = {{ PiecewiseLinear = {{ points = [[0, 0.2], [0.8, 1], [3.8, 0.07]] }} }}
+parameter-groups = [
+    {{ names = "whiten.weight", frozen_after = 0 }},
+    {{ names = "whiten.bias", frozen_after = {AIR_WHITEN_BIAS_EPOCHS} }},
+    {{ names = "norm*", lr_factor = {AIR_BIAS_SCALER!r}, weight_decay = {AIR_DECAY / AIR_LR / AIR_BIAS_SCALER / BATCH!r} }},
+]
+label-smoothing = 0.2
+lookahead = {{ every = 5, decay = {0.95**5!r}, power = 3 }}"""
+
+
+class AirNorm(nn.BatchNorm2d):
+    """Its weight stays 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-12, momentum=1 - 0.6)
+        self.weight.requires_grad = False
+
+
+class Mul(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def air() -> nn.Sequential:
+    one, two = AIR_WIDTHS
+    layers = [
+        ("whiten", nn.Conv2d(3, 24, 2, padding=0, bias=True)), ("gelu0", nn.GELU()),
+        ("conv1", nn.Conv2d(24, one, 3, padding="same", bias=False)), ("pool1", nn.MaxPool2d(2)),
+        ("norm1", AirNorm(one)), ("gelu1", nn.GELU()),
+        ("conv2", nn.Conv2d(one, one, 3, padding="same", bias=False)), ("norm2", AirNorm(one)), ("gelu2", nn.GELU()),
+        ("conv3", nn.Conv2d(one, two, 3, padding="same", bias=False)), ("pool3", nn.MaxPool2d(2)),
+        ("norm3", AirNorm(two)), ("gelu3", nn.GELU()),
+        ("conv4", nn.Conv2d(two, two, 3, padding="same", bias=False)), ("norm4", AirNorm(two)), ("gelu4", nn.GELU()),
+        ("pool", nn.MaxPool2d(2)), ("flatten", nn.Flatten()),
+        ("head", nn.Linear(two, CLASSES, bias=False)), ("scale", Mul(1 / 9)),
+    ]  # fmt: skip
+    net = nn.Sequential(OrderedDict(layers))
+    net.whiten.weight.requires_grad = False
+    return net
+
+
+def triangle(steps: int, start: float, end: float, peak: float) -> Tensor:
+    """Straight lines from `start` up to 1 and down to `end`, a value a step."""
+    xp = torch.tensor([0, int(peak * steps), steps])
+    fp = torch.tensor([start, 1, end], dtype=torch.float64)
+    x = torch.arange(1 + steps)
+    m = (fp[1:] - fp[:-1]) / (xp[1:] - xp[:-1])
+    b = fp[:-1] - (m * xp[:-1])
+    indices = torch.sum(torch.ge(x[:, None], xp[None, :]), 1) - 1
+    indices = torch.clamp(indices, 0, len(m) - 1)
+    return m[indices] * x + b[indices]
+
+
+def run_airbench(
+    number: int, variant: Variant, how: dict[str, bool], prepare: Callable[[nn.Module], None]
+) -> Outcome:
+    model = air()
+    fill(model)
+    for module in model.modules():
+        if isinstance(module, AirNorm):
+            module.weight.data.fill_(1)
+    model = model.to(dtype=variant.dtype, memory_format=variant.layout)
+    prepare(model)
+
+    def shown(batch: int) -> Tensor:
+        return images(number, batch, AIR_INPUT).to(variant.dtype, memory_format=variant.layout)
+
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=0.2, reduction="none")
+    lr, wd = AIR_LR, AIR_DECAY
+    lr_biases = lr * AIR_BIAS_SCALER
+    norm_biases = [p for k, p in model.named_parameters() if "norm" in k and p.requires_grad]
+    other_params = [p for k, p in model.named_parameters() if "norm" not in k and p.requires_grad]
+    param_configs = [
+        dict(params=norm_biases, lr=lr_biases, weight_decay=wd / lr_biases),
+        dict(params=other_params, lr=lr, weight_decay=wd / lr),
+    ]
+    losses = []
+    with variant.active():
+        optimizer = SGD(param_configs, lr=lr, momentum=0.85, nesterov=True, **how)
+        lr_schedule = triangle(AIR_STEPS, start=0.2, end=0.07, peak=0.23)
+        scheduler = LambdaLR(optimizer, lambda i: lr_schedule[i].item())
+        alpha_schedule = 0.95**5 * (torch.arange(AIR_STEPS + 1, dtype=torch.float64) / AIR_STEPS) ** 3
+        lookahead_state = Slow(model)
+        current_steps = 0
+        for epoch in range(math.ceil(AIR_EPOCHS)):
+            model.whiten.bias.requires_grad = epoch < AIR_WHITEN_BIAS_EPOCHS
+            model.train()
+            for batch in range(EPOCH):
+                outputs = model(shown(batch))
+                loss = loss_fn(outputs, labels(batch)).sum()
+                losses.append(numbers(loss)[0] / BATCH)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                current_steps += 1
+                if current_steps % 5 == 0:
+                    lookahead_state.update(model, decay=alpha_schedule[current_steps].item())
+                if current_steps >= AIR_STEPS:
+                    lookahead_state.update(model, decay=1.0)
+                    break
+        outcome = outcome_of(model, optimizer, shown(0), losses, [])
+
+    def described(arrays: Arrays) -> Arrays:
+        """Without what is no parameter of the network described: the weights of norms."""
+        return {name: values for name, values in arrays.items() if "norm" not in name or "weight" not in name}
+
+    outcome.parameters = described(outcome.parameters)
+    # Gradients of a sum are those of a mean, times the batch.
+    outcome.buffers = {key: described(arrays) for key, arrays in outcome.buffers.items()}
+    for arrays in outcome.buffers.values():
+        for name in arrays:
+            arrays[name] = arrays[name] / arrays[name].dtype.type(BATCH)
+    return outcome
+
+
+CASES.append(Case("airbench94 in small", AIR_RECIPE, program=Program(AIR_NETWORK, run_airbench)))
+
+
+# ------------------------------------------------------------------------------------------------------------- the file
 
 
 def clear(case: Case) -> tuple[int, float]:
@@ -532,6 +795,7 @@ def document(case: Case) -> dict[str, Any]:
     content: dict[str, Any] = {
         "name": case.name,
         "recipe": f"epochs = {EPOCHS}\nbatch-size = {BATCH}\n{case.toml}\n",
+        **({} if case.program is None else {"network": case.program.network}),
         "images": number,
         "margin": digits(margin, 3),
         "losses": steps(lambda o: o.losses),
@@ -556,14 +820,19 @@ def document(case: Case) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="make these cases, and keep the others of the file")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="folder for the file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
     titles = [case.name for case in CASES]
     assert len(set(titles)) == len(titles)
+    path = arguments.out / "recipes.json"
+    only = titles if arguments.only is None else arguments.only
+    assert set(only) <= set(titles), f"there are {titles}"
+    kept = {} if arguments.only is None else {case["name"]: case for case in json.loads(path.read_text())["cases"]}
     write(
-        arguments.out / "recipes.json",
+        path,
         {
             "torch": TORCH,
             "network": NETWORK,
@@ -573,7 +842,7 @@ def main() -> None:
             "noise_sigma": NOISE,
             "noise_runs": len(NOISE_SEEDS),
             "rounding_sigma": ROUNDING,
-            "cases": [document(case) for case in CASES],
+            "cases": [document(case) if case.name in only else kept[case.name] for case in CASES],
         },
     )
 

@@ -1,4 +1,4 @@
-//! Recipes against PyTorch's optimizers, schedulers, groups, loss, clipping and averages, step by step: `tests/pytorch/recipes.json` has
+//! Recipes against PyTorch's optimizers, schedulers, groups, loss, clipping, averages and slow weights, step by step: `tests/pytorch/recipes.json` has
 //! recipes beside the numbers of PyTorch programs that were written by hand.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
@@ -9,7 +9,7 @@ mod golden;
 use golden::*;
 use pointwise_engine::{Array, Batch, Engine, EngineKind, State, Totals};
 use pointwise_network::Network;
-use pointwise_recipe::{Adam, AdamW, Augment, Optimizer, Recipe, Schedule, Sgd, Span};
+use pointwise_recipe::{Adam, AdamW, Augment, Lookahead, Optimizer, Recipe, Schedule, Sgd, Span};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -43,6 +43,8 @@ struct Case<'a> {
     golden: &'a Golden,
     record: &'a Value,
     name: &'a str,
+    /// Its own, where it has one.
+    network: Network,
     recipe: Recipe,
     /// The batches of an epoch.
     images: Vec<Vec<f32>>,
@@ -54,9 +56,13 @@ impl<'a> Case<'a> {
         let name = record["name"].as_str().unwrap();
         let recipe = Recipe::from_toml(record["recipe"].as_str().unwrap())
             .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let network = match record.get("network") {
+            Some(own) => Network::from_toml(own.as_str().unwrap()).unwrap(),
+            None => golden.network.clone(),
+        };
         let batch = recipe.batch_size as usize;
-        let len = batch * golden.network.input.iter().product::<usize>();
-        let classes = golden.network.graph().unwrap().classes() as u32;
+        let len = batch * network.input.iter().product::<usize>();
+        let classes = network.graph().unwrap().classes() as u32;
         let images = (0..golden.steps_per_epoch).map(|number| {
             let tensor = format!("recipe{}.{number}", record["images"]);
             uniform(&tensor).take(len).map(|u| 2.0 * u).collect()
@@ -64,7 +70,7 @@ impl<'a> Case<'a> {
         let labels = (0..golden.steps_per_epoch).map(|number| {
             words(&format!("labels.{number}")).take(batch).map(|z| (z % classes) as u16).collect()
         });
-        Self { golden, record, name, images: images.collect(), labels: labels.collect(), recipe }
+        Self { golden, record, name, images: images.collect(), labels: labels.collect(), network, recipe }
     }
 
     fn batch(&self, step: u64) -> Batch<'_> {
@@ -73,7 +79,12 @@ impl<'a> Case<'a> {
     }
 
     fn span(&self) -> Span {
-        Span::of_epochs(self.golden.steps_per_epoch, self.recipe.epochs)
+        let images = self.golden.steps_per_epoch as usize * self.recipe.batch_size as usize;
+        self.recipe.span(images)
+    }
+
+    fn engine(&self, kind: EngineKind, recipe: &Recipe) -> Box<dyn Engine> {
+        engine_by(kind, &self.network, recipe.clone())
     }
 
     /// Takes steps by a recipe, which may be another one, and gives the totals after each.
@@ -82,6 +93,9 @@ impl<'a> Case<'a> {
             .map(|step| {
                 engine.set_rate(recipe.rate(step, self.span())).unwrap();
                 engine.train_step(self.batch(step)).unwrap_or_else(|error| panic!("{}: {error}", self.name));
+                if let Some(decay) = recipe.lookahead.and_then(|it| it.decay_after(step + 1, self.span())) {
+                    engine.lookahead(decay).unwrap();
+                }
                 engine.totals().unwrap()
             })
             .collect()
@@ -89,7 +103,7 @@ impl<'a> Case<'a> {
 
     /// The state after all steps by the case's own recipe.
     fn trained(&self, kind: EngineKind) -> State {
-        let mut engine = engine_by(kind, &self.golden.network, self.recipe.clone());
+        let mut engine = self.engine(kind, &self.recipe);
         self.train(engine.as_mut(), &self.recipe, 0..self.span().steps);
         engine.state().unwrap()
     }
@@ -105,7 +119,7 @@ impl<'a> Case<'a> {
             report: Report::default(),
         };
         let record = self.record;
-        let mut engine = engine_by(kind, &self.golden.network, recipe.clone());
+        let mut engine = self.engine(kind, recipe);
         let totals = self.train(engine.as_mut(), recipe, 0..self.span().steps);
         let losses: Vec<f64> = totals.iter().map(|totals| totals.last_loss).collect();
         subject.steps("loss", &losses, &record["losses"]);
@@ -130,7 +144,13 @@ impl<'a> Case<'a> {
             }
         }
         self.evaluate(&mut subject, engine.as_mut(), "logits", &record["logits"]);
-        match (record.get("average"), &state.average) {
+        // After the last step the trained weights are the slow ones.
+        let slow = state.average.as_ref().filter(|_| recipe.lookahead.is_some());
+        if let Some(slow) = slow {
+            assert_eq!(slow.parameters, state.parameters, "{}", self.name);
+            assert_eq!(slow.statistics, state.statistics, "{}", self.name);
+        }
+        match (record.get("average"), state.average.as_ref().filter(|_| slow.is_none())) {
             (Some(expected), Some(average)) => {
                 subject.tensors("average", &average.parameters, &expected["parameters"]);
                 subject.tensors("average", &average.statistics, &expected["statistics"]);
@@ -236,9 +256,9 @@ fn resumed_to_the_same_bytes() {
             let whole = case.trained(kind);
             let steps = case.span().steps;
             for middle in [1, 7] {
-                let mut first = engine_by(kind, &golden.network, case.recipe.clone());
+                let mut first = case.engine(kind, &case.recipe);
                 case.train(first.as_mut(), &case.recipe, 0..middle);
-                let mut second = engine_by(kind, &golden.network, case.recipe.clone());
+                let mut second = case.engine(kind, &case.recipe);
                 // It has gone its own way before.
                 case.train(second.as_mut(), &case.recipe, 0..2);
                 second.load_state(&first.state().unwrap()).unwrap();
@@ -302,7 +322,7 @@ fn a_wrong_recipe_is_noticed() {
 /// Each with one thing changed, a little or a lot.
 fn wrong_recipes(recipe: &Recipe) -> Vec<(&'static str, Recipe)> {
     type Change = fn(&mut Recipe);
-    let changes: [(&str, Change); 15] = [
+    let changes: [(&str, Change); 21] = [
         ("another rate", |it| it.optimizer = it.optimizer.clone().with_lr(it.optimizer.lr() * 1.01)),
         ("no decay", |it| it.optimizer = it.optimizer.clone().with_weight_decay(0.0)),
         ("a little decay", |it| {
@@ -343,13 +363,29 @@ fn wrong_recipes(recipe: &Recipe) -> Vec<(&'static str, Recipe)> {
         ("no clipping", |it| it.clip_norm = None),
         ("clipping", |it| it.clip_norm = Some(it.clip_norm.map_or(0.9, |norm| norm * 1.01))),
         ("the average", |it| it.ema.iter_mut().for_each(|ema| ema.decay -= 0.01)),
+        ("no slow weights", |it| it.lookahead = None),
+        ("more of the slow weights", |it| it.lookahead.iter_mut().for_each(|slow| slow.decay += 0.01)),
+        ("a step more between averages", |it| it.lookahead.iter_mut().for_each(|slow| slow.every += 1)),
+        ("slow weights of another power", |it| match &mut it.lookahead {
+            Some(Lookahead { power, .. }) => *power += 0.5,
+            None => {}
+        }),
+        ("nothing is frozen", |it| {
+            it.parameter_groups.iter_mut().for_each(|group| group.frozen_after = None)
+        }),
+        ("frozen an epoch later", |it| {
+            it.parameter_groups
+                .iter_mut()
+                .filter_map(|group| group.frozen_after.as_mut())
+                .for_each(|it| *it += 1);
+        }),
     ];
     let changed = changes.into_iter().map(|(what, change)| {
         let mut wrong = recipe.clone();
         change(&mut wrong);
         (what, wrong)
     });
-    changed.filter(|(_, wrong)| wrong != recipe).collect()
+    changed.filter(|(_, wrong)| wrong != recipe && wrong.check().is_ok()).collect()
 }
 
 /// What an engine does not read makes no difference: it is told the rate, and given the images.

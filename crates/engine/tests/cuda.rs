@@ -16,7 +16,7 @@ use pointwise_engine::{
 };
 use pointwise_network::Network;
 use pointwise_random::{Purpose, Stream, below, block, permutation};
-use pointwise_recipe::{Rate, Recipe};
+use pointwise_recipe::{Rate, Recipe, Span};
 use std::collections::BTreeSet;
 
 /// The settings for a GPU; `None` where there is none.
@@ -604,6 +604,9 @@ fn recipes() -> Vec<(String, Recipe)> {
     let groups = r#"parameter-groups = [
         { names = "b.*", lr_factor = 0.3 }, { max_dims = 1, weight_decay = 0.0 }, { names = "*.weight", weight_decay = 0.3, lr_factor = 2.0 },
     ]"#;
+    let frozen = r#"parameter-groups = [
+        { names = "b.*", frozen_after = 1 }, { max_dims = 1, frozen_after = 0 }, { names = "c.weight", lr_factor = 2.0, frozen_after = 3 },
+    ]"#;
     let others = [
         String::new(),
         groups.to_owned(),
@@ -611,6 +614,8 @@ fn recipes() -> Vec<(String, Recipe)> {
         "label-smoothing = 0.2".to_owned(),
         "ema = { decay = 0.9 }".to_owned(),
         format!("ema = {{ decay = 0.25 }}\nclip-norm = 0.9\nlabel-smoothing = 0.1\n{groups}"),
+        format!("lookahead = {{ every = 3, decay = 0.9, power = 1.0 }}\n{frozen}"),
+        format!("ema = {{ decay = 0.9 }}\n{frozen}"),
     ];
     let mut recipes = Vec::new();
     for optimizer in optimizers {
@@ -644,7 +649,7 @@ fn rate(recipe: &Recipe, step: usize) -> Rate {
         7..16 => Some(0.6 + 0.02 * step as f64),
         _ => Some(0.0),
     };
-    Rate { momentum, ..Rate::new(lr) }
+    Rate { lr, momentum, epoch: (step / 5) as u32 }
 }
 
 /// Batch number `step` of six images.
@@ -653,11 +658,15 @@ fn step_batch(network: &Network, step: usize) -> (Vec<f32>, Vec<u16>) {
     (uniform(1000 + step as u64, len), (0..6).map(|i| ((i * 3 + step) % 7) as u16).collect())
 }
 
-/// Takes step `step`, from 0.
+/// Takes step `step`, from 0, of four epochs of five, and what follows it.
 fn take(engine: &mut dyn Engine, network: &Network, recipe: &Recipe, step: usize) {
     let (images, labels) = step_batch(network, step);
     engine.set_rate(rate(recipe, step)).unwrap();
     engine.train_step(Batch { images: &images, labels: &labels }).unwrap();
+    let span = Span::of_epochs(5, 4);
+    if let Some(decay) = recipe.lookahead.and_then(|lookahead| lookahead.decay_after(step as u64 + 1, span)) {
+        engine.lookahead(decay).unwrap();
+    }
 }
 
 #[test]
@@ -764,6 +773,58 @@ fn averages_stand_in_for_what_was_trained() {
             assert_eq!(watched.logits(&images).unwrap(), trained);
         }
         assert!(plain.state().unwrap() == watched.state().unwrap(), "{precision}");
+    }
+}
+
+/// Recorded steps and evaluation go on from what the slow weights became, also where products read copies of them.
+#[test]
+fn slow_weights_are_those_that_are_computed_with() {
+    for precision in Precision::ALL {
+        let Some(settings) = settings(precision) else { return };
+        let text = "epochs = 4\nbatch-size = 6\noptimizer = \"Adam\"\nlookahead = { every = 100 }";
+        let (network, recipe) = (smooth(), Recipe::from_toml(text).unwrap());
+        let settings = Settings { recipe: recipe.clone(), ..settings };
+        let mut engine = cuda(&network, &settings);
+        let (images, labels) = step_batch(&network, 50);
+        let batch = Batch { images: &images, labels: &labels };
+        let mut slow = engine.state().unwrap();
+        for (turn, decay) in [0.95, 0.5, 0.0, 1.0].into_iter().enumerate() {
+            for step in 0..4 {
+                take(&mut engine, &network, &recipe, 4 * turn + step);
+            }
+            let before = engine.state().unwrap();
+            let trained = engine.logits(&images).unwrap();
+            engine.lookahead(decay).unwrap();
+            let after = engine.state().unwrap();
+            for (got, [old, new]) in [
+                (&after.parameters, [&slow.parameters, &before.parameters]),
+                (&after.statistics, [&slow.statistics, &before.statistics]),
+            ] {
+                for (name, array) in got {
+                    let both = old[name].values.iter().zip(&new[name].values);
+                    let expected: Vec<f32> = both
+                        .map(|(old, new)| (decay * f64::from(*old) + (1.0 - decay) * f64::from(*new)) as f32)
+                        .collect();
+                    let far = distance(&array.values, &expected, 1e-3);
+                    assert!(far < 1e-6, "{decay} in {precision}: {name} is {far:.1e} away");
+                }
+            }
+            let mut other = cuda(&network, &settings);
+            other.load_state(&after).unwrap();
+            assert!(other.state().unwrap() == after, "{decay} in {precision}");
+            let logits = engine.logits(&images).unwrap();
+            assert_eq!(logits, other.logits(&images).unwrap(), "{decay} in {precision}");
+            assert_eq!(logits == trained, decay == 0.0, "{decay} in {precision}");
+            slow = after;
+        }
+        // After a value that is not finite nothing changes any more.
+        engine.train_step(batch).unwrap();
+        let before = engine.state().unwrap();
+        engine.train_step(Batch { images: &vec![f32::NAN; images.len()], labels: &labels }).unwrap();
+        engine.lookahead(0.5).unwrap();
+        assert!(engine.totals().is_err());
+        let after = engine.state().unwrap();
+        assert!(after.parameters == before.parameters && after.average == before.average, "{precision}");
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! `best.safetensors` holds what PyTorch's `state_dict()` of the same network holds, name for name, dtype for dtype and shape for
 //! shape. `last.safetensors` holds the optimizer's buffers besides, as `optimizer.BUFFER.NAME` by PyTorch's name of the buffer, and
-//! the moving averages of a recipe with `ema`, as `average.NAME`. What else a run needs to go on stands in the file's metadata, as
-//! JSON ([`Meta`]) under the one key `pointwise`: one, because the format's writer puts several in an order that changes, and
-//! equal states shall be equal bytes.
+//! the moving averages of a recipe with `ema` or the slow weights of one with `lookahead`, as `average.NAME`. What else a run needs to go
+//! on stands in the file's metadata, as JSON ([`Meta`]) under the one key `pointwise`: one, because the format's writer puts several in an
+//! order that changes, and equal states shall be equal bytes.
 //!
 //! Time never gets into a checkpoint, for the same reason.
 

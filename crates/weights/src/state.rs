@@ -24,7 +24,7 @@ pub struct State {
     pub batches_tracked: BTreeMap<String, i64>,
     /// The optimizer's state; `None` before the first step of a training.
     pub optimizer: Option<OptimizerState>,
-    /// Averaged weights, by a recipe with `ema`; `None` before the first step of a training.
+    /// Averaged weights, by a recipe with `ema`, or the slow ones of `lookahead`; `None` before the first step of a training.
     pub average: Option<Average>,
 }
 
@@ -37,7 +37,7 @@ pub struct OptimizerState {
     pub step: u64,
 }
 
-/// Exponential moving averages (`Ema` of `pointwise-recipe`).
+/// Exponential moving averages, or slow weights (`Ema` and `Lookahead` of `pointwise-recipe`).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Average {
     /// Of the parameters.

@@ -476,6 +476,11 @@ impl Engine for Cuda {
         self.update.use_average(&self.gpu, trained, on)
     }
 
+    fn lookahead(&mut self, decay: f64) -> Result<(), EngineError> {
+        self.gpu.make_current()?;
+        self.update.lookahead(&self.gpu, self.trained(), decay)
+    }
+
     fn evaluate(&mut self, batch: Batch<'_>) -> Result<(), EngineError> {
         let n = check_batch(batch, self.network.input, self.classes)?;
         self.stage(batch.images, batch.labels, n, false)?;
@@ -573,8 +578,9 @@ impl Engine for Cuda {
         if let Some(average) = &mut update.average {
             gpu.upload(&average.parameters, 0, &averages.0)?;
             gpu.upload(&average.statistics, 0, &averages.1)?;
-            let was_used = std::mem::replace(&mut average.is_used, false);
-            self.use_average(was_used)?;
+            if std::mem::replace(&mut average.is_used, false) {
+                self.use_average(true)?;
+            }
         }
         Ok(())
     }

@@ -126,8 +126,8 @@ impl Kernels {
 #[cfg(test)]
 mod tests {
     use super::super::launch::{
-        Control, GradientNorm, Grid, Group, RowLoss, SetRate, Sizes, StepConstants, SwapAverage, Tiles,
-        Update as UpdatePass,
+        Control, GradientNorm, Grid, Group, Lookahead, RowLoss, SetRate, Sizes, StepConstants, SwapAverage,
+        Tiles, Update as UpdatePass,
     };
     use super::*;
     use pointwise_recipe::DeviceName;
@@ -167,6 +167,7 @@ mod tests {
             size_of::<GroupedConvFilter>(),
             size_of::<MergeFilterPartials>(),
             size_of::<SwapAverage>(),
+            size_of::<Lookahead>(),
         ];
         let buffer = gpu.allocate(expected.len() * size_of::<u32>()).unwrap();
         let kernel = gpu.kernel("sizes").unwrap();

@@ -375,7 +375,7 @@ pub(super) struct RowLoss {
     pub(super) correct: u32,
 }
 
-/// A group of parameters.
+/// A group of parameters. The factor of one that stands still is negative.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Group {
@@ -474,6 +474,22 @@ pub(super) struct SwapAverage {
     pub(super) statistics: Address,
     pub(super) average_statistics: Address,
     pub(super) copies: Address,
+    pub(super) weights: u32,
+    pub(super) length: u32,
+    pub(super) statistics_length: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lookahead {
+    pub(super) values: Address,
+    pub(super) slow: Address,
+    pub(super) statistics: Address,
+    pub(super) slow_statistics: Address,
+    pub(super) copies: Address,
+    pub(super) control: Address,
+    pub(super) share: f32,
+    pub(super) from_slow: u32,
     pub(super) weights: u32,
     pub(super) length: u32,
     pub(super) statistics_length: u32,

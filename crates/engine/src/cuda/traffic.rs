@@ -4,8 +4,8 @@ use super::launch::{
     BatchMoments, BlockShape, BnActBackward, BnActForward, BnBackwardCoefficients, BnBackwardReduce,
     BnEvalScaleShift, BnFinalize, ClipGradients, CopyChannels, CrossEntropyRows, CrossEntropyTotal,
     DropoutPass, ElementsPass, GateBackward, GatherAugmentBatch, GradientNorm, GroupedConv,
-    GroupedConvFilter, MapPass, MergeFilterPartials, MultiplyPass, NchwToNhwc, PoolPass, RowLoss, SetRate,
-    SwapAverage, Tiles, Update,
+    GroupedConvFilter, Lookahead, MapPass, MergeFilterPartials, MultiplyPass, NchwToNhwc, PoolPass, RowLoss,
+    SetRate, SwapAverage, Tiles, Update,
 };
 
 const F32: usize = size_of::<f32>();
@@ -157,6 +157,13 @@ impl Traffic for Update {
 }
 
 impl Traffic for SwapAverage {
+    fn bytes(&self, _: usize) -> usize {
+        let copied = if self.copies == 0 { 0 } else { self.weights as usize };
+        4 * F32 * (self.length + self.statistics_length) as usize + BF16 * copied
+    }
+}
+
+impl Traffic for Lookahead {
     fn bytes(&self, _: usize) -> usize {
         let copied = if self.copies == 0 { 0 } else { self.weights as usize };
         4 * F32 * (self.length + self.statistics_length) as usize + BF16 * copied

@@ -1,13 +1,13 @@
-//! What follows the gradients: clipping, the optimizer's step, the moving average.
+//! What follows the gradients: clipping, the optimizer's step, the moving average, slow weights.
 
 use super::driver::{Buffer, Gpu, Kernel};
 use super::launch::{
-    Address, ClipGradients, GradientNorm, Grid, Group, OptimizerConstants, SetRate, StepConstants,
+    Address, ClipGradients, GradientNorm, Grid, Group, Lookahead, OptimizerConstants, SetRate, StepConstants,
     SwapAverage, Update as UpdatePass,
 };
 use super::memory::F32;
 use super::plan::{Plan, width};
-use crate::engine::{NO_AVERAGE, check_rate};
+use crate::engine::{NO_AVERAGE, NO_SLOW_WEIGHTS, check_rate, check_share};
 use crate::error::EngineError;
 use crate::optimizer::Step;
 use crate::settings::Settings;
@@ -31,12 +31,16 @@ pub(super) struct Update {
     gradient_squares: Kernel<GradientNorm>,
     clip_gradients: Kernel<ClipGradients>,
     swap_average: Kernel<SwapAverage>,
+    lookahead: Kernel<Lookahead>,
 }
 
 #[derive(Debug)]
 struct Groups {
-    count: usize,
+    own: Vec<RecipeGroup>,
+    /// [`Group`] of each.
     groups: Buffer,
+    /// Which of them stand still, as it lies in the GPU's memory.
+    frozen: Vec<bool>,
     /// [`StepConstants`] of each, which every step makes anew.
     constants: Buffer,
     /// See [`Plan::groups`].
@@ -50,10 +54,11 @@ struct Clip {
     partials: Buffer,
 }
 
-/// The moving average, laid out as what it is of.
+/// The moving average or the slow weights, laid out as what they are of.
 #[derive(Debug)]
 pub(super) struct Average {
-    decay: f64,
+    /// That of the moving average, which every step moves; `None` for slow weights.
+    decay: Option<f64>,
     pub(super) parameters: Buffer,
     pub(super) statistics: Buffer,
     /// Whether it has changed places with what was trained.
@@ -88,8 +93,9 @@ impl Update {
             let partials = gpu.allocate(GradientNorm::blocks(plan.parameters()) * size_of::<f64>())?;
             Ok::<_, EngineError>(Clip { most, partials })
         };
-        let average = |decay| {
+        let average = || {
             let statistics = gpu.allocate(plan.statistics() * F32)?;
+            let decay = recipe.ema.map(|ema| ema.decay);
             Ok::<_, EngineError>(Average { decay, parameters: arena(())?, statistics, is_used: false })
         };
         Ok(Self {
@@ -97,7 +103,7 @@ impl Update {
             buffers: recipe.optimizer.buffers().iter().map(|_| arena(())).collect::<Result<_, _>>()?,
             groups: Groups::new(gpu, plan, recipe)?,
             clip: recipe.clip_norm.map(clip).transpose()?,
-            average: recipe.ema.map(|ema| average(ema.decay)).transpose()?,
+            average: recipe.averages().then(average).transpose()?,
             rate: Rate::new(recipe.optimizer.lr()),
             device_rate: None,
             step: gpu.kernel(step)?,
@@ -105,12 +111,19 @@ impl Update {
             gradient_squares: gpu.kernel(of("gradient_squares_f32", "gradient_squares_bf16"))?,
             clip_gradients: gpu.kernel("clip_gradients")?,
             swap_average: gpu.kernel("swap_average")?,
+            lookahead: gpu.kernel("lookahead")?,
         })
+    }
+
+    /// The moving average, and its decay.
+    fn moving_average(&self) -> Option<(&Average, f64)> {
+        let average = self.average.as_ref()?;
+        Some((average, average.decay?))
     }
 
     /// Floats that a step reads or writes for each parameter at least: value and gradient, and what is kept of it.
     pub(super) fn traffic(&self) -> usize {
-        3 + 2 * (self.buffers.len() + usize::from(self.average.is_some()))
+        3 + 2 * (self.buffers.len() + usize::from(self.moving_average().is_some()))
     }
 
     pub(super) fn set_rate(&mut self, rate: Rate) -> Result<(), EngineError> {
@@ -129,6 +142,7 @@ impl Update {
             Step::Sgd(step) => (step.lr, step.momentum),
         };
         gpu.launch(&self.set_rate, Grid::linear(1), SetRate { control, lr, momentum })?;
+        self.groups.renew(gpu, self.rate)?;
         self.device_rate = Some(self.rate);
         Ok(())
     }
@@ -164,7 +178,7 @@ impl Update {
 
     /// Addresses of the groups and of their constants, and how many there are.
     pub(super) fn groups(&self) -> (Address, Address, usize) {
-        (self.groups.groups.address(), self.groups.constants.address(), self.groups.count)
+        (self.groups.groups.address(), self.groups.constants.address(), self.groups.own.len())
     }
 
     /// Clips the gradients and takes the optimizer's step on `n` images, and on to the next.
@@ -185,10 +199,8 @@ impl Update {
             gpu.launch(&self.clip_gradients, Grid::linear(1), ClipGradients(pass))?;
         }
         let buffer = |index: usize| self.buffers.get(index).map_or(0, Buffer::address);
-        let average = self.average.as_ref();
-        let decay = average.map_or(0.0, |average| average.decay);
-        // From the nearer end, which is met exactly.
-        let from_average = decay > 0.5;
+        let (average, decay) = self.moving_average().unzip();
+        let (from_average, average_share) = lerp(decay.unwrap_or_default());
         let length = on.length + average.map_or(0, |_| on.statistics_length);
         gpu.launch(
             &self.step,
@@ -207,8 +219,8 @@ impl Update {
                 constants: self.groups.constants.address(),
                 groups: self.groups.of_fours.as_ref().map_or(0, Buffer::address),
                 optimizer: self.optimizer().1,
-                average_share: (if from_average { 1.0 - decay } else { decay }) as f32,
-                from_average: u32::from(from_average),
+                average_share,
+                from_average,
                 weights: on.weights as u32,
                 length: on.length as u32,
                 statistics_length: on.statistics_length as u32,
@@ -219,7 +231,7 @@ impl Update {
 
     /// Averages change places with what was trained, or back.
     pub(super) fn use_average(&mut self, gpu: &Gpu, of: Trained, on: bool) -> Result<(), EngineError> {
-        let average = self.average.as_mut().ok_or(NO_AVERAGE)?;
+        let average = self.average.as_mut().filter(|average| average.decay.is_some()).ok_or(NO_AVERAGE)?;
         if average.is_used == on {
             return Ok(());
         }
@@ -240,27 +252,71 @@ impl Update {
         average.is_used = on;
         Ok(())
     }
+
+    /// Averages what was trained into the slow weights, and sets it to them.
+    pub(super) fn lookahead(&self, gpu: &Gpu, of: Trained, decay: f64) -> Result<(), EngineError> {
+        let slow = self.average.as_ref().filter(|slow| slow.decay.is_none()).ok_or(NO_SLOW_WEIGHTS)?;
+        check_share(decay)?;
+        let (from_slow, share) = lerp(decay);
+        gpu.launch(
+            &self.lookahead,
+            Grid::linear(of.length + of.statistics_length),
+            Lookahead {
+                values: of.values,
+                slow: slow.parameters.address(),
+                statistics: of.statistics,
+                slow_statistics: slow.statistics.address(),
+                copies: of.copies,
+                control: of.control,
+                share,
+                from_slow,
+                weights: of.weights as u32,
+                length: of.length as u32,
+                statistics_length: of.statistics_length as u32,
+            },
+        )
+    }
+}
+
+/// Whether an average is taken from its own end, which is the nearer, and the share of the other end.
+fn lerp(decay: f64) -> (u32, f32) {
+    match decay > 0.5 {
+        true => (1, (1.0 - decay) as f32),
+        false => (0, decay as f32),
+    }
 }
 
 impl Groups {
     fn new(gpu: &Gpu, plan: &Plan, recipe: &Recipe) -> Result<Self, EngineError> {
-        let (groups, of_fours) = plan.groups(recipe);
-        let own: Vec<Group> = groups
-            .iter()
-            .map(|&RecipeGroup { lr_factor, weight_decay, .. }| Group { lr_factor, weight_decay })
-            .collect();
+        let (own, of_fours) = plan.groups(recipe);
         let upload = |fours: Vec<u32>| {
             let buffer = gpu.allocate(size_of_val(&*fours))?;
             gpu.upload(&buffer, 0, &fours)?;
             Ok::<_, EngineError>(buffer)
         };
-        let made = Self {
-            count: own.len(),
-            groups: gpu.allocate(size_of_val(&*own))?,
+        let mut made = Self {
+            groups: gpu.allocate(own.len() * size_of::<Group>())?,
             constants: gpu.allocate(own.len() * size_of::<StepConstants>())?,
             of_fours: of_fours.map(upload).transpose()?,
+            frozen: Vec::new(),
+            own,
         };
-        gpu.upload(&made.groups, 0, &own)?;
+        made.renew(gpu, Rate::new(recipe.optimizer.lr()))?;
         Ok(made)
+    }
+
+    /// Brings the groups to the GPU if others stand still than there.
+    fn renew(&mut self, gpu: &Gpu, rate: Rate) -> Result<(), EngineError> {
+        let frozen: Vec<bool> = self.own.iter().map(|group| group.is_frozen(rate)).collect();
+        if self.frozen == frozen {
+            return Ok(());
+        }
+        let groups = self.own.iter().zip(&frozen).map(|(own, frozen)| Group {
+            lr_factor: if *frozen { -1.0 } else { own.lr_factor },
+            weight_decay: own.weight_decay,
+        });
+        gpu.upload(&self.groups, 0, &groups.collect::<Vec<Group>>())?;
+        self.frozen = frozen;
+        Ok(())
     }
 }

@@ -57,6 +57,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sizes(SizesParams p) {
         sizeof(GroupedConvFilterParams),
         sizeof(MergeFilterPartialsParams),
         sizeof(SwapAverageParams),
+        sizeof(LookaheadParams),
     };
     for (u32 i = 0; i < sizeof(all) / sizeof(all[0]); i++) p.sizes[i] = all[i];
 }

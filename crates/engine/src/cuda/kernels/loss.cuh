@@ -124,9 +124,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy_total(CrossE
         const double lr = control->lr, momentum = control->momentum, step = (double)(control->step + 1);
         for (u32 i = threadIdx.x; i < p.group_count; i += THREADS) {
             switch (p.kind) {
-            case 0: p.constants[i] = Adam::constants(p.optimizer, p.groups[i], lr, momentum, step); break;
-            case 1: p.constants[i] = AdamW::constants(p.optimizer, p.groups[i], lr, momentum, step); break;
-            case 2: p.constants[i] = Sgd::constants(p.optimizer, p.groups[i], lr, momentum, step); break;
+            case 0: p.constants[i] = group_constants<Adam>(p.optimizer, p.groups[i], lr, momentum, step); break;
+            case 1: p.constants[i] = group_constants<AdamW>(p.optimizer, p.groups[i], lr, momentum, step); break;
+            case 2: p.constants[i] = group_constants<Sgd>(p.optimizer, p.groups[i], lr, momentum, step); break;
             }
         }
     }

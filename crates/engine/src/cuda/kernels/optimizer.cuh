@@ -1,4 +1,4 @@
-// Clipping, optimizers, the moving average.
+// Clipping, optimizers, the moving average, slow weights.
 #pragma once
 
 #include "control.cuh"
@@ -6,12 +6,12 @@
 // An optimizer is a structure of two functions: the constants of a step for a group of parameters, and the step. Its operations and
 // their order are PyTorch's (torch/optim, the _single_tensor functions).
 
-// A group of parameters.
+// A group of parameters. The factor of one that stands still is negative.
 struct Group {
     double lr_factor, weight_decay;
 };
 
-// Of a step for a group; what they mean is the optimizer's.
+// Of a step for a group; what they mean is the optimizer's. A negative rate says that the group stands still.
 struct alignas(16) StepConstants {
     float rate, decay, momentum, inverse_root;
 };
@@ -22,6 +22,13 @@ struct OptimizerParams {
     float second_decay, second_rate, eps;
     u32 nesterov;
 };
+
+template <class Optimizer>
+__device__ inline StepConstants group_constants(const OptimizerParams &o, const Group &group, double lr, double momentum, double step) {
+    StepConstants c = Optimizer::constants(o, group, lr, momentum, step);
+    if (group.lr_factor < 0.0) c.rate = -1.0f;
+    return c;
+}
 
 // Moves the moments on by a gradient, and gives how far the value goes down.
 __device__ inline float adam_movement(const OptimizerParams &o, const StepConstants &c, float gradient, float &first, float &second) {
@@ -160,21 +167,24 @@ struct UpdateParams {
     const StepConstants *constants;
     const u32 *groups;                       // of each four numbers; null: there is one group
     OptimizerParams optimizer;
-    float average_share;                     // as in `averaged`
+    float average_share;                     // as in `lerp`
     u32 from_average;
     u32 weights, length, statistics_length;  // multiples of 8
     u32 n;                                   // images in the batch
 };
 
-// The way of torch.lerp: from the nearer end. The first step's values are what the average begins with.
+// The way of torch.lerp: from the nearer end, which is met exactly; the share is that of the other.
+__device__ inline float lerp(u32 from_average, float share, float average, float value) {
+    const float start = from_average ? average : value, end = from_average ? value : average;
+    return start + share * (end - start);
+}
+
+// The first step's values are what the average begins with.
 __device__ inline void averaged(const UpdateParams &p, u32 is_first, float *average, const float *v) {
     float old[4];
     Vector16<float>::load(average, old);
 #pragma unroll
-    for (int k = 0; k < 4; k++) {
-        const float start = p.from_average ? old[k] : v[k], end = p.from_average ? v[k] : old[k];
-        old[k] = is_first ? v[k] : start + p.average_share * (end - start);
-    }
+    for (int k = 0; k < 4; k++) old[k] = is_first ? v[k] : lerp(p.from_average, p.average_share, old[k], v[k]);
     Vector16<float>::store(average, old);
 }
 
@@ -192,12 +202,14 @@ template <typename T, class Optimizer> __device__ void update(const UpdateParams
         Vector16<float>::load(p.first + at, first);
         if (Optimizer::SECOND) Vector16<float>::load(p.second + at, second);
         load_gradients<T>(p.weight_gradients, p.vector_gradients, p.weights, at, gradient);
+        if (c.rate >= 0.0f) {
 #pragma unroll
-        for (int k = 0; k < 4; k++) Optimizer::step(p.optimizer, c, gradient[k] * clip, value[k], first[k], second[k]);
-        Vector16<float>::store(p.values + at, value);
-        Vector16<float>::store(p.first + at, first);
-        if (Optimizer::SECOND) Vector16<float>::store(p.second + at, second);
-        if (p.copies && at < p.weights) Quad<bf16>::store(p.copies + at, value);
+            for (int k = 0; k < 4; k++) Optimizer::step(p.optimizer, c, gradient[k] * clip, value[k], first[k], second[k]);
+            Vector16<float>::store(p.values + at, value);
+            Vector16<float>::store(p.first + at, first);
+            if (Optimizer::SECOND) Vector16<float>::store(p.second + at, second);
+            if (p.copies && at < p.weights) Quad<bf16>::store(p.copies + at, value);
+        }
         if (p.average) averaged(p, control->first, p.average + at, value);
     } else if (p.average && at - p.length < p.statistics_length) {
         float v[4];
@@ -237,6 +249,33 @@ extern "C" __global__ void __launch_bounds__(THREADS) swap_average(SwapAveragePa
         const u32 own = at - p.length;
         const float value = p.average_statistics[own];
         p.average_statistics[own] = p.statistics[own];
+        p.statistics[own] = value;
+    }
+}
+
+struct LookaheadParams {
+    float *values, *slow;
+    float *statistics, *slow_statistics;
+    bf16 *copies;  // renewed; null where there are none
+    const Control *control;
+    float share;   // as in `lerp`
+    u32 from_slow;
+    u32 weights, length, statistics_length;
+};
+
+// Averages what was trained into the slow weights, and sets it to them. After a value that is not finite nothing changes any more.
+extern "C" __global__ void __launch_bounds__(THREADS) lookahead(LookaheadParams p) {
+    if (p.control->bad) return;
+    const u32 at = blockIdx.x * THREADS + threadIdx.x;
+    if (at < p.length) {
+        const float value = lerp(p.from_slow, p.share, p.slow[at], p.values[at]);
+        p.slow[at] = value;
+        p.values[at] = value;
+        if (p.copies && at < p.weights) narrow(value, p.copies + at);
+    } else if (at - p.length < p.statistics_length) {
+        const u32 own = at - p.length;
+        const float value = lerp(p.from_slow, p.share, p.slow_statistics[own], p.statistics[own]);
+        p.slow_statistics[own] = value;
         p.statistics[own] = value;
     }
 }
