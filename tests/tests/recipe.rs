@@ -144,6 +144,106 @@ fn all_of_it_resumes_to_the_same_bytes_on_other_threads() {
     }
 }
 
+/// Sixty images make three whole batches of sixteen.
+const CUT: [&str; 12] = [
+    "--batch-size",
+    "16",
+    "--epochs",
+    "3",
+    "--last-epoch",
+    "0.5",
+    "--drop-last",
+    "true",
+    "--test-time-augmentation",
+    "{ flip = true, translate = 2 }",
+    "--parameter-groups",
+    "[{ names = \"conv1*\", frozen_after = 1 }]",
+];
+
+/// Trains whole and in parts, and holds the two against each other.
+fn whole_and_parts(folder: &Path, options: &[&str]) -> Value {
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.join(name));
+    train(&whole, options);
+    let first: Vec<&str> = options.iter().chain(&["--max-steps", "2", "--threads", "1"]).copied().collect();
+    train(&parts, &first);
+    for steps in ["4", "7", "1000"] {
+        succeed(["train", "--resume", "--run-dir", text(&parts), "--max-steps", steps, "--threads", "3"]);
+    }
+    for name in ["best", "last"] {
+        assert!(checkpoint(&whole, name) == checkpoint(&parts, name), "{name}");
+    }
+    assert_eq!(metrics(&whole), metrics(&parts));
+    let [found, again] = [&whole, &parts].map(|run| result(run));
+    for key in ["final_loss", "tta_test_acc", "tta_test_loss", "steps"] {
+        assert_eq!(found[key], again[key], "{key}");
+    }
+    found
+}
+
+#[test]
+fn a_training_ends_within_an_epoch_and_is_tested_on_views() {
+    let temp = tempfile::tempdir().unwrap();
+    let found = whole_and_parts(temp.path(), &CUT);
+    assert_eq!((found["epochs"].as_u64(), found["steps"].as_u64()), (Some(3), Some(8)), "{found}");
+    assert!(found["tta_test_loss"].is_f64() && found["tta_test_loss"] != found["final_loss"], "{found}");
+    let whole = temp.path().join("whole");
+    let lines = metrics(&whole);
+    let ends: Vec<u64> =
+        lines.iter().filter(|it| it["kind"] == "epoch").filter_map(|it| it["step"].as_u64()).collect();
+    assert_eq!(ends, [3, 6, 8]);
+    let said = succeed(["train", "--resume", "--run-dir", text(&whole)]);
+    assert!(
+        said.contains("Final LENET Test Accuracy") && said.contains("Final LENET TTA Test Accuracy"),
+        "{said}"
+    );
+    let said = succeed(["compare", text(&whole), text(&temp.path().join("parts"))]);
+    assert!(said.contains("TTA test accuracy %"), "{said}");
+
+    // It is not made longer, nor goes on otherwise.
+    for (option, value, said) in [
+        ("--epochs", "4", "epochs 3, not 4"),
+        ("--last-epoch", "1", "last-epoch 0.5, not 1"),
+        ("--drop-last", "false", "drop-last true, not false"),
+    ] {
+        let message = fail(1, ["train", "--resume", "--run-dir", text(&whole), option, value]);
+        assert!(message.contains(said), "{option}: {message}");
+    }
+
+    let none = temp.path().join("none");
+    for (option, value, said) in [
+        (
+            "--batch-size",
+            "61",
+            "60 training images are fewer than the batch-size 61; give a batch-size of at most 60",
+        ),
+        (
+            "--test-time-augmentation",
+            "{ translate = 32 }",
+            "images of 32 x 32 pixels can be moved by at most 31, since what comes in is mirrored",
+        ),
+        ("--parameter-groups", "[{ names = \"conv9*\", frozen_after = 1 }]", "parameter group 1"),
+    ] {
+        let line = ["train", "--run-dir", text(&none), "--drop-last", "true", option, value];
+        let message = fail(1, line.iter().chain(&DATA));
+        assert!(message.contains(said), "{option}: {message}");
+        assert!(!none.exists(), "{option}");
+    }
+}
+
+#[test]
+fn weights_return_to_their_average_in_parts_as_in_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let lookahead = ["--lookahead", "{ every = 3, decay = 0.9, power = 2 }"];
+    let options: Vec<&str> = CUT.iter().chain(&lookahead).copied().collect();
+    let found = whole_and_parts(temp.path(), &options);
+    let plain = temp.path().join("plain");
+    train(&plain, &CUT);
+    assert_ne!(found["final_loss"], result(&plain)["final_loss"]);
+    let message =
+        fail(1, ["train", "--resume", "--run-dir", text(&temp.path().join("whole")), "--epochs", "4"]);
+    assert!(message.contains("epochs 3, not 4"), "{message}");
+}
+
 #[test]
 fn a_training_that_no_longer_improves_stops() {
     let temp = tempfile::tempdir().unwrap();

@@ -199,6 +199,25 @@ fn unfinished_and_synthetic_runs_are_shown_as_such() {
 }
 
 #[test]
+fn accuracies_over_views_are_shown_where_there_are_any() {
+    let mut runs = runs();
+    assert!(!page(&runs, None).contains("TTA"));
+    // The last one is under way.
+    runs.last_mut().unwrap().result = None;
+    for result in runs.iter_mut().filter_map(|run| run.result.as_mut()) {
+        result.tta_test_acc = Some(0.9375);
+    }
+    let page = page(&runs, None);
+    assert!(page.contains("Accuracy with test-time augmentation after the last epoch"), "{page}");
+    assert!(page.contains("TTA accuracy %") && page.contains(">93.75<"), "{page}");
+    let table = &page[page.find("TTA accuracy %").unwrap()..];
+    let rows = table.split("</table>").next().unwrap();
+    let cells = |row: &str| row.matches("<td").count() + row.matches("<th").count();
+    let widths: Vec<usize> = rows.split("<tr>").skip(1).map(cells).collect();
+    assert_eq!(widths, [9, 9, 9]);
+}
+
+#[test]
 fn equal_bits_are_claimed_only_of_runs_that_have_them() {
     const CLAIM: &str = "gives the same numbers to the last bit";
     const EXCEPTION: &str = "without <code>--deterministic</code>";

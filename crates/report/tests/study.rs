@@ -526,6 +526,51 @@ fn any_figure_can_decide() {
     }
 }
 
+/// With runs that have such an accuracy, which is two points above the plain one.
+#[test]
+fn an_accuracy_over_views_decides_and_is_shown() {
+    let runs = change(three_seeds(0.0), |run| {
+        let result = run.result.as_mut().unwrap();
+        result.tta_test_acc = Some(result.final_acc + 0.02);
+    });
+    let study = |moved: f64| {
+        let mut study = with_figure(|arm| {
+            let plain = arm.published.figure(Metric::TestAcc, None).unwrap().clone();
+            let moved = if arm.name == "nin" { moved } else { 0.0 };
+            PublishedFigure { metric: Metric::TtaTestAcc, value: plain.value + 2.0 + moved, ..plain }
+        });
+        (study.primary[0].metric, study.primary[0].margin) = (Metric::TtaTestAcc, 5.0);
+        study
+    };
+    let report = StudyReport::new(&runs, &facts(), &study(0.0)).unwrap();
+    assert_eq!(report.verdict, Verdict::Reproduced);
+    let name = "final test accuracy with test-time augmentation";
+    assert!(report.headline().contains(&format!("no published {name} differs")), "{}", report.headline());
+    let nin = &report.networks[2];
+    let (plain, views) = (nin.accuracy.as_ref().unwrap(), nin.tta_accuracy.as_ref().unwrap());
+    assert!((views.ours.mean - plain.ours.mean - 0.02).abs() < 1e-12);
+    let text = report.to_markdown();
+    assert!(text.contains("| TTA test accuracy % |") && text.contains(" TTA acc % |"), "{text}");
+    // Of the plain accuracy nothing was published.
+    assert!(plain.published.is_none() && report.to_table().contains("TTA test accuracy %"), "{text}");
+    let json = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<StudyReport>(&json).unwrap(), report);
+    // As a record it gives one run its spread.
+    let record = Study { record: Some(json), ..study(0.0) };
+    let one: Vec<Run> = runs.iter().filter(|run| run.config.seed == 42).cloned().collect();
+    let borrowed = StudyReport::new(&one, &facts(), &record).unwrap();
+    let figure = borrowed.networks[2].tta_accuracy.as_ref().unwrap();
+    assert_eq!(figure.comparison.as_ref().unwrap().spread.source, SpreadSource::Record);
+
+    let report = StudyReport::new(&runs, &facts(), &study(20.0)).unwrap();
+    let Verdict::Different { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
+    assert!(reason.starts_with(&format!("the published {name} of nin (")), "{reason}");
+
+    // Of runs without it there is no word.
+    let text = report_of(&three_seeds(0.0)).to_markdown();
+    assert!(!text.contains("TTA") && !text.contains("augmentation"), "{text}");
+}
+
 #[test]
 fn a_claim_to_reach_a_figure_holds_fails_or_is_open() {
     let judged = |claimed: f64| {

@@ -396,6 +396,22 @@ const WRONG: &[Wrong] = &[
         "line 15, column 24",
         "invalid value: floating point `-1.0`, expected a loss from 0",
     ),
+    behind(
+        "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"tta-test-acc\", value = 70 }]",
+        "line 15, column 47",
+        "tta-test-acc is of runs whose recipe has `test-time-augmentation`, and that of `nin` has none; give it to the recipe",
+    ),
+    wrong(
+        "\"SGD\"",
+        "\"SGD\"\ntest-time-augmentation = { flip = true }\n[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"tta-test-acc\", value = 70, epoch = 3 }]",
+        "line 12, column 47",
+        "tta-test-acc is measured after the last epoch alone; leave out `epoch`",
+    ),
+    behind(
+        "[[published]]\nnetwork = \"nin\"\ncurves = { tta-test-acc = [1, 2, 3] }",
+        "line 15, column 12",
+        "unknown key `tta-test-acc`",
+    ),
     // Primary figures.
     behind(
         "[[primary]]\nmetric = \"test-acc\"\nmargin = 1",
@@ -462,6 +478,11 @@ const WRONG: &[Wrong] = &[
         "[[claims]]\nkind = \"difference\"\nof = \"test-acc\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"",
         "line 13, column 1",
         "nothing says what was published",
+    ),
+    behind(
+        "[[claims]]\nkind = \"difference\"\nof = \"tta-test-acc\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"\npublished = 1",
+        "line 13, column 1",
+        "tta-test-acc is of runs whose recipe has `test-time-augmentation`, and that of `nin` has none",
     ),
     behind(
         "[[claims]]\nkind = \"ratio\"\nof = \"parameters\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"",
@@ -708,6 +729,27 @@ fn figures_follow_from_curves_where_there_are_no_others() {
     // The curve ends before the training does.
     assert_eq!(figure(Metric::TestLoss, None), None);
     assert_eq!(published.figures.len(), 6);
+}
+
+/// Of one arm, whose recipe has views; the other's has none, and no such figure.
+#[test]
+fn an_accuracy_over_views_decides() {
+    let more = r#"
+        [[networks]]
+        network = "lenet"
+        recipe = { test-time-augmentation = { flip = true, translate = 1 } }
+        [[primary]]
+        metric = "tta-test-acc"
+        margin = 1
+        [[published]]
+        network = "lenet"
+        figures = [{ metric = "tta-test-acc", value = "94.01" }]
+    "#;
+    let study = read(&with(more)).unwrap();
+    let published = &study.arm("lenet").unwrap().published;
+    assert_eq!(published.figure(Metric::TtaTestAcc, None).unwrap().shown(), "94.01");
+    assert!(published.curves.of(Metric::TtaTestAcc).is_empty());
+    assert_eq!(read(&study.to_toml()).unwrap(), study);
 }
 
 /// Claims that something is at least so good decide by themselves, and numbers of parameters are counted.
