@@ -88,11 +88,15 @@ fn the_readme_tells_what_the_other_studies_came_to() {
             Verdict::Undecided { .. } => "undecided",
             Verdict::NotComparable { .. } | Verdict::NotJudged => panic!("{name}: {:?}", report.verdict),
         };
+        let metric = study.primary[0].metric;
         for network in &report.networks {
-            let published =
-                study.arm(&network.name).unwrap().published.figure(Metric::TestAcc, None).unwrap();
+            let published = study.arm(&network.name).unwrap().published.figure(metric, None).unwrap();
             let claim = if published.at_least { "over " } else { "" };
-            let ours = &network.accuracy.as_ref().unwrap().ours;
+            let ours = match metric {
+                Metric::TtaTestAcc => &network.tta_accuracy,
+                _ => &network.accuracy,
+            };
+            let ours = &ours.as_ref().unwrap().ours;
             let line = format!(
                 "| [`{name}`](data/records/{name}/report.md) | `{}` | {claim}{} | {:.2} \u{b1} {:.2} | {} | {verdict} |",
                 network.name,
