@@ -9,7 +9,7 @@ mod golden;
 use golden::*;
 use pointwise_engine::{Array, Batch, Engine, EngineKind, State, Totals};
 use pointwise_network::Network;
-use pointwise_recipe::{Adam, AdamW, Augment, Lookahead, Optimizer, Recipe, Schedule, Sgd, Span};
+use pointwise_recipe::{Adam, AdamW, Augment, Optimizer, Recipe, Schedule, Sgd, Span};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -366,12 +366,9 @@ fn wrong_recipes(recipe: &Recipe) -> Vec<(&'static str, Recipe)> {
         ("no slow weights", |it| it.lookahead = None),
         ("more of the slow weights", |it| it.lookahead.iter_mut().for_each(|slow| slow.decay += 0.01)),
         ("a step more between averages", |it| it.lookahead.iter_mut().for_each(|slow| slow.every += 1)),
-        ("slow weights of another power", |it| match &mut it.lookahead {
-            Some(Lookahead { power, .. }) => *power += 0.5,
-            None => {}
-        }),
+        ("slow weights of another power", |it| it.lookahead.iter_mut().for_each(|slow| slow.power += 0.5)),
         ("nothing is frozen", |it| {
-            it.parameter_groups.iter_mut().for_each(|group| group.frozen_after = None)
+            it.parameter_groups.iter_mut().for_each(|group| group.frozen_after = None);
         }),
         ("frozen an epoch later", |it| {
             it.parameter_groups
