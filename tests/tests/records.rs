@@ -112,6 +112,38 @@ fn the_readme_tells_what_the_other_studies_came_to() {
     assert!(told.len() >= 2, "{told:?}");
 }
 
+/// Steps of airbench94 here and in PyTorch, in rounds: the middle of each round's steps, and of these the middle.
+#[test]
+fn the_readme_tells_how_long_94_percent_take() {
+    let record =
+        fs::read_to_string(root().join("data/records/2026-11-26-airbench94-steps-amd-epyc-2threads.jsonl"));
+    let rows: Vec<serde_json::Value> =
+        record.unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let middle = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        let half = values.len() / 2;
+        (values[half] + values[(values.len() - 1) / 2]) / 2.0
+    };
+    let rounds = |side: &str| -> Vec<f64> {
+        let of_side = rows.iter().filter(|row| row["side"] == side);
+        let seconds = of_side.map(|row| row["seconds"].as_array().unwrap());
+        let steps: Vec<Vec<f64>> =
+            seconds.map(|list| list.iter().map(|value| value.as_f64().unwrap()).collect()).collect();
+        assert_eq!(steps.iter().map(Vec::len).sum::<usize>(), 100, "{side}");
+        steps.into_iter().map(middle).collect()
+    };
+    let (ours, theirs) = (rounds("pointwise"), rounds("pytorch"));
+    let ratio = middle(theirs.iter().zip(&ours).map(|(theirs, ours)| theirs / ours).collect());
+    let minutes = |seconds: Vec<f64>| middle(seconds) * 476.0 / 60.0;
+    let sentence = format!(
+        "The 476 steps take {:.1} minutes on two threads, and {:.1} in PyTorch, {ratio:.1} times as long",
+        minutes(ours),
+        minutes(theirs)
+    );
+    let readme = fs::read_to_string(root().join("README.md")).unwrap().replace('\n', " ");
+    assert!(readme.contains(&sentence), "README.md lacks: {sentence}");
+}
+
 /// The lines of a record of trainings in candle, each with the step size of the command that it is of.
 fn trainings(name: &str) -> Vec<(f64, serde_json::Value)> {
     let record = fs::read_to_string(root().join("data/records").join(name)).unwrap();
