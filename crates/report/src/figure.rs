@@ -4,7 +4,7 @@ use pointwise_study::{Arm, Metric, PublishedFigure};
 
 use crate::{
     Reported,
-    number::{decimals, percent},
+    number::{decimals, percent, points},
 };
 
 /// A metric for people.
@@ -71,7 +71,7 @@ impl FigureId {
     }
 
     pub(crate) fn show_difference(self, value: f64) -> String {
-        if self.metric.is_accuracy() { decimals(100.0 * value, 1) + " points" } else { decimals(value, 4) }
+        if self.metric.is_accuracy() { points(100.0 * value) } else { decimals(value, 4) }
     }
 
     /// As published of an arm.

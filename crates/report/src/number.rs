@@ -20,6 +20,12 @@ pub(crate) fn percent(fraction: f64) -> String {
     decimals(fraction * 100.0, 2)
 }
 
+/// Points of accuracy, with two digits that count: `11.6 points`, `0.15 points`.
+pub(crate) fn points(number: f64) -> String {
+    let places = if number.abs() < 1.0 { 2 } else { 1 };
+    decimals(number, places) + " points"
+}
+
 /// With a sign, `0.00` without: `+0.12`.
 pub(crate) fn signed(number: f64, places: usize) -> String {
     let text = decimals(number, places);
@@ -55,6 +61,7 @@ mod tests {
         }
         assert_eq!(percent(0.7858), "78.58");
         assert_eq!(decimals(f64::NAN, 2), "-");
+        assert_eq!([0.148, 1.0, 11.58].map(points), ["0.15 points", "1.0 points", "11.6 points"]);
         assert_eq!([signed(0.123, 2), signed(-0.126, 2), signed(-0.001, 2)], ["+0.12", "-0.13", "0.00"]);
     }
 }

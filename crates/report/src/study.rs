@@ -12,7 +12,7 @@ use crate::{
     compare::{check_one_study, deviations, is_complete, is_stand_in},
     figure::{FigureId, scale},
     judgement::{judge, sample, verdict},
-    number::decimals,
+    number::{decimals, points},
 };
 
 /// Runs of a study beside what was published of it. Accuracies are fractions in [0, 1], losses are in nats.
@@ -258,7 +258,7 @@ impl StudyReport {
                 .map(|(metric, comparison)| scale(metric) * comparison.detectable)
                 .reduce(f64::max)
         };
-        let points = largest(true).map(|it| format!("{} points", decimals(it, 1)));
+        let points = largest(true).map(points);
         let nats = largest(false).map(|it| format!("{} nats", decimals(it, 4)));
         points.into_iter().chain(nats).collect()
     }

@@ -33,7 +33,11 @@ const STUDIES: &[Shipped] = &[
         file: include_str!("../studies/pytorch-classifier.toml"),
         record: Some(include_str!("../records/pytorch-classifier.json")),
     },
-    Shipped { name: "airbench94", file: include_str!("../studies/airbench94.toml"), record: None },
+    Shipped {
+        name: "airbench94",
+        file: include_str!("../studies/airbench94.toml"),
+        record: Some(include_str!("../records/airbench94.json")),
+    },
     Shipped { name: "resnet20", file: include_str!("../studies/resnet20.toml"), record: None },
 ];
 
