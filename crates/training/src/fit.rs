@@ -594,7 +594,17 @@ impl<'a> Session<'a> {
     fn evaluate_views(&mut self, views: TestTimeAugmentation) -> Result<Option<Totals>, TrainingError> {
         let (images, BatchSettings { batch_size, normalisation, .. }) =
             (&self.job.splits.test, &self.settings);
-        evaluate_views(self.engine, images, normalisation, *batch_size, views, self.job.stop, self.observer)
+        evaluate_views(
+            self.engine,
+            images,
+            normalisation,
+            *batch_size,
+            views,
+            self.job.stop,
+            |done, total| {
+                self.observer.evaluating(done, total);
+            },
+        )
     }
 
     fn record_epoch(&mut self, scores: &Scores) -> Result<(), TrainingError> {

@@ -1,6 +1,6 @@
 //! Test-time augmentation.
 
-use crate::{Observer, TrainingError};
+use crate::TrainingError;
 use pointwise_data::{Images, Normalisation, view_batches};
 use pointwise_engine::{Engine, Totals};
 use pointwise_recipe::TestTimeAugmentation;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Loss and accuracy by the mean of each image's logits over its views, taken in f64 and in the order of the views; `None` when `stop`
-/// was set meanwhile. Changes nothing in the engine.
+/// was set meanwhile. Changes nothing in the engine; `evaluating` is told how many images of how many are done.
 pub(crate) fn evaluate_views(
     engine: &mut dyn Engine,
     images: &Arc<Images>,
@@ -16,7 +16,7 @@ pub(crate) fn evaluate_views(
     batch_size: usize,
     views: TestTimeAugmentation,
     stop: &AtomicBool,
-    observer: &mut dyn Observer,
+    mut evaluating: impl FnMut(usize, usize),
 ) -> Result<Option<Totals>, TrainingError> {
     let all = views.views();
     let (mut done, total) = (0, all.len() * images.len());
@@ -38,7 +38,7 @@ pub(crate) fn evaluate_views(
             }
             first = end;
             done += batch.labels.len();
-            observer.evaluating(done, total);
+            evaluating(done, total);
             prepared.recycle(batch);
         }
     }
