@@ -206,7 +206,7 @@ impl Recipe {
         Span { steps: before.saturating_add(last).min(whole.steps), ..whole }
     }
 
-    /// Whether a longer training has other steps from some step on that this one has, too: then no run can be made longer.
+    /// Whether steps of this training would be others in a longer one, so that no run of it can be extended.
     #[must_use]
     pub fn depends_on_length(&self) -> bool {
         self.schedule.depends_on_length() || self.last_epoch.is_some() || self.lookahead.is_some()

@@ -2,15 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
+mod common;
+
+use common::resume_or_create;
 use pointwise_data::{Images, Normalisation};
 use pointwise_engine::{Array, Average, Batch, Engine, EngineError, OptimizerState, Snapshot, State, Totals};
 use pointwise_recipe::{Adam, Augment, Ema, Rate, Recipe};
-use pointwise_runs::{
-    Checkpoint, Environment, Record, Run, RunConfig, RunFolder, State as Activity, timestamp,
-};
-use pointwise_training::{
-    FinishedEpoch, Job, Observer, Outcome, ResumePoint, Splits, StepProgress, TrainingError, fit,
-};
+use pointwise_runs::{Checkpoint, Record, Run, RunConfig, State as Activity};
+use pointwise_training::{FinishedEpoch, Job, Observer, Outcome, Splits, StepProgress, TrainingError, fit};
 use pointwise_weights::checkpoint;
 use std::collections::BTreeMap;
 use std::fs;
@@ -187,30 +186,6 @@ fn splits() -> Splits {
     Splits { train: images(10), validation: None, test: images(8), normalisation }
 }
 
-fn create(folder: &Path, config: &RunConfig) -> RunFolder {
-    let environment = Environment {
-        pointwise: "0.1.0".into(),
-        candle: None,
-        rustc: None,
-        commit: None,
-        processor: "a processor".into(),
-        accelerator: None,
-        cores: 2,
-        threads: 2,
-        os: "linux x86_64".into(),
-        started: timestamp(),
-        data_source: "synthetic".into(),
-        data_fingerprint: "ab".into(),
-        data_synthetic: true,
-        train_images: 10,
-        validation_images: 0,
-        test_images: 8,
-        parameters: 6,
-        macs_per_image: 1,
-    };
-    RunFolder::create(folder, config, &environment).unwrap()
-}
-
 /// Trains in a folder, from where its run stands.
 fn train(
     folder: &Path,
@@ -219,13 +194,7 @@ fn train(
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainingError> {
     let splits = splits();
-    let (mut run, from) = if pointwise_runs::holds_run(folder) {
-        let (run, _) = RunFolder::resume(folder).unwrap();
-        let from = ResumePoint::load(&run, config, &splits, engine).unwrap();
-        (run, from)
-    } else {
-        (create(folder, config), None)
-    };
+    let (mut run, from) = resume_or_create(folder, config, &splits, engine).unwrap();
     fit(Job { config, splits: &splits, stop }, from, engine, &mut run, &mut Nobody)
 }
 

@@ -2,15 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
+mod common;
+
+use common::resume_or_create;
 use pointwise_data::{Images, Normalisation};
 use pointwise_engine::{Array, Batch, Engine, EngineError, OptimizerState, Snapshot, State, Totals};
 use pointwise_recipe::{
     Adam, Augment, CosineAnnealingLr, Lookahead, Rate, Recipe, Schedule, TestTimeAugmentation,
 };
-use pointwise_runs::{Checkpoint, Environment, Record, Run, RunConfig, RunFolder, RunResult, timestamp};
+use pointwise_runs::{Checkpoint, Record, Run, RunConfig, RunFolder, RunResult};
 use pointwise_training::{
-    FinishedEpoch, Job, Observer, Outcome, ResumePoint, Splits, StepProgress, TrainingError,
-    check_configuration, fit,
+    FinishedEpoch, Job, Observer, Outcome, Splits, StepProgress, TrainingError, check_configuration, fit,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -166,30 +168,6 @@ fn splits() -> Splits {
     Splits { train: images(10, 1), validation: None, test: images(5, 77), normalisation }
 }
 
-fn create(folder: &Path, config: &RunConfig) -> RunFolder {
-    let environment = Environment {
-        pointwise: "0.1.0".into(),
-        candle: None,
-        rustc: None,
-        commit: None,
-        processor: "a processor".into(),
-        accelerator: None,
-        cores: 2,
-        threads: 2,
-        os: "linux x86_64".into(),
-        started: timestamp(),
-        data_source: "synthetic".into(),
-        data_fingerprint: "ab".into(),
-        data_synthetic: true,
-        train_images: 10,
-        validation_images: 0,
-        test_images: 5,
-        parameters: 18,
-        macs_per_image: 1,
-    };
-    RunFolder::create(folder, config, &environment).unwrap()
-}
-
 /// Trains from where the run in a folder stands.
 fn train(
     folder: &Path,
@@ -198,13 +176,7 @@ fn train(
     steps: &mut Steps,
 ) -> Result<Outcome, TrainingError> {
     let splits = splits();
-    let (mut run, from) = if pointwise_runs::holds_run(folder) {
-        let (run, _) = RunFolder::resume(folder).unwrap();
-        let from = ResumePoint::load(&run, config, &splits, engine)?;
-        (run, from)
-    } else {
-        (create(folder, config), None)
-    };
+    let (mut run, from) = resume_or_create(folder, config, &splits, engine)?;
     let stop = engine.stop_after.as_ref().map_or_else(Arc::default, |(_, stop)| stop.clone());
     fit(Job { config, splits: &splits, stop: &stop }, from, engine, &mut run, steps)
 }
