@@ -71,6 +71,22 @@ fn a_network_of_ones_own() {
 }
 
 #[test]
+fn the_whole_way() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("first.toml"), &blocks("guide.md", "toml")[0]).unwrap();
+    let calls = calls("guide.md");
+    assert!(calls.len() >= 8, "{calls:?}");
+    for call in &calls {
+        type_in(temp.path(), call, &[]);
+    }
+    let page = fs::read_to_string(temp.path().join("first.html")).unwrap();
+    assert!(page.contains("first"), "{page}");
+    for file in ["first.onnx", "first.pt"] {
+        assert!(temp.path().join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
 fn images_of_ones_own() {
     let temp = tempfile::tempdir().unwrap();
     // Five kinds of photographs, as in the page; each has a colour, and a size of its own.

@@ -1,4 +1,4 @@
-//! The committed study: its tables are made from its runs, and README.md shows them.
+//! The committed records: the study's tables are made from its runs, and README.md and the pages in `docs/` show what the records say.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -21,6 +21,11 @@ fn runs() -> Vec<Run> {
     let mut folders: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path()).collect();
     folders.sort();
     folders.iter().map(|folder| Run::read(folder).unwrap()).collect()
+}
+
+/// A page of the repository.
+fn page(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap()
 }
 
 #[test]
@@ -51,15 +56,15 @@ fn the_studys_tables_are_made_from_its_runs() {
 }
 
 #[test]
-fn the_readme_shows_the_committed_study() {
+fn the_page_of_results_shows_the_committed_study() {
     let study = fs::read_to_string(committed().join("report.md")).unwrap();
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let part = readme.split_once("<!-- study -->\n").unwrap().1.split_once("<!-- /study -->").unwrap().0;
+    let results = page("docs/results.md");
+    let part = results.split_once("<!-- study -->\n").unwrap().1.split_once("<!-- /study -->").unwrap().0;
     let section = study.split_once("## Final test accuracy and loss\n\n").unwrap().1;
     let tables: Vec<&str> = section.lines().take_while(|line| !line.starts_with("Ours is")).collect();
     assert_eq!(part.trim(), tables.join("\n").trim());
     let headline = study.lines().nth(2).unwrap();
-    assert!(readme.contains(headline), "README.md lacks: {headline}");
+    assert!(results.contains(headline), "docs/results.md lacks: {headline}");
 }
 
 #[test]
@@ -71,10 +76,10 @@ fn the_committed_study_names_no_folder_of_a_machine() {
     }
 }
 
-/// The other studies that were run, each with its record: the report is that of the record, and README.md has a line of it.
+/// The other studies that were run, each with its record: the report is that of the record, and the page of results has a line of it.
 #[test]
-fn the_readme_tells_what_the_other_studies_came_to() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+fn the_page_of_results_tells_what_the_other_studies_came_to() {
+    let results = page("docs/results.md");
     let mut told = Vec::new();
     for name in Study::shipped().skip(1) {
         let study = Study::by_name(name).unwrap();
@@ -98,14 +103,14 @@ fn the_readme_tells_what_the_other_studies_came_to() {
             };
             let ours = &ours.as_ref().unwrap().ours;
             let line = format!(
-                "| [`{name}`](data/records/{name}/report.md) | `{}` | {claim}{} | {:.2} \u{b1} {:.2} | {} | {verdict} |",
+                "| [`{name}`](../data/records/{name}/report.md) | `{}` | {claim}{} | {:.2} \u{b1} {:.2} | {} | {verdict} |",
                 network.name,
                 published.shown(),
                 100.0 * ours.mean,
                 100.0 * ours.deviation.unwrap(),
                 network.seeds.len(),
             );
-            assert!(readme.contains(&line), "README.md lacks: {line}");
+            assert!(results.contains(&line), "docs/results.md lacks: {line}");
             told.push(name);
         }
     }
@@ -140,7 +145,8 @@ fn the_readme_tells_how_long_94_percent_take() {
         minutes(ours),
         minutes(theirs)
     );
-    let readme = fs::read_to_string(root().join("README.md")).unwrap().replace('\n', " ");
+    let lines_joined = |path: &str| page(path).split_whitespace().collect::<Vec<_>>().join(" ");
+    let readme = lines_joined("README.md");
     let record = Study::by_name("airbench94").unwrap().record.unwrap();
     let report: StudyReport = serde_json::from_str(&record).unwrap();
     let [network] = &report.networks[..] else { panic!("one network") };
@@ -153,8 +159,47 @@ fn the_readme_tells_how_long_94_percent_take() {
         sentence,
         format!("a mean accuracy of {} over five seeds", shown(views)),
         format!("in 8 of 10 cases five runs would have shown a difference of {detectable:.2} points"),
-        format!("without them ours is {}", shown(plain)),
     ] {
+        assert!(readme.contains(&sentence), "README.md lacks: {sentence}");
+    }
+    let sentence = format!("without them ours is {}", shown(plain));
+    assert!(lines_joined("docs/results.md").contains(&sentence), "docs/results.md lacks: {sentence}");
+}
+
+/// The cells of the line of a table that begins with these, behind a heading.
+fn cells(page: &str, heading: &str, first: &[&str]) -> Vec<String> {
+    let behind = page.split_once(heading).unwrap().1;
+    let lines = behind.lines().filter(|line| line.starts_with('|'));
+    let rows =
+        lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect());
+    rows.into_iter().find(|row: &Vec<String>| first.iter().zip(row).all(|(cell, own)| cell == own)).unwrap()
+}
+
+/// What README.md says of speed stands in the tables of the page of benchmarks, which are held to their records.
+#[test]
+fn the_readme_tells_what_the_benchmarks_say() {
+    let benchmarks = page("docs/benchmarks.md");
+    let readme = page("README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let training = cells(&benchmarks, "<!-- benchmark -->", &["`alexnet`", "training"]);
+    let times = |cell: &str| cell.trim_end_matches('x').to_owned();
+    let steps = format!(
+        "steps of the study's `alexnet` take {} ms; PyTorch takes {} times as long, and {} times in its channels_last",
+        training[2],
+        times(&training[8]),
+        times(&training[9]),
+    );
+    let inference = cells(
+        benchmarks.split_once("<!-- benchmark inference -->").unwrap().1,
+        "| 126 images",
+        &["`alexnet`"],
+    );
+    let images = format!(
+        "126 images take the same network {} ms; ONNX Runtime takes {} times as long, and OpenVINO {} times",
+        inference[1],
+        times(&inference[2]),
+        times(&inference[3]),
+    );
+    for sentence in [steps, images] {
         assert!(readme.contains(&sentence), "README.md lacks: {sentence}");
     }
 }

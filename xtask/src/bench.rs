@@ -115,15 +115,15 @@ pub(crate) struct Args {
     /// Build the peers written in Rust, candle and burn, instead: minutes, and some hundred crates.
     #[arg(long, group = "instead")]
     build_peers: bool,
-    /// Print a record as the README's table instead [default: the newest of --device].
+    /// Print a record as the table of docs/benchmarks.md instead [default: the newest of --device].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
     table: Option<Option<PathBuf>>,
     /// Print a record's times of our layers instead [default: the newest].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
     layers: Option<Option<PathBuf>>,
-    /// Put a record's table into README.md instead [default: the newest of --device].
+    /// Put a record's table into docs/benchmarks.md instead [default: the newest of --device].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
-    update_readme: Option<Option<PathBuf>>,
+    update_docs: Option<Option<PathBuf>>,
 }
 
 impl Plan {
@@ -273,8 +273,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
             bail!("{} has no times of layers: its engine did not take them", path.display());
         }
         print(&text)?;
-    } else if let Some(path) = &args.update_readme {
-        update_readme(&named(path)?)?;
+    } else if let Some(path) = &args.update_docs {
+        update_docs(&named(path)?)?;
     } else if args.build_peers {
         build_peers(&Plan::resolve(args)?.contenders, &root())?;
     } else {
@@ -296,9 +296,9 @@ fn run_inference(args: &Args) -> anyhow::Result<End> {
         print(&shown(&named(path)?)?)?;
         return Ok(End::Good);
     }
-    if let Some(path) = &args.update_readme {
+    if let Some(path) = &args.update_docs {
         let path = named(path)?;
-        put_into_readme(table::INFERENCE_MARKERS, &shown(&path)?, &file_name(&path))?;
+        put_into_page(table::INFERENCE_MARKERS, &shown(&path)?, &file_name(&path))?;
         return Ok(End::Good);
     }
     let plan = inference::Plan::resolve(args)?;
@@ -360,17 +360,17 @@ fn root() -> PathBuf {
     folder.canonicalize().unwrap_or(folder)
 }
 
-fn update_readme(record: &Path) -> anyhow::Result<()> {
+fn update_docs(record: &Path) -> anyhow::Result<()> {
     let name = file_name(record);
     let record = Record::read(record)?;
-    put_into_readme(markers(record.device()), &markdown(&record, &name), &name)
+    put_into_page(markers(record.device()), &markdown(&record, &name), &name)
 }
 
-fn put_into_readme(markers: [&str; 2], part: &str, name: &str) -> anyhow::Result<()> {
-    let path = root().join("README.md");
-    let before = std::fs::read_to_string(&path).context("README.md cannot be read")?;
+fn put_into_page(markers: [&str; 2], part: &str, name: &str) -> anyhow::Result<()> {
+    let path = root().join(table::PAGE);
+    let before = std::fs::read_to_string(&path).with_context(|| format!("{} cannot be read", table::PAGE))?;
     replace_file(&path, replace_part(&before, markers, part)?.as_bytes())?;
-    note!("README.md shows {name}");
+    note!("{} shows {name}", table::PAGE);
     Ok(())
 }
 

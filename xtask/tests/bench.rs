@@ -280,7 +280,7 @@ fn what_is_wrong_is_said_in_a_sentence() {
         (&["--phases", "test"], 2, "`test` is not a phase: choose from train, eval"),
         (&["--build-peers", "--table"], 2, "cannot be used with"),
         (&["--table", "no.json"], 1, "no.json cannot be read"),
-        (&["--update-readme", "bad.json"], 1, "bad.json is not a record of a benchmark: missing field"),
+        (&["--update-docs", "bad.json"], 1, "bad.json is not a record of a benchmark: missing field"),
         (&["--device", "gpu"], 2, "invalid value 'gpu'"),
         (&["--precisions", "f16"], 2, "`f16` is not a precision: choose from f32, tf32, bf16"),
         (&["--precisions", "f32"], 1, "--precisions is for a GPU: add --device cuda"),

@@ -48,7 +48,7 @@ pub(super) fn made_by(record: &Record, file: &str) -> String {
         format!("commit {short}{}", if record.dirty { " with changes" } else { "" })
     });
     text += &format!(
-        "Built by {compiler}{}. Every row: [{FOLDER}/{file}]({FOLDER}/{file}), by `{}` at {commit}.\n",
+        "Built by {compiler}{}. Every row: [{FOLDER}/{file}](../{FOLDER}/{file}), by `{}` at {commit}.\n",
         match record.card {
             Some(_) => String::new(),
             None => format!(", the other Rust programs with `{}`", record.peer_flags),

@@ -31,7 +31,7 @@ fn driver() -> Option<String> {
     version.split_whitespace().find(numbered).map(str::to_owned)
 }
 
-/// The record for README.md: our figures beside floor and ratios, everybody's times, whole studies, and what was measured how.
+/// The record for docs/benchmarks.md: our figures beside floor and ratios, everybody's times, whole studies, and what was measured how.
 pub(super) fn markdown(record: &Record, card: &Card, file: &str) -> String {
     let groups = groups(record);
     let mut text = ours(record, &groups).markdown();

@@ -304,7 +304,7 @@ fn distinct<T: PartialEq + Clone>(values: impl Iterator<Item = T>) -> Vec<T> {
     })
 }
 
-/// The record for README.md: a table for each number of images.
+/// The record for docs/benchmarks.md: a table for each number of images.
 pub(super) fn markdown(record: &Record, file: &str) -> String {
     let rows = || record.rows.iter().map(|entry| &entry.row);
     let models = distinct(rows().map(|row| row.model.as_str()));
@@ -392,7 +392,7 @@ fn provenance(record: &Record, file: &str) -> String {
     });
     let compiler = record.rustc.as_deref().unwrap_or("an unknown rustc");
     text += &format!(
-        "Built by {compiler}, candle with `{}`. Every row: [{FOLDER}/{file}]({FOLDER}/{file}), by `{}` at {commit}.\n",
+        "Built by {compiler}, candle with `{}`. Every row: [{FOLDER}/{file}](../{FOLDER}/{file}), by `{}` at {commit}.\n",
         record.peer_flags, record.command
     );
     text
@@ -467,13 +467,13 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_newest_record_of_inference() {
-        let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    fn the_page_shows_the_newest_record_of_inference() {
+        let readme = fs::read_to_string(root().join(table::PAGE)).unwrap();
         let [start, end] = table::INFERENCE_MARKERS;
         let shown = table::split(&readme, [start, end]).unwrap();
         let Some(path) = newest(&root().join(FOLDER)).unwrap() else {
             let shown = shown.map_or("", |(_, shown, _)| shown);
-            assert!(!shown.contains('|'), "README.md shows a table without a record");
+            assert!(!shown.contains('|'), "{} shows a table without a record", table::PAGE);
             return;
         };
         let file = table::file_name(&path);
@@ -481,7 +481,7 @@ mod tests {
         assert_eq!(record.file_name(), file);
         let expected = format!("\n\n{}\n", markdown(&record, &file));
         let (_, shown, _) = shown.unwrap();
-        assert!(shown == expected, "run `cargo xtask bench --inference --update-readme`");
+        assert!(shown == expected, "run `cargo xtask bench --inference --update-docs`");
         assert!(!fs::read_to_string(&path).unwrap().contains("/root/"));
     }
 }

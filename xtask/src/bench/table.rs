@@ -1,4 +1,4 @@
-//! A record as Markdown, and the parts of README.md that show the newest ones, of the CPU and of a GPU.
+//! A record as Markdown, and the parts of docs/benchmarks.md that show the newest ones, of the CPU and of a GPU.
 
 use std::path::Path;
 
@@ -13,11 +13,14 @@ use super::{
     summary::{Figures, Group, groups, layers},
 };
 
-/// The lines of README.md that the part of inference stands between.
+/// The page that shows the newest records.
+pub(crate) const PAGE: &str = "docs/benchmarks.md";
+
+/// The lines of it that the part of inference stands between.
 pub(crate) const INFERENCE_MARKERS: [&str; 2] =
     ["<!-- benchmark inference -->", "<!-- /benchmark inference -->"];
 
-/// The lines of README.md that a device's part stands between.
+/// The lines of docs/benchmarks.md that a device's part stands between.
 pub(crate) fn markers(device: Device) -> [&'static str; 2] {
     match device {
         Device::Cpu => ["<!-- benchmark -->", "<!-- /benchmark -->"],
@@ -25,7 +28,7 @@ pub(crate) fn markers(device: Device) -> [&'static str; 2] {
     }
 }
 
-/// The record for README.md: our figures beside the ratios, everybody's figures, and what was measured how.
+/// The record for docs/benchmarks.md: our figures beside the ratios, everybody's figures, and what was measured how.
 pub(crate) fn markdown(record: &Record, file: &str) -> String {
     if let Some(card) = &record.card {
         return gpu::markdown(record, card, file);
@@ -163,14 +166,14 @@ fn memory(bytes: u64) -> String {
     format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// README.md's text with the part between these markers replaced.
+/// The page's text with the part between these markers replaced.
 ///
 /// # Errors
 /// If there is not one pair of markers.
 pub(crate) fn replace_part(readme: &str, markers: [&str; 2], part: &str) -> anyhow::Result<String> {
     let [start, end] = markers;
     let Some((before, _, after)) = split(readme, markers)? else {
-        bail!("README.md has no place for the table: add the lines `{start}` and `{end}`");
+        bail!("{PAGE} has no place for the table: add the lines `{start}` and `{end}`");
     };
     Ok(format!("{before}{start}\n\n{part}\n{end}{after}"))
 }
@@ -181,17 +184,17 @@ pub(crate) fn split<'a>(
     [start, end]: [&str; 2],
 ) -> anyhow::Result<Option<(&'a str, &'a str, &'a str)>> {
     if readme.matches(start).count() > 1 || readme.matches(end).count() > 1 {
-        bail!("README.md has `{start}` or `{end}` more than once: leave one of each");
+        bail!("{PAGE} has `{start}` or `{end}` more than once: leave one of each");
     }
     let Some((before, rest)) = readme.split_once(start) else {
         match readme.contains(end) {
-            true => bail!("README.md has `{end}` without `{start}`: add it"),
+            true => bail!("{PAGE} has `{end}` without `{start}`: add it"),
             false => return Ok(None),
         }
     };
     let (part, after) = rest
         .split_once(end)
-        .with_context(|| format!("README.md has `{start}` without `{end}` behind it: add it"))?;
+        .with_context(|| format!("{PAGE} has `{start}` without `{end}` behind it: add it"))?;
     Ok(Some((before, part, after)))
 }
 
@@ -270,7 +273,7 @@ mod tests {
             "median over 3 rounds",
             "pointwise 1.2.3 (a detail; 2 + 3 steps), PyTorch 1.2.3 (a detail; 2 + 1 steps)",
             "Not there: burn. candle is left out of `alexnet`: it has no pools.",
-            "[data/benchmarks/a.json](data/benchmarks/a.json)",
+            "[data/benchmarks/a.json](../data/benchmarks/a.json)",
             "at commit 0123456.",
         ] {
             assert!(text.contains(part), "{part} is not in {text}");
@@ -323,17 +326,17 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_shows_the_newest_records() {
-        let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    fn the_page_shows_the_newest_records() {
+        let readme = std::fs::read_to_string(root().join(PAGE)).unwrap();
         for (device, update) in [
-            (Device::Cpu, "run `cargo xtask bench --update-readme`"),
-            (Device::Cuda, "run `cargo xtask bench --device cuda --update-readme`"),
+            (Device::Cpu, "run `cargo xtask bench --update-docs`"),
+            (Device::Cuda, "run `cargo xtask bench --device cuda --update-docs`"),
         ] {
             let newest = newest(&root().join(FOLDER), device).unwrap();
             let (Some((_, shown, _)), Some(path)) = (split(&readme, markers(device)).unwrap(), newest) else {
                 // Without a record there is nothing to show, and no figure may be shown.
                 let shown = split(&readme, markers(device)).unwrap().map_or("", |(_, shown, _)| shown);
-                assert!(!shown.contains('|'), "README.md shows a table without a record");
+                assert!(!shown.contains('|'), "{PAGE} shows a table without a record");
                 continue;
             };
             let expected = format!("\n\n{}\n", markdown(&Record::read(&path).unwrap(), &file_name(&path)));

@@ -32,6 +32,9 @@ installed() {
     { apt-get update && apt-get install -y --no-install-recommends "${@:2}"; } > /dev/null 2>&1
 }
 
+# A program of crates.io, of this version, built below target/ci/tools where it is not there yet.
+tool() { cargo install --quiet --locked --root target/ci/tools --version "$2" "${@:3}" "$1"; }
+
 # The README's commands stand alone on a line in a block.
 readme() { grep -qxF "$1" README.md || { echo "README.md does not show: $1" >&2; exit 1; }; $1; }
 
@@ -77,6 +80,27 @@ fi
         about: "rustdoc, warnings denied",
         need: None,
         script: r#"RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked"#,
+    },
+    Step {
+        name: "book",
+        about: "the pages in docs/ as a site, in which every link leads somewhere",
+        need: Some(Need {
+            script: "tool mdbook 0.5.4 --no-default-features",
+            missing: "mdbook cannot be built",
+        }),
+        // Pages link to files of the repository as these lie; so the site has them in the same places.
+        script: r#"
+book=target/ci/book
+rm -rf "$book"
+mkdir -p "$book/src"
+cp -r --parents ./*.md LICENSE-* CITATION.cff docs data tests/pytorch/README.md tests/cuda/README.md "$book/src"
+rm -r "$book/src/data/study/runs"
+sed -e 's/](/](docs\//' -e 's/](docs\/\.\.\//](/' docs/SUMMARY.md > "$book/src/SUMMARY.md"
+rm "$book/src/docs/SUMMARY.md"
+cp docs/book.toml "$book"
+target/ci/tools/bin/mdbook build "$book"
+python3 tests/site.py "$book/book"
+"#,
     },
     Step {
         name: "tests",
