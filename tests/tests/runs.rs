@@ -240,4 +240,10 @@ fn a_closed_pipe_is_no_panic() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(run(["completions", "bash"]).status.success());
+    let folder = tempfile::tempdir().unwrap();
+    let manual = folder.path().join("man1");
+    assert!(run(["manual", manual.to_str().unwrap()]).status.success());
+    let page = std::fs::read_to_string(manual.join("trainer-reproduce.1")).unwrap();
+    assert!(page.starts_with(".") && page.contains("\\-\\-seeds"), "{page}");
+    assert!(!manual.join("trainer-train-several.1").exists());
 }

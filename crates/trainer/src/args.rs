@@ -83,6 +83,11 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write manual pages, one for each command, into a folder.
+    Manual {
+        /// The folder, which is made if need be.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

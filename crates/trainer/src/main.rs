@@ -127,6 +127,12 @@ fn run(cli: Cli) -> anyhow::Result<End> {
             pointwise_process::print(&String::from_utf8_lossy(&script))?;
             Ok(End::Done)
         }
+        Command::Manual { folder } => {
+            std::fs::create_dir_all(&folder)
+                .and_then(|()| clap_mangen::generate_to(Cli::command(), &folder))
+                .with_context(|| format!("{}: manual pages cannot be written", folder.display()))?;
+            Ok(End::Done)
+        }
     }
 }
 

@@ -238,6 +238,30 @@ check --images 50 --candle target/ci/candle-onnx/release/candle-onnx-peer
         script: r#"readme "cargo xtask reproduce --quick""#,
     },
     Step {
+        name: "release",
+        about: "a release of this machine's kind: the archive is whole, and its wheel, installed by pip, reproduces the study in small",
+        need: Some(Need {
+            script: r#"
+python3 -m venv target/ci/python
+target/ci/python/bin/pip install --quiet maturin
+"#,
+            missing: "maturin cannot be fetched",
+        }),
+        script: r#"
+rm -rf target/ci/release target/ci/fresh
+MATURIN=$PWD/target/ci/python/bin/maturin xtask/release.sh target/ci/release
+(cd target/ci/release && sha256sum --quiet --check SHA256SUMS)
+mkdir -p target/ci/fresh
+tar -xzf target/ci/release/pointwise-*.tar.gz -C target/ci/fresh --strip-components 1
+cd target/ci/fresh
+ls trainer LICENSE-MIT LICENSE-APACHE man1/trainer-reproduce.1 completions/trainer.bash
+python3 -m venv python
+python/bin/pip install --quiet --no-index ../release/*.whl
+PATH=$PWD/python/bin:/usr/bin:/bin trainer reproduce --quick
+grep -q "The parameter counts and their ratios are as published" study-quick/report.md
+"#,
+    },
+    Step {
         name: "browser",
         about: "report pages in headless Chromium",
         need: Some(Need {
