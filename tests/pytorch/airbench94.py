@@ -220,7 +220,7 @@ def recipe(study: Path) -> str:
 
 
 def trainer_steps(arguments: argparse.Namespace, folder: Path, until: int) -> list[float]:
-    """Seconds of the trainer's newest STEPS steps, of a run that goes on until that one."""
+    """Seconds of the trainer's newest STEPS steps, of a run that continues until that one."""
     config, run = folder / "config.toml", folder / "run"
     config.write_text(recipe(arguments.study), encoding="utf-8")
     line = [

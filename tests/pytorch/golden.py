@@ -38,7 +38,7 @@ What a deviation is
 Kinks, and the smooth batch
     A ReLU near zero or a max pool with two values nearly equal may go either way under rounding, and then a gradient
     moves by a whole term. Among the hundreds of thousands of such choices in a batch of 8, noise of NOISE turns one or
-    two. Gradients then move by up to some per cent, and no correct implementation can promise less. `smooth` therefore
+    two. Gradients then move by up to some percent, and no correct implementation can promise less. `smooth` therefore
     holds one more forward and backward pass, on a batch of 2 whose name was searched so that every choice is clear by
     MARGIN: there, gradients agree to rounding, and a tight tolerance is a fair one.
 """

@@ -109,7 +109,7 @@ cluster up "$node"
 
 until_true 120 "task 2 is under way" has_begun 2
 say "the time of task 2 is nearly up, at line $(lines 2)"
-# It may say "try again later", and go on trying for minutes.
+# It may say "try again later", and keep trying for minutes.
 timeout 2 scancel --signal=USR1 --batch "${id}_2" || true
 until_true 60 "task 2 puts itself back into the queue" grep -q "back in the queue" "$out/slurm/log/${id}_2.out"
 

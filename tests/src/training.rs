@@ -1,4 +1,4 @@
-//! A training that goes on until somebody stops it.
+//! A training that continues until somebody stops it.
 
 use crate::command;
 use pointwise_runs::{Activity, Run};

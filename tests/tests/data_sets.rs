@@ -289,7 +289,7 @@ fn files_that_claim_more_than_there_is_take_no_memory() {
             idx(&[10, u32::MAX, u32::MAX], std::iter::empty()),
             "has images of another size",
         ),
-        ("train-images-idx3-ubyte.gz", bomb, "goes on behind the 20 images"),
+        ("train-images-idx3-ubyte.gz", bomb, "continues behind the 20 images"),
     ];
     for (name, contents, expected) in cases {
         fs::write(data.join(name), contents).unwrap();

@@ -199,7 +199,7 @@ fn a_training_ends_within_an_epoch_and_is_tested_on_views() {
     let said = succeed(["compare", text(&whole), text(&temp.path().join("parts"))]);
     assert!(said.contains("TTA test accuracy %"), "{said}");
 
-    // It is not made longer, nor goes on otherwise.
+    // It is not made longer, nor continues otherwise.
     for (option, value, said) in [
         ("--epochs", "4", "epochs 3, not 4"),
         ("--last-epoch", "1", "last-epoch 0.5, not 1"),

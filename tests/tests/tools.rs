@@ -121,7 +121,7 @@ fn images_that_people_have_are_predicted_and_bad_ones_named() {
 
     let output = run(line.into_iter().chain(bad.iter().chain(&good).map(|path| text(path))));
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), json, "the good ones are predicted all the same");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), json, "the good ones are predicted nevertheless");
     let stderr = String::from_utf8(output.stderr).unwrap();
     for path in &bad {
         assert!(stderr.lines().any(|line| line.contains(text(path))), "{stderr}");
@@ -343,7 +343,7 @@ fn events_for_tensorboard_change_nothing_else() {
     // Two epochs with a histogram of each parameter, and pictures.
     assert!(files[0].metadata().unwrap().len() > 20_000);
 
-    // Where events cannot be written the training goes on, and says so once.
+    // Where events cannot be written the training continues, and says so once.
     fs::create_dir_all(&blocked).unwrap();
     fs::write(blocked.join("tensorboard"), "").unwrap();
     let file = blocked.with_extension("toml");
@@ -355,7 +355,7 @@ fn events_for_tensorboard_change_nothing_else() {
     let message = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{message}");
     assert_eq!(
-        message.matches("no more events for TensorBoard, the training goes on").count(),
+        message.matches("no more events for TensorBoard, the training continues").count(),
         1,
         "{message}"
     );

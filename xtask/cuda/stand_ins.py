@@ -2,7 +2,7 @@
 """stand_ins.py BINDINGS DIR: libraries to link with where NVIDIA's are not installed.
 
 For every library that cudarc binds, DIR gets a static library of the same functions. Each function jumps to where a table says; at
-first the table leads to code that loads the real library, puts the real function's place into the table and goes on there, with
+first the table leads to code that loads the real library, puts the real function's place into the table and continues there, with
 the arguments as they came. Without the real library the call gives that library's own code for "not there". A linker script
 under the shared library's name makes `-lcuda` find the static one.
 """

@@ -432,7 +432,7 @@ class Reader:
                 raise self.cannot(node, f"it multiplies shapes {[list(shape) for shape in shapes]}")
         parts = tuple(inputs)
         if kind == "Concat":
-            # What begins as another does goes on from that, as in a DenseNet that keeps a list of its features.
+            # What begins as another does continues from that, as in a DenseNet that keeps a list of its features.
             longest = max((len(known) for known in self.concats if known == parts[: len(known)]), default=0)
             if longest:
                 inputs = [self.concats[parts[:longest]], *inputs[longest:]]
@@ -582,7 +582,7 @@ def entries(items, scope):
                 result.append((name if own else None, item.value.kind, item.value.arguments))
             at += 1
             continue
-        # As long as the module goes on, with what lies between its layers and what it ends with.
+        # As long as the module continues, with what lies between its layers and what it ends with.
         end = at + 1
         for place in range(at + 1, len(items)):
             is_it = not items[place].branches and paths(items[place]) == [(*scope, name)]

@@ -552,7 +552,7 @@ mod tests {
         assert!(!folder.path().join(CIFAR10.folder).exists());
     }
 
-    /// The checksum may be right and the archive cut all the same, if somebody publishes such a one.
+    /// The checksum may be right and the archive cut nevertheless, if somebody publishes such a one.
     #[test]
     fn a_cut_archive_leaves_no_folder() {
         let (bytes, _) = small_archive();

@@ -379,7 +379,7 @@ fn read(idx: &Idx, number: usize, path: &Path, advance: &dyn Fn(u64)) -> Result<
     }
     // Of a gzipped file, this also reads the checksum at its end.
     if reader.fill(&mut [0])? > 0 {
-        return Err(idx.bad(path, format!("goes on behind the {count} {what} that its header tells of")));
+        return Err(idx.bad(path, format!("continues behind the {count} {what} that its header tells of")));
     }
     if number % 2 == 1
         && let Some(record) = values.iter().position(|&label| label >= CLASSES)
@@ -578,7 +578,7 @@ mod tests {
             ),
             (1, idx_file(&[60_001], &[0]), "says that it has 60001 labels, and the data set has 60000"),
             (0, idx_file(&[7, 28, 28], &pixels(6)), "ends after 4704 of 5488 bytes of images"),
-            (0, idx_file(&[7, 28, 28], &pixels(8)), "goes on behind the 7 images that its header tells of"),
+            (0, idx_file(&[7, 28, 28], &pixels(8)), "continues behind the 7 images that its header tells of"),
             (
                 3,
                 idx_file(&[4], &[0, 1, 10, 255]),
@@ -641,7 +641,7 @@ mod tests {
         let folder = folder_of(&files);
         let read_so_far = std::cell::Cell::new(0);
         let result = read(&MNIST, 0, &folder.path().join(GZIPPED[0]), &|bytes| read_so_far.set(bytes));
-        assert!(result.unwrap_err().to_string().contains("goes on behind the 7 images"));
+        assert!(result.unwrap_err().to_string().contains("continues behind the 7 images"));
         let (read, all) = (read_so_far.get(), files[0].1.len() as u64);
         assert!(read < all / 2, "{read} of {all} bytes were read");
     }

@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(reports[4].labels_valid, Some(false));
     }
 
-    /// Records do not end where chunks do: labels must be found all the same, and pixels not be taken for labels.
+    /// Records do not end where chunks do: labels must be found nevertheless, and pixels not be taken for labels.
     #[test]
     fn labels_are_found_in_every_chunk() {
         let count = 3 * CHUNK / RECORD_BYTES;

@@ -60,7 +60,7 @@ pub trait Engine {
     /// [`EngineError::NotFinite`], [`EngineError::Device`].
     fn totals(&mut self) -> Result<Totals, EngineError>;
 
-    /// Sets the sums: to zero before an epoch or an evaluation, to a checkpoint's when one goes on.
+    /// Sets the sums: to zero before an epoch or an evaluation, to a checkpoint's when one is resumed.
     ///
     /// # Errors
     /// [`EngineError::Device`].
@@ -74,7 +74,7 @@ pub trait Engine {
         self.snapshot(true)?.state()
     }
 
-    /// A copy of the state as it is now, which another thread can bring to PyTorch's names and layouts while training goes on. Without
+    /// A copy of the state as it is now, which another thread can bring to PyTorch's names and layouts while training continues. Without
     /// `optimizer`, it leaves out what evaluation does not need: the optimizer's state and the averages.
     ///
     /// # Errors
@@ -175,7 +175,7 @@ pub(crate) fn check_share(decay: f64) -> Result<(), EngineError> {
 
 /// The error of a step while the averaged weights are in use.
 pub(crate) const AVERAGE_IN_USE: EngineError =
-    EngineError::Average("the averaged weights are in use, and training goes on from the others");
+    EngineError::Average("the averaged weights are in use, and training continues from the others");
 
 fn not_resident() -> EngineError {
     EngineError::Batch("this engine keeps no images".to_owned())

@@ -46,7 +46,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Refuses a state from which no training by this recipe can go on.
+    /// Refuses a state from which no training by this recipe can be resumed.
     ///
     /// # Errors
     /// [`EngineError::OtherRecipe`] when the buffers are not those of the recipe's optimizer, or averaged weights are missing or too many.

@@ -776,7 +776,7 @@ fn averages_stand_in_for_what_was_trained() {
     }
 }
 
-/// Recorded steps and evaluation go on from what the slow weights became, also where products read copies of them.
+/// Recorded steps and evaluation continue from what the slow weights became, also where products read copies of them.
 #[test]
 fn slow_weights_are_those_that_are_computed_with() {
     for precision in Precision::ALL {

@@ -68,7 +68,7 @@ impl Faulty {
         }
     }
 
-    /// As [`Faulty::run`], of a test that must pass all the same.
+    /// As [`Faulty::run`], of a test that must pass nevertheless.
     fn pass(test: &str, variables: &[(&str, &str)]) -> Self {
         let faulty = Self::run(test, variables);
         assert!(faulty.succeeded, "{variables:?}: {}", faulty.said);
@@ -286,7 +286,7 @@ fn an_engine_records_while_another_thread_drops_its_own() {
     let network = small();
     let (images, labels) = (images(&network, 6), labels(&network, 6));
     let batch = Batch { images: &images, labels: &labels };
-    // Both go on at the same time, and neither waits for one that has failed.
+    // Both run at the same time, and neither waits for one that has failed.
     let (recording, dropping) = sync_channel(0);
     std::thread::scope(|scope| {
         let (network, settings) = (&network, &settings);

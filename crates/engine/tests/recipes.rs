@@ -362,7 +362,7 @@ fn lookahead_averages_into_the_slow_weights_and_returns_to_them() {
     }
 }
 
-/// From its epoch on, and what the optimizer keeps of it, whatever else makes a step; the statistics of BatchNorm go on.
+/// From its epoch on, and what the optimizer keeps of it, whatever else makes a step; the statistics of BatchNorm continue.
 #[test]
 fn a_frozen_group_stands_still_to_the_bit() {
     let network = smooth();
@@ -517,7 +517,7 @@ fn the_average_is_that_of_every_step() {
             engine.use_average(true).unwrap();
             assert_eq!(engine.logits(&images).unwrap(), averaged, "{kind}");
             let error = engine.train_step(batch).unwrap_err().to_string();
-            assert_eq!(error, "the averaged weights are in use, and training goes on from the others");
+            assert_eq!(error, "the averaged weights are in use, and training continues from the others");
             engine.use_average(false).unwrap();
             engine.use_average(false).unwrap();
             assert_eq!(engine.logits(&images).unwrap(), raw, "{kind}");

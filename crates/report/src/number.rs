@@ -15,7 +15,7 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// A fraction in per cent with two decimals, as the notebook prints accuracies: `78.58`.
+/// A fraction in percent with two decimals, as the notebook prints accuracies: `78.58`.
 pub(crate) fn percent(fraction: f64) -> String {
     decimals(fraction * 100.0, 2)
 }

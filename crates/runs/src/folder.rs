@@ -28,7 +28,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 pub enum Checkpoint {
     /// The parameters of the best epoch: `checkpoints/best.safetensors`.
     Best,
-    /// Everything that is needed to go on: `checkpoints/last.safetensors`.
+    /// Everything that is needed to resume the run: `checkpoints/last.safetensors`.
     Last,
     /// The averaged weights after the newest epoch, of a recipe that averages: `checkpoints/ema.safetensors`.
     Ema,
@@ -129,8 +129,8 @@ impl RunFolder {
         Ok(Self { path: path.into(), metrics, lock })
     }
 
-    /// Opens an existing run to go on with it and gives its stored configuration. A torn last line of `metrics.jsonl` is cut
-    /// off. Call [`rewind`](Self::rewind) next, with the place of the checkpoint to go on from.
+    /// Opens an existing run to continue it and gives its stored configuration. A torn last line of `metrics.jsonl` is cut
+    /// off. Call [`rewind`](Self::rewind) next, with the place of the checkpoint to resume from.
     ///
     /// # Errors
     /// [`Error::NotARun`] if there is none, [`Error::InUse`] if another process writes it, [`Error::Malformed`] if its
@@ -243,7 +243,7 @@ impl RunFolder {
         replace_file(self.path.join(ANALYSIS), &bytes)
     }
 
-    /// Records that the run goes on: on this machine, perhaps, and with options that may change, such as more epochs. A result
+    /// Records that the run continues: on this machine, perhaps, and with options that may change, such as more epochs. A result
     /// and an analysis are removed, since the run is not finished any more.
     ///
     /// # Errors

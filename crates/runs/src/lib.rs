@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `config.toml` | [`RunConfig`]: everything that decides the numbers | last of the first files: it makes the folder a run |
 //! | `environment.json` | [`Environment`]: machine, software, data | at the start and at every resume |
-//! | `metrics.jsonl` | one [`Record`] a line | appended while the run goes on |
+//! | `metrics.jsonl` | one [`Record`] a line | appended during the run |
 //! | `progress.json` | [`Progress`]: how far the run is | replaced now and then |
 //! | `checkpoints/best.safetensors`, `checkpoints/last.safetensors` | opaque bytes here | replaced |
 //! | `checkpoints/ema.safetensors` | averaged weights, of a recipe that averages; opaque bytes here | replaced |

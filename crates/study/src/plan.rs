@@ -56,7 +56,7 @@ pub struct Options {
     pub deterministic: bool,
     /// Whether the trainer computes on a GPU, where runs at once are threads of one process.
     pub on_gpu: bool,
-    /// Computing threads of all runs that go on at once.
+    /// Computing threads of all runs that are trained at once.
     pub threads: Option<u32>,
     /// Runs at once; 0 for [`Options::GPU_JOBS`] on a GPU, as far as there are so many runs, and 1 elsewhere.
     pub jobs: u32,
@@ -89,7 +89,7 @@ pub struct Plan {
     pub out: PathBuf,
     pub(crate) threads: Option<u32>,
     pub(crate) jobs: u32,
-    /// Whether the runs that go on at once are threads of one process: see `trainers.rs`.
+    /// Whether the runs that are trained at once are threads of one process: see `trainers.rs`.
     pub(crate) in_one_process: bool,
     options: Vec<OsString>,
     asked: Asked,
@@ -481,7 +481,7 @@ pub(crate) fn estimate(arm: usize, known: &[(usize, f64)], weights: &[f64]) -> O
     })
 }
 
-/// Seconds until the last run ends, where `slots` runs go on at once: those `running` have so many seconds left, those `waiting`
+/// Seconds until the last run ends, where `slots` runs are trained at once: those `running` have so many seconds left, those `waiting`
 /// take so many, and the first one starts where a place becomes free.
 pub(crate) fn schedule(running: &[f64], waiting: &[f64], slots: usize) -> f64 {
     let mut ends = running.to_vec();

@@ -30,7 +30,7 @@ const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// Trains every job of a plan whose run is not finished, several at once, with that program `trainer`, and gives the runs of all jobs;
 /// `None` if it was interrupted. `existing` is [`Plan::existing`].
 ///
-/// A run that fails does not stop those that go on beside it, but none is started after it. One that another process is at work on is
+/// A run that fails does not stop those that run beside it, but none is started after it. One that another process is at work on is
 /// left to that.
 ///
 /// # Errors
@@ -75,7 +75,7 @@ pub fn train(
     outcome
 }
 
-/// How many runs go on at once, and on how many threads in all.
+/// How many runs are trained at once, and on how many threads in all.
 struct Places {
     runs: usize,
     threads: u32,
@@ -166,7 +166,7 @@ impl Session<'_> {
                         format!("the run of {name} with seed {seed} failed ({status}{reason}): {said}");
                     if !self.active.is_empty() {
                         display.note(&format!(
-                            "{message}\nthe other runs under way go on to their end, none is started after them"
+                            "{message}\nthe other runs under way continue to their end, none is started after them"
                         ));
                     }
                     failures.push(message);

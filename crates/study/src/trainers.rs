@@ -1,7 +1,7 @@
-//! The processes that train: one for each run, or one for all runs that go on at once, each on a thread of its own.
+//! The processes that train: one for each run, or one for all runs that are trained at once, each on a thread of its own.
 //!
 //! On a CPU each run has a process: one run's end, however it comes about, is that run's alone, and the computing threads of a process are
-//! one pool. On a GPU the runs that go on at once share a process. There they share one context, so that kernels of one run fill the gaps
+//! one pool. On a GPU the runs that are trained at once share a process. There they share one context, so that kernels of one run fill the gaps
 //! between another's (of several processes a GPU computes one at a time), and images that are loaded once. [`Plan::new`] decides
 //! which of the two it is.
 //!

@@ -5,8 +5,8 @@
 #   train-exit     the exit code, where it is not 0
 #   in-use         the name of a run that another process is at work on
 #   together       `train` waits until so many trainers have started
-#   hang           `train` goes on until its stdin ends
-#   stubborn       `train` goes on then, too
+#   hang           `train` continues until its stdin ends
+#   stubborn       `train` continues then, too
 #   fails          the name of a run that fails; the others end some time after it
 #   threads        a line for each start and end of a run with its threads, written here
 FAKE=$(dirname "$0")

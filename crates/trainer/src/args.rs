@@ -101,7 +101,7 @@ pub(crate) struct TrainArgs {
     /// Folder for the run [default: runs/MODEL-seedSEED].
     #[arg(long, value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
-    /// Go on with the run in the run folder, or start it when there is none.
+    /// Continue the run in the run folder, or start it when there is none.
     #[arg(long)]
     pub(crate) resume: bool,
     /// Passes over the training images [default: the study's].

@@ -1,4 +1,4 @@
-//! `trainer train-several`: the runs of a study that go on at once, each on a thread of its own, in one process. `pointwise_study`'s runner starts
+//! `trainer train-several`: the runs of a study that are trained at once, each on a thread of its own, in one process. `pointwise_study`'s runner starts
 //! it on a GPU, see `trainers.rs` there.
 //!
 //! A run has here what it has in a process of its own: its folder with its lock, its checkpoint where it is stopped, its error or panic, its

@@ -50,7 +50,7 @@ impl<'a> TensorBoard<'a> {
         if let Err(error) = written {
             self.failed = true;
             note!(
-                "{}: no more events for TensorBoard, the training goes on: {error:#}",
+                "{}: no more events for TensorBoard, the training continues: {error:#}",
                 self.folder.display()
             );
         }

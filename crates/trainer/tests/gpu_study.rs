@@ -1,4 +1,4 @@
-//! A study on whatever NVIDIA GPU there is, or on the emulator of `tests/cuda`: its runs go on at once in one process. Without either nothing
+//! A study on whatever NVIDIA GPU there is, or on the emulator of `tests/cuda`: its runs are trained at once in one process. Without either nothing
 //! is tested here. How runs share a process is tested without a GPU in `tests/tests/several.rs`.
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]

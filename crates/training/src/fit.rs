@@ -34,7 +34,7 @@ pub struct Job<'a> {
     pub config: &'a RunConfig,
     /// The images.
     pub splits: &'a Splits,
-    /// Set from outside to end the run early: after the step in hand, with a checkpoint to go on from.
+    /// Set from outside to end the run early: after the step in hand, with a checkpoint to resume from.
     pub stop: &'a AtomicBool,
 }
 
@@ -42,7 +42,7 @@ pub struct Job<'a> {
 pub trait Observer {
     /// A training step is done.
     fn step(&mut self, progress: &StepProgress);
-    /// An evaluation goes on: images done, of how many.
+    /// An evaluation is under way: images done, of how many.
     fn evaluating(&mut self, done: usize, total: usize);
     /// An epoch is done, and its record and checkpoints are being written.
     fn epoch(&mut self, epoch: &FinishedEpoch<'_>);
@@ -352,7 +352,7 @@ struct Resident {
     test: Option<ResidentSet>,
 }
 
-/// What is written of an epoch beside the state to go on from.
+/// What is written of an epoch beside the state to resume from.
 struct EpochFiles {
     record: EpochRecord,
     /// Of the weights that are kept.
@@ -644,7 +644,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Leaves a checkpoint of a run that goes on another time.
+    /// Leaves a checkpoint of a run that is resumed another time.
     fn pause(&mut self) -> Result<Outcome, TrainingError> {
         self.save(None)?;
         let step = self.at.step;
@@ -682,7 +682,7 @@ impl<'a> Session<'a> {
             batch_size: self.settings.batch_size,
             stop: self.job.stop,
         })?;
-        // A look that was cut short is taken again when the run goes on.
+        // A look that was cut short is taken again when the run is resumed.
         if self.stopped() {
             return self.pause();
         }
@@ -752,7 +752,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Has what the run needs to go on written, behind what is due of an epoch that is done.
+    /// Has what the run needs to be resumed written, behind what is due of an epoch that is done.
     fn save(&mut self, epoch: Option<EpochFiles>) -> Result<(), TrainingError> {
         self.writer.wait_for_checkpoint()?;
         let snapshot = self.engine.snapshot(true)?;

@@ -1,4 +1,4 @@
-//! The training loop, its metrics, and checkpoints that a run goes on from to the same bits.
+//! The training loop, its metrics, and checkpoints that a run is resumed from to the same bits.
 //!
 //! [`fit`] is the recipe, to be read from top to bottom. It takes the configuration, the images and an engine, and leaves
 //! everything that a run is judged by in a run folder (crate `pointwise-runs`): metrics as they come, the `best` and the `last`

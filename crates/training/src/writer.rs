@@ -1,4 +1,4 @@
-//! A thread that writes the files of a run in order, while training goes on.
+//! A thread that writes the files of a run in order, while training continues.
 
 use crate::TrainingError;
 use pointwise_runs::RunFolder;

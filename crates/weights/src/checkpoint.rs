@@ -2,8 +2,8 @@
 //!
 //! `best.safetensors` holds what PyTorch's `state_dict()` of the same network holds, name for name, dtype for dtype and shape for
 //! shape. `last.safetensors` holds the optimizer's buffers besides, as `optimizer.BUFFER.NAME` by PyTorch's name of the buffer, and
-//! the moving averages of a recipe with `ema` or the slow weights of one with `lookahead`, as `average.NAME`. What else a run needs to go
-//! on stands in the file's metadata, as JSON ([`Meta`]) under the one key `pointwise`: one, because the format's writer puts several in an
+//! the moving averages of a recipe with `ema` or the slow weights of one with `lookahead`, as `average.NAME`. What else a run needs to be
+//! resumed stands in the file's metadata, as JSON ([`Meta`]) under the one key `pointwise`: one, because the format's writer puts several in an
 //! order that changes, and equal states shall be equal bytes.
 //!
 //! Time never gets into a checkpoint, for the same reason.
@@ -36,7 +36,7 @@ pub struct Meta {
     pub step: u64,
     /// The best epoch so far and its accuracy, if an epoch has been completed.
     pub best: Option<Best>,
-    /// In `last`, where to go on.
+    /// In `last`, where to continue.
     pub position: Option<Position>,
     /// What decides the run's record: all that is needed to resume the run, and to evaluate and use the weights. Absent in files of
     /// earlier versions.

@@ -9,7 +9,7 @@ seeds with the verdict on each published figure) and compile (torch.compile besi
 
 What is found is printed, and written to `lines.jsonl` in the records, as it comes. All parts together end within --minutes, of which each
 has its share and what the ones before it have left; one that is late is cut off, and the next begins. Where ground, clock or layers
-fail there is nothing to go on with. `study` continues where it stopped when it is asked again with the same --records.
+fail there is nothing to continue with. `study` continues where it stopped when it is asked again with the same --records.
 
 Exit code: 0 nothing failed, 1 something did, 2 wrong usage.
 """

@@ -69,7 +69,7 @@ def python_with_torch(part):
 
 
 def ground(part):
-    """Whether there is anything to talk about. Gives whether to go on."""
+    """Whether there is anything to talk about. Gives whether to continue."""
     size = sum(path.stat().st_size for path in part.options.here.rglob("*") if path.is_file() and part.records.folder not in path.parents)
     part.note("size of the bundle", TOLD, f"{size / 2**20:.0f} MiB unpacked")
     part.note("folders of NVIDIA's libraries", TOLD, ", ".join(library_folders()) or "none is found: the system's search is left")
@@ -138,14 +138,14 @@ def first_step(part):
 
 
 def clock(part):
-    """What opening, the first steps and the first replay take. Gives whether to go on."""
+    """What opening, the first steps and the first replay take. Gives whether to continue."""
     _, failure = part.ask("clock")
     part.note("start-up, cold and warm", FAILED if failure else PASSED, failure)
     return failure in ("", OUT_OF_TIME)
 
 
 def layers(part):
-    """Every algorithm of every layer. Gives whether to go on."""
+    """Every algorithm of every layer. Gives whether to continue."""
     answers, failure = part.ask("layers")
     refused = sum(answer.get("can_be_used") is True and answer.get("us") is None for answer in answers)
     without = sum(answer.get("what") == "no algorithm" for answer in answers)

@@ -19,7 +19,7 @@ class OutOfTime(Exception):
 
 
 class Stop(Exception):
-    """What was being checked cannot go on."""
+    """What was being checked cannot continue."""
 
 
 class Records:

@@ -170,7 +170,7 @@ pub(super) fn newest(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(found.map(|(_, path)| path))
 }
 
-/// Measures, or goes on where the record at `out` was cut off.
+/// Measures, or continues where the record at `out` was cut off.
 pub(super) fn measure(
     plan: &Plan,
     root: &Path,

@@ -40,7 +40,7 @@ impl Server {
     pub(super) fn ask(&mut self, options: &[String]) -> anyhow::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(options)?;
         line.push(b'\n');
-        // One that has ended may take the question all the same: its missing answer tells.
+        // One that has ended may take the question nevertheless: its missing answer tells.
         let asked = self.questions.as_mut().map(|questions| questions.write_all(&line));
         let mut answer = Vec::new();
         self.answers.read_until(b'\n', &mut answer).context("its answer cannot be read")?;

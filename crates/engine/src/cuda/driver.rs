@@ -382,7 +382,7 @@ impl Gpu {
         Ok(Kernel { function, name, parameters: PhantomData })
     }
 
-    /// Memory of zeros; of no bytes, a little all the same.
+    /// Memory of zeros; of no bytes, a little nevertheless.
     pub(super) fn allocate(&self, bytes: usize) -> Result<Buffer, EngineError> {
         let bytes = bytes.max(16);
         let what = || format!("asking for {} MiB of the GPU's memory", bytes.div_ceil(1 << 20));
@@ -518,7 +518,7 @@ impl Gpu {
         Ok(graph)
     }
 
-    /// In a recording, begins work on the side stream that goes on beside what follows on the main one, until [`Gpu::join`]. Otherwise
+    /// In a recording, begins work on the side stream that runs beside what follows on the main one, until [`Gpu::join`]. Otherwise
     /// there is no side, which gives `false`: a step that is taken call by call is soon over, or to be measured.
     pub(super) fn fork(&self) -> Result<bool, EngineError> {
         if self.is_recording.get() {

@@ -202,7 +202,7 @@ impl Page<'_> {
     }
 }
 
-/// Mean over the seeds, in per cent; `None` for a class without images.
+/// Mean over the seeds, in percent; `None` for a class without images.
 fn class_rates(network: &Shown<'_>, classes: usize) -> Vec<Option<f64>> {
     (0..classes)
         .map(|class| {

@@ -74,7 +74,7 @@ impl Shown<'_> {
         curve
     }
 
-    /// As in the tables: mean of the final test accuracies in per cent.
+    /// As in the tables: mean of the final test accuracies in percent.
     fn accuracy(&self) -> Option<f64> {
         self.report.accuracy.as_ref().map(|figure| 100.0 * figure.ours.mean)
     }

@@ -1,4 +1,4 @@
-// What goes on from step to step.
+// What is carried from step to step.
 #pragma once
 
 #include "common.cuh"
