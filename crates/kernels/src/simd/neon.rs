@@ -3,6 +3,11 @@
 //! Its registers hold 4 floats; a vector here is two of them, so that every sum is taken in the order that it has with AVX2, and has
 //! its bits. A tile of 6 x 16 sums fills 24 of the 32 registers, 4 hold the row of the right side, and what is left holds the left
 //! side's values.
+//!
+//! What rustc 1.95 makes of a step of such a tile's loop: 24 `fmla`, two `ldp` for the right side, six loads for the left one, whose
+//! values `fmla` takes as an element (`v8.s[0]`) or as `ld1r` left them, the additions of addresses, and nothing on the stack. Loops
+//! with longer bodies do use the stack, above all those of the activations that need an exponential function. No processor was at
+//! hand on which to measure the speed; the tests run in an emulator.
 
 use super::{BIASED, EXPONENT, Simd};
 use std::arch::aarch64::*;
