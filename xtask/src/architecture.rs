@@ -1,5 +1,5 @@
-//! `cargo xtask architecture`: which crates may depend on which, and that no files of a crate depend on each other in a circle, checked
-//! against the workspace as it is.
+//! `cargo xtask architecture`: which crates may depend on which, that no files of a crate depend on each other in a circle, and that the
+//! inventory of dependencies and `unsafe` is true, checked against the workspace as it is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -10,7 +10,7 @@ use pointwise_process::note;
 use crate::{
     End,
     circles::circles,
-    print,
+    inventory, print,
     trainer::{cargo, workspace_manifest},
 };
 
@@ -155,6 +155,7 @@ pub(crate) fn run() -> anyhow::Result<End> {
         let src = package.manifest_path.with_file_name("src");
         violations.extend(circles(&package.name, src.as_std_path())?);
     }
+    violations.extend(inventory::violations(&metadata)?);
     for violation in &violations {
         note!("error: {violation}");
     }

@@ -10,6 +10,7 @@ mod architecture;
 mod bench;
 mod ci;
 mod circles;
+mod inventory;
 mod reproduce;
 mod trainer;
 
@@ -32,7 +33,7 @@ enum Task {
     Reproduce(Box<reproduce::Args>),
     /// Time whole training steps and evaluation batches beside other libraries.
     Bench(Box<bench::Args>),
-    /// Check which crates depend on which.
+    /// Check which crates depend on which, and that every dependency and every `unsafe` is accounted for.
     Architecture,
     /// Check everything that must hold: formatting, lints, documentation, tests, the README's commands, the optional features.
     Ci(ci::Args),

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 
 /// Large buffers lie on huge pages where the system gives them: a step walks hundreds of megabytes.
+#[cfg(all(target_os = "linux", not(miri)))]
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Bytes of a cache line.

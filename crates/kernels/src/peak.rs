@@ -35,7 +35,8 @@ impl Kernel for MultiplyAdds {
         let (a, b) = (simd.splat(black_box(0.999)), simd.splat(black_box(0.001)));
         for _ in 0..self.rounds {
             for sum in &mut sums {
-                *sum = simd.mul_add(*sum, a, b);
+                // The sum is the addend, which is what an instruction of Arm overwrites.
+                *sum = simd.mul_add(a, b, *sum);
             }
         }
         let mut kept = [0.0; 16];

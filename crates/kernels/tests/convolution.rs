@@ -318,6 +318,25 @@ fn im2col_takes_any_kernel_and_padding() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// Every method once on the smallest maps that have a border and a rest of channels: what Miri interprets in a minute.
+#[test]
+fn small_maps_are_the_definition() {
+    let mut failures = Vec::new();
+    let square = |channels, kernel| ConvShape::square([3, 2], channels, kernel, kernel / 2);
+    let grouped = |channels: usize, groups| ConvShape { groups, ..square([channels; 2], 3) };
+    let dense =
+        [Method::Winograd(2), Method::Winograd(4), Method::Im2col, Method::Im2colByPixel, Method::Direct];
+    for (shape, methods) in [
+        (square([3, 17], 3), &dense[..]),
+        (square([17, 3], 1), &[Method::Pointwise]),
+        (grouped(4, 2), &[Method::GroupedIm2col]),
+        (grouped(17, 17), &[Method::Depthwise([3, 3])]),
+    ] {
+        check(&Case::new(2, shape), methods, &mut failures);
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 /// Every method that computes a shape, and the one that is chosen.
 fn methods(shape: &ConvShape) -> Vec<Method> {
     let chosen = Method::choose(shape);
@@ -663,7 +682,8 @@ fn gradients_are_adjoints() {
     }
 }
 
-/// AVX2 and AVX-512 round alike: both fuse, and neither the width of a vector nor the height of a tile changes the order of a sum.
+/// AVX2 and AVX-512 round alike: both fuse, and neither the width of a vector nor the height of a tile changes the order of a sum. So
+/// does NEON, of which only a training can show it, because no processor has both.
 #[test]
 fn wider_vectors_change_no_bit() {
     let fused: Vec<Isa> = Isa::available().into_iter().filter(|isa| *isa != Isa::portable()).collect();

