@@ -13,7 +13,7 @@ mod record;
 mod workload;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -186,7 +186,7 @@ struct Torture<'a> {
 impl Torture<'_> {
     fn run(&mut self, kills: u32, record: &Recorder<'_>) -> anyhow::Result<End> {
         let workloads = workloads(self.folder)?;
-        let (mut total, mut differences) = (0, 0);
+        let (mut total, mut differences, mut met) = (0, 0, BTreeSet::new());
         for (number, workload) in workloads.iter().enumerate() {
             let share = match number + 1 == workloads.len() {
                 true => kills - total.min(kills),
@@ -195,6 +195,7 @@ impl Torture<'_> {
             let tally = self.torture(workload, share)?;
             total += tally.kills;
             differences += tally.differences.len();
+            met.extend(tally.killed_in.keys().copied());
             print(&(told(&tally) + "\n"))?;
             record.write(&tally)?;
             for difference in &tally.differences {
@@ -203,6 +204,11 @@ impl Torture<'_> {
             if self.stop.requested() {
                 return Ok(End::Interrupted);
             }
+        }
+        let not_met: Vec<&str> =
+            Phase::ALL.iter().filter(|phase| !met.contains(phase)).map(|phase| phase.name()).collect();
+        if !not_met.is_empty() {
+            note!("nothing was killed in {}: more --kills, or another --seed, may", not_met.join(", "));
         }
         print(&format!("{total} kills, {differences} differences\n"))?;
         Ok(if differences == 0 { End::Good } else { End::Bad })

@@ -31,6 +31,17 @@ pub(super) enum Phase {
 }
 
 impl Phase {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Preparation,
+        Self::Training,
+        Self::Checkpoint,
+        Self::Evaluation,
+        Self::RunFiles,
+        Self::Conclusion,
+        Self::StudyFiles,
+        Self::Report,
+    ];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Preparation => "preparation",
