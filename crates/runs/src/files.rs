@@ -38,7 +38,8 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    // To the file itself: what writes to the temporary one wraps errors, and their numbers are lost.
+    file.as_file_mut().write_all(bytes)?;
     synced(file.as_file().sync_all())?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)
