@@ -9,7 +9,6 @@ mod contender;
 mod gpu;
 mod inference;
 mod network;
-mod origin;
 mod plan;
 mod question;
 mod record;
@@ -29,12 +28,13 @@ use pointwise_runs::{RunConfig, operating_system, processor_name, replace_file, 
 use pointwise_study::Study;
 
 use crate::{
-    End, print,
+    End,
+    origin::Origin,
+    print,
     trainer::{build, program, workspace_manifest},
 };
 use contender::{Answer, Entrant, PEER_FLAGS, Places, build_peers, enter};
 use network::{Network, Networks, shown};
-use origin::Origin;
 use plan::{Plan, StudyPlan, order};
 use question::{Contender, Device, Phase, Precision, Question, Rates, contenders, phases, precisions};
 use record::{Entered, Entry, FOLDER, Lacking, Record, newest};

@@ -11,7 +11,10 @@ mod bench;
 mod ci;
 mod circles;
 mod inventory;
+mod origin;
 mod reproduce;
+#[cfg(target_os = "linux")]
+mod torture;
 mod trainer;
 
 use std::process::ExitCode;
@@ -37,6 +40,9 @@ enum Task {
     Architecture,
     /// Check everything that must hold: formatting, lints, documentation, tests, the README's commands, the optional features.
     Ci(ci::Args),
+    /// Kill trainings and studies at random moments, or repeat the quick study for long, and see that nothing is different afterwards.
+    #[cfg(target_os = "linux")]
+    Torture(torture::Args),
 }
 
 /// How a task ended, if not with an error.
@@ -69,6 +75,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Architecture => architecture::run(),
         Task::Ci(args) => ci::run(&args),
+        #[cfg(target_os = "linux")]
+        Task::Torture(args) => torture::run(&args),
     };
     match end {
         Ok(end) => end.into(),

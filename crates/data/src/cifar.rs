@@ -1,5 +1,8 @@
 //! Where CIFAR-10 and CIFAR-100 lie in a folder, and how they get there.
 
+#[cfg(test)]
+mod killed;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

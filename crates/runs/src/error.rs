@@ -111,6 +111,17 @@ fn advice(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => "its folder is gone, so restore it or choose another one",
         io::ErrorKind::FileTooLarge => "raise the limit on file sizes (ulimit -f)",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "it was made read-only, so make it writable again or choose another folder"
+        }
+        _ if is_io_error(cause) => {
+            "the disk or the way to it fails, so look at the system's log and continue with a copy of the folder elsewhere"
+        }
         _ => "check free space and permissions",
     }
+}
+
+/// Whether a device says that it could not do it: EIO, which has the same number on every Unix, and no kind.
+fn is_io_error(cause: &io::Error) -> bool {
+    cfg!(unix) && cause.raw_os_error() == Some(5)
 }

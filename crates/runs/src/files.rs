@@ -2,6 +2,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -10,6 +11,8 @@ use crate::{Error, Result};
 
 /// The ending of temporary siblings; their names start with a dot.
 const TEMPORARY: &str = ".tmp";
+/// No writer takes so long for a file.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// Replaces the content of a file as a whole, or creates it: whoever reads sees the old content or the new, and so does
 /// the disk after a loss of power. A kill leaves at most a temporary sibling, `.NAME.*.tmp`.
@@ -35,7 +38,8 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    // To the file itself: what writes to the temporary one wraps errors, and their numbers are lost.
+    file.as_file_mut().write_all(bytes)?;
     synced(file.as_file().sync_all())?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)
@@ -61,12 +65,25 @@ pub(crate) fn synced(outcome: io::Result<()>) -> io::Result<()> {
 
 /// Removes what a killed writer left. Only the holder of the folder's lock may call this.
 pub(crate) fn sweep(folder: &Path) {
+    sweep_if(folder, |_| true);
+}
+
+/// Removes what killed writers left in a folder that several processes may write to, which is what they have not touched for an hour.
+pub fn sweep_old_files(folder: impl AsRef<Path>) {
+    let now = SystemTime::now();
+    sweep_if(folder.as_ref(), |file| {
+        let modified = file.metadata().and_then(|file| file.modified());
+        modified.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > LONG))
+    });
+}
+
+fn sweep_if(folder: &Path, goes: impl Fn(&fs::DirEntry) -> bool) {
     // A left-over does no harm, so failing to remove one is no error.
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(TEMPORARY) {
+        if name.starts_with('.') && name.ends_with(TEMPORARY) && goes(&entry) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -107,6 +124,31 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let text = replace_file(folder.path().join("no/such"), b"").unwrap_err().to_string();
         assert!(text.contains("no/such cannot be written"), "{text}");
+    }
+
+    #[test]
+    fn what_killed_writers_left_is_swept_once_nobody_can_be_at_work_on_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |name: &str, age: Duration| {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        let names = || {
+            let entries = fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        put(".a.json.x.tmp", 2 * LONG);
+        put(".b.json.x.tmp", LONG / 2);
+        put("c.tmp", 2 * LONG);
+        put(".d.json", 2 * LONG);
+        sweep_old_files(folder.path());
+        assert_eq!(names(), [".b.json.x.tmp", ".d.json", "c.tmp"]);
+        sweep(folder.path());
+        assert_eq!(names(), [".d.json", "c.tmp"]);
+        sweep_old_files(folder.path().join("none"));
     }
 
     #[cfg(unix)]

@@ -100,22 +100,25 @@ impl RunFolder {
         let path = path.as_ref();
         let config = config.to_toml()?;
         // Before the lock: a folder of another's run is left without a trace of ours.
-        if holds_run(path) {
+        let refuse_run = || match holds_run(path) {
             // Says so if that run is under way.
-            lock(path)?;
-            return Err(Error::HoldsRun { path: path.into() });
-        }
+            true => lock(path).and_then(|_| Err(Error::HoldsRun { path: path.into() })),
+            false => Ok(()),
+        };
+        refuse_run()?;
         if path.is_file() {
             return Err(Error::NotAFolder { path: path.into() });
         }
         fs::create_dir_all(path).map_err(|cause| Error::NotWritable { path: path.into(), cause })?;
-        for file in [Checkpoint::Best.file_name(), Checkpoint::Last.file_name(), RESULT] {
-            if path.join(file).exists() {
-                return Err(Error::HoldsRemains { path: path.into(), file });
-            }
-        }
+        let remains = [Checkpoint::Best.file_name(), Checkpoint::Last.file_name(), RESULT];
+        let mut remains: Vec<&str> = remains.into_iter().filter(|file| path.join(file).exists()).collect();
         if fs::metadata(path.join(METRICS)).is_ok_and(|metrics| metrics.len() > 0) {
-            return Err(Error::HoldsRemains { path: path.into(), file: METRICS });
+            remains.push(METRICS);
+        }
+        if let Some(&file) = remains.first() {
+            // Or they are those of a run that another process has just begun.
+            refuse_run()?;
+            return Err(Error::HoldsRemains { path: path.into(), file });
         }
         let lock = lock(path)?;
         // Another process may have created a run, and left it, between the look and the lock.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pointwise_network::{Network, NetworkError};
 use pointwise_recipe::{DataKind, EngineKind, Precision};
-use pointwise_runs::{Run, RunConfig, holds_run};
+use pointwise_runs::{Run, RunConfig, holds_run, sweep_old_files};
 use toml::{Table, Value};
 
 use crate::write::{put, study_in};
@@ -275,6 +275,9 @@ impl Plan {
         let mut study = Study { seeds: self.seeds.clone(), ..self.study.clone() };
         if let Some(dir) = &mut study.data.dir {
             *dir = utf8(&absolute(dir)?)?.into();
+        }
+        for folder in [self.out.clone(), self.out.join("configs"), self.out.join("networks")] {
+            sweep_old_files(folder);
         }
         study.write(&self.out)?;
         for arm in &self.arms {

@@ -172,7 +172,16 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
             run.reopen(&config, &environment)?;
             run
         }
-        None => run.insert(RunFolder::create(&folder, &config, &environment)?),
+        None => {
+            let created = RunFolder::create(&folder, &config, &environment);
+            run.insert(created.map_err(|error| match error {
+                // It was begun by another process while the images were loaded: that it is left already is a matter of moments.
+                pointwise_runs::Error::HoldsRun { path } if args.resume => {
+                    pointwise_runs::Error::InUse { path }
+                }
+                error => error,
+            })?)
+        }
     };
     log::info!("the run is in {}", folder.display());
     if let Some(cause) = run.unlocked() {

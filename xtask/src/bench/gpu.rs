@@ -4,9 +4,10 @@ use std::{fs, process::Command};
 
 use pointwise_report::{Align, Table};
 
+use crate::origin::said;
+
 use super::{
     cells::{NONE, count, made_by, step, times},
-    origin::said,
     question::{Contender, Precision},
     record::{Card, Record, StudyTime},
     summary::{Figures, Group, bandwidth_gb, groups, median, peak_gflops},

@@ -16,11 +16,12 @@ use pointwise_report::{Align, Table};
 use pointwise_runs::{operating_system, processor_name, replace_file, timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::origin::Origin;
+
 use super::{
     cells::{NONE, count, times},
     contender::{Answer, Entrant, PEER_FLAGS},
     network::{Network, Networks, shown},
-    origin::Origin,
     plan::order,
     question::{Contender, Device, Phase, Question, Rates},
     record::{Entry, Lacking, Skipped, slug},

@@ -405,6 +405,18 @@ tests/slurm/test.sh target/release/trainer target/ci/slurm
 "#,
     },
     Step {
+        name: "torture",
+        about: "trainings and studies, killed 100 times at random moments and continued to the bytes of undisturbed ones",
+        need: Some(Need {
+            script: "[ -d /proc/self/task ]",
+            missing: "it looks into /proc, as Linux has it",
+        }),
+        script: r#"
+cargo build --release --package trainer --locked
+cargo xtask torture --kills 100 --trainer target/release/trainer
+"#,
+    },
+    Step {
         name: "huggingface",
         about: "the feature huggingface, tested",
         need: None,

@@ -10,11 +10,11 @@ const FILE: &str = "built.json";
 
 /// The commit and the compiler.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
-    pub(super) commit: Option<String>,
+pub(crate) struct Origin {
+    pub(crate) commit: Option<String>,
     /// Whether there were changes on top of the commit.
-    pub(super) dirty: bool,
-    pub(super) rustc: Option<String>,
+    pub(crate) dirty: bool,
+    pub(crate) rustc: Option<String>,
 }
 
 impl Origin {
@@ -22,7 +22,7 @@ impl Origin {
     ///
     /// # Errors
     /// If the bundle's file cannot be understood.
-    pub(super) fn of(root: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn of(root: &Path) -> anyhow::Result<Self> {
         let file = root.join(FILE);
         match fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -45,7 +45,7 @@ impl Origin {
 }
 
 /// What a program prints, if it succeeds.
-pub(super) fn said(command: &mut Command) -> Option<String> {
+pub(crate) fn said(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
