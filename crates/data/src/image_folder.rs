@@ -349,6 +349,9 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let mut reader =
         ImageReader::new(Cursor::new(encoded)).with_guessed_format().map_err(|error| failed(error.into()))?;
     let format = reader.format();
+    if format == Some(ImageFormat::Jpeg) {
+        jpeg::check_scans(encoded).map_err(damaged)?;
+    }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODING_BYTES);
     reader.limits(limits);
@@ -372,7 +375,7 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let orientation = decoder.orientation().map_err(failed)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     match format {
-        Some(ImageFormat::Jpeg) => jpeg::check(encoded).map_err(damaged)?,
+        Some(ImageFormat::Jpeg) => jpeg::check(encoded, (width, height)).map_err(damaged)?,
         Some(ImageFormat::Png) if !encoded.windows(PNG_END.len()).any(|bytes| bytes == PNG_END) => {
             return Err(damaged("it is cut short"));
         }
