@@ -8,6 +8,7 @@ use flate2::read::GzDecoder;
 use md5::{Digest, Md5};
 
 use crate::binary::{Cifar, Records};
+use crate::error::one_line;
 use crate::file_spec::FileSpec;
 use crate::files::{
     Kind, hex, in_chunks, is_start_of, kind, put_in_place, reading, remove_if_there, set_aside, sync_folder,
@@ -271,7 +272,7 @@ impl Checked {
                 Err(error) => Some(error.to_string()),
             };
             if let Some(cause) = cause {
-                return Err(Error::Archive { path: archive.clone(), cause });
+                return Err(Error::Archive { path: archive.clone(), cause: one_line(&cause) });
             }
             let path = partial.join(name);
             let mut file = File::create(&path).map_err(writing(&path))?;
@@ -310,7 +311,7 @@ impl Checked {
         progress: &dyn Progress,
         mut each: impl FnMut(usize, &'static str, u64, &mut dyn Read) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let bad = |cause: String| Error::Archive { path: self.path.clone(), cause };
+        let bad = |cause: String| Error::Archive { path: self.path.clone(), cause: one_line(&cause) };
         progress.start(&format!("{what} {}", self.path.display()), Some(self.bytes), Unit::Bytes);
         let reader = Watched { inner: BufReader::with_capacity(1 << 18, &self.file), position: 0, progress };
         let largest = |file: &str| cifar.largest(file);
@@ -497,6 +498,24 @@ mod tests {
             packed.write_all(&[b'x'; 1 << 20]).unwrap();
         }
         packed.finish().unwrap()
+    }
+
+    /// The tar reader quotes the name of a member in what it says of it.
+    #[test]
+    fn an_error_about_a_member_with_any_name_is_a_line() {
+        let mut header = tar::Header::new_old();
+        header.as_old_mut().name[..9].copy_from_slice(b"a\nb\x1b[1m\xff");
+        header.set_size(0);
+        header.as_old_mut().cksum.fill(b'x');
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(header.as_bytes()).unwrap();
+        let bytes = packed.finish().unwrap();
+        let spec = FileSpec { name: CIFAR10.archive, bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
+        let (_folder, path) = with_archive(&bytes);
+        let checked = check(&path, &spec, &NoProgress).unwrap();
+        let error = checked.load(&CIFAR10, 0, &NoProgress).unwrap_err().to_string();
+        assert!(error.contains("numeric field was not a number"), "{error}");
+        assert!(!error.contains(char::is_control), "{error:?}");
     }
 
     #[test]
