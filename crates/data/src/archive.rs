@@ -8,6 +8,7 @@ use flate2::read::GzDecoder;
 use md5::{Digest, Md5};
 
 use crate::binary::{Cifar, Records};
+use crate::error::one_line;
 use crate::file_spec::FileSpec;
 use crate::files::{
     Kind, hex, in_chunks, is_start_of, kind, put_in_place, reading, remove_if_there, set_aside, sync_folder,
@@ -183,7 +184,11 @@ fn contents(cifar: &Cifar, path: &Path) -> Result<Contents, Error> {
     Read::by_ref(&mut file).take(512).read_to_end(&mut start).map_err(reading(path))?;
     file.rewind().map_err(reading(path))?;
     let zipped = start.starts_with(&[0x1F, 0x8B]);
-    let first = if zipped { first_member(GzDecoder::new(file)) } else { first_member(file) };
+    let first = if zipped {
+        first_member(GzDecoder::new(file).take(FIRST_MEMBER))
+    } else {
+        first_member(file.take(FIRST_MEMBER))
+    };
 
     let name = lower_name(path);
     let by_first = |version: &&Version| first.as_ref().is_some_and(|first| first.starts_with(version.folder));
@@ -206,6 +211,9 @@ fn contents(cifar: &Cifar, path: &Path) -> Result<Contents, Error> {
         _ => Contents::Unknown,
     })
 }
+
+/// How much of an archive is looked at for the name of its first member: a long name, which lies in front of it, may claim any length.
+const FIRST_MEMBER: u64 = 1 << 20;
 
 /// The name of an archive's first member, if it is an archive.
 fn first_member(tar: impl Read) -> Option<String> {
@@ -264,7 +272,7 @@ impl Checked {
                 Err(error) => Some(error.to_string()),
             };
             if let Some(cause) = cause {
-                return Err(Error::Archive { path: archive.clone(), cause });
+                return Err(Error::Archive { path: archive.clone(), cause: one_line(&cause) });
             }
             let path = partial.join(name);
             let mut file = File::create(&path).map_err(writing(&path))?;
@@ -292,6 +300,8 @@ impl Checked {
         Ok(folder)
     }
 
+    /// No archive gives more bytes than twice those of its files, and of no member more are read than the published file has.
+    ///
     /// Calls `each` with the place (the test file is the last), name, size and contents of each of the files, in the
     /// order of the archive. All other members are passed over.
     fn each_member(
@@ -301,10 +311,12 @@ impl Checked {
         progress: &dyn Progress,
         mut each: impl FnMut(usize, &'static str, u64, &mut dyn Read) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let bad = |cause: String| Error::Archive { path: self.path.clone(), cause };
+        let bad = |cause: String| Error::Archive { path: self.path.clone(), cause: one_line(&cause) };
         progress.start(&format!("{what} {}", self.path.display()), Some(self.bytes), Unit::Bytes);
         let reader = Watched { inner: BufReader::with_capacity(1 << 18, &self.file), position: 0, progress };
-        let mut archive = tar::Archive::new(GzDecoder::new(reader));
+        let largest = |file: &str| cifar.largest(file);
+        let most = 2 * cifar.files().map(largest).sum::<u64>();
+        let mut archive = tar::Archive::new(GzDecoder::new(reader).take(most));
         let mut seen: Vec<bool> = cifar.files().map(|_| false).collect();
         for entry in archive.entries().map_err(|error| bad(error.to_string()))? {
             let mut entry = entry.map_err(|error| bad(error.to_string()))?;
@@ -318,6 +330,12 @@ impl Checked {
                 return Err(bad(format!("its member {name} is there twice")));
             }
             let bytes = entry.size();
+            if bytes > largest(name) {
+                let most = largest(name);
+                return Err(bad(format!(
+                    "its member {name} has {bytes} bytes, and the published one {most}"
+                )));
+            }
             each(place, name, bytes, &mut entry)?;
         }
         if let Some((name, _)) = cifar.files().zip(seen).find(|(_, seen)| !seen) {
@@ -464,6 +482,121 @@ mod tests {
             );
             assert_eq!(error, expected);
             assert_eq!(tree(folder.path()).len(), 1);
+        }
+    }
+
+    /// The bytes of an archive with a header of GNU tar in front that says that the name behind it has 4 GiB, of which there are some.
+    fn long_name(megabytes: usize) -> Vec<u8> {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("././@LongLink").unwrap();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(4 << 30);
+        header.set_cksum();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(header.as_bytes()).unwrap();
+        for _ in 0..megabytes {
+            packed.write_all(&[b'x'; 1 << 20]).unwrap();
+        }
+        packed.finish().unwrap()
+    }
+
+    /// The tar reader quotes the name of a member in what it says of it.
+    #[test]
+    fn an_error_about_a_member_with_any_name_is_a_line() {
+        let mut header = tar::Header::new_old();
+        header.as_old_mut().name[..9].copy_from_slice(b"a\nb\x1b[1m\xff");
+        header.set_size(0);
+        header.as_old_mut().cksum.fill(b'x');
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(header.as_bytes()).unwrap();
+        let bytes = packed.finish().unwrap();
+        let spec = FileSpec { name: CIFAR10.archive, bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
+        let (_folder, path) = with_archive(&bytes);
+        let checked = check(&path, &spec, &NoProgress).unwrap();
+        let error = checked.load(&CIFAR10, 0, &NoProgress).unwrap_err().to_string();
+        assert!(error.contains("numeric field was not a number"), "{error}");
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+
+    #[test]
+    fn a_name_as_long_as_memory_is_not_read() {
+        let before = peak_memory();
+        let bytes = long_name(1200);
+        let (_folder, path) = with_archive(&bytes);
+        // As a file that may be an archive, and as the published one, of which no member can be that large.
+        let spec = FileSpec { name: CIFAR10.archive, bytes: bytes.len() as u64, md5: md5_hex(&bytes) };
+        let other = FileSpec { bytes: spec.bytes + 1, ..spec.clone() };
+        let error = check(&path, &other, &NoProgress).err().expect("it has another size");
+        assert!(explained(&CIFAR10, &path, error).to_string().contains(&path.display().to_string()));
+        let checked = check(&path, &spec, &NoProgress).unwrap();
+        let error = checked.load(&CIFAR10, 0, &NoProgress).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()), "{error}");
+        if let (Some(before), Some(after)) = (before, peak_memory()) {
+            assert!(after - before < 1 << 30, "{} MiB were taken", (after - before) >> 20);
+        }
+    }
+
+    /// The most memory that this process has held, where the system tells.
+    fn peak_memory() -> Option<u64> {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
+    }
+
+    #[test]
+    fn a_member_larger_than_the_published_one_is_refused_before_memory_is_taken() {
+        for bytes in [3073 * 10_001, 1 << 40, u64::MAX / 2] {
+            let mut header = tar::Header::new_gnu();
+            header.set_path("cifar-10-batches-bin/data_batch_1.bin").unwrap();
+            header.set_size(bytes);
+            header.set_cksum();
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            packed.write_all(header.as_bytes()).unwrap();
+            let packed = packed.finish().unwrap();
+            let spec = FileSpec { name: CIFAR10.archive, bytes: packed.len() as u64, md5: md5_hex(&packed) };
+            let (folder, path) = with_archive(&packed);
+            let checked = || check(&path, &spec, &NoProgress).unwrap();
+            let loaded = checked().load(&CIFAR10, 0, &NoProgress).unwrap_err();
+            let unpacked = checked().unpack(&CIFAR10, folder.path(), &NoProgress).unwrap_err();
+            for error in [loaded, unpacked].map(|error| error.to_string()) {
+                let expected =
+                    format!("its member data_batch_1.bin has {bytes} bytes, and the published one 30730000");
+                assert!(error.contains(&expected), "{error}");
+            }
+        }
+    }
+
+    /// Under a right checksum, every bit of the first header, every length of its block, and the fields that say how long something is.
+    #[test]
+    fn damaged_headers_are_told_or_passed_over() {
+        let (bytes, _) = small_archive();
+        let mut tar = Vec::new();
+        GzDecoder::new(&bytes[..]).read_to_end(&mut tar).unwrap();
+        let flipped = (0..512 * 8).map(|bit| {
+            let mut changed = tar.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            // Headers have a sum of their own.
+            if !(148..156).contains(&(bit / 8)) {
+                let mut header = tar::Header::new_old();
+                header.as_mut_bytes().copy_from_slice(&changed[..512]);
+                header.set_cksum();
+                changed[..512].copy_from_slice(header.as_bytes());
+            }
+            changed
+        });
+        let cut = (0..1024).map(|len| tar[..len].to_vec());
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(CIFAR10.archive);
+        for contents in flipped.chain(cut) {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+            packed.write_all(&contents).unwrap();
+            let packed = packed.finish().unwrap();
+            fs::write(&path, &packed).unwrap();
+            let spec = FileSpec { name: CIFAR10.archive, bytes: packed.len() as u64, md5: md5_hex(&packed) };
+            if let Err(error) = check(&path, &spec, &NoProgress).unwrap().load(&CIFAR10, 0, &NoProgress) {
+                let error = error.to_string();
+                assert!(error.contains(&path.display().to_string()) && !error.contains('\n'), "{error}");
+            }
         }
     }
 

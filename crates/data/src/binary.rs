@@ -77,6 +77,12 @@ impl Cifar {
         self.train.iter().copied().chain([self.test])
     }
 
+    /// Bytes of a file of the official archive.
+    pub(crate) fn largest(&self, file: &str) -> u64 {
+        let [train, test] = self.records;
+        (if file == self.test { test } else { train }) * self.record_bytes() as u64
+    }
+
     /// What a folder needs, for people.
     fn needed(&self) -> String {
         match self.train {
@@ -133,12 +139,11 @@ impl Layout {
     /// Whether these are all files, each with as many records as the official one, if it `is_official`.
     pub(crate) fn is_whole(&self, is_official: bool) -> Result<bool, Error> {
         let record = self.cifar.record_bytes() as u64;
-        let [train, test] = self.cifar.records;
+        let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for file in self.files() {
             let bytes = file.metadata().map_err(reading(file))?.len();
             let whole = bytes > 0 && bytes.is_multiple_of(record);
-            let records = if *file == self.test { test } else { train };
-            if !whole || (is_official && bytes != records * record) {
+            if !whole || (is_official && bytes != self.cifar.largest(&name(file))) {
                 return Ok(false);
             }
         }

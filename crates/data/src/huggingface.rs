@@ -8,6 +8,7 @@ use candle_datasets::hub::{FileReader, from_hub};
 use hf_hub::{HFClientSync, split_id};
 use parquet::record::{Field, Row};
 
+use crate::error::one_line;
 use crate::image_folder::{append_planes, decode};
 use crate::{Error, Images, Progress, Unit};
 
@@ -24,7 +25,7 @@ pub(crate) fn load(dataset: &str, progress: &dyn Progress) -> Result<(Images, Im
 }
 
 fn failed(dataset: &str, cause: impl ToString) -> Error {
-    Error::HuggingFace { dataset: dataset.to_owned(), cause: cause.to_string() }
+    Error::HuggingFace { dataset: dataset.to_owned(), cause: one_line(&cause.to_string()) }
 }
 
 fn load_with(

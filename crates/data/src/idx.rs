@@ -336,7 +336,7 @@ fn is_gzipped(path: &Path) -> Result<bool, Error> {
 /// The values of file number `number`, checked. `advance` hears the bytes of the file read so far.
 ///
 /// No more is read, and no more memory taken, than the header says, which may say no more than the data set has.
-fn read(idx: &Idx, number: usize, path: &Path, advance: &dyn Fn(u64)) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(idx: &Idx, number: usize, path: &Path, advance: &dyn Fn(u64)) -> Result<Vec<u8>, Error> {
     refuse_other(idx, number, path)?;
     let gzipped = is_gzipped(path)?;
     let file = File::open(path).map_err(reading(path))?;

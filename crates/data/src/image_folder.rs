@@ -8,6 +8,7 @@ use image::imageops::{FilterType, resize};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::dataset::{check_shape, reserve};
+use crate::error::one_line;
 use crate::files::{Kind, kind, reading};
 use crate::spec::image_bytes;
 use crate::{DatasetSpec, Error, Images, Progress, TestSplit, Unit, jpeg, test_split};
@@ -339,7 +340,7 @@ fn read(path: &Path) -> Result<DynamicImage, Error> {
 /// wrong with it and what to do.
 pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let damaged = |cause: &str| format!("{cause}; replace or remove it");
-    let failed = |error: image::ImageError| damaged(&error.to_string());
+    let failed = |error: image::ImageError| damaged(&one_line(&error.to_string()));
     if encoded.is_empty() {
         return Err(damaged("it is empty"));
     }
@@ -349,6 +350,9 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let mut reader =
         ImageReader::new(Cursor::new(encoded)).with_guessed_format().map_err(|error| failed(error.into()))?;
     let format = reader.format();
+    if format == Some(ImageFormat::Jpeg) {
+        jpeg::check_scans(encoded).map_err(damaged)?;
+    }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODING_BYTES);
     reader.limits(limits);
@@ -372,7 +376,7 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let orientation = decoder.orientation().map_err(failed)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
     match format {
-        Some(ImageFormat::Jpeg) => jpeg::check(encoded).map_err(damaged)?,
+        Some(ImageFormat::Jpeg) => jpeg::check(encoded, (width, height)).map_err(damaged)?,
         Some(ImageFormat::Png) if !encoded.windows(PNG_END.len()).any(|bytes| bytes == PNG_END) => {
             return Err(damaged("it is cut short"));
         }
@@ -588,7 +592,9 @@ mod tests {
             let whole = whole.into_inner();
             assert!(decode(&whole).is_ok() && decode(&[&whole, b"more".as_slice()].concat()).is_ok());
             for n in 0..whole.len() {
-                assert!(decode(&whole[..n]).is_err(), "{format:?}: {n} of {} bytes", whole.len());
+                let error = decode(&whole[..n]).expect_err("it is cut");
+                let what = format!("{format:?}, {n} of {} bytes: {error:?}", whole.len());
+                assert!(!error.contains(char::is_control), "{what}");
             }
         }
     }

@@ -15,6 +15,11 @@ const EOI: u8 = 0xD9;
 const SOS: u8 = 0xDA;
 const DRI: u8 = 0xDD;
 
+/// Red, green, blue and black.
+const MAX_COMPONENTS: u8 = 4;
+/// Encoders make about ten scans. Each costs time for the whole image, however few bytes it has.
+const MAX_SCANS: usize = 1000;
+
 const CUT: &str = "it is cut short";
 const DAMAGED: &str = "its compressed data is damaged";
 const HEADER: &str = "its header is damaged";
@@ -22,8 +27,8 @@ const HEADER: &str = "its header is damaged";
 /// Checks that every component of the image has all of its blocks with all of their bits, that each code is one of the file's
 /// tables, and that the file has its end marker. Whatever follows that (a second picture, padding) is not looked at.
 ///
-/// For files that a decoder has accepted; an error is what is wrong, in a few words.
-pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
+/// For files that a decoder has accepted, with the width and height that it has found; an error is what is wrong, in a few words.
+pub(crate) fn check(bytes: &[u8], size: (u32, u32)) -> Result<(), &'static str> {
     let mut reader = Reader { bytes, at: 2 };
     let mut frame: Option<Frame> = None;
     let mut tables = Tables::default();
@@ -32,7 +37,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
         match reader.marker()? {
             EOI => break,
             kind @ (SOF_BASELINE | SOF_EXTENDED | SOF_PROGRESSIVE) if frame.is_none() => {
-                frame = Some(Frame::new(reader.segment()?, kind == SOF_PROGRESSIVE)?);
+                frame = Some(Frame::new(reader.segment()?, kind == SOF_PROGRESSIVE, size)?);
             }
             DHT => tables.read(reader.segment()?)?,
             DRI => match reader.segment()? {
@@ -57,6 +62,29 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), &'static str> {
     let whole = |component: &Component| component.missing_bits == [0; 64];
     let whole = frame.is_some_and(|frame| frame.components.iter().all(whole));
     if whole { Ok(()) } else { Err(CUT) }
+}
+
+/// Refuses a file with more scans than any encoder makes, before anything is decoded.
+pub(crate) fn check_scans(bytes: &[u8]) -> Result<(), &'static str> {
+    let mut reader = Reader { bytes, at: 2 };
+    let mut scans = 0;
+    // Whatever cannot be followed is for the decoder to judge.
+    while let Ok(marker) = reader.marker() {
+        match marker {
+            EOI => break,
+            RST0..=RST7 | SOI | 0x01 => {}
+            _ => {
+                scans += usize::from(marker == SOS);
+                if scans > MAX_SCANS {
+                    return Err("it has more than 1000 scans");
+                }
+                if reader.segment().is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A place in the file.
@@ -115,10 +143,14 @@ struct Frame {
 }
 
 impl Frame {
-    fn new(segment: &[u8], progressive: bool) -> Result<Self, &'static str> {
+    fn new(segment: &[u8], progressive: bool, size: (u32, u32)) -> Result<Self, &'static str> {
         let [_precision, y1, y0, x1, x0, count, rest @ ..] = segment else { return Err(HEADER) };
         let height = usize::from(u16::from_be_bytes([*y1, *y0]));
         let width = usize::from(u16::from_be_bytes([*x1, *x0]));
+        // What follows takes memory by these figures: only as much as the decoder has taken.
+        if (width, height) != (size.0 as usize, size.1 as usize) || *count > MAX_COMPONENTS {
+            return Err(HEADER);
+        }
         let specs: Vec<&[u8]> = rest.chunks_exact(3).take((*count).into()).collect();
         let factors = |spec: &[u8]| (usize::from(spec[1] >> 4), usize::from(spec[1] & 15));
         let h_max = specs.iter().map(|spec| factors(spec).0).max().unwrap_or(0);
@@ -452,6 +484,37 @@ mod tests {
             }
         }
         files
+    }
+
+    /// With the size that the image is known to have.
+    fn check(bytes: &[u8]) -> Result<(), &'static str> {
+        let frame = bytes.windows(2).position(|pair| matches!(pair, [0xFF, SOF_BASELINE..=SOF_PROGRESSIVE]));
+        let size = frame.and_then(|at| bytes.get(at + 5..at + 9)).unwrap_or_default();
+        let side = |place: usize| {
+            size.get(place..place + 2).map_or(0, |side| u32::from(side[0]) << 8 | u32::from(side[1]))
+        };
+        super::check(bytes, (side(2), side(0)))
+    }
+
+    #[test]
+    fn no_memory_is_taken_for_a_size_that_the_decoder_has_not_found() {
+        let at = PROGRESSIVE.windows(2).position(|pair| pair == [0xFF, SOF_PROGRESSIVE]).unwrap();
+        let mut huge = PROGRESSIVE.to_vec();
+        huge[at + 5..at + 9].fill(0xFF);
+        assert_eq!(super::check(&huge, (48, 40)), Err(HEADER));
+        assert_eq!(super::check(PROGRESSIVE, (48, 40)), Ok(()));
+    }
+
+    /// A few bytes a scan, each of which costs time for the whole image.
+    #[test]
+    fn more_scans_than_any_encoder_makes_are_refused_before_decoding() {
+        let scan = [0xFF, SOS, 0, 8, 1, 1, 0, 1, 63, 0, 0x55];
+        let (head, end) = PROGRESSIVE.split_at(PROGRESSIVE.len() - 2);
+        let with = |scans: usize| [head, &scan.repeat(scans), end].concat();
+        assert_eq!(check_scans(&with(900)), Ok(()));
+        assert_eq!(check_scans(&with(1000)), Err("it has more than 1000 scans"));
+        let error = crate::image_folder::decode(&with(1000)).unwrap_err();
+        assert_eq!(error, "it has more than 1000 scans; replace or remove it");
     }
 
     /// Where the compressed data of the first scan begins.

@@ -35,6 +35,8 @@ mod download;
 mod error;
 mod file_spec;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(feature = "huggingface")]
 mod huggingface;
 mod idx;

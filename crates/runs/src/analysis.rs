@@ -1,8 +1,8 @@
-use std::{fs, path::Path};
+use std::{io::ErrorKind, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files::read};
 
 /// A closer look at the final parameters: `analysis.json`. It is made from the test images after the last epoch.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -125,16 +125,10 @@ impl Analysis {
 
 pub(crate) fn read_analysis(path: &Path) -> Result<Option<Analysis>> {
     let malformed = |cause: String| Error::Malformed { path: path.into(), cause };
-    let read = |cause| Error::Read { path: path.into(), cause };
-    match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(read(error)),
-        Ok(metadata) if metadata.len() > Analysis::MAX_BYTES => {
-            return Err(malformed(format!("it has {} bytes", metadata.len())));
-        }
-        Ok(_) => {}
-    }
-    let bytes = fs::read(path).map_err(read)?;
+    let bytes = match read(path, Analysis::MAX_BYTES) {
+        Err(Error::Read { cause, .. }) if cause.kind() == ErrorKind::NotFound => return Ok(None),
+        bytes => bytes?,
+    };
     let analysis: Analysis = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
     analysis.check().map_err(malformed)?;
     Ok(Some(analysis))
@@ -143,6 +137,7 @@ pub(crate) fn read_analysis(path: &Path) -> Result<Option<Analysis>> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::fs;
 
     pub(crate) fn analysis() -> Analysis {
         Analysis {
@@ -200,6 +195,6 @@ pub(crate) mod tests {
         }
         fs::File::create(&path).unwrap().set_len(Analysis::MAX_BYTES + 1).unwrap();
         let error = read_analysis(&path).unwrap_err().to_string();
-        assert!(error.contains("8388609 bytes"), "{error}");
+        assert!(error.contains("it has more than 8388608 bytes"), "{error}");
     }
 }

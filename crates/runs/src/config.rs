@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::{fmt, num::NonZeroU32, num::NonZeroU64};
 
-use pointwise_recipe::{DataKind, DeviceName, EngineKind, Precision, Recipe};
+use pointwise_recipe::{DataKind, DeviceName, EngineKind, Precision, Recipe, line_and_column};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -249,9 +249,11 @@ impl RunConfig {
             // The parser's message names no key; the line does, unless it is the first of a whole file.
             let cause = match error.span() {
                 Some(span) => {
-                    let number = text[..span.start].matches('\n').count() + 1;
+                    let (number, _) = line_and_column(text, span.start);
                     let line = text.lines().nth(number - 1).unwrap_or_default().trim();
-                    let is_whole = line.is_empty() || text[span].contains('\n');
+                    // A span may begin and end within a character.
+                    let is_whole = line.is_empty()
+                        || text.as_bytes().get(span).is_none_or(|shown| shown.contains(&b'\n'));
                     let shown = if is_whole { String::new() } else { format!(", `{line}`") };
                     format!("line {number}{shown}: {message}")
                 }

@@ -1,6 +1,6 @@
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -96,8 +96,29 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     replace_file(path, &bytes)
 }
 
+/// More bytes than any file of a run has but its metrics: a configuration may have a network's description and the names of 65,536 classes.
+pub(crate) const MAX_BYTES: u64 = 64 << 20;
+
+/// The content of a file of at most so many bytes.
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let malformed = |cause: String| Error::Malformed { path: path.into(), cause };
+    let failed = |cause| Error::Read { path: path.into(), cause };
+    // Opening a pipe would wait for whoever writes into it.
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(malformed("it is not a file".to_owned()));
+    }
+    if metadata.len() > most {
+        return Err(malformed(format!("it has more than {most} bytes")));
+    }
+    let mut bytes = Vec::new();
+    // More may be appended in the meantime.
+    File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)).map_err(failed)?;
+    Ok(bytes)
+}
+
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).map_err(|cause| Error::Read { path: path.into(), cause })?;
+    let bytes = read(path, MAX_BYTES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::Malformed { path: path.into(), cause: error.to_string() })
 }

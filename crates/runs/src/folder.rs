@@ -8,7 +8,9 @@ use std::{
 
 use crate::{
     Analysis, Environment, Error, Progress, Record, Result, RunConfig, RunResult,
-    files::{read_json, read_json_if_exists, replace_file, sweep, sync_folder, synced, write_json},
+    files::{
+        MAX_BYTES, read, read_json, read_json_if_exists, replace_file, sweep, sync_folder, synced, write_json,
+    },
 };
 
 pub(crate) const CONFIG: &str = "config.toml";
@@ -18,6 +20,8 @@ pub(crate) const PROGRESS: &str = "progress.json";
 pub(crate) const ANALYSIS: &str = "analysis.json";
 pub(crate) const RESULT: &str = "result.json";
 const LOCK: &str = "run.lock";
+/// More bytes than the metrics of any run have: some ten million steps.
+pub(crate) const MAX_METRICS: u64 = 1 << 30;
 const CHECKPOINTS: &str = "checkpoints";
 /// A lock may be held for a moment by a reader that looks whether it is held.
 const LOCK_ATTEMPTS: u32 = 5;
@@ -185,7 +189,7 @@ impl RunFolder {
     /// [`Error::MalformedLine`] if a complete line is not a record, [`Error::Read`], [`Error::Write`].
     pub fn rewind(&mut self, step: u64, epochs_done: u32) -> Result<()> {
         let path = self.path.join(METRICS);
-        let bytes = fs::read(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
+        let bytes = read(&path, MAX_METRICS)?;
         let mut kept = Vec::with_capacity(bytes.len());
         for (index, line) in complete_lines(&bytes).enumerate() {
             let stays = match parse_line(&path, index, line)? {
@@ -298,7 +302,7 @@ impl RunFolder {
 
     fn cut_torn_line(&self) -> Result<()> {
         let path = self.path.join(METRICS);
-        let bytes = fs::read(&path).map_err(|cause| Error::Read { path, cause })?;
+        let bytes = read(&path, MAX_METRICS)?;
         let whole: usize = complete_lines(&bytes).map(<[u8]>::len).sum();
         if whole < bytes.len() {
             self.metrics.set_len(whole as u64).map_err(|cause| self.write_error(METRICS, cause))?;
@@ -313,7 +317,10 @@ impl RunFolder {
 
 pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
     let path = folder.join(CONFIG);
-    let text = fs::read_to_string(&path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
+    let text = String::from_utf8(read(&path, MAX_BYTES)?).map_err(|error| Error::Malformed {
+        path: path.clone(),
+        cause: format!("it has bytes that are no UTF-8 after the first {}", error.utf8_error().valid_up_to()),
+    })?;
     RunConfig::from_toml(&text).map_err(|error| match error {
         Error::Config { cause } => Error::Malformed { path, cause },
         other => other,

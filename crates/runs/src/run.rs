@@ -1,5 +1,4 @@
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -8,10 +7,10 @@ use crate::{
     Analysis, Environment, EpochRecord, Error, Progress, Record, Result, RunConfig, RunResult, State,
     StepRecord,
     analysis::read_analysis,
-    files::{read_json, read_json_if_exists},
+    files::{read, read_json, read_json_if_exists},
     folder::{
-        ANALYSIS, ENVIRONMENT, METRICS, PROGRESS, RESULT, Writer, complete_lines, holds_run, parse_line,
-        read_config, writer,
+        ANALYSIS, ENVIRONMENT, MAX_METRICS, METRICS, PROGRESS, RESULT, Writer, complete_lines, holds_run,
+        parse_line, read_config, writer,
     },
 };
 
@@ -159,7 +158,7 @@ fn seems_at_work(started: &str, progress: Option<(State, &str)>, now: SystemTime
 }
 
 fn read_records(path: &Path) -> Result<Vec<Record>> {
-    let bytes = fs::read(path).map_err(|cause| Error::Read { path: path.into(), cause })?;
+    let bytes = read(path, MAX_METRICS)?;
     complete_lines(&bytes).enumerate().map(|(index, line)| parse_line(path, index, line)).collect()
 }
 

@@ -253,3 +253,44 @@ fn a_finished_run_can_be_opened_for_more_epochs() {
     assert_eq!(run.records.len(), 6);
     folder.reopen(&config(), &elsewhere).unwrap();
 }
+
+/// What would never end, or take all memory.
+#[test]
+fn files_that_are_none_are_refused_at_once() {
+    for name in ["config.toml", "environment.json", "metrics.jsonl", "progress.json", "result.json"] {
+        let (_parent, mut folder) = written();
+        folder.finish(&result()).unwrap();
+        let path = folder.path().join(name);
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let refused = || {
+            let error = Run::read(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+            error
+        };
+        assert!(refused().contains("is not valid (it has more than "), "{}", refused());
+        // `holds_run` passes over a configuration that is none.
+        #[cfg(unix)]
+        if name != "config.toml" {
+            fs::remove_file(&path).unwrap();
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            assert!(refused().contains("is not valid (it is not a file)"), "{}", refused());
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"\xe4\n").unwrap();
+        refused();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_may_have_any_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    let mut folder = RunFolder::create(&path, &config(), &environment()).unwrap();
+    folder.append(&step(1, 1)).unwrap();
+    assert_eq!(Run::read(&path).unwrap().records.len(), 1);
+    fs::write(path.join("metrics.jsonl"), "{}\n").unwrap();
+    let error = Run::read(&path).unwrap_err().to_string();
+    assert!(error.contains("metrics.jsonl, line 1, is not a record"), "{error}");
+}

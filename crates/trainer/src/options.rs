@@ -5,7 +5,7 @@
 
 use crate::args::{Cli, Command, TrainArgs};
 use crate::model::Model;
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory, Parser};
@@ -13,9 +13,14 @@ use pointwise_weights::checkpoint;
 use sha2::{Digest, Sha256};
 use std::any::TypeId;
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
+
+/// More bytes than any configuration has, also one with a network's description and the names of many classes.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// In a run's `config.toml`, what the file `init` held: no option, but checked.
 const INIT_SHA256: &str = "init-sha256";
@@ -40,9 +45,10 @@ pub(crate) fn of_file(file: &Path) -> anyhow::Result<TrainArgs> {
 /// The line of a whole `trainer train` with the options of the file behind it that it does not have itself.
 fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).with_context(|| {
-        format!("the configuration {shown} cannot be read: check the path after --config")
-    })?;
+    let mut text = String::new();
+    let read = File::open(file).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+    read.with_context(|| format!("the configuration {shown} cannot be read: check the path after --config"))?;
+    ensure!(text.len() as u64 <= MAX_BYTES, "{shown} is too large to be a configuration");
     let mut table: Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
         let before = error.span().map_or(0, |span| span.start.min(text.len()));
         let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;

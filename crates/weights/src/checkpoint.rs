@@ -215,6 +215,9 @@ fn checksum(crc: u32, name: &str, bytes: &[u8]) -> u32 {
 /// More bytes than any weights file of these networks has, however precise its numbers.
 const LARGEST: u64 = 1 << 30;
 
+/// The most bytes that safetensors takes for a header.
+const LARGEST_HEADER: u64 = 100_000_000;
+
 /// The weights file that a path names: the file itself or, of a run folder, the parameters of its best epoch.
 ///
 /// # Errors
@@ -304,16 +307,30 @@ pub fn read_meta(path: &Path) -> Option<Meta> {
     // The header, a JSON object, lies in front behind its length.
     let mut length = [0; 8];
     file.read_exact(&mut length).ok()?;
-    let mut header = Vec::new();
-    file.take(u64::from_le_bytes(length).min(LARGEST)).read_to_end(&mut header).ok()?;
-    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
-    serde_json::from_str(header["__metadata__"][META_KEY].as_str()?).ok()
+    let mut text = Vec::new();
+    file.take(u64::from_le_bytes(length).min(LARGEST_HEADER)).read_to_end(&mut text).ok()?;
+    let header: Header = serde_json::from_slice(&text).ok()?;
+    header.metadata.get(META_KEY).and_then(|text| parse_meta(text).ok())
+}
+
+/// What is of interest in a header, which may list anything besides.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "__metadata__", default)]
+    metadata: HashMap<String, String>,
 }
 
 fn meta_of(header: &Metadata) -> Result<Option<Meta>, String> {
     let text = header.metadata().as_ref().and_then(|all| all.get(META_KEY));
-    let parsed = text.map(|text| serde_json::from_str(text)).transpose();
-    parsed.map_err(|error| format!("its metadata is damaged ({error})"))
+    text.map(|text| parse_meta(text)).transpose()
+}
+
+/// What a file of ours says about itself. The run that it tells of has values that a run can have.
+fn parse_meta(text: &str) -> Result<Meta, String> {
+    let damaged = |error: &dyn std::fmt::Display| format!("its metadata is damaged ({error})");
+    let meta: Meta = serde_json::from_str(text).map_err(|error| damaged(&error))?;
+    meta.run.as_ref().map_or(Ok(()), RunConfig::check).map_err(|error| damaged(&error))?;
+    Ok(meta)
 }
 
 /// What [`decode`] finds.
@@ -357,6 +374,7 @@ mod tests {
     use crate::{Average, OptimizerState};
     use half::{bf16, f16};
     use pointwise_recipe::{Adam, Recipe};
+    use pointwise_runs::DatasetConfig;
     use safetensors::tensor::TensorView;
 
     fn sample() -> (State, Meta) {
@@ -582,6 +600,40 @@ mod tests {
         let twice =
             file(&[("a.weight", Dtype::F32, &[1], &one), ("module.a.weight", Dtype::F32, &[1], &one)]);
         assert!(decode(&twice).unwrap_err().contains("`a.weight` twice"));
+    }
+
+    #[test]
+    fn a_run_that_cannot_have_been_is_refused() {
+        let (state, meta) = sample();
+        let encoded = |meta: &Meta| encode(Path::new("x"), Checkpoint::Best, &state, meta).unwrap();
+        let run = meta.run.clone().unwrap();
+        let changed = |run: RunConfig| decode(&encoded(&Meta { run: Some(run), ..meta.clone() }));
+        assert!(changed(run.clone()).is_ok());
+        let dropout = changed(RunConfig { dropout: 2.0, ..run.clone() }).unwrap_err();
+        assert!(dropout.starts_with("its metadata is damaged (") && dropout.contains("dropout"), "{dropout}");
+        let recipe = Recipe { batch_size: 0, ..run.recipe.clone() };
+        assert!(changed(RunConfig { recipe, ..run.clone() }).unwrap_err().contains("batch-size"));
+        let dataset =
+            DatasetConfig { shape: [3, 32, 32], classes: Vec::new(), mean: vec![0.5; 3], std: vec![0.0; 3] };
+        let dataset = changed(RunConfig { dataset: Some(dataset), ..run }).unwrap_err();
+        assert!(dataset.contains("dataset.classes"), "{dataset}");
+    }
+
+    #[test]
+    fn what_a_file_says_of_itself_is_read_without_the_rest_of_its_header() {
+        let (state, meta) = sample();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let bytes = encode(&path, Checkpoint::Last, &state, &meta).unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(read_meta(&path), decode(&bytes).unwrap().meta);
+        // A header of any length that lists nothing but numbers, and one that nests.
+        let header = [&b"{\"a\": ["[..], &b"0,".repeat(1 << 20), b"0]}"].concat();
+        for header in [header, b"[".repeat(1 << 20)] {
+            std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], &header].concat()).unwrap();
+            assert_eq!(read_meta(&path), None);
+            assert!(read(&path).unwrap_err().to_string().contains("x.safetensors"));
+        }
     }
 
     #[test]

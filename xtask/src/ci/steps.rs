@@ -177,6 +177,15 @@ RAYON_NUM_THREADS=2 xargs -P 2 -L 1 valgrind --quiet --error-exitcode=9 < target
 "#,
     },
     Step {
+        name: "fuzz",
+        about: "everything that is read from files, each parser a minute of inputs that go where none went before",
+        need: Some(Need {
+            script: "installed c++ g++",
+            missing: "a C++ compiler, of which libFuzzer is built, is not there and cannot be installed",
+        }),
+        script: "tests/fuzz/run.sh 60",
+    },
+    Step {
         name: "tensorboard",
         about: "event files, read by TensorBoard's own reader",
         need: Some(Need {

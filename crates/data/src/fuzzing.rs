@@ -1,0 +1,48 @@
+//! What the fuzz targets (`tests/fuzz`) call: the parsers behind checks that no made-up input passes. In builds with `--cfg fuzzing` alone.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use md5::{Digest, Md5};
+
+use crate::archive;
+use crate::binary::CIFAR100;
+use crate::file_spec::FileSpec;
+use crate::files::{hex, reading};
+use crate::idx::{self, MNIST};
+use crate::{Error, Images, NoProgress};
+
+/// Bytes as gzip has them, without compression.
+pub fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+    // Nothing is written but memory.
+    let _ = encoder.write_all(bytes);
+    encoder.finish().unwrap_or_default()
+}
+
+/// Reads an archive of CIFAR-100 as if it were the published one, and says what it is if it is not.
+///
+/// # Errors
+/// Those of the archive.
+pub fn archive(path: &Path) -> Result<(Images, Images), Error> {
+    let bytes = fs::read(path).map_err(reading(path))?;
+    let md5 = hex(&Md5::digest(&bytes));
+    let spec = FileSpec { name: CIFAR100.archive, bytes: bytes.len() as u64, md5 };
+    let other = FileSpec { bytes: spec.bytes + 1, ..spec.clone() };
+    if let Err(error) = archive::check(path, &other, &NoProgress) {
+        // A sentence, whatever it is.
+        assert!(!archive::explained(&CIFAR100, path, error).to_string().contains('\n'));
+    }
+    archive::check(path, &spec, &NoProgress)?.load(&CIFAR100, 1, &NoProgress)
+}
+
+/// Reads a file of MNIST: training images, training labels, test images or test labels, by `number`.
+///
+/// # Errors
+/// Those of the file.
+pub fn idx(number: usize, path: &Path) -> Result<Vec<u8>, Error> {
+    idx::read(&MNIST, number, path, &|_| ())
+}
