@@ -15,15 +15,16 @@ use crate::{
 };
 
 /// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
-const ALLOWED: [(&str, &[&str]); 21] = [
+const ALLOWED: [(&str, &[&str]); 22] = [
     ("pointwise-kernels", &[]),
+    ("pointwise-memory", &[]),
     ("pointwise-process", &[]),
     ("pointwise-protobuf", &[]),
     ("pointwise-random", &[]),
     ("pointwise-recipe", &[]),
     ("pointwise-tensorboard", &["pointwise-protobuf"]),
     ("pointwise-candle", &["pointwise-kernels", "pointwise-random"]),
-    ("pointwise-data", &["pointwise-random", "pointwise-recipe"]),
+    ("pointwise-data", &["pointwise-memory", "pointwise-random", "pointwise-recipe"]),
     ("pointwise-network", &["pointwise-random"]),
     ("pointwise-models", &["pointwise-candle", "pointwise-network", "pointwise-random"]),
     (
@@ -31,6 +32,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
         &[
             "pointwise-candle",
             "pointwise-kernels",
+            "pointwise-memory",
             "pointwise-models",
             "pointwise-network",
             "pointwise-random",
@@ -38,9 +40,12 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "pointwise-weights",
         ],
     ),
-    ("pointwise-weights", &["pointwise-network", "pointwise-runs"]),
+    ("pointwise-weights", &["pointwise-memory", "pointwise-network", "pointwise-runs"]),
     ("pointwise-onnx", &["pointwise-network", "pointwise-protobuf", "pointwise-weights"]),
-    ("pointwise-inference", &["pointwise-kernels", "pointwise-network", "pointwise-weights"]),
+    (
+        "pointwise-inference",
+        &["pointwise-kernels", "pointwise-memory", "pointwise-network", "pointwise-weights"],
+    ),
     ("pointwise-runs", &["pointwise-recipe"]),
     ("pointwise-study", &["pointwise-network", "pointwise-process", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-report", &["pointwise-network", "pointwise-recipe", "pointwise-runs", "pointwise-study"]),
@@ -83,10 +88,11 @@ const ALLOWED: [(&str, &[&str]); 21] = [
 
 /// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
-const WITHOUT_TENSORS: [&str; 15] = [
+const WITHOUT_TENSORS: [&str; 16] = [
     "pointwise-data",
     "pointwise-inference",
     "pointwise-kernels",
+    "pointwise-memory",
     "pointwise-network",
     "pointwise-onnx",
     "pointwise-process",

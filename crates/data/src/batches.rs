@@ -43,6 +43,15 @@ pub struct Batch {
     pub labels: Vec<u16>,
 }
 
+/// Bytes of the batches that there are at a time, of so many images of that shape each.
+#[must_use]
+pub fn batch_bytes(images: usize, shape: [usize; 3]) -> u64 {
+    shape
+        .into_iter()
+        .fold(images as u64, |bytes, side| bytes.saturating_mul(side as u64))
+        .saturating_mul((size_of::<f32>() * BUFFERS) as u64)
+}
+
 impl Batch {
     /// An empty one for so many images.
     fn with_room(images: usize, image_values: usize) -> Result<Self, Error> {

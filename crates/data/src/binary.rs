@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use crate::dataset::reserve_more;
 use crate::file_spec::FileSpec;
 use crate::files::{Kind, kind, reading};
 use crate::{Error, Images, Progress, Unit};
@@ -248,10 +249,9 @@ impl Records {
         if records == 0 || !bytes.is_multiple_of(record_bytes) {
             return Err(wrong_size(bytes));
         }
-        let memory = || Error::Memory { file: name.to_owned(), bytes };
-        let pixels = usize::try_from(records).ok().and_then(|records| records.checked_mul(IMAGE_BYTES));
-        self.pixels.try_reserve_exact(pixels.ok_or_else(memory)?).map_err(|_| memory())?;
-        self.labels.try_reserve_exact(records as usize).map_err(|_| memory())?;
+        let count = usize::try_from(records).unwrap_or(usize::MAX);
+        reserve_more(|| name.to_owned(), &mut self.pixels, count.saturating_mul(IMAGE_BYTES))?;
+        reserve_more(|| name.to_owned(), &mut self.labels, count)?;
 
         let mut buffer = vec![0; cifar.record_bytes()];
         for record in 0..records {
@@ -279,9 +279,9 @@ impl Records {
             *self = other;
             return Ok(());
         }
-        let (pixels, labels) = (other.pixels.len(), other.labels.len());
-        let reserved = self.pixels.try_reserve(pixels).and_then(|()| self.labels.try_reserve(labels));
-        reserved.map_err(|_| Error::Memory { file: self.cifar.archive.to_owned(), bytes: pixels as u64 })?;
+        let archive = || self.cifar.archive.to_owned();
+        reserve_more(archive, &mut self.pixels, other.pixels.len())?;
+        reserve_more(archive, &mut self.labels, other.labels.len())?;
         self.pixels.append(&mut other.pixels);
         self.labels.append(&mut other.labels);
         Ok(())

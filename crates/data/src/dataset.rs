@@ -1,5 +1,6 @@
 //! Images in memory.
 
+use pointwise_memory::lacking;
 use pointwise_random::{Purpose, permutation};
 use sha2::{Digest, Sha256};
 
@@ -19,13 +20,23 @@ pub(crate) fn check_shape(shape: [usize; 3]) -> Result<(), Error> {
 /// An empty vector with room for `len` bytes of what is named, or an error.
 pub(crate) fn reserve<T>(what: impl FnOnce() -> String, len: usize) -> Result<Vec<T>, Error> {
     let mut values = Vec::new();
-    match values.try_reserve_exact(len) {
-        Ok(()) => Ok(values),
-        Err(_) => {
-            let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-            Err(Error::Memory { file: what(), bytes })
-        }
+    reserve_more(what, &mut values, len)?;
+    Ok(values)
+}
+
+/// As [`reserve`], for `len` values more in a vector.
+pub(crate) fn reserve_more<T>(
+    what: impl FnOnce() -> String,
+    values: &mut Vec<T>,
+    len: usize,
+) -> Result<(), Error> {
+    let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+    // The system would promise more than it has, and end the process that writes there.
+    let available = lacking(bytes);
+    if available.is_some() || values.try_reserve_exact(len).is_err() {
+        return Err(Error::Memory { file: what(), bytes, available });
     }
+    Ok(())
 }
 
 /// N images of one shape with their labels.

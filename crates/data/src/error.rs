@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use pointwise_memory::Available;
+
 use crate::DatasetSpec;
 
 /// Why there is no dataset. A message holds the underlying cause, which is therefore not repeated as a `source`.
@@ -164,12 +166,18 @@ pub enum Error {
     },
 
     /// A source has more images than fit in memory.
-    #[error("{bytes} bytes of {file} do not fit in memory: use a smaller file or a larger machine")]
+    #[error(
+        "{} of {file} do not fit in memory{}: use fewer images or a larger machine",
+        pointwise_memory::shown(*bytes),
+        available.map_or_else(String::new, |available| format!(", of which {available}"))
+    )]
     Memory {
         /// The file, or the archive and its member.
         file: String,
         /// Its size.
         bytes: u64,
+        /// How much there is, where that is known.
+        available: Option<Available>,
     },
 
     /// Images of a shape that is not supported.

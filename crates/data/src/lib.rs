@@ -55,7 +55,8 @@ mod transform;
 mod verify;
 
 pub use batches::{
-    Batch, BatchSettings, Batches, evaluation_batches, training_batches, training_order, view_batches,
+    Batch, BatchSettings, Batches, batch_bytes, evaluation_batches, training_batches, training_order,
+    view_batches,
 };
 pub use dataset::{Dataset, Images, Statistics, split, statistics};
 pub use error::{AddressFailure, Error};

@@ -154,7 +154,7 @@ fn draw_set(
     let bytes = n.saturating_mul(image_bytes);
     let what = || format!("{n} synthetic images");
     if n > MOST {
-        return Err(Error::Memory { file: what(), bytes: bytes as u64 });
+        return Err(Error::Memory { file: what(), bytes: bytes as u64, available: None });
     }
     let mut pixels: Vec<u8> = reserve(what, bytes)?;
     pixels.resize(bytes, 0);

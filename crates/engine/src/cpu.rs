@@ -113,7 +113,9 @@ impl Cpu {
         let plan = Plan::new(&graph, isa, settings.seed, &mut parameters);
         parameters.set_groups(plan.ranges().map(|(name, dims, range)| (range, recipe.group(name, dims))));
         let memory = |batch| plan.memory(batch, parameters.bytes());
-        require(memory, parameters.arenas(), &network.name, 0, 1, false)?;
+        // Not for training yet, but with the initial values beside the parameters.
+        let initial = (parameters.bytes() / parameters.arenas()) as u64;
+        require(memory, parameters.arenas(), &network.name, 0, 1, false, initial)?;
         parameters.allocate()?;
         let mut engine = Self {
             network: network.clone(),
@@ -148,8 +150,8 @@ impl Cpu {
         self.plan.memory(batch, self.parameters.bytes())
     }
 
-    /// Makes room for a batch, after a look whether there is memory for it.
-    fn reserve(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
+    /// Makes room for a batch, after a look whether there is memory for it and for `beside` bytes more.
+    fn reserve(&mut self, batch: usize, training: bool, beside: u64) -> Result<(), EngineError> {
         if batch <= self.plan.batch() {
             return Ok(());
         }
@@ -158,7 +160,7 @@ impl Cpu {
             batch => self.memory(batch).total(),
         };
         let arenas = self.parameters.arenas();
-        require(|batch| self.memory(batch), arenas, &self.network.name, held, batch, training)?;
+        require(|batch| self.memory(batch), arenas, &self.network.name, held, batch, training, beside)?;
         Ok(self.plan.reserve(batch)?)
     }
 
@@ -190,7 +192,7 @@ impl Cpu {
     fn forward_backward(&mut self, batch: Batch<'_>) -> Result<(f64, u64), EngineError> {
         let n = check_batch(batch, self.network.input, self.classes)?;
         self.plan.check_training(n)?;
-        self.reserve(n, true)?;
+        self.reserve(n, true, 0)?;
         let Self { plan, parameters, step, classes, settings, .. } = self;
         let smoothing = settings.recipe.label_smoothing;
         // On a thread of the pool, so that it waits for the others by working, not by sleeping.
@@ -209,7 +211,7 @@ impl Cpu {
 
     fn forward_evaluate(&mut self, images: &[f32]) -> Result<Vec<f32>, EngineError> {
         let n = images.len() / self.network.input.iter().product::<usize>();
-        self.reserve(n, false)?;
+        self.reserve(n, false, 0)?;
         let Self { plan, parameters, classes, .. } = self;
         Ok(rayon::scope(|_| {
             plan.forward_evaluate(parameters, images, n);
@@ -219,8 +221,8 @@ impl Cpu {
     }
 }
 
-/// An error when the memory that a batch takes is not there; `held` bytes of it are taken already. `arenas` is
-/// [`Parameters::arenas`].
+/// An error when the memory that a batch takes is not there, and `beside` bytes more; `held` bytes of it are taken already. `arenas`
+/// is [`Parameters::arenas`].
 fn require(
     memory: impl Fn(usize) -> Memory,
     arenas: usize,
@@ -228,6 +230,7 @@ fn require(
     held: usize,
     batch: usize,
     training: bool,
+    beside: u64,
 ) -> Result<(), EngineError> {
     // What the rest of the program takes.
     const PROGRAM: usize = 32 << 20;
@@ -237,7 +240,7 @@ fn require(
         let whole = memory.total().saturating_add(PROGRAM);
         // Writing a checkpoint holds all but the gradients twice more; without training, gradients are never written to.
         let used = if training { whole.saturating_add(2 * (arenas - 1) * share) } else { whole - share };
-        used.saturating_sub(held) as u64
+        (used.saturating_sub(held) as u64).saturating_add(beside)
     };
     let Some(available) = lacking(need(batch)) else { return Ok(()) };
     let threads = rayon::current_num_threads();
@@ -245,7 +248,7 @@ fn require(
         what: format!("`{network}` in batches of {batch} on {threads} threads"),
         need: need(batch),
         available,
-        fix: if batch > 1 && need(1) <= available.bytes {
+        fix: if batch > 1 && need(1) - beside <= available.bytes {
             "give a smaller --batch-size"
         } else if threads > 1 {
             "give fewer --threads, free memory or raise the limit"
@@ -359,8 +362,8 @@ impl Engine for Cpu {
         self.forward_evaluate(images)
     }
 
-    fn prepare(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
-        self.reserve(batch, training)
+    fn prepare(&mut self, batch: usize, training: bool, beside: u64) -> Result<(), EngineError> {
+        self.reserve(batch, training, beside)
     }
 
     fn totals(&mut self) -> Result<Totals, EngineError> {

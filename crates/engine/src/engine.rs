@@ -89,12 +89,13 @@ pub trait Engine {
     /// optimizer or, other than the state, averages; then nothing was changed.
     fn load_state(&mut self, state: &State) -> Result<(), EngineError>;
 
-    /// Makes room for batches of up to `batch` images, for training or evaluation alone, which otherwise the first of them does.
+    /// Makes room for batches of up to `batch` images, for training or evaluation alone, which otherwise the first of them does, where
+    /// `beside` bytes are left for what the caller takes while the engine is at work.
     ///
     /// # Errors
     /// [`EngineError::Memory`] when there is not as much memory as that takes; then nothing was changed.
-    fn prepare(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
-        let _ = (batch, training);
+    fn prepare(&mut self, batch: usize, training: bool, beside: u64) -> Result<(), EngineError> {
+        let _ = (batch, training, beside);
         Ok(())
     }
 

@@ -148,6 +148,16 @@ impl Reference {
         settings.check(&graph)?;
         let recipe = &settings.recipe;
         let device = open(settings.device)?;
+        if settings.device == DeviceName::Cpu {
+            // While they are made, initial values are there twice.
+            let copies = 1 + copies_of_parameters(settings);
+            let need = copies.saturating_mul(graph.parameter_count()).saturating_mul(size_of::<f32>()) as u64;
+            if let Some(available) = lacking(need) {
+                let what = format!("the state of `{}`", network.name);
+                let fix = "free memory or raise the limit";
+                return Err(EngineError::Memory { what, need, available, fix });
+            }
+        }
         let store = ParameterStore::initialised(&graph, settings.seed, &device)?;
         let model = Model::new(&graph, store.var_builder(&device), settings.seed)?;
         let buffers = zeros_for(recipe.optimizer.buffers(), store.trainable())?;
@@ -334,15 +344,19 @@ impl Engine for Reference {
         host(&logits)
     }
 
-    fn prepare(&mut self, batch: usize, training: bool) -> Result<(), EngineError> {
+    fn prepare(&mut self, batch: usize, training: bool, beside: u64) -> Result<(), EngineError> {
         if self.settings.device != DeviceName::Cpu {
             return Ok(());
         }
-        // At the least: the results of all layers lie there at once, and their gradients.
+        // At the least: the results of all layers lie there at once, and their gradients; those of the parameters with what the optimizer
+        // makes of them, and two copies of the state while a checkpoint is written.
         let graph = self.network.graph()?;
         let values: usize = graph.nodes[1..].iter().map(|node| node.output.iter().product::<usize>()).sum();
         let floats = if training { 2 * values } else { values };
-        let need = batch.saturating_mul(floats).saturating_mul(size_of::<f32>()) as u64;
+        let copies = if training { 2 + 2 * copies_of_parameters(&self.settings) } else { 0 };
+        let floats =
+            batch.saturating_mul(floats).saturating_add(copies.saturating_mul(graph.parameter_count()));
+        let need = (floats.saturating_mul(size_of::<f32>()) as u64).saturating_add(beside);
         match lacking(need) {
             Some(available) => Err(EngineError::Memory {
                 what: format!("`{}` in batches of {batch}", self.network.name),
@@ -446,6 +460,11 @@ fn clip(gradients: &mut BTreeMap<String, Tensor>, most: f64) -> Result<f64, Engi
         }
     }
     Ok(norm)
+}
+
+/// How often the values of all parameters are part of a state: themselves, the optimizer's buffers, an average.
+fn copies_of_parameters(settings: &Settings) -> usize {
+    1 + settings.recipe.optimizer.buffers().len() + usize::from(settings.recipe.averages())
 }
 
 /// Zeros in the shapes of all variables, for each of the buffers.

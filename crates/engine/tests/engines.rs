@@ -344,12 +344,15 @@ fn memory_that_is_not_there_is_refused_before_it_is_taken() {
         let mut engine = make(kind, &network);
         let before = engine.state().unwrap();
         for training in [true, false] {
-            let error = engine.prepare(1 << 34, training).unwrap_err();
+            let error = engine.prepare(1 << 34, training, 0).unwrap_err();
             assert!(matches!(error, EngineError::Memory { .. }), "{kind}: {error}");
             assert!(error.to_string().contains("give a smaller --batch-size"), "{kind}: {error}");
         }
+        // Nor is what the caller takes beside.
+        let error = engine.prepare(2, true, 1 << 50).unwrap_err();
+        assert!(matches!(error, EngineError::Memory { .. }), "{kind}: {error}");
         // It can be used as before.
-        engine.prepare(2, true).unwrap();
+        engine.prepare(2, true, 0).unwrap();
         assert_eq!(engine.state().unwrap(), before);
         engine.train_step(Batch { images: &images(&network, 2), labels: &[0, 1] }).unwrap();
     }

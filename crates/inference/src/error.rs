@@ -1,4 +1,5 @@
 use pointwise_kernels::OutOfMemory;
+use pointwise_memory::{Available, shown};
 use pointwise_network::NetworkError;
 use pointwise_weights::WeightsError;
 
@@ -31,6 +32,14 @@ pub enum InferenceError {
         tables: usize,
         /// Channels of an image.
         channels: usize,
+    },
+    /// There is not as much memory as the model takes.
+    #[error("the model takes {} of memory, and {available}: give fewer images at once, or free memory", shown(*need))]
+    Room {
+        /// Bytes.
+        need: u64,
+        /// How much there is.
+        available: Available,
     },
     /// The weights or the images are too large for this machine.
     #[error("the model needs more memory than there is: {0}; give fewer images at once")]

@@ -9,6 +9,7 @@ use crate::nodes::{Convolution, Nodes, Work};
 use pointwise_kernels::{
     Buffer, FusedConvolution, FusedMethod, FusedParameters, Isa, PackedShape, Team, Workspace, padded,
 };
+use pointwise_memory::lacking;
 use pointwise_network::{Map, Network, Source};
 use pointwise_weights::State;
 use std::time::Instant;
@@ -112,6 +113,8 @@ impl Model {
         let most = rayon::current_num_threads();
         let threads = options.threads.unwrap_or(most).clamp(1, most);
         let batch = options.batch.max(1);
+        // At the least: the weights with BatchNorm folded in, and in the form in which they are read.
+        room(graph.parameter_count().saturating_mul(2))?;
         let mut nodes = Nodes::new(&graph, state);
         nodes.read_maps_flat();
         compose(&mut nodes, options.isa, batch, threads);
@@ -319,6 +322,12 @@ impl Model {
     }
 }
 
+/// An error unless there is memory for so many floats.
+fn room(floats: usize) -> Result<(), InferenceError> {
+    let need = floats.saturating_mul(size_of::<f32>()) as u64;
+    lacking(need).map_or(Ok(()), |available| Err(InferenceError::Room { need, available }))
+}
+
 /// A step whose values have no buffers yet.
 struct RawStep {
     name: String,
@@ -396,6 +405,7 @@ impl Builder {
             done.dedup();
             free.extend(done.into_iter().filter(|value| last_reader[*value] <= at).map(|value| place[value]));
         }
+        room(sizes.iter().fold(0, |sum: usize, len| sum.saturating_add(self.chunk.saturating_mul(*len))))?;
         let buffers = sizes.iter().map(|len| Buffer::try_new(self.chunk * len));
         model.buffers = buffers.collect::<Result<_, _>>()?;
         model.output = Place::Buffer(place[last]);

@@ -5,9 +5,11 @@
 use crate::args::{BenchArgs, Phase};
 use crate::eval::engine_and_settings;
 use crate::{print, threads};
+use anyhow::bail;
 use pointwise_engine::cpu::{Cpu, LayerTime, peak_gflops};
 #[cfg(feature = "cuda")]
 use pointwise_engine::cuda::{self, Cuda};
+use pointwise_engine::memory::{lacking, shown};
 use pointwise_engine::{
     Batch, BegunEpoch, Engine, EngineError, EngineKind, ResidentEpoch, ResidentImages, ResidentSet, Settings,
     create,
@@ -194,7 +196,8 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let graph = network.graph()?;
     let classes = graph.classes().min(65_536) as u32;
     let mut subject = Subject::new(kind, &network, &settings)?;
-    subject.engine().prepare(batch as usize, args.phase == Phase::Train)?;
+    let images = images_bytes(batch, &network);
+    subject.engine().prepare(batch as usize, args.phase == Phase::Train, images)?;
     let Timed { seconds, losses, group } =
         match ResidentBatches::new(subject.engine(), batch, &network, classes)? {
             Some(batches) => batches.time(subject.engine(), args)?,
@@ -228,6 +231,15 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(print(&if args.json { serde_json::to_string(&row)? } else { table(&row, &losses) })?)
 }
 
+/// Bytes of the images that take turns.
+fn images_bytes(batch: u32, network: &Network) -> u64 {
+    let values = network
+        .input
+        .iter()
+        .fold(u64::from(BATCHES * size_of::<f32>() as u32), |all, side| all.saturating_mul(*side as u64));
+    values.saturating_mul(u64::from(batch))
+}
+
 /// Times a compiled model, with weights as they begin.
 fn infer(args: &BenchArgs) -> anyhow::Result<()> {
     let network = args.model.network();
@@ -235,6 +247,17 @@ fn infer(args: &BenchArgs) -> anyhow::Result<()> {
     let batch = args.batch.unwrap_or(1);
     let isa = Isa::detect();
     let options = Options { batch: batch as usize, isa, ..Options::default() };
+    // The weights as they begin, and as the model has them.
+    let weights = 3 * (graph.parameter_count() * size_of::<f32>()) as u64;
+    let need = weights.saturating_add(images_bytes(batch, network));
+    if let Some(available) = lacking(need) {
+        bail!(
+            "`{}` and {BATCHES} batches of {batch} images take {} of memory, and {available}: {}",
+            network.name,
+            shown(need),
+            if batch > 1 { "give a smaller --batch" } else { "free memory or raise the limit" }
+        );
+    }
     let mut model = Model::new(network, &State::initial(&graph, 0), &options)?;
     let batches: Vec<_> = (0..BATCHES).map(|number| RandomBatch::new(batch, network, 1, number)).collect();
     let mut seconds = Vec::new();
@@ -247,7 +270,7 @@ fn infer(args: &BenchArgs) -> anyhow::Result<()> {
         let logits = model.logits(Images::Normalised(images))?;
         let elapsed = start.elapsed().as_secs_f64();
         if let Some(value) = logits.iter().find(|value| !value.is_finite()) {
-            anyhow::bail!("step {step} gave a logit of {value}");
+            bail!("step {step} gave a logit of {value}");
         }
         if step >= args.warmup {
             seconds.push(elapsed);

@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::recipe::study_recipe;
 use crate::{End, print, stop_flag, threads};
 use anyhow::{Context, anyhow, bail};
-use pointwise_data::{DatasetSpec, Normalisation, statistics};
+use pointwise_data::{DatasetSpec, Normalisation, batch_bytes, statistics};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
 use pointwise_runs::RunConfig;
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
     });
     let batch_size = args.batch_size.unwrap_or(settings.recipe.batch_size);
     let batch_size = (batch_size as usize).min(images.len());
-    engine.prepare(batch_size, false)?;
+    engine.prepare(batch_size, false, batch_bytes(batch_size, network.input))?;
     let totals = match evaluate(engine.as_mut(), &images, &normalisation, batch_size, &stop, &mut Silent) {
         Ok(Some(totals)) => totals,
         Ok(None) => return Ok(End::Interrupted),

@@ -12,7 +12,7 @@ use crate::recipe::{study_config, typed};
 use crate::tensorboard::{Both, TensorBoard};
 use crate::{End, print, stop_flag, threads};
 use anyhow::{anyhow, bail};
-use pointwise_data::{DatasetSpec, Normalisation, TestSplit, check_augment, check_views};
+use pointwise_data::{DatasetSpec, Normalisation, TestSplit, batch_bytes, check_augment, check_views};
 use pointwise_engine::{DeviceChoice, EngineError, EngineKind, Settings, State, create};
 use pointwise_network::Network;
 use pointwise_process::note;
@@ -146,7 +146,8 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
         config.model,
         environment.parameters
     );
-    engine.prepare((config.recipe.batch_size as usize).min(splits.largest()), true)?;
+    let batch = (config.recipe.batch_size as usize).min(splits.largest());
+    engine.prepare(batch, true, batch_bytes(batch, network.input))?;
     let made = || state_from_images(&network, config.seed, &splits);
     if let Some(state) = if has_checkpoint || init.is_some() { init } else { made()? } {
         engine.load_state(&state)?;

@@ -10,6 +10,7 @@
 
 use crate::dictionary::{self, AVERAGE, OPTIMIZER, without_wrappers};
 use crate::{Array, State, WeightsError, foreign};
+use pointwise_memory::{lacking, shown};
 use pointwise_runs::{Checkpoint, Difference, RunConfig, holds_run};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
 use serde::{Deserialize, Serialize};
@@ -212,8 +213,8 @@ fn checksum(crc: u32, name: &str, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc, name.as_bytes()), bytes)
 }
 
-/// More bytes than any weights file of these networks has, however precise its numbers.
-const LARGEST: u64 = 1 << 30;
+/// More bytes than any weights file of these networks has that does not say in advance how long it is, such as a pipe.
+const LARGEST_STREAM: u64 = 1 << 30;
 
 /// The most bytes that safetensors takes for a header.
 const LARGEST_HEADER: u64 = 100_000_000;
@@ -253,16 +254,29 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, WeightsError> {
 /// The content of a file that may be a weights file.
 ///
 /// # Errors
-/// [`WeightsError::Read`]; [`WeightsError::Checkpoint`] for a file that is larger than any.
+/// [`WeightsError::Read`]; [`WeightsError::Checkpoint`] for a file that is larger than memory.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>, WeightsError> {
+    let read = |cause| WeightsError::Read { path: path.to_owned(), cause };
+    let refuse = |reason| Err(WeightsError::Checkpoint { path: path.to_owned(), reason });
+    let file = File::open(path).map_err(read)?;
+    let metadata = file.metadata().map_err(read)?;
+    let most = if metadata.is_file() { metadata.len() } else { LARGEST_STREAM };
+    // The values are made of it while it is there.
+    if metadata.is_file()
+        && let Some(available) = lacking(most.saturating_mul(2))
+    {
+        return refuse(format!(
+            "to read its {} takes twice as much memory, and {available}: free memory, or check whether it is the right file",
+            shown(most)
+        ));
+    }
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(|cause| WeightsError::Read { path: path.to_owned(), cause })?;
-    if bytes.len() as u64 > LARGEST {
-        let reason =
-            format!("it has more than {LARGEST} bytes, and the weights of no network here have as many");
-        return Err(WeightsError::Checkpoint { path: path.to_owned(), reason });
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > most {
+        return refuse(match metadata.is_file() {
+            true => "it grows while it is read: wait until it is complete".to_owned(),
+            false => format!("it has more than {most} bytes, and only a file may be as long"),
+        });
     }
     Ok(bytes)
 }
