@@ -211,10 +211,6 @@ fn strip(values: &[f32], channels: usize) -> Vec<f32> {
 /// A workspace full of NaN, as another convolution may leave it.
 fn dirty_workspace(convolution: &Convolution, images: usize) -> Workspace {
     let need = convolution.need(images);
-    // Miri would need minutes for it.
-    if cfg!(miri) {
-        return Workspace::new([need]);
-    }
     let floats = Workspace::bytes_of([need]) / size_of::<f32>();
     // Its sums fill the part that is shared, its image the part of a worker.
     let shape = ConvShape { groups: floats, ..ConvShape::square([1, 1], [floats; 2], 1, 0) };
@@ -318,25 +314,6 @@ fn im2col_takes_any_kernel_and_padding() {
     {
         let case = Case::new(8, ConvShape::square(map, [5, 18], kernel, padding));
         check(&case, &[Method::Im2col, Method::Im2colByPixel], &mut failures);
-    }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
-/// Every method once on the smallest maps that have a border and a rest of channels: what Miri interprets in a minute.
-#[test]
-fn small_maps_are_the_definition() {
-    let mut failures = Vec::new();
-    let square = |channels, kernel| ConvShape::square([3, 2], channels, kernel, kernel / 2);
-    let grouped = |channels: usize, groups| ConvShape { groups, ..square([channels; 2], 3) };
-    let dense =
-        [Method::Winograd(2), Method::Winograd(4), Method::Im2col, Method::Im2colByPixel, Method::Direct];
-    for (shape, methods) in [
-        (square([3, 17], 3), &dense[..]),
-        (square([17, 3], 1), &[Method::Pointwise]),
-        (grouped(4, 2), &[Method::GroupedIm2col]),
-        (grouped(17, 17), &[Method::Depthwise([3, 3])]),
-    ] {
-        check(&Case::new(2, shape), methods, &mut failures);
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
