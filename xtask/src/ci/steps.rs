@@ -200,7 +200,7 @@ installed qemu-aarch64 qemu-user
 "#,
             missing: "the target aarch64-unknown-linux-gnu, its C compiler or qemu-user cannot be fetched",
         }),
-        // Without optimisation gemm-f16 does not assemble. What takes the emulator minutes is left out, as under valgrind. x86-64's trainer
+        // Without optimisation gemm-f16 does not assemble. What takes the emulator minutes is left out. x86-64's trainer
         // is built as the tests build it; without AVX2 it does not fuse, and its sums are others.
         script: r#"
 cargo build --workspace --bins --locked
@@ -209,7 +209,7 @@ cargo build --workspace --bins --locked
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
     arm=(--target aarch64-unknown-linux-gnu --profile plain --locked --config 'profile.plain.package.gemm-f16.opt-level=1')
     cargo build -p trainer "${arm[@]}"
-    cargo test -p pointwise-kernels --lib --tests "${arm[@]}" -- --skip the_error_of_each_method --skip products_are \
+    cargo test -p pointwise-kernels --lib --tests "${arm[@]}" -- --skip the_error_of_each_method \
         --skip maps_of_every_size --skip many_images
 )
 train() {
