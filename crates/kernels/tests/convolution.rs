@@ -318,25 +318,6 @@ fn im2col_takes_any_kernel_and_padding() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Every method once on the smallest maps that have a border and a rest of channels: what Miri interprets in a minute.
-#[test]
-fn small_maps_are_the_definition() {
-    let mut failures = Vec::new();
-    let square = |channels, kernel| ConvShape::square([3, 2], channels, kernel, kernel / 2);
-    let grouped = |channels: usize, groups| ConvShape { groups, ..square([channels; 2], 3) };
-    let dense =
-        [Method::Winograd(2), Method::Winograd(4), Method::Im2col, Method::Im2colByPixel, Method::Direct];
-    for (shape, methods) in [
-        (square([3, 17], 3), &dense[..]),
-        (square([17, 3], 1), &[Method::Pointwise]),
-        (grouped(4, 2), &[Method::GroupedIm2col]),
-        (grouped(17, 17), &[Method::Depthwise([3, 3])]),
-    ] {
-        check(&Case::new(2, shape), methods, &mut failures);
-    }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
 /// Every method that computes a shape, and the one that is chosen.
 fn methods(shape: &ConvShape) -> Vec<Method> {
     let chosen = Method::choose(shape);

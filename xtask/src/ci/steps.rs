@@ -233,7 +233,7 @@ installed qemu-aarch64 qemu-user
 "#,
             missing: "the target aarch64-unknown-linux-gnu, its C compiler or qemu-user cannot be fetched",
         }),
-        // Without optimisation gemm-f16 does not assemble. What takes the emulator minutes is left out, as under valgrind. x86-64's trainer
+        // Without optimisation gemm-f16 does not assemble. What takes the emulator minutes is left out. x86-64's trainer
         // is built as the tests build it; without AVX2 it does not fuse, and its sums are others.
         script: r#"
 cargo build --workspace --bins --locked
@@ -242,7 +242,7 @@ cargo build --workspace --bins --locked
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
     arm=(--target aarch64-unknown-linux-gnu --profile plain --locked --config 'profile.plain.package.gemm-f16.opt-level=1')
     cargo build -p trainer "${arm[@]}"
-    cargo test -p pointwise-kernels --lib --tests "${arm[@]}" -- --skip the_error_of_each_method --skip products_are \
+    cargo test -p pointwise-kernels --lib --tests "${arm[@]}" -- --skip the_error_of_each_method \
         --skip maps_of_every_size --skip many_images
 )
 train() {
@@ -301,16 +301,16 @@ CARGO_TARGET_DIR=target/ci/oldest-rust cargo "+$version" check --workspace --pro
     },
     Step {
         name: "miri",
-        about: "the kernels' portable path in Rust's interpreter: undefined behaviour of any kind, on the smallest sizes",
+        about: "the kernels' portable matrix products in Rust's interpreter: undefined behaviour of any kind, on the smallest sizes",
         need: Some(Need {
             script: "rustup component add miri rust-src --toolchain nightly 2> /dev/null",
             missing: "there is no nightly toolchain, or Miri cannot be fetched for it",
         }),
-        // rayon's threads outlive the program, and crossbeam's pointers are outside of the stricter model of borrows.
+        // A convolution takes it more than five minutes. rayon's threads outlive the program, and crossbeam's pointers are outside of the stricter model of borrows.
         script: r#"
 export CARGO_TARGET_DIR=target/ci/miri RAYON_NUM_THREADS=2
 export MIRIFLAGS="-Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance"
-cargo +nightly miri test -p pointwise-kernels --locked --lib --test convolution -- products_are panels_turn small_maps
+cargo +nightly miri test -p pointwise-kernels --locked --lib -- products_are panels_turn depthwise memory shape
 "#,
     },
     Step {
