@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use pointwise_tests::{command, trainer};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 const TRAIN: [&str; 12] = [
@@ -127,4 +129,174 @@ fn a_batch_that_does_not_fit_names_what_it_takes_and_the_option() {
         let message = refusal(&limited(1_500_000, "2", &bench));
         assert!(message.contains("in batches of 65536 ") && message.contains("GiB"), "{message}");
     }
+}
+
+/// What a table of numbers is tried on: a training of one step, with the option in place of the one of that name.
+fn with(option: &str, value: &str, run: &Path) -> Vec<String> {
+    let mut words: Vec<String> = TRAIN.iter().map(|word| (*word).to_owned()).collect();
+    words[2] = "lenet".to_owned();
+    if let Some(at) = words.iter().position(|word| word == option) {
+        words.drain(at..at + 2);
+    }
+    words.extend([option, value, "--run-dir"].map(str::to_owned));
+    words.push(run.display().to_string());
+    words
+}
+
+/// Every number of an option ends in a training or in one sentence: small, large, negative, no number.
+#[test]
+fn every_number_of_an_option_works_or_is_refused_in_a_sentence() {
+    let temp = tempfile::tempdir().unwrap();
+    let whole = ["0", "-1", "2.5", "NaN", "4294967296", "9223372036854775808", "99999999999999999999"];
+    let real = ["-1", "NaN", "inf", "1e999"];
+    let options: [(&str, &[&str]); 19] = [
+        ("--epochs", &whole),
+        ("--batch-size", &whole),
+        ("--seed", &["-1", "2.5", "9223372036854775808"]),
+        ("--data-seed", &["-1", "2.5", "9223372036854775808"]),
+        ("--val-split", &["-1", "8", "4294967295", "4294967296"]),
+        ("--test-split", &["-1", "NaN", "1.5"]),
+        ("--limit-train", &["0", "-1", "4294967295", "4294967296"]),
+        ("--limit-test", &["0", "-1", "4294967295", "4294967296"]),
+        ("--max-steps", &["0", "-1", "9223372036854775808"]),
+        ("--log-every", &["0", "-1", "4294967296"]),
+        ("--threads", &whole),
+        ("--lr", &real),
+        ("--weight-decay", &real),
+        ("--label-smoothing", &["-1", "1", "NaN"]),
+        ("--clip-norm", &["0", "-1", "NaN", "inf"]),
+        ("--dropout", &["1", "-1", "NaN"]),
+        ("--last-epoch", &["0", "1.5", "NaN"]),
+        ("--augment", &["{ crop = 4294967296 }", "{ crop = -1 }", "{ cutout = 4294967295 }"]),
+        ("--lookahead", &["{ every = 0, decay = 0.5 }", "{ every = 5, decay = nan }"]),
+    ];
+    for (option, values) in options {
+        for value in values {
+            let run = temp.path().join("run");
+            let words = with(option, value, &run);
+            let output = limited(6_000_000, "2", &words.iter().map(String::as_str).collect::<Vec<_>>());
+            let said = String::from_utf8_lossy(&output.stderr);
+            let errors = said.lines().filter(|line| line.starts_with("error: ")).count();
+            assert!(
+                matches!(output.status.code(), Some(1 | 2)) && errors == 1 && !said.contains("panicked"),
+                "{option} {value}: {:?}: {said}",
+                output.status
+            );
+            assert!(!run.exists(), "{option} {value}: a run was begun");
+        }
+    }
+}
+
+/// A control group of the first or the second version with so many MiB; `None` where this process may not make one.
+struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    fn new(mebibytes: u64) -> Option<Self> {
+        let name = format!("pointwise-test-{}", std::process::id());
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let (root, limit) = match first.is_dir() {
+            true => (first, "memory.limit_in_bytes"),
+            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
+        };
+        let group = Self(root.join(name));
+        fs::create_dir(&group.0).ok()?;
+        fs::write(group.0.join(limit), (mebibytes << 20).to_string()).ok()?;
+        Some(group)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut shell = pointwise_tests::clean(Command::new("sh"), ["-c", "echo $$ > \"$0\" && exec \"$@\""]);
+        shell.arg(self.0.join("cgroup.procs")).arg(trainer()).args(arguments).output().unwrap()
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// In a container, memory is promised that is not there, and who writes to it is killed: 137, without a word.
+#[test]
+fn what_a_control_group_does_not_leave_is_refused_before_it_is_taken() {
+    let Some(group) = ControlGroup::new(300) else {
+        eprintln!("skipped: this process may not make a control group");
+        return;
+    };
+    let temp = tempfile::tempdir().unwrap();
+    let (run, big, file) =
+        (temp.path().join("run"), temp.path().join("big.toml"), temp.path().join("big.safetensors"));
+    fs::write(
+        &big,
+        "name = \"big\"\ninput = [3, 32, 32]\nlayers = [\"Flatten\", { Linear = { out_features = 60000 } }, \"ReLU\", \
+         { Linear = { out_features = 10 } }]\n",
+    )
+    .unwrap();
+    // Without a block on the disk.
+    fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    let [run, big, file] = [&run, &big, &file].map(|path| path.to_str().unwrap());
+    let few = ["--data", "synthetic", "--limit-test", "4", "--epochs", "1", "--quiet", "--run-dir", run];
+    let train = |model, more: &[&'static str]| [&["train", "--model", model], &few[..], more].concat();
+    let lines = [
+        train("lenet", &["--limit-train", "200000"]),
+        train(big, &["--limit-train", "8", "--engine", "cpu"]),
+        train(big, &["--limit-train", "8", "--engine", "reference"]),
+        train("lenet", &["--limit-train", "30000", "--batch-size", "30000"]),
+        vec!["bench", "--model", "lenet", "--batch", "65536"],
+        vec!["bench", "--model", "nin", "--phase", "infer", "--batch", "65536"],
+        vec!["bench", "--model", big, "--phase", "infer"],
+        vec!["eval", "--model", "lenet", "--data", "synthetic", "--checkpoint", file],
+        vec!["import", file, "--network", "lenet", "--out", run],
+    ];
+    for line in lines {
+        let output = group.run(&line);
+        // All that is left depends on what the group's files take of it.
+        let message = refusal(&output);
+        assert!(message.contains("the control group of this process leaves"), "{line:?}: {message}");
+        assert!(!Path::new(run).exists(), "{line:?}");
+    }
+    assert!(group.run(&train("lenet", &["--limit-train", "8"])).status.success());
+}
+
+/// The threads are as many as the processors that the process may use.
+#[test]
+fn the_processors_that_a_process_may_use_decide_how_many_threads_there_are() {
+    let threads = |program: &[&str]| {
+        let mut bench = pointwise_tests::clean(Command::new(program[0]), &program[1..]);
+        let words = ["bench", "--model", "lenet", "--batch", "1", "--steps", "1", "--warmup", "0", "--json"];
+        let output = bench.arg(trainer()).args(words).output().ok()?;
+        let row: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        row["threads"].as_u64()
+    };
+    assert_eq!(threads(&["taskset", "-c", "0"]), Some(1));
+}
+
+/// The last batch of an epoch may have one image, of which a BatchNorm behind the last convolution has one value.
+#[test]
+fn a_last_batch_without_a_variance_is_refused_before_the_run_begins() {
+    let temp = tempfile::tempdir().unwrap();
+    let (run, network) = (temp.path().join("run"), temp.path().join("flat.toml"));
+    fs::write(
+        &network,
+        "name = \"flat\"\ninput = [3, 8, 8]\nlayers = [{ Conv2d = { out_channels = 4, kernel_size = 8 } }, \"BatchNorm2d\", \
+         \"Flatten\", { Linear = { out_features = 10 } }]\n",
+    )
+    .unwrap();
+    let [run, network] = [&run, &network].map(|path| path.to_str().unwrap());
+    let train = |more: &[&'static str]| {
+        let words = ["train", "--model", network, "--data", "synthetic", "--epochs", "1", "--run-dir", run];
+        [&words[..], &["--limit-train", "9", "--limit-test", "1", "--batch-size"], more].concat()
+    };
+    for engine in ["cpu", "reference"] {
+        for batch in ["4", "8", "1"] {
+            let message = pointwise_tests::fail(1, train(&[batch, "--engine", engine]));
+            assert!(message.contains("BatchNorm at 1 needs more than one value"), "{message}");
+            assert!(
+                message.contains(if batch == "1" { "larger batch-size" } else { "drop-last = true" }),
+                "{message}"
+            );
+            assert!(!Path::new(run).exists());
+        }
+    }
+    pointwise_tests::succeed(train(&["4", "--drop-last", "true"]));
 }

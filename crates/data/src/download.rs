@@ -576,6 +576,158 @@ mod tests {
         assert_eq!(unusable_proxy(|_| None), None);
     }
 
+    /// What the addresses gave in the end: nothing, and nothing that would be taken for it.
+    fn causes(case: &Case, servers: &[&Server]) -> Vec<String> {
+        let error = case.download(servers).unwrap_err();
+        assert!(!case.target().exists());
+        let Error::Download { failures, .. } = error else { panic!("{error}") };
+        failures.into_iter().map(|failure| failure.cause).collect()
+    }
+
+    #[test]
+    fn a_transfer_that_is_cut_at_any_stage_is_continued_or_made_good_by_the_next_address() {
+        // Before the head, in its first line, in a header, at its end; then in the body, at its first and its last byte.
+        let heads = [0, 5, 20, 36].map(Reply::CutHead);
+        let bodies = [0, 1, CHUNK, BODY_BYTES - 1].map(Reply::CutAfter);
+        for reply in heads.into_iter().chain(bodies) {
+            let case = Case::new();
+            let first = case.serve([reply, reply]);
+            let second = case.serve([Reply::Whole]);
+            case.download(&[&first, &second]).unwrap();
+            case.assert_whole();
+        }
+        for reply in heads {
+            let case = Case::new();
+            assert_eq!(causes(&case, &[&case.serve([reply])]).len(), 1);
+            assert!(!case.part().exists());
+        }
+    }
+
+    #[test]
+    fn every_refusal_is_named_and_the_next_address_tried() {
+        for status in [401, 403, 404, 410, 429, 500, 503] {
+            let case = Case::new();
+            let (first, second) = (case.serve([Reply::Status(status)]), case.serve([Reply::Whole]));
+            case.download(&[&first, &second]).unwrap();
+            case.assert_whole();
+            let case = Case::new();
+            let causes = causes(&case, &[&case.serve([Reply::Status(status)])]);
+            assert!(causes[0].starts_with(&format!("HTTP status {status}")), "{causes:?}");
+            assert!(!case.part().exists());
+        }
+    }
+
+    #[test]
+    fn a_login_page_is_not_the_file() {
+        let case = Case::new();
+        // What was there is no worse for it.
+        fs::write(case.part(), &case.body[..5000]).unwrap();
+        let causes = causes(&case, &[&case.serve([Reply::LoginPage])]);
+        assert_eq!(causes, [format!("the file has 39 bytes instead of {BODY_BYTES}")]);
+        let case = Case::new();
+        let (first, second) = (case.serve([Reply::Redirect, Reply::LoginPage]), case.serve([Reply::Whole]));
+        case.download(&[&first, &second]).unwrap();
+        case.assert_whole();
+    }
+
+    #[test]
+    fn redirects_are_followed_but_not_for_ever() {
+        let case = Case::new();
+        fs::write(case.part(), &case.body[..5000]).unwrap();
+        let server = case.serve([Reply::Redirect, Reply::Redirect, Reply::Whole]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        // The range goes with them.
+        assert_eq!(server.ranges(), [Some(5000); 3]);
+        let case = Case::new();
+        let causes = causes(&case, &[&case.serve([Reply::Redirect; 100])]);
+        assert!(causes[0].contains("redirect"), "{causes:?}");
+    }
+
+    #[test]
+    fn a_server_that_refuses_ranges_gives_all_of_it() {
+        let case = Case::new();
+        fs::write(case.part(), &case.body[..5000]).unwrap();
+        let server = case.serve([Reply::RangeRefused, Reply::RangeRefused]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+        assert_eq!(server.ranges(), [Some(5000), None]);
+    }
+
+    #[test]
+    fn a_slow_address_that_is_the_only_one_is_waited_for() {
+        let mut case = Case::new();
+        case.patience.slow_after = Duration::ZERO;
+        case.patience.slow_bytes = u64::MAX;
+        let server = case.serve([Reply::Drops { bytes: 20_000, pause: Duration::from_millis(5) }]);
+        case.download(&[&server]).unwrap();
+        case.assert_whole();
+    }
+
+    #[test]
+    fn a_dead_address_is_passed_over() {
+        let case = Case::new();
+        let server = case.serve([Reply::Whole]);
+        case.download(&[&Server::closed(), &server]).unwrap();
+        case.assert_whole();
+    }
+
+    #[test]
+    fn an_address_without_the_tls_that_it_promises_is_passed_over() {
+        // It answers a greeting of TLS in plain text.
+        let case = Case::new();
+        let (plain, good) = (case.serve([Reply::Whole]), case.serve([Reply::Whole]));
+        let addresses = [plain.address().replace("http:", "https:"), good.address()];
+        download(&case.target(), &addresses, &case.spec, "CIFAR-10", &case.patience, &case.watcher).unwrap();
+        case.assert_whole();
+        let case = Case::new();
+        let plain = case.serve([Reply::Whole]);
+        let addresses = [plain.address().replace("http:", "https:")];
+        let error =
+            download(&case.target(), &addresses, &case.spec, "CIFAR-10", &case.patience, &case.watcher);
+        assert!(error.unwrap_err().to_string().contains("https://"));
+        assert!(!case.target().exists() && !case.part().exists());
+    }
+
+    #[test]
+    fn a_proxy_is_used_and_one_that_is_dead_is_named() {
+        let mut case = Case::new();
+        // A proxy of plain HTTP is asked for the whole address.
+        let proxy = case.serve([Reply::Whole]);
+        case.patience.proxy = Some(Proxy::new(&format!("http://{}", proxy.host())).unwrap());
+        let addresses = ["http://cifar.invalid/file.gz".to_owned()];
+        let fetch = |case: &Case| {
+            download(&case.target(), &addresses, &case.spec, "CIFAR-10", &case.patience, &case.watcher)
+        };
+        let first = fetch(&case);
+        if first.is_ok() {
+            case.assert_whole();
+            fs::remove_file(case.target()).unwrap();
+        }
+        case.patience.proxy = Some(Proxy::new(&format!("http://{}", Server::closed().host())).unwrap());
+        let error = fetch(&case).unwrap_err().to_string();
+        assert!(error.contains("cifar.invalid") && error.contains("refused"), "{error}");
+        assert!(!case.target().exists());
+        first.unwrap();
+    }
+
+    /// `/dev/full` takes nothing, as a full disk.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_ends_it_with_the_way_out() {
+        let case = Case::new();
+        std::os::unix::fs::symlink("/dev/full", case.part()).unwrap();
+        let server = case.serve([Reply::Whole]);
+        let error = case.download(&[&server, &server]).unwrap_err().to_string();
+        assert!(error.contains("file.gz.part") && error.starts_with("cannot write"), "{error}");
+        assert!(!case.target().exists());
+        assert_eq!(server.ranges().len(), 1, "no other address makes room");
+        // Once there is room, it is downloaded.
+        fs::remove_file(case.part()).unwrap();
+        case.download(&[&case.serve([Reply::Whole])]).unwrap();
+        case.assert_whole();
+    }
+
     #[test]
     fn no_address_is_an_error_too() {
         let case = Case::new();

@@ -213,6 +213,21 @@ pub(crate) enum Reply {
     SilentAfter(usize),
     /// No body but a status.
     Status(u16),
+    /// Hangs up after so many bytes of the answer's head.
+    CutHead(usize),
+    /// A page for people with status 200, whatever is asked for, as where one has to log in first.
+    LoginPage,
+    /// Sends elsewhere on this server, where the next reply waits.
+    Redirect,
+    /// Ranges are not given.
+    RangeRefused,
+    /// A few bytes at a time, with a pause after each.
+    Drops {
+        /// Bytes.
+        bytes: usize,
+        /// The pause.
+        pause: Duration,
+    },
 }
 
 /// Serves one file on the loopback interface, one reply for each request, in order; then it is gone.
@@ -302,6 +317,32 @@ fn answer(
     }
     ranges.lock().unwrap().push(start);
 
+    match reply {
+        Reply::CutHead(bytes) => {
+            return stream.write_all(&b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"[..bytes]);
+        }
+        Reply::LoginPage => {
+            let page = "<html><form>Please log in</form></html>";
+            return write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n{page}",
+                page.len()
+            );
+        }
+        Reply::Redirect => {
+            return write!(
+                stream,
+                "HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: /elsewhere/file.gz\r\nContent-Length: 0\r\n\r\n"
+            );
+        }
+        Reply::RangeRefused if start.is_some() => {
+            return write!(
+                stream,
+                "HTTP/1.1 416 Range Not Satisfiable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            );
+        }
+        _ => {}
+    }
     let start = if matches!(reply, Reply::IgnoreRange | Reply::NoLength) { None } else { start };
     let rest = &body[start.unwrap_or(0).min(body.len())..];
     let status = match (reply, start) {
@@ -325,6 +366,12 @@ fn answer(
             write!(stream, "Content-Length: {}\r\n\r\n", rest.len())?;
             match reply {
                 Reply::CutAfter(n) => stream.write_all(&rest[..n]),
+                Reply::Drops { bytes, pause } => rest.chunks(bytes).try_for_each(|drop| {
+                    stream.write_all(drop)?;
+                    stream.flush()?;
+                    thread::sleep(pause);
+                    Ok(())
+                }),
                 Reply::SilentAfter(n) => {
                     stream.write_all(&rest[..n])?;
                     stream.flush()?;

@@ -12,6 +12,7 @@ use crate::memory::lacking;
 use crate::optimizer::{Step, clip_factor};
 use crate::places::Buffers;
 use crate::settings::Settings;
+use crate::stage::norm_of_one_value;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use candle_nn::ops::log_softmax;
@@ -247,6 +248,9 @@ impl Reference {
         &mut self,
         batch: Batch<'_>,
     ) -> Result<(Tensor, Tensor, BTreeMap<String, Tensor>), EngineError> {
+        if let Some(path) = self.network.graph()?.norm_of_one_value(batch.labels.len()) {
+            return Err(norm_of_one_value(path));
+        }
         let (images, labels) = self.tensors(batch)?;
         let logits = self.model.forward_train(&images, self.step)?;
         for tracked in self.batches_tracked.values_mut() {

@@ -9,11 +9,15 @@ pub(crate) fn check_training(stages: &[Stage], images: usize) -> Result<(), Engi
         if let StageKind::Block(BlockLayers { norm: Some(norm), .. }) = &stage.kind
             && images * norm.pixels < 2
         {
-            return Err(EngineError::Batch(format!(
-                "BatchNorm at {} needs more than one value for each channel; give it a larger batch",
-                stage.name
-            )));
+            return Err(norm_of_one_value(&stage.name));
         }
     }
     Ok(())
+}
+
+/// What is said of a BatchNorm with one value of each channel.
+pub(crate) fn norm_of_one_value(path: &str) -> EngineError {
+    EngineError::Batch(format!(
+        "BatchNorm at {path} needs more than one value for each channel; give it a larger batch"
+    ))
 }

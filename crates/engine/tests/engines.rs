@@ -400,9 +400,11 @@ fn batches_that_cannot_be_computed_are_refused() {
     }
     // A variance of one value.
     let flat = network("flat", [3, 1, 1], vec![conv(16, 1, 0), norm()]);
-    let mut engine = make(EngineKind::Cpu, &flat);
-    let error = engine.train_step(Batch { images: &[0.0; 3], labels: &[1] }).unwrap_err().to_string();
-    assert!(error.contains("features.0-1") && error.contains("larger batch"), "{error}");
+    for kind in [EngineKind::Cpu, EngineKind::Reference] {
+        let mut engine = make(kind, &flat);
+        let error = engine.train_step(Batch { images: &[0.0; 3], labels: &[1] }).unwrap_err().to_string();
+        assert!(error.contains("BatchNorm at features.") && error.contains("larger batch"), "{error}");
+    }
     let cuda = Settings { device: DeviceName::Cuda(0), ..study_settings() };
     let error = create(EngineKind::Cpu, &flat, &cuda).err().unwrap().to_string();
     assert!(error.contains("cuda:0") && error.contains("--device cpu"), "{error}");

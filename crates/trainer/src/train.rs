@@ -135,6 +135,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
     };
     // Images that another run prepared were held to its recipe.
     splits.check(&config.recipe)?;
+    splits.check_batches(&config.recipe, &network.graph()?)?;
     config.dataset = Some(dataset);
 
     let environment = describe(&network, settings.device, &description, &splits)?;

@@ -1,5 +1,6 @@
 use crate::TrainingError;
 use pointwise_data::{Dataset, Images, Normalisation, split};
+use pointwise_network::Graph;
 use pointwise_recipe::Recipe;
 use pointwise_runs::RunConfig;
 use std::num::NonZeroU32;
@@ -76,5 +77,28 @@ impl Splits {
             )));
         }
         Ok(())
+    }
+
+    /// Whether each batch of an epoch has what the network's BatchNorms are trained with, which the last one may lack.
+    ///
+    /// # Errors
+    /// [`TrainingError::Configuration`] naming the layer and the ways out.
+    pub fn check_batches(&self, recipe: &Recipe, graph: &Graph) -> Result<(), TrainingError> {
+        let (images, batch) = (self.train.len(), recipe.batch_size.max(1) as usize);
+        let last = match images % batch {
+            0 => batch,
+            _ if recipe.drop_last => batch,
+            rest => rest,
+        };
+        let Some(path) = graph.norm_of_one_value(last) else { return Ok(()) };
+        let fix = if last < batch && images > batch {
+            "leave such a batch out with drop-last = true, or give another batch-size"
+        } else {
+            "give more images, or a larger batch-size"
+        };
+        Err(TrainingError::Configuration(format!(
+            "of {images} training images in batches of {batch} the last batch has 1, and BatchNorm at {path} needs more than one value \
+             for each channel; {fix}"
+        )))
     }
 }
