@@ -260,8 +260,9 @@ mod tests {
             let error = parse(&["--only", line]).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             let error = error.to_string();
-            let said =
-                format!("there is no step {named}: choose from images, formatting, architecture, lints, ");
+            let said = format!(
+                "there is no step {named}: choose from images, formatting, architecture, dependencies, "
+            );
             let last = format!(", {}\n", STEPS[STEPS.len() - 1].name);
             assert!(error.contains(&said) && error.contains(&last), "{error}");
         }

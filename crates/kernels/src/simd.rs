@@ -5,10 +5,15 @@
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod portable;
+mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::fmt;
+
+use portable::Portable;
+pub(crate) use vector::{ROUND, Simd};
 
 /// An instruction set that this machine was found to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,144 +117,4 @@ impl fmt::Display for Isa {
 pub(crate) trait Kernel {
     type Output;
     fn run<S: Simd>(self, simd: S) -> Self::Output;
-}
-
-/// `1.5 * 2^23`: a float near it has whole numbers for its last bit, so that adding it rounds to the nearest whole number, halves to
-/// even. It is right for numbers up to `2^22`.
-pub(crate) const ROUND: f32 = 12_582_912.0;
-
-/// What [`Simd::power_of_two`] adds: with it the lowest 8 bits of the sum are `n` with the bias of an exponent. Shifted by
-/// [`EXPONENT`] they are where an exponent stands, and nothing else is left.
-const BIASED: f32 = ROUND + 127.0;
-
-/// Where the exponent of a float begins.
-const EXPONENT: u32 = 23;
-
-/// A vector of [`Simd::WIDTH`] floats and what can be done with it. `WIDTH` is 8 or 16: a panel's columns, or half of them.
-pub(crate) trait Simd: Copy + Send + Sync + 'static {
-    type V: Copy;
-    const WIDTH: usize;
-    /// Rows of a GEMM tile, of two vectors each: as many as the registers hold.
-    const ROWS: usize;
-
-    fn splat(self, x: f32) -> Self::V;
-    /// # Safety
-    /// `WIDTH` floats can be read at `p`.
-    unsafe fn load(self, p: *const f32) -> Self::V;
-    /// # Safety
-    /// `WIDTH` floats can be written at `p`.
-    unsafe fn store(self, p: *mut f32, v: Self::V);
-    fn add(self, a: Self::V, b: Self::V) -> Self::V;
-    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
-    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
-    fn div(self, a: Self::V, b: Self::V) -> Self::V;
-    fn sqrt(self, a: Self::V) -> Self::V;
-    /// `a * b + c`, rounded once where the target has such an instruction.
-    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// `a > b ? x : y`; with a NaN `y`.
-    fn if_greater(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
-    /// `a > b ? x : y`, and `x` where `a` is a NaN: what a maximum pool of PyTorch asks of each value `a` after the best one `b`.
-    fn if_greater_or_nan(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
-    /// `a == b ? x : y`; with a NaN `y`.
-    fn if_equal(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
-    /// The greater one; `b` where either is a NaN.
-    fn greatest(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The lesser one; `b` where either is a NaN.
-    fn least(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `2^n` for whole numbers from -126 to 127, exact; any number for other `n`.
-    fn power_of_two(self, n: Self::V) -> Self::V;
-
-    #[inline(always)]
-    fn zero(self) -> Self::V {
-        self.splat(0.0)
-    }
-
-    /// Asks for the cache line at `p`, wherever it points: only the time of a later read depends on it.
-    #[inline(always)]
-    fn prefetch(self, _p: *const f32) {}
-}
-
-/// Arrays, which the compiler turns into the target's baseline vectors.
-#[derive(Clone, Copy)]
-pub(crate) struct Portable;
-
-impl Portable {
-    #[inline(always)]
-    fn map2(a: [f32; 8], b: [f32; 8], f: impl Fn(f32, f32) -> f32) -> [f32; 8] {
-        std::array::from_fn(|i| f(a[i], b[i]))
-    }
-}
-
-impl Simd for Portable {
-    type V = [f32; 8];
-    const WIDTH: usize = 8;
-    const ROWS: usize = 4;
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> [f32; 8] {
-        [x; 8]
-    }
-    #[inline(always)]
-    unsafe fn load(self, p: *const f32) -> [f32; 8] {
-        // SAFETY: the caller's.
-        unsafe { p.cast::<[f32; 8]>().read_unaligned() }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32, v: [f32; 8]) {
-        // SAFETY: the caller's.
-        unsafe { p.cast::<[f32; 8]>().write_unaligned(v) }
-    }
-    #[inline(always)]
-    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        Self::map2(a, b, |a, b| a + b)
-    }
-    #[inline(always)]
-    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        Self::map2(a, b, |a, b| a - b)
-    }
-    #[inline(always)]
-    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        Self::map2(a, b, |a, b| a * b)
-    }
-    #[inline(always)]
-    fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        Self::map2(a, b, |a, b| a / b)
-    }
-    #[inline(always)]
-    fn sqrt(self, a: [f32; 8]) -> [f32; 8] {
-        a.map(f32::sqrt)
-    }
-    #[inline(always)]
-    fn mul_add(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
-        // A fused operation is one instruction in the baseline of 64-bit Arm, and a slow function on baseline x86.
-        if cfg!(target_arch = "aarch64") {
-            std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
-        } else {
-            std::array::from_fn(|i| a[i] * b[i] + c[i])
-        }
-    }
-    #[inline(always)]
-    fn if_greater(self, a: [f32; 8], b: [f32; 8], x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| if a[i] > b[i] { x[i] } else { y[i] })
-    }
-    #[inline(always)]
-    fn if_greater_or_nan(self, a: [f32; 8], b: [f32; 8], x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| if a[i] > b[i] || a[i].is_nan() { x[i] } else { y[i] })
-    }
-    #[inline(always)]
-    fn if_equal(self, a: [f32; 8], b: [f32; 8], x: [f32; 8], y: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| if a[i] == b[i] { x[i] } else { y[i] })
-    }
-    #[inline(always)]
-    fn greatest(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        Self::map2(a, b, |a, b| if a > b { a } else { b })
-    }
-    #[inline(always)]
-    fn least(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        Self::map2(a, b, |a, b| if a < b { a } else { b })
-    }
-    #[inline(always)]
-    fn power_of_two(self, n: [f32; 8]) -> [f32; 8] {
-        n.map(|n| f32::from_bits((n + BIASED).to_bits() << EXPONENT))
-    }
 }

@@ -303,10 +303,14 @@ CARGO_TARGET_DIR=target/ci/oldest-rust cargo "+$version" check --workspace --pro
         name: "miri",
         about: "the kernels' portable matrix products in Rust's interpreter: undefined behaviour of any kind, on the smallest sizes",
         need: Some(Need {
-            script: "rustup component add miri rust-src --toolchain nightly 2> /dev/null",
+            script: r#"
+rustup run nightly rustc --version > /dev/null 2>&1 || rustup toolchain install nightly --profile minimal --no-self-update 2> /dev/null
+rustup component add miri rust-src --toolchain nightly 2> /dev/null
+"#,
             missing: "there is no nightly toolchain, or Miri cannot be fetched for it",
         }),
-        // A convolution takes it more than five minutes. rayon's threads outlive the program, and crossbeam's pointers are outside of the stricter model of borrows.
+        // Of convolutions not even the smallest end in five minutes. rayon's threads outlive the program, and crossbeam's pointers are
+        // outside of the stricter model of borrows.
         script: r#"
 export CARGO_TARGET_DIR=target/ci/miri RAYON_NUM_THREADS=2
 export MIRIFLAGS="-Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance"

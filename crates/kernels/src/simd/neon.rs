@@ -9,7 +9,7 @@
 //! with longer bodies do use the stack, above all those of the activations that need an exponential function. No processor was at
 //! hand on which to measure the speed; the tests run in an emulator.
 
-use super::{BIASED, EXPONENT, Simd};
+use super::vector::{BIASED, EXPONENT, Simd};
 use std::arch::aarch64::*;
 use std::array::from_fn;
 

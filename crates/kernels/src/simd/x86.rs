@@ -1,6 +1,6 @@
 //! AVX2 and AVX-512.
 
-use super::{BIASED, EXPONENT, Simd};
+use super::vector::{BIASED, EXPONENT, Simd};
 use std::arch::x86_64::*;
 
 /// Proof that AVX2 and FMA exist.
