@@ -452,8 +452,9 @@ fn requested(
     processes.signal(signal);
     let ended = processes.wait()?;
     for status in &ended {
-        // Until it watches for signals, one ends it; it has written nothing then.
-        let is_early = matches!(phase, Phase::Preparation | Phase::StudyFiles)
+        // Until it watches for signals, one ends it; it has written nothing then. A study whose runs are all finished is at its report from
+        // the first moment on.
+        let is_early = matches!(phase, Phase::Preparation | Phase::StudyFiles | Phase::Report)
             && status.signal() == Some(signal.as_raw());
         if !matches!(status.code(), Some(0 | INTERRUPTED)) && !is_early {
             return Ok(Err(unexpected(*status, processes, "that was asked to stop")));
