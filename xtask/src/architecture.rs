@@ -38,7 +38,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
             "pointwise-weights",
         ],
     ),
-    ("pointwise-weights", &["pointwise-network", "pointwise-runs"]),
+    ("pointwise-weights", &["pointwise-network", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-onnx", &["pointwise-network", "pointwise-protobuf", "pointwise-weights"]),
     ("pointwise-inference", &["pointwise-kernels", "pointwise-network", "pointwise-weights"]),
     ("pointwise-runs", &["pointwise-recipe"]),
