@@ -199,8 +199,8 @@ fn safetensors_files() {
 
 #[test]
 fn files_of_torch_save() {
-    // An archive, of which the directory lies at the end, and a file of before PyTorch 1.6, which has no checksums.
-    for (name, header) in [("parallel.pth", 2837), ("views_legacy.pt", 2687)] {
+    // An archive, and a file of before PyTorch 1.6, which has no checksums.
+    for (name, header) in [("parallel.pth", 300), ("views_legacy.pt", 600)] {
         weights(name, &fs::read(repository().join("tests/pytorch/weights").join(name)).unwrap(), header);
     }
 }

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use md5::{Digest, Md5};
+use pointwise_recipe::one_line;
 
 use crate::binary::{Cifar, Records};
-use crate::error::one_line;
 use crate::file_spec::FileSpec;
 use crate::files::{
     Kind, hex, in_chunks, is_start_of, kind, put_in_place, reading, remove_if_there, set_aside, sync_folder,

@@ -484,18 +484,6 @@ pub enum Error {
     },
 }
 
-/// What a library says of a file, which it may quote, on one line and not too long.
-pub(crate) fn one_line(message: &str) -> String {
-    const LONGEST: usize = 400;
-    let clean = message.replace(char::is_control, " ");
-    let words: Vec<&str> = clean.split_whitespace().collect();
-    let line = words.join(" ");
-    match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line,
-    }
-}
-
 impl Error {
     /// Whether [`fetch`](crate::fetch) into the folder that was given makes this good.
     #[must_use]

@@ -7,8 +7,8 @@
 use candle_datasets::hub::{FileReader, from_hub};
 use hf_hub::{HFClientSync, split_id};
 use parquet::record::{Field, Row};
+use pointwise_recipe::one_line;
 
-use crate::error::one_line;
 use crate::image_folder::{append_planes, decode};
 use crate::{Error, Images, Progress, Unit};
 

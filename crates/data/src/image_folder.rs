@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use image::imageops::{FilterType, resize};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use pointwise_recipe::one_line;
 
 use crate::dataset::{check_shape, reserve};
-use crate::error::one_line;
 use crate::files::{Kind, kind, reading};
 use crate::spec::image_bytes;
 use crate::{DatasetSpec, Error, Images, Progress, TestSplit, Unit, jpeg, test_split};

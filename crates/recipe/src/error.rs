@@ -50,6 +50,18 @@ pub fn line_and_column(text: &str, start: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
+/// What a library says of a file, which it may quote, on one line and not too long.
+#[must_use]
+pub fn one_line(message: &str) -> String {
+    const LONGEST: usize = 400;
+    let clean = message.replace(char::is_control, " ");
+    let line = clean.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
 impl RecipeError {
     /// An error unless `is_good`.
     pub(crate) fn unless(

@@ -47,7 +47,7 @@ mod views;
 pub use augment::{Augment, Flip, PaddingMode};
 pub use compute::{DeviceName, EngineKind, Precision};
 pub use data::DataKind;
-pub use error::{RecipeError, line_and_column};
+pub use error::{RecipeError, line_and_column, one_line};
 pub use group::{Group, ParameterGroup};
 pub use lookahead::Lookahead;
 pub use normalise::Normalise;

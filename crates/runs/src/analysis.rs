@@ -1,5 +1,6 @@
 use std::{io::ErrorKind, path::Path};
 
+use pointwise_recipe::one_line;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, files::read};
@@ -129,7 +130,8 @@ pub(crate) fn read_analysis(path: &Path) -> Result<Option<Analysis>> {
         Err(Error::Read { cause, .. }) if cause.kind() == ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
     };
-    let analysis: Analysis = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+    let analysis: Analysis =
+        serde_json::from_slice(&bytes).map_err(|error| malformed(one_line(&error.to_string())))?;
     analysis.check().map_err(malformed)?;
     Ok(Some(analysis))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::{fmt, num::NonZeroU32, num::NonZeroU64};
 
-use pointwise_recipe::{DataKind, DeviceName, EngineKind, Precision, Recipe, line_and_column};
+use pointwise_recipe::{DataKind, DeviceName, EngineKind, Precision, Recipe, line_and_column, one_line};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -201,7 +201,7 @@ impl RunConfig {
             text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
         if let Some(text) = self.init_sha256.as_deref().filter(|text| !is_sha256(text)) {
-            return wrong("init-sha256", &format!("{text:?}"), "a SHA-256 of 64 digits");
+            return wrong("init-sha256", &format!("{:?}", one_line(text)), "a SHA-256 of 64 digits");
         }
         if let Some(steps) = self.max_steps.filter(|steps| steps.get() > Self::MAX_SEED) {
             return wrong("max-steps", &steps, &format!("a whole number from 1 to {}", Self::MAX_SEED));
@@ -245,7 +245,7 @@ impl RunConfig {
             Err(error) => Err(error),
         };
         let config: Self = parsed.map_err(|error| {
-            let message = error.message().replace('\n', " ");
+            let message = one_line(error.message());
             // The parser's message names no key; the line does, unless it is the first of a whole file.
             let cause = match error.span() {
                 Some(span) => {
@@ -254,7 +254,7 @@ impl RunConfig {
                     // A span may begin and end within a character.
                     let is_whole = line.is_empty()
                         || text.as_bytes().get(span).is_none_or(|shown| shown.contains(&b'\n'));
-                    let shown = if is_whole { String::new() } else { format!(", `{line}`") };
+                    let shown = if is_whole { String::new() } else { format!(", `{}`", shown_line(line)) };
                     format!("line {number}{shown}: {message}")
                 }
                 None => message,
@@ -293,6 +293,15 @@ fn as_value(config: &RunConfig) -> Value {
     match Value::try_from(config) {
         Ok(value) => value,
         Err(error) => unreachable!("a configuration has strings, numbers and tables alone: {error}"),
+    }
+}
+
+/// A line of a file, or its beginning: it may be of any length.
+fn shown_line(line: &str) -> String {
+    const SHOWN: usize = 100;
+    match line.char_indices().nth(SHOWN) {
+        Some((end, _)) => one_line(&format!("{}...", &line[..end])),
+        None => one_line(line),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use pointwise_recipe::one_line;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result};
@@ -120,7 +121,7 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let bytes = read(path, MAX_BYTES)?;
     serde_json::from_slice(&bytes)
-        .map_err(|error| Error::Malformed { path: path.into(), cause: error.to_string() })
+        .map_err(|error| Error::Malformed { path: path.into(), cause: one_line(&error.to_string()) })
 }
 
 /// As [`read_json`], but a file that does not exist is `None`.

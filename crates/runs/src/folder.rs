@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use pointwise_recipe::one_line;
+
 use crate::{
     Analysis, Environment, Error, Progress, Record, Result, RunConfig, RunResult,
     files::{
@@ -347,7 +349,7 @@ pub(crate) fn parse_line(path: &Path, index: usize, line: &[u8]) -> Result<Recor
     serde_json::from_slice(line).map_err(|error| Error::MalformedLine {
         path: path.into(),
         line: index + 1,
-        cause: error.to_string(),
+        cause: one_line(&error.to_string()),
     })
 }
 

@@ -281,6 +281,28 @@ fn files_that_are_none_are_refused_at_once() {
     }
 }
 
+/// Parsers quote what they find.
+#[test]
+fn an_error_is_a_line_of_bounded_length_whatever_stands_in_a_file() {
+    let long = "x".repeat(1 << 20);
+    for (name, text) in [
+        ("config.toml", "[".repeat(1 << 20)),
+        ("config.toml", format!("{long} = 1\n")),
+        ("config.toml", format!("model = \"{long}\\u0000")),
+        ("metrics.jsonl", format!("{{\"kind\":\"{long}\\n\"}}\n")),
+        ("environment.json", format!("{{\"cores\":\"{long}\\n\"}}")),
+        ("progress.json", format!("{{\"state\":\"{long}\\n\"}}")),
+        ("analysis.json", format!("{{\"{long}\\n\":1}}")),
+    ] {
+        let (_parent, folder) = written();
+        fs::write(folder.path().join(name), text).unwrap();
+        let read = Run::read(folder.path()).and_then(|run| run.analysis());
+        let error = read.unwrap_err().to_string();
+        assert!(error.contains(name), "{name}: {error}");
+        assert!(error.len() < 1500 && !error.contains(char::is_control), "{name}: {} bytes", error.len());
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_folder_may_have_any_name() {

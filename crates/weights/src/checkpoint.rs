@@ -11,11 +11,13 @@
 use crate::dictionary::{self, AVERAGE, OPTIMIZER, without_wrappers};
 use crate::{Array, State, WeightsError, foreign};
 use pointwise_memory::{lacking, shown};
+use pointwise_recipe::one_line;
 use pointwise_runs::{Checkpoint, Difference, RunConfig, holds_run};
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, View};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -219,6 +221,9 @@ const LARGEST_STREAM: u64 = 1 << 30;
 /// The most bytes that safetensors takes for a header.
 const LARGEST_HEADER: u64 = 100_000_000;
 
+/// Bytes of a parameter's name, of which any network has fewer.
+const MAX_NAME: usize = 1024;
+
 /// The weights file that a path names: the file itself or, of a run folder, the parameters of its best epoch.
 ///
 /// # Errors
@@ -341,7 +346,7 @@ fn meta_of(header: &Metadata) -> Result<Option<Meta>, String> {
 
 /// What a file of ours says about itself. The run that it tells of has values that a run can have.
 fn parse_meta(text: &str) -> Result<Meta, String> {
-    let damaged = |error: &dyn std::fmt::Display| format!("its metadata is damaged ({error})");
+    let damaged = |error: &dyn Display| format!("its metadata is damaged ({})", one_line(&error.to_string()));
     let meta: Meta = serde_json::from_str(text).map_err(|error| damaged(&error))?;
     meta.run.as_ref().map_or(Ok(()), RunConfig::check).map_err(|error| damaged(&error))?;
     Ok(meta)
@@ -366,6 +371,15 @@ pub fn decode(bytes: &[u8]) -> Result<Contents, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| foreign::explain(bytes, &error))?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     let meta = meta_of(&header)?;
+    // Whatever is said of a tensor names it.
+    let is_name = |name: &str| name.len() <= MAX_NAME && !name.contains(char::is_control);
+    if let Some(name) = header.offset_keys().iter().find(|name| !is_name(name)) {
+        let start: String = name.chars().take(100).collect();
+        return Err(format!(
+            "`{}` in it cannot be the name of a parameter: save the weights by PyTorch's names",
+            start.escape_debug()
+        ));
+    }
     let tensors = file.iter().map(|(name, view)| {
         let name = if meta.is_some() { name.to_owned() } else { without_wrappers(name) };
         (name, dictionary::Tensor::from(view))
@@ -614,6 +628,23 @@ mod tests {
         let twice =
             file(&[("a.weight", Dtype::F32, &[1], &one), ("module.a.weight", Dtype::F32, &[1], &one)]);
         assert!(decode(&twice).unwrap_err().contains("`a.weight` twice"));
+    }
+
+    #[test]
+    fn names_that_no_parameter_has_are_refused_on_a_line() {
+        let long = "x".repeat(2000);
+        for name in ["a\nb.weight", "\u{1b}[31m", &long] {
+            let error = decode(&file(&[(name, Dtype::F32, &[1], &f32::NAN.to_le_bytes())])).unwrap_err();
+            assert!(error.contains("cannot be the name of a parameter: save"), "{error}");
+            assert!(error.len() < 300 && !error.contains(char::is_control), "{error}");
+        }
+        let text = |meta: &str| {
+            let meta = HashMap::from([(META_KEY.to_owned(), meta.to_owned())]);
+            let one = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+            decode(&safetensors::serialize([("w.weight", one)], Some(meta)).unwrap()).unwrap_err()
+        };
+        let error = text(&format!("{{\"model\": 3, \"{long}\": \"\\n\"}}"));
+        assert!(error.len() < 500 && !error.contains(char::is_control), "{error}");
     }
 
     #[test]

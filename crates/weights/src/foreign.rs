@@ -1,5 +1,6 @@
 //! What a file is that was given for weights and is not a safetensors file, and what to do with it.
 
+use pointwise_recipe::one_line;
 use safetensors::SafeTensorError;
 
 /// What a file of PyTorch needs.
@@ -26,13 +27,14 @@ const BEGINNINGS: [(&[u8], &str, &str); 15] = [
     (b"PAR1", "a Parquet file", "give the weights"),
 ];
 
-/// Why bytes that safetensors refuses with `error` are no weights: what they are, and what to do.
-pub(crate) fn explain(bytes: &[u8], error: &SafeTensorError) -> String {
+/// Why bytes that safetensors refuses with an error of this `kind` are no weights: what they are, and what to do.
+pub(crate) fn explain(bytes: &[u8], kind: &SafeTensorError) -> String {
+    let error = one_line(&kind.to_string());
     let declared = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     // What a safetensors file begins with: the length of its header, then the header, which is a JSON object.
     if declared < 100_000_000 && bytes.get(8) == Some(&b'{') {
         let len = bytes.len();
-        return match error {
+        return match kind {
             _ if declared + 8 > len as u64 => {
                 format!("it is cut short ({len} bytes, and its header alone has {declared}): {FETCH_AGAIN}")
             }
