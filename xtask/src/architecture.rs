@@ -40,10 +40,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
             "pointwise-weights",
         ],
     ),
-    (
-        "pointwise-weights",
-        &["pointwise-memory", "pointwise-network", "pointwise-recipe", "pointwise-runs"],
-    ),
+    ("pointwise-weights", &["pointwise-memory", "pointwise-network", "pointwise-recipe", "pointwise-runs"]),
     ("pointwise-onnx", &["pointwise-network", "pointwise-protobuf", "pointwise-weights"]),
     (
         "pointwise-inference",
