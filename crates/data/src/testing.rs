@@ -277,6 +277,27 @@ impl Server {
         Self { address, ranges: Arc::default() }
     }
 
+    /// An HTTP proxy that gives the file through a tunnel to `host`, to one client.
+    pub(crate) fn tunnel(body: &[u8], host: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/file.gz", listener.local_addr().unwrap());
+        let body = body.to_vec();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            let head = String::from_utf8(head).unwrap();
+            assert!(head.starts_with(&format!("CONNECT {host}:80 ")), "{head}");
+            stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+            answer(stream, &body, Reply::Whole, &Mutex::default()).unwrap();
+        });
+        Self { address, ranges: Arc::default() }
+    }
+
     /// Host and port.
     pub(crate) fn host(&self) -> &str {
         self.address.trim_start_matches("http://").trim_end_matches("/file.gz")
