@@ -8,6 +8,7 @@
 
 use pointwise_data::{NoProgress, Place, Published, Source, load, read_image};
 use pointwise_network::Network;
+use pointwise_random::{Purpose, Stream, below};
 use pointwise_recipe::Recipe;
 use pointwise_runs::{Run, RunConfig, RunFolder, peak_memory};
 use pointwise_study::Study;
@@ -35,19 +36,6 @@ fn files_of(folder: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Numbers that are the same each time (SplitMix64).
-struct Draws(u64);
-
-impl Draws {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % end.max(1) as u64) as usize
-    }
-}
-
 /// Calls `look` with a file as it is, and with each damage; bits are flipped in the first `header` bytes, where also numbers of two, four
 /// and eight bytes are made the largest. The words say which damage it was.
 fn damage(whole: &[u8], header: usize, mut look: impl FnMut(&str, &[u8])) {
@@ -71,12 +59,13 @@ fn damage(whole: &[u8], header: usize, mut look: impl FnMut(&str, &[u8])) {
             }
         }
     }
-    let mut draws = Draws(whole.len() as u64);
+    let mut words = Stream::new(whole.len() as u64, Purpose::Synthetic, 0);
+    let mut below = |end: usize| below(words.word(), end.max(1) as u32) as usize;
     for number in 0..300 {
-        let garbage: Vec<u8> = (0..draws.below(2000)).map(|_| draws.below(256) as u8).collect();
+        let garbage: Vec<u8> = (0..below(2000)).map(|_| below(256) as u8).collect();
         look(&format!("garbage {number}"), &garbage);
-        let start = draws.below(whole.len());
-        let end = start + draws.below(whole.len() - start);
+        let start = below(whole.len());
+        let end = start + below(whole.len() - start);
         let changed = [&whole[..start], &garbage[..garbage.len() / 8], &whole[end..]].concat();
         look(&format!("garbage {number} for {start}..{end}"), &changed);
     }

@@ -31,14 +31,15 @@ use crate::{
     End,
     origin::Origin,
     print,
-    trainer::{build, program, workspace_manifest},
+    trainer::{build, program, workspace_root},
 };
 use contender::{Answer, Entrant, PEER_FLAGS, Places, build_peers, enter};
 use network::{Network, Networks, shown};
 use plan::{Plan, StudyPlan, order};
 use question::{Contender, Device, Phase, Precision, Question, Rates, contenders, phases, precisions};
 use record::{Entered, Entry, FOLDER, Lacking, Record, newest};
-use summary::{bandwidth_gb, median, peak_gflops};
+pub(crate) use summary::median;
+use summary::{bandwidth_gb, peak_gflops};
 use table::{file_name, layer_tables, markdown, markers, replace_part};
 
 const AFTER: &str = "\
@@ -355,8 +356,7 @@ fn usual_adam(optimizer: Optimizer) -> anyhow::Result<Adam> {
 
 /// The folder of the workspace.
 fn root() -> PathBuf {
-    let manifest = workspace_manifest();
-    let folder = manifest.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    let folder = workspace_root();
     folder.canonicalize().unwrap_or(folder)
 }
 

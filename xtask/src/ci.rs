@@ -13,7 +13,7 @@ use anyhow::Context;
 use pointwise_process::{note, outside_cargo};
 
 use self::steps::{PRELUDE, STEPS, Step};
-use crate::{End, print, trainer::workspace_manifest};
+use crate::{End, print, trainer::workspace_root};
 
 const AFTER: &str = "\
 Steps install what they need, Debian's packages with apt-get and others below target/; where that fails, so does the step. \
@@ -87,9 +87,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         print(&list())?;
         return Ok(End::Good);
     }
-    let manifest = workspace_manifest();
-    let root = manifest.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    let root = root.canonicalize().context("the folder of the workspace cannot be found")?;
+    let root = workspace_root().canonicalize().context("the folder of the workspace cannot be found")?;
     let succeeds = |script: &str| {
         let status = bash(script, &root).status();
         Ok(status.context("bash, which the steps are written in, cannot be started")?.success())

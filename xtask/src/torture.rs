@@ -250,10 +250,10 @@ impl Torture<'_> {
         if !ended.iter().all(ExitStatus::success) {
             bail!("{} does not even succeed undisturbed: {}", workload.name, processes.said());
         }
-        if let Some(difference) = self.conclude(workload)?.1 {
+        let (files, difference) = self.conclude(workload)?;
+        if let Some(difference) = difference {
             bail!("{}: {difference}, although nothing disturbed it", workload.name);
         }
-        let files = self.conclude(workload)?.0;
         fs::rename(&workload.out, self.folder.join(format!("{}-undisturbed", workload.name)))
             .context("a folder cannot be renamed")?;
         Ok(Undisturbed { seconds, preparation: preparation.unwrap_or(seconds), files })

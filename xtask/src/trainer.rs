@@ -26,6 +26,14 @@ pub(crate) fn workspace_manifest() -> PathBuf {
     }
 }
 
+/// The workspace's folder.
+pub(crate) fn workspace_root() -> PathBuf {
+    let manifest = workspace_manifest();
+    // That of a plain name is empty.
+    let folder = manifest.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).to_owned()
+}
+
 /// Builds the trainer and gives the path of the program. Cargo's messages go to stderr.
 pub(crate) fn build(features: Option<&str>, stop: &Stop) -> anyhow::Result<PathBuf> {
     let mut command = cargo();

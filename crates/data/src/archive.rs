@@ -300,10 +300,10 @@ impl Checked {
         Ok(folder)
     }
 
-    /// No archive gives more bytes than twice those of its files, and of no member more are read than the published file has.
-    ///
     /// Calls `each` with the place (the test file is the last), name, size and contents of each of the files, in the
     /// order of the archive. All other members are passed over.
+    ///
+    /// No archive gives more bytes than twice those of its files, and of no member more are read than the published file has.
     fn each_member(
         self,
         cifar: &'static Cifar,
@@ -314,8 +314,7 @@ impl Checked {
         let bad = |cause: String| Error::Archive { path: self.path.clone(), cause: one_line(&cause) };
         progress.start(&format!("{what} {}", self.path.display()), Some(self.bytes), Unit::Bytes);
         let reader = Watched { inner: BufReader::with_capacity(1 << 18, &self.file), position: 0, progress };
-        let largest = |file: &str| cifar.largest(file);
-        let most = 2 * cifar.files().map(largest).sum::<u64>();
+        let most = 2 * cifar.files().map(|file| cifar.largest(file)).sum::<u64>();
         let mut archive = tar::Archive::new(GzDecoder::new(reader).take(most));
         let mut seen: Vec<bool> = cifar.files().map(|_| false).collect();
         for entry in archive.entries().map_err(|error| bad(error.to_string()))? {
@@ -330,10 +329,10 @@ impl Checked {
                 return Err(bad(format!("its member {name} is there twice")));
             }
             let bytes = entry.size();
-            if bytes > largest(name) {
-                let most = largest(name);
+            let largest = cifar.largest(name);
+            if bytes > largest {
                 return Err(bad(format!(
-                    "its member {name} has {bytes} bytes, and the published one {most}"
+                    "its member {name} has {bytes} bytes, and the published one {largest}"
                 )));
             }
             each(place, name, bytes, &mut entry)?;
@@ -374,6 +373,7 @@ mod tests {
     use crate::NoProgress;
     use crate::binary::{CIFAR10, Layout};
     use crate::testing::{Watcher, archive_of, md5_hex, six_files, small_archive, write_files};
+    use pointwise_runs::peak_memory;
     use tempfile::TempDir;
 
     /// A folder with the archive in it.
@@ -535,13 +535,6 @@ mod tests {
         if let (Some(before), Some(after)) = (before, peak_memory()) {
             assert!(after - before < 1 << 30, "{} MiB were taken", (after - before) >> 20);
         }
-    }
-
-    /// The most memory that this process has held, where the system tells.
-    fn peak_memory() -> Option<u64> {
-        let status = fs::read_to_string("/proc/self/status").ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
     }
 
     #[test]

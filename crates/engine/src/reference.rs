@@ -12,12 +12,12 @@ use crate::memory::lacking;
 use crate::optimizer::{Step, clip_factor};
 use crate::places::Buffers;
 use crate::settings::Settings;
-use crate::stage::norm_of_one_value;
+use crate::stage::check_training;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::loss::cross_entropy;
 use candle_nn::ops::log_softmax;
 use pointwise_models::{Model, ParameterStore};
-use pointwise_network::Network;
+use pointwise_network::{Network, Stage, stages};
 use pointwise_recipe::{DeviceName, Ema, Rate};
 use pointwise_weights::{Array, Average, OptimizerState, State};
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub struct Reference {
     network: Network,
+    stages: Vec<Stage>,
     classes: usize,
     device: Device,
     settings: Settings,
@@ -173,6 +174,7 @@ impl Reference {
             .collect();
         Ok(Self {
             network: network.clone(),
+            stages: stages(&graph),
             classes: graph.classes(),
             device,
             settings: settings.clone(),
@@ -248,10 +250,8 @@ impl Reference {
         &mut self,
         batch: Batch<'_>,
     ) -> Result<(Tensor, Tensor, BTreeMap<String, Tensor>), EngineError> {
-        if let Some(path) = self.network.graph()?.norm_of_one_value(batch.labels.len()) {
-            return Err(norm_of_one_value(path));
-        }
         let (images, labels) = self.tensors(batch)?;
+        check_training(&self.stages, batch.labels.len())?;
         let logits = self.model.forward_train(&images, self.step)?;
         for tracked in self.batches_tracked.values_mut() {
             *tracked += 1;

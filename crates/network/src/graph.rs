@@ -126,16 +126,6 @@ impl Graph {
         })
     }
 
-    /// The path of the first BatchNorm that has one value of each channel alone in a batch of so many images, and so no variance to
-    /// train with.
-    #[must_use]
-    pub fn norm_of_one_value(&self, images: usize) -> Option<&str> {
-        let norms = self.layers().filter(|(_, layer, _)| matches!(layer, Layer::BatchNorm2d(_)));
-        let values =
-            |node: &Node| node.output[1..].iter().fold(images, |all, side| all.saturating_mul(*side));
-        norms.map(|(node, ..)| node).find(|node| values(node) < 2).map(|node| node.path.as_str())
-    }
-
     fn named_parameters(&self, network: &Network) -> Result<Vec<Parameter>, NetworkError> {
         let mut used = vec![false; network.initial.len()];
         let mut parameters = Vec::new();

@@ -66,6 +66,7 @@ pub use layer::{
 pub use limits::{MAX_SIZE, MAX_VALUES};
 pub use network::{InitialRule, Network};
 pub use stage::{
-    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, stages,
+    BlockLayers, ConvolutionLayer, Map, NormLayer, Role, Source, Stage, StageKind, Window, norm_of_one_value,
+    stages,
 };
 pub use whitening::whitening_weights;

@@ -190,6 +190,17 @@ impl ConvolutionLayer {
     }
 }
 
+/// The path of the first BatchNorm that has one value of each channel alone in a batch of so many images, and so no variance to train
+/// with.
+#[must_use]
+pub fn norm_of_one_value(stages: &[Stage], images: usize) -> Option<&str> {
+    let mut norms = stages.iter().filter_map(|stage| match &stage.kind {
+        StageKind::Block(block) => block.norm.as_ref(),
+        _ => None,
+    });
+    norms.find(|norm| images.saturating_mul(norm.pixels) < 2).map(|norm| norm.path.as_str())
+}
+
 /// BatchNorm.
 #[derive(Debug, Clone)]
 pub struct NormLayer {

@@ -42,10 +42,10 @@ pub enum RecipeError {
     },
 }
 
-/// Line and column, both from 1, of the byte `start` of a text.
+/// Line and column, both from 1, of the byte `start` of a text, which may lie within a character.
 #[must_use]
 pub fn line_and_column(text: &str, start: usize) -> (usize, usize) {
-    let before = text.get(..start).unwrap_or(text);
+    let before = &text[..text.floor_char_boundary(start)];
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
@@ -130,5 +130,21 @@ pub(crate) fn listed(values: &[impl std::fmt::Debug]) -> String {
     match values.len().checked_sub(FEW) {
         None | Some(0) => format!("{values:?}"),
         Some(more) => format!("{:?} and {more} more", &values[..FEW]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_has_a_line_and_a_column_wherever_it_lies() {
+        let text = "a\n\u{e9}b\nc";
+        // The first line, the two bytes of a character, what follows it, the last line, and beyond.
+        for (start, expected) in
+            [(0, (1, 1)), (2, (2, 1)), (3, (2, 1)), (4, (2, 2)), (6, (3, 1)), (99, (3, 2))]
+        {
+            assert_eq!(line_and_column(text, start), expected, "{start}");
+        }
     }
 }

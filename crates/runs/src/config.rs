@@ -115,6 +115,9 @@ impl fmt::Display for Difference {
 impl RunConfig {
     /// The most computing threads.
     pub const MAX_THREADS: u32 = MAX_THREADS;
+    /// More bytes than a `config.toml` has, also one with a network's description and the names of 65,536 classes; or any other file of a
+    /// run but its metrics.
+    pub const MAX_BYTES: u64 = 64 << 20;
     /// The largest integer of TOML.
     pub const MAX_SEED: u64 = i64::MAX as u64;
 

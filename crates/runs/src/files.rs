@@ -8,7 +8,7 @@ use std::{
 use pointwise_recipe::one_line;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result};
+use crate::{Error, Result, RunConfig};
 
 /// The ending of temporary siblings; their names start with a dot.
 const TEMPORARY: &str = ".tmp";
@@ -78,13 +78,19 @@ pub fn sweep_old_files(folder: impl AsRef<Path>) {
     });
 }
 
+/// Whether a file is one that was to take the place of another: see [`replace_file`].
+pub fn is_temporary(path: impl AsRef<Path>) -> bool {
+    path.as_ref().file_name().is_some_and(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with('.') && name.ends_with(TEMPORARY)
+    })
+}
+
 fn sweep_if(folder: &Path, goes: impl Fn(&fs::DirEntry) -> bool) {
     // A left-over does no harm, so failing to remove one is no error.
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with('.') && name.ends_with(TEMPORARY) && goes(&entry) {
+        if is_temporary(entry.path()) && goes(&entry) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -96,9 +102,6 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     bytes.push(b'\n');
     replace_file(path, &bytes)
 }
-
-/// More bytes than any file of a run has but its metrics: a configuration may have a network's description and the names of 65,536 classes.
-pub(crate) const MAX_BYTES: u64 = 64 << 20;
 
 /// The content of a file of at most so many bytes.
 pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
@@ -119,7 +122,7 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
 }
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = read(path, MAX_BYTES)?;
+    let bytes = read(path, RunConfig::MAX_BYTES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::Malformed { path: path.into(), cause: one_line(&error.to_string()) })
 }

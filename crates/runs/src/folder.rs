@@ -10,9 +10,7 @@ use pointwise_recipe::one_line;
 
 use crate::{
     Analysis, Environment, Error, Progress, Record, Result, RunConfig, RunResult,
-    files::{
-        MAX_BYTES, read, read_json, read_json_if_exists, replace_file, sweep, sync_folder, synced, write_json,
-    },
+    files::{read, read_json, read_json_if_exists, replace_file, sweep, sync_folder, synced, write_json},
 };
 
 pub(crate) const CONFIG: &str = "config.toml";
@@ -319,7 +317,7 @@ impl RunFolder {
 
 pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
     let path = folder.join(CONFIG);
-    let text = String::from_utf8(read(&path, MAX_BYTES)?).map_err(|error| Error::Malformed {
+    let text = String::from_utf8(read(&path, RunConfig::MAX_BYTES)?).map_err(|error| Error::Malformed {
         path: path.clone(),
         cause: format!("it has bytes that are no UTF-8 after the first {}", error.utf8_error().valid_up_to()),
     })?;

@@ -34,7 +34,7 @@ pub use environment::{
     Environment, operating_system, peak_memory, processor_name, threads_of_environment, timestamp,
 };
 pub use error::Error;
-pub use files::{replace_file, sweep_old_files};
+pub use files::{is_temporary, replace_file, sweep_old_files};
 pub use folder::{Checkpoint, RunFolder, holds_run};
 pub use record::{EpochRecord, Progress, Record, RunResult, State, StepRecord};
 pub use run::{Activity, Run};

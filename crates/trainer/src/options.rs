@@ -9,6 +9,8 @@ use anyhow::{Context, anyhow, bail, ensure};
 use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory, Parser};
+use pointwise_recipe::{line_and_column, one_line};
+use pointwise_runs::RunConfig;
 use pointwise_weights::checkpoint;
 use sha2::{Digest, Sha256};
 use std::any::TypeId;
@@ -18,9 +20,6 @@ use std::io::Read;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
-
-/// More bytes than any configuration has, also one with a network's description and the names of many classes.
-const MAX_BYTES: u64 = 64 << 20;
 
 /// In a run's `config.toml`, what the file `init` held: no option, but checked.
 const INIT_SHA256: &str = "init-sha256";
@@ -46,16 +45,13 @@ pub(crate) fn of_file(file: &Path) -> anyhow::Result<TrainArgs> {
 fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
     let shown = file.display();
     let mut text = String::new();
-    let read = File::open(file).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+    let read =
+        File::open(file).and_then(|file| file.take(RunConfig::MAX_BYTES + 1).read_to_string(&mut text));
     read.with_context(|| format!("the configuration {shown} cannot be read: check the path after --config"))?;
-    ensure!(text.len() as u64 <= MAX_BYTES, "{shown} is too large to be a configuration");
+    ensure!(text.len() as u64 <= RunConfig::MAX_BYTES, "{shown} is too large to be a configuration");
     let mut table: Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
-        let before = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
-        anyhow!(
-            "{shown}, line {line}, is not TOML ({}): correct that line",
-            error.message().replace('\n', " ")
-        )
+        let (line, _) = line_and_column(&text, error.span().map_or(0, |span| span.start));
+        anyhow!("{shown}, line {line}, is not TOML ({}): correct that line", one_line(error.message()))
     })?;
     // A run's recipe has a table of its own; what the run found its data to be is found again.
     table.remove(DATASET);

@@ -9,9 +9,9 @@ mod tensor;
 
 use candle_core::pickle::Object;
 use files::{SAVE, Saved};
-use pickle::shown;
 use pointwise_weights::checkpoint::{self, Contents, Meta};
-use pointwise_weights::{State, WeightsError, dictionary};
+use pointwise_weights::dictionary::{self, shown};
+use pointwise_weights::{State, WeightsError};
 use std::path::Path;
 
 /// Under which keys checkpoints have their `state_dict`.
@@ -26,9 +26,6 @@ const USUAL_KEYS: [&str; 9] = [
     "params",
     "module",
 ];
-
-/// Bytes of a parameter's name, of which any network has fewer.
-const MAX_NAME: usize = 1024;
 
 /// In how many dictionaries a `state_dict` may lie.
 const MAX_NESTING: usize = 4;
@@ -58,7 +55,7 @@ fn decode(bytes: &[u8]) -> Result<Contents, String> {
         let Object::Unicode(name) = key else {
             return Err(format!("a key of its state_dict is {}, and not text: {SAVE}", described(key)));
         };
-        if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        if !dictionary::is_name(name) {
             return Err(format!("`{}` in it cannot be the name of a parameter: {SAVE}", shown(name)));
         }
         match value {

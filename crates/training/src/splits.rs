@@ -1,6 +1,6 @@
 use crate::TrainingError;
 use pointwise_data::{Dataset, Images, Normalisation, split};
-use pointwise_network::Graph;
+use pointwise_network::{Graph, norm_of_one_value, stages};
 use pointwise_recipe::Recipe;
 use pointwise_runs::RunConfig;
 use std::num::NonZeroU32;
@@ -90,7 +90,8 @@ impl Splits {
             _ if recipe.drop_last => batch,
             rest => rest,
         };
-        let Some(path) = graph.norm_of_one_value(last) else { return Ok(()) };
+        let stages = stages(graph);
+        let Some(path) = norm_of_one_value(&stages, last) else { return Ok(()) };
         let fix = if last < batch && images > batch {
             "leave such a batch out with drop-last = true, or give another batch-size"
         } else {

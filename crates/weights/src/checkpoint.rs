@@ -9,7 +9,8 @@
 //! Time never gets into a checkpoint, for the same reason.
 
 use crate::dictionary::{self, AVERAGE, OPTIMIZER, without_wrappers};
-use crate::{Array, State, WeightsError, foreign};
+use crate::foreign::{self, LARGEST_HEADER};
+use crate::{Array, State, WeightsError};
 use pointwise_memory::{lacking, shown};
 use pointwise_recipe::one_line;
 use pointwise_runs::{Checkpoint, Difference, RunConfig, holds_run};
@@ -218,12 +219,6 @@ fn checksum(crc: u32, name: &str, bytes: &[u8]) -> u32 {
 /// More bytes than any weights file of these networks has that does not say in advance how long it is, such as a pipe.
 const LARGEST_STREAM: u64 = 1 << 30;
 
-/// The most bytes that safetensors takes for a header.
-const LARGEST_HEADER: u64 = 100_000_000;
-
-/// Bytes of a parameter's name, of which any network has fewer.
-const MAX_NAME: usize = 1024;
-
 /// The weights file that a path names: the file itself or, of a run folder, the parameters of its best epoch.
 ///
 /// # Errors
@@ -371,13 +366,10 @@ pub fn decode(bytes: &[u8]) -> Result<Contents, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| foreign::explain(bytes, &error))?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     let meta = meta_of(&header)?;
-    // Whatever is said of a tensor names it.
-    let is_name = |name: &str| name.len() <= MAX_NAME && !name.contains(char::is_control);
-    if let Some(name) = header.offset_keys().iter().find(|name| !is_name(name)) {
-        let start: String = name.chars().take(100).collect();
+    if let Some(name) = header.offset_keys().iter().find(|name| !dictionary::is_name(name)) {
         return Err(format!(
             "`{}` in it cannot be the name of a parameter: save the weights by PyTorch's names",
-            start.escape_debug()
+            dictionary::shown(name)
         ));
     }
     let tensors = file.iter().map(|(name, view)| {

@@ -97,6 +97,25 @@ pub fn state(
     Ok((state, ignored))
 }
 
+/// Whether a text can be a parameter's name. Whatever is said of a tensor names it, on one line.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    /// Bytes, of which the names of any network have fewer.
+    const MOST: usize = 1024;
+    text.len() <= MOST && !text.contains(char::is_control)
+}
+
+/// A text of the file on one line, and not too long.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    const SHOWN: usize = 100;
+    let mut start: String = text.chars().take(SHOWN).collect();
+    if start.len() < text.len() {
+        start.push_str("...");
+    }
+    start.escape_debug().to_string()
+}
+
 /// A parameter's name without what PyTorch's wrappers of modules put into it, wherever a module was wrapped.
 #[must_use]
 pub fn without_wrappers(name: &str) -> String {

@@ -3,6 +3,9 @@
 use pointwise_recipe::one_line;
 use safetensors::SafeTensorError;
 
+/// The most bytes that safetensors takes for a header.
+pub(crate) const LARGEST_HEADER: u64 = 100_000_000;
+
 /// What a file of PyTorch needs.
 const CONVERT: &str = "make a checkpoint of it with `trainer import`";
 const FETCH_AGAIN: &str = "fetch the file itself again";
@@ -32,7 +35,7 @@ pub(crate) fn explain(bytes: &[u8], kind: &SafeTensorError) -> String {
     let error = one_line(&kind.to_string());
     let declared = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
     // What a safetensors file begins with: the length of its header, then the header, which is a JSON object.
-    if declared < 100_000_000 && bytes.get(8) == Some(&b'{') {
+    if declared < LARGEST_HEADER && bytes.get(8) == Some(&b'{') {
         let len = bytes.len();
         return match kind {
             _ if declared + 8 > len as u64 => {

@@ -7,10 +7,10 @@ use std::{
 };
 
 use anyhow::Context;
-use pointwise_runs::{Run, holds_run};
+use pointwise_runs::{Run, holds_run, is_temporary};
 use serde_json::Value;
 
-use super::phase::{Shape, is_temporary};
+use super::phase::Shape;
 
 /// What two runs of the same may have measured differently.
 const MEASURED: [&str; 8] = [

@@ -13,7 +13,7 @@ use pointwise_runs::Run;
 use serde::{Deserialize, Serialize};
 
 use super::record::Recorder;
-use crate::{End, print};
+use crate::{End, bench::median, print};
 
 /// Memory may grow by so much, from the median of the first third of the rounds to that of the last.
 const MEMORY: f64 = 0.01;
@@ -121,13 +121,12 @@ fn round(trainer: &Path, out: &Path, number: u32, stop: &Stop) -> anyhow::Result
 fn drift(rounds: &[Round], time: Duration) -> Drift {
     let third = rounds.len() / 3;
     let (first, last) = (&rounds[..third], &rounds[rounds.len() - third..]);
-    let seconds = |rounds: &[Round]| median(rounds.iter().map(|round| round.seconds).collect());
-    let memory =
-        |rounds: &[Round]| median(rounds.iter().map(|round| round.peak_memory_bytes as f64).collect());
+    let seconds = |rounds: &[Round]| middle(rounds.iter().map(|round| round.seconds));
+    let memory = |rounds: &[Round]| middle(rounds.iter().map(|round| round.peak_memory_bytes as f64));
     let all = seconds(rounds);
     // The median of n differs by chance by 1.25 standard deviations over the root of n, and a standard deviation is 1.48 median deviations
     // where a few rounds are disturbed; two medians differ by the root of two more. Three times that is hardly chance.
-    let deviation = median(rounds.iter().map(|round| (round.seconds - all).abs()).collect());
+    let deviation = middle(rounds.iter().map(|round| (round.seconds - all).abs()));
     let noise = 3.0 * 2.0_f64.sqrt() * 1.25 * 1.48 * deviation / (third as f64).sqrt() / all;
     let (seconds, memory) = ([seconds(first), seconds(last)], [memory(first), memory(last)]);
     Drift {
@@ -159,10 +158,9 @@ fn complaints(drift: &Drift) -> Vec<String> {
     complaints
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+/// The median, of nothing no number.
+fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    median(values).unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::{
     time::SystemTime,
 };
 
+use pointwise_runs::is_temporary;
 use serde::{Deserialize, Serialize};
 
 /// What a process is at.
@@ -161,13 +162,6 @@ fn begun(run: &Path) -> Option<SystemTime> {
 pub(super) fn temporary_files(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| is_temporary(path))
-}
-
-pub(super) fn is_temporary(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with('.') && name.ends_with(".tmp")
-    })
 }
 
 /// A line of `metrics.jsonl`.

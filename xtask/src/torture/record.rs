@@ -6,7 +6,7 @@ use anyhow::Context;
 use pointwise_runs::{operating_system, processor_name, timestamp};
 use serde::Serialize;
 
-use crate::{origin::Origin, trainer::workspace_manifest};
+use crate::{origin::Origin, trainer::workspace_root};
 
 /// The first line.
 #[derive(Debug, Serialize)]
@@ -33,9 +33,7 @@ impl<'a> Recorder<'a> {
     /// Says what `command` repeats.
     pub(super) fn begin(file: Option<&'a Path>, command: String) -> anyhow::Result<Self> {
         let recorder = Self { file };
-        let manifest = workspace_manifest();
-        let root = manifest.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-        let Origin { commit, dirty, rustc } = Origin::of(root)?;
+        let Origin { commit, dirty, rustc } = Origin::of(&workspace_root())?;
         recorder.write(&Head {
             command,
             commit,

@@ -12,7 +12,9 @@ use anyhow::Context;
 use super::phase::{Phase, Shape};
 
 /// A network of layers whose state a checkpoint has to hold: running statistics, random masks.
-const NETWORK: &str = r#"{ name = "small", input = [3, SIDE, SIDE], layers = [{ Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }, "BatchNorm2d", "ReLU", { MaxPool2d = { kernel_size = SIDE } }, "Flatten", { Dropout = { p = 0.3 } }, { Linear = { out_features = 10 } }] }"#;
+const NETWORK: &str = r#"name = "small"
+input = [3, SIDE, SIDE]
+layers = [{ Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }, "BatchNorm2d", "ReLU", { MaxPool2d = { kernel_size = SIDE } }, "Flatten", { Dropout = { p = 0.3 } }, { Linear = { out_features = 10 } }]"#;
 
 /// Averages and momenta of the weights, and images that are cropped and flipped.
 const RECIPE: &str = r#"
@@ -80,14 +82,9 @@ pub(super) fn workloads(folder: &Path) -> anyhow::Result<Vec<Workload>> {
     };
     let network = |side: u32| NETWORK.replace("SIDE", &side.to_string());
     let recipe = |epochs: u32| RECIPE.replace("EPOCHS", &epochs.to_string());
-    // A file of a network is the table without its braces.
-    let file = |side: u32| {
-        let text = network(side);
-        let (name, rest) = text.trim_matches(['{', '}', ' ']).split_once(", input").unwrap_or_default();
-        let (input, layers) = rest.split_once(", layers").unwrap_or_default();
-        format!("{name}\ninput{input}\nlayers{layers}\n")
-    };
-    let (small, large) = (write("small.toml", &file(8))?, write("large.toml", &file(32))?);
+    // As a table in another file.
+    let inline = format!("{{ {} }}", network(8).replace('\n', ", "));
+    let (small, large) = (write("small.toml", &network(8))?, write("large.toml", &network(32))?);
     let study = write(
         "study.toml",
         &format!(
@@ -97,8 +94,8 @@ pub(super) fn workloads(folder: &Path) -> anyhow::Result<Vec<Workload>> {
              [[networks]]\nnetwork = {}\n\
              [[networks]]\nname = \"smoothed\"\nnetwork = {}\nrecipe = {{ label-smoothing = 0.1 }}\n",
             recipe(3),
-            network(8),
-            network(8)
+            inline,
+            inline
         ),
     )?;
     let images = folder.join("images");

@@ -3,7 +3,7 @@
 
 use super::pickle;
 use candle_core::pickle::Object;
-use pointwise_weights::dictionary::Dtype;
+use pointwise_weights::dictionary::{self, Dtype};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use zip::ZipArchive;
@@ -90,7 +90,7 @@ impl Archive<'_> {
     /// The bytes of a file in the archive.
     fn take(&mut self, name: &str) -> Result<Vec<u8>, String> {
         let path = format!("{}{name}", self.folder);
-        let named = pickle::shown(&path);
+        let named = dictionary::shown(&path);
         let file = self.zip.by_name(&path).map_err(|error| match error {
             ZipError::FileNotFound => {
                 format!("it lacks `{named}`, which its pickle names: fetch the file itself again")

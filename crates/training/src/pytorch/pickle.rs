@@ -208,16 +208,6 @@ fn short(message: &str) -> String {
     shown
 }
 
-/// A text of the file on one line, and not too long.
-pub(super) fn shown(text: &str) -> String {
-    const SHOWN: usize = 100;
-    let mut start: String = text.chars().take(SHOWN).collect();
-    if start.len() < text.len() {
-        start.push_str("...");
-    }
-    start.escape_debug().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
