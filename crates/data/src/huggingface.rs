@@ -10,6 +10,7 @@ use parquet::record::{Field, Row};
 use pointwise_recipe::one_line;
 
 use crate::image_folder::{append_planes, decode};
+use crate::panics::without_panic;
 use crate::{Error, Images, Progress, Unit};
 
 const SHAPE: [usize; 3] = [3, 32, 32];
@@ -37,7 +38,9 @@ fn load_with(
     // listing: if that is the same before and after, it was the same in between.
     let listing = Listing::ask(client, dataset)?;
     progress.start(&format!("fetching {dataset}"), None, Unit::Bytes);
-    let readers = from_hub(client, dataset.to_owned()).map_err(|error| failed(dataset, error))?;
+    let readers = without_panic(|| from_hub(client, dataset.to_owned()))
+        .ok_or_else(|| failed(dataset, "whose parquet files are damaged"))?
+        .map_err(|error| failed(dataset, error))?;
     progress.finish();
     if readers.len() != listing.files.len() || Listing::ask(client, dataset)? != listing {
         return Err(failed(dataset, "which was changed while it was read"));
@@ -126,8 +129,13 @@ impl Decoded {
     /// Appends the images and labels of a file.
     fn read(&mut self, name: &str, reader: &dyn FileReader, mut advance: impl FnMut()) -> Result<(), Error> {
         let bad = |cause| Error::Parquet { file: name.to_owned(), cause };
-        let rows = reader.get_row_iter(None).map_err(|error| bad(error.to_string()))?;
-        for (number, row) in rows.enumerate() {
+        let fails = "its decoder fails on it";
+        let mut rows = without_panic(|| reader.get_row_iter(None))
+            .ok_or_else(|| bad(fails.to_owned()))?
+            .map_err(|error| bad(error.to_string()))?;
+        for number in 0_usize.. {
+            let row = without_panic(|| rows.next()).ok_or_else(|| bad(format!("row {number}: {fails}")))?;
+            let Some(row) = row else { break };
             let row = row.map_err(|error| bad(format!("row {number}: {error}")))?;
             self.append(&row).map_err(|cause| bad(format!("row {number} {cause}")))?;
             advance();

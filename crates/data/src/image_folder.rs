@@ -5,11 +5,12 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use image::imageops::{FilterType, resize};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits};
 use pointwise_recipe::one_line;
 
 use crate::dataset::{check_shape, reserve};
 use crate::files::{Kind, kind, reading};
+use crate::panics::without_panic;
 use crate::spec::image_bytes;
 use crate::{DatasetSpec, Error, Images, Progress, TestSplit, Unit, jpeg, test_split};
 
@@ -339,16 +340,13 @@ fn read(path: &Path) -> Result<DynamicImage, Error> {
 /// Decodes a whole png, jpeg or webp image (by its contents: a jpeg named png is common), within limits. An error says what is
 /// wrong with it and what to do.
 pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
-    let damaged = |cause: &str| format!("{cause}; replace or remove it");
-    let failed = |error: image::ImageError| damaged(&one_line(&error.to_string()));
     if encoded.is_empty() {
         return Err(damaged("it is empty"));
     }
     if encoded.len() as u64 > DECODING_BYTES {
         return Err(format!("it has more than the limit of {} MiB", DECODING_BYTES >> 20));
     }
-    let mut reader =
-        ImageReader::new(Cursor::new(encoded)).with_guessed_format().map_err(|error| failed(error.into()))?;
+    let mut reader = guarded(|| Ok(ImageReader::new(Cursor::new(encoded)).with_guessed_format()?))?;
     let format = reader.format();
     if format == Some(ImageFormat::Jpeg) {
         jpeg::check_scans(encoded).map_err(damaged)?;
@@ -356,7 +354,7 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODING_BYTES);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let mut decoder = guarded(|| reader.into_decoder())?;
     let (width, height) = decoder.dimensions();
     if width.max(height) > LARGEST_SIDE {
         return Err(format!(
@@ -373,8 +371,8 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
         ));
     }
     // Cameras store what they saw sideways, and say so.
-    let orientation = decoder.orientation().map_err(failed)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+    let orientation = guarded(|| decoder.orientation())?;
+    let mut image = guarded(|| DynamicImage::from_decoder(decoder))?;
     match format {
         Some(ImageFormat::Jpeg) => jpeg::check(encoded, (width, height)).map_err(damaged)?,
         Some(ImageFormat::Png) if !encoded.windows(PNG_END.len()).any(|bytes| bytes == PNG_END) => {
@@ -387,6 +385,20 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     }
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// What the image library gives. Its decoders panic on some damaged images.
+fn guarded<T>(decode: impl FnOnce() -> ImageResult<T>) -> Result<T, String> {
+    match without_panic(decode) {
+        Some(Ok(decoded)) => Ok(decoded),
+        Some(Err(error)) => Err(damaged(&one_line(&error.to_string()))),
+        None => Err(damaged("its decoder fails on it")),
+    }
+}
+
+/// What to do about a damaged image.
+fn damaged(cause: &str) -> String {
+    format!("{cause}; replace or remove it")
 }
 
 /// The last chunk of a png file, from its name on. The decoder does not ask for it.
@@ -597,6 +609,29 @@ mod tests {
                 assert!(!error.contains(char::is_control), "{what}");
             }
         }
+    }
+
+    /// Found by fuzzing: the png decoder panics at a palette that does not end with a whole colour.
+    #[test]
+    fn an_image_at_which_the_decoder_panics_is_refused() {
+        let chunk = |name: &[u8; 4], data: &[u8]| {
+            let contents = [name.as_slice(), data].concat();
+            let mut crc = flate2::Crc::new();
+            crc.update(&contents);
+            [&(data.len() as u32).to_be_bytes(), contents.as_slice(), &crc.sum().to_be_bytes()].concat()
+        };
+        // One pixel: an index of eight bits into the palette, behind the row's filter.
+        let header = [0, 0, 0, 1, 0, 0, 0, 1, 8, 3, 0, 0, 0];
+        let mut pixels = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut pixels, &[0, 0]).unwrap();
+        let pixels = chunk(b"IDAT", &pixels.finish().unwrap());
+        let with = |palette: &[u8]| {
+            let chunks =
+                [chunk(b"IHDR", &header), chunk(b"PLTE", palette), pixels.clone(), chunk(b"IEND", &[])];
+            decode(&[b"\x89PNG\r\n\x1a\n", chunks.concat().as_slice()].concat())
+        };
+        assert_eq!(with(&[1, 2, 3]).unwrap().into_rgb8().into_raw(), [1, 2, 3]);
+        assert_eq!(with(&[1, 2, 3, 4]).unwrap_err(), "its decoder fails on it; replace or remove it");
     }
 
     #[cfg(unix)]

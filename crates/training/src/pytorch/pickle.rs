@@ -5,6 +5,7 @@
 //! ends (a few bytes that double an object each); nest objects deeper than the stack of the thread that later drops them.
 
 use candle_core::pickle::{Object, OpCode, Stack};
+use pointwise_data::without_panic;
 use std::collections::HashMap;
 
 /// How deep objects may lie in each other. A checkpoint of PyTorch needs about ten levels.
@@ -72,7 +73,7 @@ impl Machine {
             _ => None,
         };
         self.count(copied.map_or(0, |(_, extent)| extent.objects))?;
-        let is_last = self.stack.read(bytes).map_err(|error| unreadable(&short(&error.to_string())))?;
+        let is_last = self.read(bytes)?;
         let after = self.stack.stack().len();
         match copied {
             Some((_, extent)) if after > before => self.extents.push(extent),
@@ -169,10 +170,17 @@ impl Machine {
             self.count(extent.objects)?;
             let mut put = vec![OpCode::LongBinPut as u8];
             put.extend(id.to_le_bytes());
-            self.stack.read(&mut &put[..]).map_err(|error| unreadable(&short(&error.to_string())))?;
+            self.read(&mut &put[..])?;
             self.memo.insert(id, extent);
         }
         Ok(())
+    }
+
+    /// Lets candle's reader do the next step, and says whether it was the last.
+    fn read(&mut self, bytes: &mut &[u8]) -> Result<bool, String> {
+        let read = without_panic(|| self.stack.read(bytes));
+        read.ok_or_else(|| unreadable("its reader fails on it"))?
+            .map_err(|error| unreadable(&short(&error.to_string())))
     }
 
     fn count(&mut self, objects: u64) -> Result<(), String> {
