@@ -5,7 +5,7 @@
 #
 # Each target begins with the seeds that are committed and with what earlier runs found in target/fuzz/corpus. A line of JSON for each goes
 # to target/fuzz/record.jsonl, and inputs that a target stopped at to target/fuzz/faults. The stable toolchain is enough: the flags are those
-# of `cargo fuzz build --sanitizer none`.
+# of `cargo fuzz build --sanitizer none`. POINTWISE_FUZZ_SEED makes the first inputs of each target the same every time.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -43,7 +43,7 @@ fuzz() {
         ulimit -v 8388608
         timeout $((seconds + 120)) "target/fuzz/$host/release/$target" "$corpus" $(seeds "$target") "${dictionary[@]}" \
             -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -malloc_limit_mb="$limit" -max_len=16384 \
-            -print_final_stats=1 -artifact_prefix="$faults/"
+            -seed="${POINTWISE_FUZZ_SEED:-0}" -print_final_stats=1 -artifact_prefix="$faults/"
     ) > "$log" 2>&1 || status=$?
     local last executions coverage peak
     last=$(grep -o 'cov: [0-9]* ft: [0-9]* corp: [0-9]*' "$log" | tail -n 1)
