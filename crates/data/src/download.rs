@@ -690,6 +690,73 @@ mod tests {
     }
 
     #[test]
+    fn an_address_whose_certificate_nobody_vouches_for_is_passed_over() {
+        let case = Case::new();
+        let (untrusted, good) = (Server::untrusted(&case.body), case.serve([Reply::Whole]));
+        case.download(&[&untrusted, &good]).unwrap();
+        case.assert_whole();
+        let case = Case::new();
+        let error = case.download(&[&Server::untrusted(&case.body)]).unwrap_err().to_string();
+        assert!(error.contains("certificate"), "{error}");
+        assert!(!case.target().exists() && !case.part().exists());
+    }
+
+    /// The address that a process of its own is to fetch from, and the folder that it is to fetch into.
+    const ADDRESS: &str = "POINTWISE_TEST_ADDRESS";
+    const INTO: &str = "POINTWISE_TEST_FETCH_TO";
+
+    /// What the processes do whose environment names a proxy; nothing where nobody asked for it.
+    #[test]
+    fn fetches_with_the_proxy_of_its_environment() {
+        let Some(address) = std::env::var_os(ADDRESS) else { return };
+        let mut case = Case::new();
+        case.patience.proxy = Patience::default().proxy;
+        let addresses = [address.into_string().unwrap()];
+        download(&case.target(), &addresses, &case.spec, "CIFAR-10", &case.patience, &case.watcher).unwrap();
+        fs::copy(case.target(), std::env::var_os(INTO).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_environments_proxy_is_used_but_for_the_hosts_that_it_excepts() {
+        let case = Case::new();
+        let target = case.folder.path().join("fetched");
+        let fetch = |address: &str, proxy: &str, excepted: Option<&str>| {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "download::tests::fetches_with_the_proxy_of_its_environment"]);
+            for name in
+                ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "http_proxy", "NO_PROXY", "no_proxy"]
+            {
+                command.env_remove(name);
+            }
+            command
+                .env("HTTP_PROXY", format!("http://{proxy}"))
+                .envs(excepted.map(|hosts| ("NO_PROXY", hosts)));
+            let output = command.env(ADDRESS, address).env(INTO, &target).output().unwrap();
+            let fetched = fs::read(&target).ok();
+            let _ = fs::remove_file(&target);
+            (output.status.success() && fetched.as_ref() == Some(&case.body), output)
+        };
+        let check = |address: &str, proxy: &Server, excepted: Option<&str>, works: bool| {
+            let (is_fetched, output) = fetch(address, proxy.host(), excepted);
+            assert_eq!(is_fetched, works, "{address}, NO_PROXY={excepted:?}: {output:?}");
+        };
+        // Only the proxy knows this host.
+        let far = "http://cifar.invalid/file.gz";
+        let dead = Server::closed();
+        check(far, &Server::tunnel(&case.body, "cifar.invalid"), None, true);
+        check(far, &dead, None, false);
+        let excepted = [
+            (None, false),
+            (Some("example.org"), false),
+            (Some("127.0.0.1,example.org"), true),
+            (Some("*"), true),
+        ];
+        for (excepted, works) in excepted {
+            check(&case.serve([Reply::Whole]).address(), &dead, excepted, works);
+        }
+    }
+
+    #[test]
     fn a_proxy_is_used_and_one_that_is_dead_is_named() {
         let mut case = Case::new();
         // Only the proxy knows this host.

@@ -308,6 +308,52 @@ mod tests {
         assert!(matches!(read(&path), Err(Error::Parquet { .. })));
     }
 
+    /// Also where the reader of parquet files panics, as it does at some of these.
+    #[test]
+    fn a_file_cut_or_changed_anywhere_is_read_or_refused_in_a_sentence() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("0000.parquet");
+        write_parquet(&path, &[(png(2, 32, 32), 3)]);
+        let whole = fs::read(&path).unwrap();
+        let sound = read(&path).unwrap();
+        let mut refused = 0;
+        let mut check = |bytes: &[u8], what: &str| {
+            fs::write(&path, bytes).unwrap();
+            let reader = without_panic(|| SerializedFileReader::new(File::open(&path).unwrap()));
+            let Some(Ok(reader)) = reader else {
+                refused += 1;
+                return;
+            };
+            let mut decoded = Decoded::default();
+            match decoded.read("0000.parquet", &reader, || ()) {
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(
+                        error.starts_with("0000.parquet is no parquet file of CIFAR-10, "),
+                        "{what}: {error}"
+                    );
+                    assert!(!error.contains('\n'), "{what}: {error}");
+                    refused += 1;
+                }
+                Ok(()) => {
+                    assert_eq!(decoded.pixels.len(), decoded.labels.len() * sound.pixels.len(), "{what}")
+                }
+            }
+        };
+        // Of the image itself not every byte: its own tests have that.
+        let image = 200..whole.len() - 1000;
+        let places = (0..whole.len()).filter(|n| !image.contains(n) || n % 50 == 0);
+        for n in places {
+            check(&whole[..n], &format!("{n} bytes"));
+            for bit in 0..8 {
+                let mut changed = whole.clone();
+                changed[n] ^= 1 << bit;
+                check(&changed, &format!("bit {bit} of byte {n}"));
+            }
+        }
+        assert!(refused > whole.len(), "{refused} of them are refused");
+    }
+
     #[test]
     fn sets_are_known_by_their_names() {
         let cases = [

@@ -71,7 +71,7 @@ fn decode(bytes: &[u8]) -> Result<Contents, String> {
             other => return Err(format!("`{name}` is {}, and no tensor: {SAVE}", described(other))),
         }
     }
-    let (state, numbers) = dictionary::state(&dictionary::unique(tensors)?, None)?;
+    let (state, numbers) = dictionary::state(dictionary::unique(tensors)?, None)?;
     ignored.extend(numbers);
     ignored.sort_unstable();
     Ok(Contents { state, meta: None, ignored })

@@ -7,7 +7,7 @@ use crate::{Array, Average, OptimizerState, State};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use safetensors::tensor::Dtype;
 
@@ -27,13 +27,47 @@ pub struct Tensor<'a> {
     pub dtype: Dtype,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its values, row-major and little-endian, as many as the shape has.
-    pub data: Cow<'a, [u8]>,
+    /// Its values, as many as the shape has.
+    pub data: Data<'a>,
+}
+
+/// The values of a [`Tensor`], row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Data<'a> {
+    /// Of any type, little-endian.
+    Bytes(Cow<'a, [u8]>),
+    /// Of the type [`Dtype::F32`], as this machine has them.
+    Floats(Vec<f32>),
+}
+
+impl Data<'_> {
+    /// The bytes of the values, little-endian.
+    pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Bytes(bytes) => bytes.as_ref().into(),
+            Self::Floats(values) => little_endian(values),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Data<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
 }
 
 impl<'a> From<TensorView<'a>> for Tensor<'a> {
     fn from(view: TensorView<'a>) -> Self {
-        Self { dtype: view.dtype(), shape: view.shape().to_vec(), data: view.data().into() }
+        Self { dtype: view.dtype(), shape: view.shape().to_vec(), data: Data::Bytes(view.data().into()) }
+    }
+}
+
+/// The bytes of values in a file.
+pub(crate) fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        bytemuck::cast_slice(values).into()
+    } else {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
 }
 
@@ -61,23 +95,25 @@ pub fn unique<'a>(
 /// A sentence naming the first tensor that cannot be a weight: of another type, with values that are not finite, with a negative
 /// variance; or saying that there is an optimizer's state without a count of its steps.
 pub fn state(
-    tensors: &BTreeMap<String, Tensor<'_>>,
+    tensors: BTreeMap<String, Tensor<'_>>,
     step: Option<u64>,
 ) -> Result<(State, Vec<String>), String> {
     let mut state = State::default();
     let mut optimizer = OptimizerState::default();
     let mut average = Average::default();
     let mut ignored = Vec::new();
+    let names: BTreeSet<String> = tensors.keys().cloned().collect();
     for (name, tensor) in tensors {
         if name.ends_with(BATCHES_TRACKED) {
-            state.batches_tracked.insert(name.clone(), count(name, tensor)?);
-        } else if is_lone_number(name, tensor) {
-            ignored.push(name.clone());
+            let count = count(&name, tensor)?;
+            state.batches_tracked.insert(name, count);
+        } else if is_lone_number(&name, &tensor) {
+            ignored.push(name);
         } else {
-            let array = float_array(name, tensor)?;
+            let array = float_array(&name, tensor)?;
             let is_statistic = STATISTICS.iter().any(|suffix| name.ends_with(suffix));
             // What a layer called `average` or `optimizer` has is the average, or the buffer, of nothing that is there.
-            let is_there = |of: &&str| tensors.contains_key(*of);
+            let is_there = |of: &&str| names.contains(*of);
             let buffer = name.strip_prefix(OPTIMIZER).and_then(|rest| rest.split_once('.'));
             let (name, arrays) = if let Some((buffer, of)) = buffer.filter(|(_, of)| is_there(of)) {
                 (of, optimizer.buffers.entry(buffer.to_owned()).or_default())
@@ -132,14 +168,20 @@ fn is_lone_number(name: &str, tensor: &Tensor<'_>) -> bool {
 }
 
 /// The values in the precision of the networks.
-fn float_array(name: &str, tensor: &Tensor<'_>) -> Result<Array, String> {
-    let data = &*tensor.data;
-    let values: Vec<f32> = match tensor.dtype {
-        Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-        Dtype::F64 => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
-        Dtype::F16 => data.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
-        Dtype::BF16 => data.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
-        other => return Err(format!("`{name}` is {other:?}, and weights must be F32, F16, BF16 or F64")),
+fn float_array(name: &str, Tensor { dtype, shape, data }: Tensor<'_>) -> Result<Array, String> {
+    let values: Vec<f32> = match data {
+        Data::Floats(values) => values,
+        Data::Bytes(data) => match dtype {
+            Dtype::F32 => data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            Dtype::F64 => data.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32).collect(),
+            Dtype::F16 => {
+                data.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect()
+            }
+            Dtype::BF16 => {
+                data.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect()
+            }
+            other => return Err(format!("`{name}` is {other:?}, and weights must be F32, F16, BF16 or F64")),
+        },
     };
     if let Some(value) = values.iter().find(|value| !value.is_finite()) {
         return Err(format!("`{name}` holds {value}, and weights must be finite"));
@@ -149,23 +191,22 @@ fn float_array(name: &str, tensor: &Tensor<'_>) -> Result<Array, String> {
     {
         return Err(format!("`{name}` holds {value}, and a variance is not negative"));
     }
-    Ok(Array { shape: tensor.shape.clone(), values })
+    Ok(Array { shape, values })
 }
 
 /// One whole number from 0 up, of whatever type.
-fn count(name: &str, tensor: &Tensor<'_>) -> Result<i64, String> {
-    let wrong =
-        || format!("`{name}` is {:?} of shape {:?}, not one whole number", tensor.dtype, tensor.shape);
-    let value = match (tensor.dtype, &*tensor.data) {
-        (Dtype::I64, data) => data.try_into().ok().map(i64::from_le_bytes),
-        (Dtype::I32, data) => data.try_into().ok().map(|bytes| i32::from_le_bytes(bytes).into()),
-        (Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16, _) => {
-            match float_array(name, tensor)?.values[..] {
-                [value] if value.fract() == 0.0 => Some(value as i64),
-                _ => None,
-            }
+fn count(name: &str, tensor: Tensor<'_>) -> Result<i64, String> {
+    let wrong = format!("`{name}` is {:?} of shape {:?}, not one whole number", tensor.dtype, tensor.shape);
+    let value = match tensor.dtype {
+        Dtype::I64 => tensor.data.bytes().as_ref().try_into().ok().map(i64::from_le_bytes),
+        Dtype::I32 => {
+            tensor.data.bytes().as_ref().try_into().ok().map(|bytes| i32::from_le_bytes(bytes).into())
         }
+        Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16 => match float_array(name, tensor)?.values[..] {
+            [value] if value.fract() == 0.0 => Some(value as i64),
+            _ => None,
+        },
         _ => None,
     };
-    value.filter(|value| *value >= 0).ok_or_else(wrong)
+    value.filter(|value| *value >= 0).ok_or(wrong)
 }
