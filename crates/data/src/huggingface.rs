@@ -336,7 +336,7 @@ mod tests {
                     refused += 1;
                 }
                 Ok(()) => {
-                    assert_eq!(decoded.pixels.len(), decoded.labels.len() * sound.pixels.len(), "{what}")
+                    assert_eq!(decoded.pixels.len(), decoded.labels.len() * sound.pixels.len(), "{what}");
                 }
             }
         };

@@ -36,6 +36,7 @@
 
 mod claim;
 mod compare;
+mod effect;
 mod error;
 mod facts;
 mod figure;
@@ -50,6 +51,7 @@ mod study;
 mod table;
 
 pub use claim::{Claim, Unit};
+pub use effect::Effect;
 pub use error::{Error, Result};
 pub use facts::{LayerFacts, NetworkFacts};
 pub use html::Page;
@@ -57,6 +59,6 @@ pub use judgement::{CurveCheck, Homogeneity};
 pub use network::{EpochReport, Figure, NetworkReport, Outcome, RunSummary, Verdict};
 pub use number::{duration, thousands};
 pub use record::{Record, RecordedEpoch, RecordedFigure, RecordedNetwork};
-pub use statistics::{Bound, Comparison, Reported, Sample, Spread, SpreadSource};
+pub use statistics::{Bound, Combination, Comparison, Reported, Sample, Spread, SpreadSource};
 pub use study::{About, Data, RecordSeeds, StudyReport};
 pub use table::{Align, Table};

@@ -3,7 +3,7 @@
 use pointwise_study::Metric;
 
 use crate::{
-    EpochReport, Figure, NetworkReport, Sample, Spread, SpreadSource, StudyReport, Verdict,
+    EpochReport, Figure, NetworkReport, Sample, Spread, SpreadSource, StudyReport, Verdict, effect,
     figure::{FigureId, places, scale},
     judgement::{p_is, show_p},
     number::{decimals, duration, percent, signed, thousands},
@@ -65,6 +65,10 @@ impl StudyReport {
                 _ => "\n## The published conclusion\n\n",
             };
             text += &self.claims_section();
+        }
+        if !self.effects.is_empty() {
+            text += "\n## Effects\n\n";
+            text += &self.effects_section();
         }
         if self.verdict != Verdict::NotJudged {
             text += "\n## The best epoch against the last\n\n";
@@ -359,6 +363,16 @@ impl StudyReport {
             );
         }
         format!("{}\n{}\n", table.markdown(), notes.join(" "))
+    }
+
+    fn effects_section(&self) -> String {
+        let align = |column: usize| if column == 0 { Left } else { Right };
+        let mut table =
+            Table::new(effect::COLUMNS.into_iter().enumerate().map(|(at, name)| (name, align(at))));
+        for effect in &self.effects {
+            table.row(effect.row(NONE));
+        }
+        format!("{}\n{}\n", table.markdown(), effect::NOTE)
     }
 
     fn selection_section(&self) -> String {

@@ -408,6 +408,55 @@ impl Contrast {
     }
 }
 
+/// A sum of means, each times a coefficient, of samples that have one spread: an effect in a designed experiment.
+///
+/// The spread is pooled over the samples, `s² = Σ (n - 1) sᵢ² / Σ (n - 1)`, which has as many degrees of freedom as the denominator says. Of the
+/// sum, with coefficients c, it gives the standard error `s √(Σ cᵢ² / nᵢ)`, and Student's distribution the rest.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub struct Combination {
+    /// The sum.
+    pub value: f64,
+    /// Lower end of its 95 % interval.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+    /// Two-sided p value that it is zero.
+    pub p: f64,
+    /// `p` after [`holm`]'s correction, over what is judged together.
+    pub corrected: f64,
+    /// The pooled standard deviation of a single value.
+    pub deviation: f64,
+    /// How well that is known.
+    pub degrees_of_freedom: f64,
+}
+
+impl Combination {
+    /// `None` where the samples together have fewer than two degrees of freedom.
+    pub fn new(terms: &[(f64, &Sample)]) -> Option<Self> {
+        let degrees_of_freedom: f64 = terms.iter().map(|(_, sample)| sample.n() - 1.0).sum();
+        if degrees_of_freedom < 2.0 {
+            return None;
+        }
+        let squares: f64 =
+            terms.iter().filter_map(|(_, sample)| Some((sample.n() - 1.0) * sample.deviation?.powi(2))).sum();
+        let pooled = squares / degrees_of_freedom;
+        let weights: f64 = terms.iter().map(|(coefficient, sample)| coefficient.powi(2) / sample.n()).sum();
+        let variance = Variance { value: pooled * weights, degrees_of_freedom };
+        let value: f64 = terms.iter().map(|(coefficient, sample)| coefficient * sample.mean).sum();
+        let half = variance.quantile(0.975) * variance.error();
+        let p = variance.two_sided(value.abs());
+        Some(Self {
+            value,
+            low: value - half,
+            high: value + half,
+            p,
+            corrected: p,
+            deviation: pooled.sqrt(),
+            degrees_of_freedom,
+        })
+    }
+}
+
 /// The ratio of the means of two samples of positive values.
 ///
 /// A ratio r is held against the runs as the difference `mean(of) - r mean(over)`, which has Student's distribution: the interval is
@@ -687,5 +736,21 @@ mod tests {
         // stats.false_discovery_control([.001, .02, .04, .3, .8], method='by').min()
         assert_close(combined(&[0.8, 0.001, 0.3, 0.02, 0.04]).unwrap(), 0.011416666666666667);
         assert_eq!((combined(&[1.0; 10]), combined(&[])), (Some(1.0), None));
+    }
+
+    #[test]
+    fn a_combination_pools_the_spreads() {
+        // NumPy and SciPy: s2 = sum((n - 1) var) / df, se = sqrt(s2 sum(c c / n)), t.ppf(.975, df), 2 t.sf(|value| / se, df)
+        let (a, b, c) = (sample(&[1.0, 2.0, 4.0]), sample(&[2.0, 3.0]), sample(&[5.0, 7.0, 6.0]));
+        let combination = Combination::new(&[(0.5, &a), (0.5, &b), (-1.0, &c)]).unwrap();
+        assert_close(combination.value, -3.583_333_333_333_333);
+        assert_close(combination.low, -5.848_348_373_233_173);
+        assert_close(combination.high, -1.318_318_293_433_493_2);
+        assert_close(combination.p, 0.009_664_758_584_202_93);
+        assert_close(combination.deviation, 1.197_218_999_737_864_6);
+        assert_close(combination.degrees_of_freedom, 5.0);
+        let single = sample(&[3.0]);
+        assert!(Combination::new(&[(1.0, &b), (-1.0, &single)]).is_none());
+        assert!(Combination::new(&[(1.0, &a), (-1.0, &single)]).is_some());
     }
 }

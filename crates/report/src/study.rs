@@ -6,10 +6,11 @@ use pointwise_study::{Arm, Metric, Study};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bound, Claim, Comparison, CurveCheck, EpochReport, Figure, Homogeneity, NetworkFacts, NetworkReport,
-    Record, Result, RunSummary, Sample, SpreadSource, Verdict,
+    Bound, Claim, Comparison, CurveCheck, Effect, EpochReport, Figure, Homogeneity, NetworkFacts,
+    NetworkReport, Record, Result, RunSummary, Sample, SpreadSource, Verdict,
     claim::claims,
     compare::{check_one_study, deviations, is_complete, is_stand_in},
+    effect::effects,
     figure::{FigureId, scale},
     judgement::{judge, sample, verdict},
     number::{decimals, points},
@@ -40,6 +41,9 @@ pub struct StudyReport {
     pub record: Vec<RecordSeeds>,
     /// The conclusion, judged.
     pub claims: Vec<Claim>,
+    /// What changes between the networks do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<Effect>,
     /// By network in the same order, then by seed.
     pub runs: Vec<RunSummary>,
 }
@@ -127,6 +131,7 @@ impl StudyReport {
     pub fn new(runs: &[Run], facts: &[NetworkFacts], study: &Study) -> Result<Self> {
         let mut report = Self::beside_each_other(runs, facts, study)?;
         let runs = sorted(runs, study);
+        report.effects = effects(&report.networks, &report.runs, study);
         let mut not_comparable = deviations(&runs, study);
         let comparable = not_comparable.is_empty();
         if !study.is_published() {
@@ -197,6 +202,7 @@ impl StudyReport {
             curve: None,
             record: Vec::new(),
             claims: Vec::new(),
+            effects: Vec::new(),
             runs: runs.into_iter().map(summarise).collect(),
         })
     }
@@ -503,6 +509,11 @@ fn processors(runs: &[&Run]) -> Option<String> {
     ))
 }
 
+/// Of training and evaluation.
+pub(crate) fn seconds_per_epoch(result: &RunResult) -> f64 {
+    (result.train_seconds + result.eval_seconds) / f64::from(result.epochs)
+}
+
 fn report_network(arm: &Arm, facts: Option<&NetworkFacts>, runs: &[&Run]) -> NetworkReport {
     let results: Vec<&RunResult> = runs.iter().filter_map(|run| run.result.as_ref()).collect();
     let figure = |metric: Metric, epoch: Option<u32>, ours: Option<Sample>| {
@@ -522,8 +533,6 @@ fn report_network(arm: &Arm, facts: Option<&NetworkFacts>, runs: &[&Run]) -> Net
         let best = result.best_test_acc.or((run.config.val_split == 0).then_some(result.best_acc))?;
         Some(best - result.final_acc)
     });
-    let per_epoch =
-        |result: &RunResult| (result.train_seconds + result.eval_seconds) / f64::from(result.epochs);
     let epochs = runs.iter().flat_map(|run| run.epochs()).map(|record| record.epoch).max().unwrap_or(0);
     let epochs = (1..=epochs).map(|epoch| {
         let records: Vec<Option<&EpochRecord>> =
@@ -561,7 +570,7 @@ fn report_network(arm: &Arm, facts: Option<&NetworkFacts>, runs: &[&Run]) -> Net
         train_accuracy: last(Metric::TrainAcc, trained(|record| record.train_acc)),
         train_loss: last(Metric::TrainLoss, trained(|record| record.train_loss)),
         selection_gap: Sample::new(gaps.collect()),
-        seconds_per_epoch: sample(&results, per_epoch).map(|sample| sample.mean),
+        seconds_per_epoch: sample(&results, seconds_per_epoch).map(|sample| sample.mean),
         epochs: epochs.collect(),
     }
 }

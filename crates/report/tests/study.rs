@@ -8,7 +8,7 @@ use pointwise_network::Network;
 use pointwise_recipe::{Augment, DeviceName, EngineKind, Precision};
 use pointwise_report::{Error, NetworkFacts, Outcome, SpreadSource, StudyReport, Verdict};
 use pointwise_runs::{Record, Run};
-use pointwise_study::{Arm, Metric, Published, PublishedFigure, Study};
+use pointwise_study::{Arm, Effect, Metric, Published, PublishedFigure, Study};
 use runs::{facts_of, run, study};
 
 fn facts() -> Vec<NetworkFacts> {
@@ -652,4 +652,94 @@ fn held_out_images_are_reported_as_such() {
     assert!((gap.mean - (0.7 - 0.7427)).abs() < 1e-12, "of the test accuracies, not of the held-out ones");
     assert_eq!(study.networks[2].epochs[0].test_acc, None);
     assert!(study.to_markdown().contains("5,000 held out"));
+}
+
+/// A factorial experiment: with and without a ReLU, padded or not, in both of two networks.
+#[test]
+fn effects_are_means_over_pairs_with_the_pooled_spread() {
+    let names = ["a", "a-relu", "b", "b-relu"];
+    let template = study().arms[2].clone();
+    let arms: Vec<Arm> = names
+        .map(|name| {
+            let mut arm = template.clone();
+            (arm.name, arm.network.name) = (name.into(), name.into());
+            (arm.is_shipped, arm.published) = (false, Published::default());
+            arm
+        })
+        .into();
+    let pair = |one: &str, other: &str| [one.to_owned(), other.to_owned()];
+    let effects = vec![
+        Effect { name: "a ReLU".into(), pairs: vec![pair("a-relu", "a"), pair("b-relu", "b")] },
+        Effect { name: "b".into(), pairs: vec![pair("b", "a")] },
+        Effect { name: "what nobody ran".into(), pairs: vec![pair("b", "a"), pair("c", "a")] },
+    ];
+    let mut arms = arms;
+    arms.push(Arm { name: "c".into(), ..arms[0].clone() });
+    let own = Study { arms: arms.clone(), primary: Vec::new(), claims: Vec::new(), effects, ..study() };
+    let facts: Vec<NetworkFacts> =
+        [("a", 100, 40), ("a-relu", 100, 40), ("b", 50, 10), ("b-relu", 200, 10), ("c", 1, 1)]
+            .map(|(model, parameters, macs)| NetworkFacts {
+                model: model.into(),
+                parameters,
+                macs,
+                layers: Vec::new(),
+            })
+            .into();
+    // Of a the accuracies 70, 71 and 72 %; a ReLU adds 3 points to it and 1 to b, which is 2 points worse.
+    let accuracies = [
+        ("a", [0.70, 0.71, 0.72]),
+        ("a-relu", [0.73, 0.74, 0.75]),
+        ("b", [0.68, 0.69, 0.70]),
+        ("b-relu", [0.69, 0.70, 0.71]),
+    ];
+    let made = |seeds: usize| {
+        let mut runs = Vec::new();
+        for (index, (name, values)) in accuracies.into_iter().enumerate() {
+            for (seed, accuracy) in (42..).zip(values).take(seeds) {
+                let mut run = run("nin", seed, 0.0);
+                run.config.model = name.into();
+                run.config.network = Some(arms[index].network.to_toml());
+                run.environment.parameters = facts[index].parameters;
+                let result = run.result.as_mut().unwrap();
+                result.final_acc = accuracy;
+                // A ReLU takes a quarter more time, seed by seed alike.
+                let factor = if name.ends_with("relu") { 1.25 } else { 1.0 };
+                (result.train_seconds, result.eval_seconds) = (factor * 500.0, factor * 100.0);
+                runs.push(run);
+            }
+        }
+        runs
+    };
+    let report = StudyReport::new(&made(3), &facts, &own).unwrap();
+    let [relu, b] = &report.effects[..] else { panic!("{:?}", report.effects) };
+    assert_eq!((relu.name.as_str(), relu.pairs.len(), relu.runs), ("a ReLU", 2, 12));
+    let accuracy = relu.accuracy.unwrap();
+    // s = 0.01 from 8 degrees of freedom, so the standard error is 0.01 sqrt(4 / 4 / 3); t = 2.306004.
+    let half = 2.306_004_135_204_17 * 0.01 / 3.0_f64.sqrt();
+    for (got, expected) in [
+        (accuracy.value, 0.02),
+        (accuracy.low, 0.02 - half),
+        (accuracy.high, 0.02 + half),
+        (accuracy.deviation, 0.01),
+        (accuracy.degrees_of_freedom, 8.0),
+        (relu.parameters.unwrap(), 2.0),
+        (relu.macs.unwrap(), 1.0),
+        (relu.log_seconds.unwrap().value.exp(), 1.25),
+        (b.accuracy.unwrap().value, -0.02),
+        (b.macs.unwrap(), 0.25),
+    ] {
+        assert!((got - expected).abs() < 1e-9, "{got} instead of {expected}");
+    }
+    assert!(accuracy.p < 0.05 && accuracy.corrected >= accuracy.p);
+    let text = report.to_markdown();
+    let row = "| a ReLU |     2 |   12 |                 +2.00 | +0.67 to +3.33 |";
+    assert!(text.contains("## Effects") && text.contains(row), "{text}");
+    // One run of each network tells no spread, and of a network without runs nothing is known.
+    let report = StudyReport::new(&made(1), &facts, &own).unwrap();
+    assert!(report.effects.len() == 2 && report.effects.iter().all(|effect| effect.accuracy.is_none()));
+    assert_eq!(report.effects[0].parameters, Some(2.0));
+    // As they were, in a file.
+    let json = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<StudyReport>(&json).unwrap(), report);
+    assert!(!serde_json::to_string(&report_of(&three_seeds(0.1))).unwrap().contains("effects"));
 }

@@ -67,6 +67,10 @@ pub(crate) struct StudyFile {
     #[serde(default)]
     #[schemars(with = "Vec<FileClaim>")]
     pub(crate) claims: Vec<Spanned<FileClaim>>,
+    /// Changes whose effect is measured over pairs of networks.
+    #[serde(default)]
+    #[schemars(with = "Vec<FileEffect>")]
+    pub(crate) effects: Vec<Spanned<FileEffect>>,
     /// The `study.json` of an earlier reproduction, from the folder of this file.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
@@ -211,6 +215,22 @@ pub(crate) struct FileClaim {
     /// The claim in words.
     #[serde(default, deserialize_with = "text::prose")]
     pub(crate) text: String,
+}
+
+/// A change, and the networks that differ in it alone.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct FileEffect {
+    /// The change, in a few words.
+    #[serde(deserialize_with = "text::filled_line")]
+    #[schemars(length(min = 1))]
+    pub(crate) name: String,
+    /// Networks with the change.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub(crate) networks: Vec<Spanned<String>>,
+    /// Each one's counterpart without it, in the same order.
+    #[schemars(with = "Vec<String>", length(min = 1))]
+    pub(crate) to: Vec<Spanned<String>>,
 }
 
 /// Where a network comes from.

@@ -11,15 +11,15 @@ use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use crate::file::{
-    Entry, FileClaim, FileFigure, FilePublished, NetworkSource, StudyFile, message, read_text,
+    Entry, FileClaim, FileEffect, FileFigure, FilePublished, NetworkSource, StudyFile, message, read_text,
 };
 use crate::number::{Decimal, decimals};
 use crate::reader::{Reader, as_table};
 use crate::text::{is_name, listed, name_rule, perhaps, shown};
 use crate::vary::Variation;
 use crate::{
-    Arm, Claim, ClaimKind, Curves, DataSource, Error, Metric, Primary, Published, PublishedFigure, Quantity,
-    Result, Study,
+    Arm, Claim, ClaimKind, Curves, DataSource, Effect, Error, Metric, Primary, Published, PublishedFigure,
+    Quantity, Result, Study,
 };
 
 /// The most arms of a study, and its most runs: beyond them a grid has a slip of the pen.
@@ -163,6 +163,36 @@ impl Reader<'_> {
             let claim = self.claim(claim, &arms[one], &arms[other], &claims)?;
             claims.push(claim);
         }
+        let mut effects: Vec<Effect> = Vec::with_capacity(file.effects.len());
+        for effect in file.effects {
+            let span = effect.span();
+            let FileEffect { name, networks, to } = effect.into_inner();
+            if effects.iter().any(|before| before.name == name) {
+                return Err(self.wrong(span, format!("the effect \"{name}\" stands above; leave one out")));
+            }
+            if networks.is_empty() || networks.len() != to.len() {
+                let message = format!(
+                    "`networks` has {} and `to` has {}; give each network its counterpart without the change",
+                    networks.len(),
+                    to.len()
+                );
+                return Err(self.wrong(span, message));
+            }
+            let mut pairs = Vec::with_capacity(networks.len());
+            for (network, to) in networks.iter().zip(&to) {
+                let pair = [place(network)?, place(to)?].map(|at| arms[at].name.clone());
+                if pair[0] == pair[1] {
+                    let message = format!("`{}` is held against itself; name another network", pair[0]);
+                    return Err(self.wrong(to.span(), message));
+                }
+                if pairs.contains(&pair) {
+                    let message = format!("`{}` and `{}` are a pair twice; leave one out", pair[0], pair[1]);
+                    return Err(self.wrong(network.span(), message));
+                }
+                pairs.push(pair);
+            }
+            effects.push(Effect { name, pairs });
+        }
         let record = file.record.map(|path| self.record(path.get_ref())).transpose()?;
         Ok(Study {
             name,
@@ -176,6 +206,7 @@ impl Reader<'_> {
             arms,
             primary,
             claims,
+            effects,
             record,
         })
     }

@@ -8,7 +8,7 @@ use pointwise_runs::RunConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{Arm, Claim, Primary, number, text};
+use crate::{Arm, Claim, Effect, Primary, number, text};
 
 /// A study.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Study {
     pub primary: Vec<Primary>,
     /// What was concluded, judged one by one.
     pub claims: Vec<Claim>,
+    /// What changes between its arms do, for a study that compares them with each other.
+    pub effects: Vec<Effect>,
     /// The `study.json` of an earlier reproduction: where there are too few seeds to measure a spread, it is taken from there.
     pub record: Option<String>,
 }

@@ -11,7 +11,9 @@ use toml::{Table, Value};
 
 use crate::read::on_curves;
 use crate::reader::as_table;
-use crate::{Arm, Claim, Curves, DataSource, Primary, Published, PublishedFigure, Result, Source, Study};
+use crate::{
+    Arm, Claim, Curves, DataSource, Effect, Primary, Published, PublishedFigure, Result, Source, Study,
+};
 
 /// The file of a study in the folder of its runs, and that of its record beside it.
 const STUDY: &str = "study.toml";
@@ -36,6 +38,7 @@ impl Study {
             arms,
             primary,
             claims,
+            effects,
             record,
         } = self;
         let mut file = TomlText::default();
@@ -66,6 +69,13 @@ impl Study {
         }
         for claim in claims {
             file.claim(claim);
+        }
+        for Effect { name, pairs } in effects {
+            file.header("[[effects]]");
+            file.line("name", name);
+            for (key, side) in [("networks", 0), ("to", 1)] {
+                file.line(key, &pairs.iter().map(|pair| &pair[side]).collect::<Vec<_>>());
+            }
         }
         file.0
     }

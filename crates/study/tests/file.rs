@@ -489,6 +489,42 @@ const WRONG: &[Wrong] = &[
         "line 13, column 1",
         "nothing says what was published",
     ),
+    // Effects.
+    behind(
+        "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\", \"nln\"]\nto = [\"alexnet_plain\", \"nin\"]",
+        "line 15, column 20",
+        "`nln` is no network of this study, perhaps for `nin`",
+    ),
+    behind(
+        "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\nto = []",
+        "line 13, column 1",
+        "`networks` has 1 and `to` has 0; give each network its counterpart",
+    ),
+    behind(
+        "[[effects]]\nname = \"smaller\"\nnetworks = []\nto = []",
+        "line 13, column 1",
+        "`networks` has 0 and `to` has 0; give each network its counterpart",
+    ),
+    behind(
+        "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\nto = [\"nin\"]",
+        "line 16, column 7",
+        "`nin` is held against itself",
+    ),
+    behind(
+        "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\", \"nin\"]\nto = [\"alexnet_plain\", \"alexnet_plain\"]",
+        "line 15, column 20",
+        "`nin` and `alexnet_plain` are a pair twice",
+    ),
+    behind(
+        "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\nto = [\"alexnet_plain\"]\n[[effects]]\nname = \"smaller\"\nnetworks = [\"alexnet_plain\"]\nto = [\"nin\"]",
+        "line 17, column 1",
+        "the effect \"smaller\" stands above; leave one out",
+    ),
+    behind(
+        "[[effects]]\nname = \"\"\nnetworks = [\"nin\"]\nto = [\"alexnet_plain\"]",
+        "line 14, column 8",
+        "",
+    ),
     behind(
         "[source]\nlink = \"javascript:alert(1)\"",
         "line 14, column 8",

@@ -149,6 +149,12 @@ const TAILS: &[&str] = &[
     "[[claims]]\nkind = \"ratio\"\nof = \"macs\"\nto = \"nin\"\nmargin = 2\n",
     "[[claims]]\nkind = \"ratio\"\nof = \"macs\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"\npublished = \"2\"\n",
     "[[claims]]\nkind = \"ratio\"\nof = \"macs\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"\nmargin = 2\nwhy = \"R\"\n",
+    "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\nto = [\"alexnet_plain\"]\n",
+    "[[effects]]\nname = \"\"\nnetworks = [\"nin\"]\nto = [\"alexnet_plain\"]\n",
+    "[[effects]]\nname = \"smaller\"\nnetworks = []\nto = []\n",
+    "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\n",
+    "[[effects]]\nname = \"smaller\"\nnetworks = \"nin\"\nto = \"alexnet_plain\"\n",
+    "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\nto = [\"alexnet_plain\"]\nof = \"macs\"\n",
     "[network]\n",
 ];
 

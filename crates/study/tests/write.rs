@@ -123,6 +123,10 @@ Another, with a "quotation", a \\ and three quotes: \"\"\"
     margin = 0.1
     reason = "R"
     text = "T"
+    [[effects]]
+    name = "a \"change\""
+    networks = ["own-augmentnone", "own-augmentcrop2"]
+    to = ["alexnet_plain-augmentnone", "alexnet_plain-augmentcrop2"]
 "#;
 
 #[test]

@@ -87,6 +87,7 @@ fn beside_each_other(runs: &[Run]) -> anyhow::Result<Study> {
         arms,
         primary: Vec::new(),
         claims: Vec::new(),
+        effects: Vec::new(),
         record: None,
     })
 }

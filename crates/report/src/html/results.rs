@@ -9,7 +9,7 @@ use super::{
     text::{escape, named, paragraphs, short},
 };
 use crate::{
-    Figure, Verdict,
+    Figure, Verdict, effect,
     figure::{FigureId, metric_name, places, scale, show},
     judgement::{p_is, show_p},
     number::{decimals, signed, thousands},
@@ -201,7 +201,7 @@ impl Page<'_> {
                      <span class=\"swatch hollow\"></span> published</p>";
             html += &self.how_judged();
         }
-        html + &self.conclusion()
+        html + &self.conclusion() + &self.effects()
     }
 
     /// What the intervals of the charts say, and what they rest on.
@@ -300,6 +300,17 @@ impl Page<'_> {
             _ => "The published conclusion, judged",
         };
         if data.rows.is_empty() { String::new() } else { data.table(caption) }
+    }
+
+    /// What changes between the networks do.
+    fn effects(&self) -> String {
+        if self.report.effects.is_empty() {
+            return String::new();
+        }
+        let mut data = Data::new(effect::COLUMNS);
+        data.rows.extend(self.report.effects.iter().map(|effect| effect.row("\u{2013}")));
+        let note = format!("<p class=\"exact\">{}</p>", escape(effect::NOTE));
+        data.table("What changes between the networks do") + &note
     }
 
     /// A figure of every network; the first such table also has the networks' sizes.
