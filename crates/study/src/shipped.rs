@@ -38,7 +38,11 @@ const STUDIES: &[Shipped] = &[
         file: include_str!("../studies/airbench94.toml"),
         record: Some(include_str!("../records/airbench94.json")),
     },
-    Shipped { name: "resnet20", file: include_str!("../studies/resnet20.toml"), record: None },
+    Shipped {
+        name: "resnet20",
+        file: include_str!("../studies/resnet20.toml"),
+        record: Some(include_str!("../records/resnet20.json")),
+    },
 ];
 
 impl Study {
