@@ -74,7 +74,7 @@ impl Study {
             file.header("[[effects]]");
             file.line("name", name);
             for (key, side) in [("networks", 0), ("to", 1)] {
-                file.line(key, &pairs.iter().map(|pair| &pair[side]).collect::<Vec<_>>());
+                file.line(key, pairs.iter().map(|pair| &pair[side]).collect::<Vec<_>>());
             }
         }
         file.0
