@@ -2,7 +2,7 @@
 
 use pointwise_network::Network;
 use pointwise_recipe::DataKind;
-use pointwise_runs::{Difference, Run, RunConfig};
+use pointwise_runs::{Difference, Run, RunConfig, RunResult};
 use pointwise_study::{Arm, Study};
 
 use crate::{Error, NetworkFacts, Result, number::thousands};
@@ -169,6 +169,11 @@ fn other_network(config: &RunConfig, arm: &Arm) -> Option<String> {
         return other_dropout();
     }
     Some("another network than the study describes".to_owned())
+}
+
+/// Seconds of an epoch of a run, training and evaluation.
+pub(crate) fn seconds_per_epoch(result: &RunResult) -> f64 {
+    (result.train_seconds + result.eval_seconds) / f64::from(result.epochs)
 }
 
 /// Whether the run has gone through all of its epochs.

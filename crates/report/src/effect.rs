@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Combination, NetworkReport, RunSummary, Sample,
+    compare::seconds_per_epoch,
     judgement::show_p,
     number::{decimals, signed},
     statistics::holm,
-    study::seconds_per_epoch,
 };
 
 /// What a change does to networks, over all pairs that differ in it alone.

@@ -9,7 +9,7 @@ use crate::{
     Bound, Claim, Comparison, CurveCheck, Effect, EpochReport, Figure, Homogeneity, NetworkFacts,
     NetworkReport, Record, Result, RunSummary, Sample, SpreadSource, Verdict,
     claim::claims,
-    compare::{check_one_study, deviations, is_complete, is_stand_in},
+    compare::{check_one_study, deviations, is_complete, is_stand_in, seconds_per_epoch},
     effect::effects,
     figure::{FigureId, scale},
     judgement::{judge, sample, verdict},
@@ -507,11 +507,6 @@ fn processors(runs: &[&Run]) -> Option<String> {
         kinds.join(", "),
         parts.join(", and ")
     ))
-}
-
-/// Of training and evaluation.
-pub(crate) fn seconds_per_epoch(result: &RunResult) -> f64 {
-    (result.train_seconds + result.eval_seconds) / f64::from(result.epochs)
 }
 
 fn report_network(arm: &Arm, facts: Option<&NetworkFacts>, runs: &[&Run]) -> NetworkReport {
