@@ -125,7 +125,7 @@ impl Entrant {
             _ => ("--graph", network.graph.to_string_lossy().into_owned()),
         };
         let mut options = vec!["--json".to_owned(), option.to_owned(), value];
-        options.extend(["--phase", phase.name()].map(String::from));
+        options.extend(["--phase", self.phase(*phase).name()].map(String::from));
         for (option, value) in
             [("--batch", *batch), ("--threads", *threads), ("--warmup", warmup), ("--steps", steps)]
         {
@@ -339,6 +339,8 @@ fn build_peer(contender: Contender, root: &Path, target: &Path) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::{network::Network, question::Rates};
+    use pointwise_recipe::Adam;
 
     #[test]
     fn a_missing_contender_is_skipped_unless_it_was_named() {
@@ -363,5 +365,34 @@ mod tests {
         let places = Places { python: Some(folder.path().join("python")), ..places };
         let error = enter(&contenders, false, &places).unwrap_err().to_string();
         assert!(error.contains("cannot be started") && error.contains("--python"), "{error}");
+    }
+
+    /// It knows no other word for it.
+    #[test]
+    fn candle_is_asked_for_evaluation_where_others_are_for_inference() {
+        let network = Network {
+            name: "nin".into(),
+            asked: "nin".into(),
+            parameters: 1_485_386,
+            macs: 172_456_448,
+            graph: "nin.json".into(),
+        };
+        let question = Question {
+            device: Device::Cpu,
+            network: &network,
+            phase: Phase::Infer,
+            precision: None,
+            batch: 8,
+            adam: &Adam::default(),
+            threads: 2,
+            steps: 4,
+            rates: Rates::default(),
+        };
+        for (contender, phase) in [(Contender::Candle, "eval"), (Contender::Pointwise, "infer")] {
+            let entrant =
+                Entrant { contender, program: "peer".into(), arguments: Vec::new(), way: Way::Process };
+            let options = entrant.options(&question);
+            assert!(options.windows(2).any(|pair| pair == ["--phase", phase]), "{contender}: {options:?}");
+        }
     }
 }
