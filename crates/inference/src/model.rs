@@ -275,8 +275,7 @@ impl Model {
                     let method = methods.next().unwrap_or(FusedMethod::Product);
                     let shape = own.shape.convolution;
                     self.macs += method.cost(&shape, 1).macs;
-                    if method == FusedMethod::Packed {
-                        let packed = PackedShape::of(&shape);
+                    if let Some(packed) = method.packed(&shape) {
                         let name = format!("input of {}", node.name);
                         let source = vec![inputs[0]];
                         let len = packed.len();

@@ -8,6 +8,7 @@ mod depthwise;
 mod finish;
 mod packed;
 mod pass;
+mod planes;
 mod product;
 mod shape;
 mod winograd;
@@ -18,6 +19,7 @@ use crate::simd::Isa;
 use crate::team::Team;
 use crate::transforms::{F2, F3, F4, F5};
 use crate::workspace::{Workspace, WorkspaceNeed};
+use planes::FusedPlanes;
 use std::fmt;
 use winograd::FusedWinograd;
 
@@ -36,6 +38,9 @@ pub enum FusedMethod {
     Product,
     /// A matrix product over runs of a packed image ([`PackedShape`]), for fewer than 16 input channels.
     Packed,
+    /// Sums over the taps for vectors of pixels, of an image in planes ([`PackedShape`]); for fewer than 16 input and at most 8 output
+    /// channels.
+    Planes,
     /// Sums over the taps, where each output channel sees one input channel, the one of its own number.
     Depthwise,
 }
@@ -46,6 +51,7 @@ impl fmt::Display for FusedMethod {
             Self::Winograd([m, n]) => write!(f, "Winograd F({m}x{n}, 3x3)"),
             Self::Product => f.write_str("matrix product"),
             Self::Packed => f.write_str("product of packed rows"),
+            Self::Planes => f.write_str("sums over planes"),
             Self::Depthwise => f.write_str("depthwise"),
         }
     }
@@ -73,13 +79,24 @@ impl FusedMethod {
             return vec![if depthwise { Self::Depthwise } else { Self::Product }];
         }
         if shape.in_channels < PANEL && shape.taps() > 1 {
-            return vec![Self::Packed];
+            let is_narrow = FusedPlanes::computes(shape);
+            return [Self::Packed].into_iter().chain(is_narrow.then_some(Self::Planes)).collect();
         }
         let mut methods = vec![Self::Product];
         if shape.is_plain() && shape.kernel[0] == 3 {
             methods.extend((2..=5).map(|m| Self::Winograd([m, m])).chain([Self::Winograd([2, 4])]));
         }
         methods
+    }
+
+    /// How the method reads its input, where that is not a map.
+    #[must_use]
+    pub fn packed(self, shape: &ConvShape) -> Option<PackedShape> {
+        match self {
+            Self::Packed => Some(PackedShape::pixels(shape)),
+            Self::Planes => Some(PackedShape::planes(shape)),
+            _ => None,
+        }
     }
 
     /// What the convolution of so many images takes by this method.
@@ -105,6 +122,11 @@ impl FusedMethod {
                     if shape.taps() > 1 { TRANSFORM * (shape.taps() * inputs) as f64 } else { 0.0 };
                 let pixels = n * (rows * columns) as f64;
                 (pixels.max(MIN_ROWS) * weights + pixels * gathered, weights)
+            }
+            Self::Planes => {
+                let weights = (shape.taps() * shape.in_channels * FusedPlanes::lanes(shape)) as f64;
+                let pixels = n * (rows * columns.next_multiple_of(PANEL)) as f64;
+                (pixels * (weights + TRANSFORM * FusedPlanes::lanes(shape) as f64), weights)
             }
             Self::Depthwise => {
                 let weights = (shape.taps() * outputs) as f64;
@@ -171,12 +193,13 @@ impl FusedConvolution {
                 let is_packed = method == FusedMethod::Packed;
                 Box::new(product::FusedProduct::new(isa, shape, is_packed, weight, constants))
             }
+            FusedMethod::Planes => {
+                let packed = PackedShape::planes(&conv);
+                Box::new(FusedPlanes::new(isa, shape, packed, weight, constants))
+            }
             FusedMethod::Depthwise => Box::new(depthwise::FusedDepthwise::new(isa, shape, weight, constants)),
         };
-        let input_len = match method {
-            FusedMethod::Packed => PackedShape::of(&conv).len(),
-            _ => conv.input_len(),
-        };
+        let input_len = method.packed(&conv).map_or(conv.input_len(), |packed| packed.len());
         Self { shape, method, input_len, fused }
     }
 
@@ -192,8 +215,7 @@ impl FusedConvolution {
         self.method
     }
 
-    /// Floats of an image of the input: a channels-last map, or with [`FusedMethod::Packed`] an image of [`PackedShape::of`] the
-    /// convolution.
+    /// Floats of an image of the input: a channels-last map, or an image that is packed as [`FusedMethod::packed`] says.
     #[must_use]
     pub fn input_len(&self) -> usize {
         self.input_len

@@ -7,8 +7,8 @@ mod common;
 
 use common::{clear_padding, uniform};
 use pointwise_kernels::{
-    Activation, ConvShape, FusedConvolution, FusedMethod, FusedParameters, FusedShape, Isa, PackedShape,
-    Team, Workspace, padded,
+    Activation, ConvShape, FusedConvolution, FusedMethod, FusedParameters, FusedShape, Isa, Team, Workspace,
+    padded,
 };
 
 /// Largest error over the largest exact value, by what a method amplifies: see `tests/convolution.rs`.
@@ -145,8 +145,7 @@ impl Case {
         let Self { weight, bias, rings, .. } = self;
         let conv = self.shape.convolution;
         let fused = FusedConvolution::new(isa, self.shape, method, FusedParameters { weight, bias, rings });
-        let input = if method == FusedMethod::Packed {
-            let packed = PackedShape::of(&conv);
+        let input = if let Some(packed) = method.packed(&conv) {
             let mut images = vec![f32::NAN; self.images * packed.len()];
             for (image, map) in
                 images.chunks_exact_mut(packed.len()).zip(self.x.chunks_exact(conv.input_len()))
@@ -226,6 +225,10 @@ fn other_kernels_strides_and_groups() {
         ConvShape { in_channels: 1, out_channels: 6, kernel: [5, 5], padding: [0, 0], ..base },
         ConvShape { in_channels: 6, stride: [2, 3], kernel: [3, 5], padding: [0, 2], ..base },
         ConvShape { in_channels: 6, kernel: [1, 1], padding: [0, 0], ..base },
+        ConvShape { in_channels: 3, out_channels: 6, kernel: [5, 5], padding: [0, 0], width: 33, ..base },
+        ConvShape { in_channels: 15, out_channels: 8, kernel: [3, 2], padding: [1, 0], ..base },
+        ConvShape { in_channels: 2, out_channels: 1, kernel: [2, 5], padding: [1, 2], width: 17, ..base },
+        ConvShape { in_channels: 1, out_channels: 3, kernel: [7, 7], padding: [3, 3], height: 5, ..base },
     ] {
         for images in [1, 3] {
             Case::new(images, plain(conv)).check();

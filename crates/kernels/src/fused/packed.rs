@@ -1,10 +1,13 @@
-//! Images of few channels, side by side: between zeros, without channels that pad pixels.
+//! Images of few channels between zeros, without channels that pad pixels.
 
 use crate::gemm::PANEL;
 use crate::shape::{ConvShape, padded};
 
-/// An image of few channels as a product reads patches out of it: `(rows, columns, channels)`, no channel padded, with the zeros of a
-/// convolution's padding around the map.
+/// Rows of outputs that are summed at once over planes, at most: their vectors are the registers' to hold.
+pub(super) const MOST_ROWS: usize = 4;
+
+/// An image of few channels as a convolution reads it, with the zeros of the convolution's padding around the map: pixel by pixel, `(rows,
+/// columns, channels)`, or plane by plane, `(channels, rows, columns)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackedShape {
     /// Rows of the image.
@@ -15,24 +18,38 @@ pub struct PackedShape {
     pub channels: usize,
     /// Rows of zeros above and below, columns of zeros left and right.
     pub padding: [usize; 2],
+    /// Of an image in planes, the rows and columns of each, with what vectors read beyond the map.
+    planes: Option<[usize; 2]>,
 }
 
 impl PackedShape {
-    /// The packed input of a convolution.
-    #[must_use]
-    pub const fn of(shape: &ConvShape) -> Self {
+    /// The input of a convolution, pixel by pixel.
+    pub(super) const fn pixels(shape: &ConvShape) -> Self {
         Self {
             height: shape.height,
             width: shape.width,
             channels: shape.in_channels,
             padding: shape.stored_padding(),
+            planes: None,
         }
+    }
+
+    /// The input of a convolution, plane by plane.
+    pub(super) const fn planes(shape: &ConvShape) -> Self {
+        let (rows, columns) = shape.stored_map();
+        let rows = rows + shape.kernel[0] - 1 + MOST_ROWS - 1;
+        let columns = columns.next_multiple_of(PANEL) + shape.kernel[1] - 1;
+        Self { planes: Some([rows, columns]), ..Self::pixels(shape) }
     }
 
     /// Floats of a packed image.
     #[must_use]
     pub const fn len(&self) -> usize {
-        ((self.height + 2 * self.padding[0]) * self.row_len()).next_multiple_of(PANEL)
+        let len = match self.planes {
+            Some(_) => self.channels * self.plane(),
+            None => (self.height + 2 * self.padding[0]) * self.row_len(),
+        };
+        len.next_multiple_of(PANEL)
     }
 
     /// Never.
@@ -43,7 +60,18 @@ impl PackedShape {
 
     /// Floats of a row.
     pub(super) const fn row_len(&self) -> usize {
-        (self.width + 2 * self.padding[1]) * self.channels
+        match self.planes {
+            Some([_, columns]) => columns,
+            None => (self.width + 2 * self.padding[1]) * self.channels,
+        }
+    }
+
+    /// Floats from a channel of a pixel to the next one.
+    pub(super) const fn plane(&self) -> usize {
+        match self.planes {
+            Some([rows, columns]) => rows * columns,
+            None => 1,
+        }
     }
 
     /// Writes an image, of which `value` gives the values: of a channel at a pixel, `row * width + column`.
@@ -53,8 +81,20 @@ impl PackedShape {
     pub fn write(&self, packed: &mut [f32], value: impl Fn(usize, usize) -> f32) {
         assert_eq!(packed.len(), self.len());
         packed.fill(0.0);
-        let first = self.padding[1] * self.channels;
-        let rows = packed.chunks_exact_mut(self.row_len()).skip(self.padding[0]).take(self.height);
+        let [above, left] = self.padding;
+        if self.planes.is_some() {
+            for (channel, plane) in packed.chunks_exact_mut(self.plane()).take(self.channels).enumerate() {
+                let rows = plane.chunks_exact_mut(self.row_len()).skip(above).take(self.height);
+                for (row, target) in rows.enumerate() {
+                    for (column, x) in target[left..left + self.width].iter_mut().enumerate() {
+                        *x = value(channel, row * self.width + column);
+                    }
+                }
+            }
+            return;
+        }
+        let first = left * self.channels;
+        let rows = packed.chunks_exact_mut(self.row_len()).skip(above).take(self.height);
         for (row, target) in rows.enumerate() {
             let target = &mut target[first..first + self.width * self.channels];
             for (column, pixel) in target.chunks_exact_mut(self.channels).enumerate() {

@@ -56,7 +56,7 @@ impl FusedProduct {
         let is_pixels =
             conv.kernel == [1, 1] && conv.padding == [0, 0] && conv.stride == [1, 1] && conv.groups == 1;
         let (left, inputs, runs) = match () {
-            () if is_packed => (Left::Packed(PackedShape::of(&conv)), conv.in_channels, conv.kernel[0]),
+            () if is_packed => (Left::Packed(PackedShape::pixels(&conv)), conv.in_channels, conv.kernel[0]),
             () if is_pixels => (Left::Pixels, conv.in_channels, 1),
             () => (Left::Patches(Patches::new(isa, conv)), conv.group_inputs(), 1),
         };
