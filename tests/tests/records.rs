@@ -119,6 +119,29 @@ fn the_page_of_results_tells_what_the_other_studies_came_to() {
     assert!(told.len() >= 2, "{told:?}");
 }
 
+/// A study without published figures has tables and no verdict.
+#[test]
+fn the_page_of_results_shows_the_ablation() {
+    let folder = root().join("data/records/pointwise-ablation");
+    let json = fs::read_to_string(folder.join("study.json")).unwrap();
+    let report: StudyReport = serde_json::from_str(&json).unwrap();
+    let text = fs::read_to_string(folder.join("report.md")).unwrap();
+    assert_eq!(text, report.to_markdown());
+    let study = Study::by_name("pointwise-ablation").unwrap();
+    assert!(report.networks.iter().all(|network| !network.seeds.is_empty()), "a network was not run");
+    assert_eq!(report.networks.len(), study.arms.len());
+    assert_eq!(report.effects.len(), study.effects.len());
+    let table = |heading: &str| {
+        let section = text.split_once(heading).unwrap().1;
+        section.lines().skip_while(|line| line.is_empty()).take_while(|line| line.starts_with('|')).collect()
+    };
+    let tables: [Vec<&str>; 2] = ["## Accuracy and cost", "## Effects"].map(table);
+    let results = page("docs/results.md");
+    let part =
+        results.split_once("<!-- ablation -->\n").unwrap().1.split_once("<!-- /ablation -->").unwrap().0;
+    assert_eq!(part.trim(), tables.map(|table| table.join("\n")).join("\n\n"));
+}
+
 /// Steps of airbench94 here and in PyTorch, in rounds: the middle of each round's steps, and of these the middle.
 #[test]
 fn the_readme_tells_how_long_94_percent_take() {

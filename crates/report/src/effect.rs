@@ -22,7 +22,9 @@ pub struct Effect {
     pub pairs: Vec<[String; 2]>,
     /// Runs of these networks.
     pub runs: usize,
-    /// Difference of the test accuracy after the last epoch, a fraction; `None` where too few runs tell a spread.
+    /// Difference of the test accuracy after the last epoch, a fraction.
+    pub difference: Option<f64>,
+    /// The same with its interval; `None` where too few runs tell a spread.
     pub accuracy: Option<Combination>,
     /// Natural logarithm of the ratio of the seconds of an epoch, training and evaluation.
     pub log_seconds: Option<Combination>,
@@ -61,6 +63,8 @@ pub(crate) fn effects(networks: &[NetworkReport], runs: &[RunSummary], study: &S
             let samples = samples?;
             Combination::new(&samples.iter().map(|(c, sample)| (*c, sample)).collect::<Vec<_>>())
         };
+        let difference: Option<f64> =
+            coefficients.values().map(|(c, network)| Some(c * network.accuracy.as_ref()?.ours.mean)).sum();
         let mean_ratio = |count: fn(&NetworkReport) -> Option<u64>| {
             let logs: Option<Vec<f64>> = found
                 .iter()
@@ -72,6 +76,7 @@ pub(crate) fn effects(networks: &[NetworkReport], runs: &[RunSummary], study: &S
             name: name.clone(),
             pairs: pairs.clone(),
             runs: coefficients.values().map(|(_, network)| network.seeds.len()).sum(),
+            difference,
             accuracy: combination(&|network| network.accuracy.as_ref().map(|figure| figure.ours.clone())),
             log_seconds: combination(&log_seconds),
             parameters: mean_ratio(|network| network.parameters),
@@ -115,7 +120,7 @@ impl Effect {
             self.name.clone(),
             self.pairs.len().to_string(),
             self.runs.to_string(),
-            or_none(accuracy.map(|it| points(it.value))),
+            or_none(self.difference.map(points)),
             or_none(accuracy.map(|it| format!("{} to {}", points(it.low), points(it.high)))),
             or_none(accuracy.map(|it| show_p(it.corrected))),
             or_none(self.parameters.map(times)),
@@ -129,4 +134,7 @@ impl Effect {
 }
 
 /// What stands below such a table.
-pub(crate) const NOTE: &str = "Each number is the mean over the pairs of networks that differ in the change alone, with it against without it: a     difference of accuracies after the last epoch, a ratio of counts and of times. The intervals hold the true value in 95 of 100 cases, by Student's     distribution with the spread from seed to seed pooled over the networks of the pairs; p is Holm's, over the changes. Time is that of     training and evaluation where the runs took place.";
+pub(crate) const NOTE: &str = "Each number is the mean over the pairs of networks that differ in the change alone, with it compared to without \
+    it: a difference of accuracies after the last epoch, a ratio of counts and of times. The intervals hold the true value in 95 of 100 cases, \
+    by Student's distribution with the spread from seed to seed pooled over the networks of the pairs; p is Holm's, over the changes. Time is \
+    that of training and evaluation where the runs took place.";

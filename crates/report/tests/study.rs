@@ -737,6 +737,12 @@ fn effects_are_means_over_pairs_with_the_pooled_spread() {
     // One run of each network tells no spread, and of a network without runs nothing is known.
     let report = StudyReport::new(&made(1), &facts, &own).unwrap();
     assert!(report.effects.len() == 2 && report.effects.iter().all(|effect| effect.accuracy.is_none()));
+    assert!((report.effects[0].difference.unwrap() - 0.02).abs() < 1e-9);
+    let text = report.to_markdown();
+    assert!(
+        text.contains("| a ReLU |     2 |    4 |                 +2.00 |             - |   - |"),
+        "{text}"
+    );
     assert_eq!(report.effects[0].parameters, Some(2.0));
     // As they were, in a file.
     let json = serde_json::to_string(&report).unwrap();
