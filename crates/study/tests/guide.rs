@@ -33,7 +33,9 @@ fn its_files_are_a_network_and_a_study() {
     let varied = Study::from_toml(&[start, rest[2]].concat(), folder.path()).unwrap();
     let names: Vec<&str> = varied.arms.iter().map(|arm| arm.name.as_str()).collect();
     assert_eq!((names.len(), names[0], names[5]), (6, "resnet20-lr0.1-plain", "resnet20-lr0.001-cropped"));
-    assert_eq!(rest.len(), 3);
+    let compared = Study::from_toml(&[start, rest[2], rest[3]].concat(), folder.path()).unwrap();
+    assert_eq!(compared.effects[0].pairs.len(), 3);
+    assert_eq!(rest.len(), 4);
 }
 
 #[test]
@@ -51,6 +53,7 @@ fn its_table_has_every_key() {
             "FilePublished",
             "FileFigure",
             "FileClaim",
+            "FileEffect",
             "Primary",
             "Curves",
             "Source",
