@@ -297,7 +297,8 @@ fn read_tensors(path: &Path) -> Result<Option<Result<Contents, String>>, Weights
     file.read_exact(&mut start).map_err(read)?;
     let [length @ .., first] = start;
     let header_end = u64::from_le_bytes(length).saturating_add(8);
-    if first != b'{' || header_end > metadata.len().min(LARGEST_HEADER) {
+    // The first byte of the header is read already.
+    if first != b'{' || !(start.len() as u64..=metadata.len().min(LARGEST_HEADER)).contains(&header_end) {
         return Ok(None);
     }
     let mut text = start.to_vec();
@@ -604,6 +605,12 @@ mod tests {
         let mut huge = bytes.clone();
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(decode(&huge).is_err());
+        for declared in [0, 1, u64::MAX - 8, u64::MAX] {
+            assert!(
+                decode(&[&declared.to_le_bytes()[..], b"{}"].concat()).is_err() || declared == 2,
+                "{declared}"
+            );
+        }
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(text.contains("\"F32\""), "{text}");
     }
