@@ -606,10 +606,7 @@ mod tests {
         huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         assert!(decode(&huge).is_err());
         for declared in [0, 1, u64::MAX - 8, u64::MAX] {
-            assert!(
-                decode(&[&declared.to_le_bytes()[..], b"{}"].concat()).is_err() || declared == 2,
-                "{declared}"
-            );
+            assert!(decode(&[&declared.to_le_bytes()[..], b"{}"].concat()).is_err(), "{declared}");
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(text.contains("\"F32\""), "{text}");
