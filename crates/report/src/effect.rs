@@ -70,7 +70,8 @@ pub(crate) fn effects(networks: &[NetworkReport], runs: &[RunSummary], study: &S
                 .iter()
                 .map(|[one, other]| Some((count(one)? as f64 / count(other)? as f64).ln()))
                 .collect();
-            Some((logs?.iter().sum::<f64>() * share).exp())
+            // Of nothing there is no ratio.
+            Some((logs?.iter().sum::<f64>() * share).exp()).filter(|ratio| ratio.is_normal())
         };
         effects.push(Effect {
             name: name.clone(),
