@@ -165,33 +165,8 @@ impl Reader<'_> {
         }
         let mut effects: Vec<Effect> = Vec::with_capacity(file.effects.len());
         for effect in file.effects {
-            let span = effect.span();
-            let FileEffect { name, networks, to } = effect.into_inner();
-            if effects.iter().any(|before| before.name == name) {
-                return Err(self.wrong(span, format!("the effect \"{name}\" stands above; leave one out")));
-            }
-            if networks.is_empty() || networks.len() != to.len() {
-                let message = format!(
-                    "`networks` has {} and `to` has {}; give each network its counterpart without the change",
-                    networks.len(),
-                    to.len()
-                );
-                return Err(self.wrong(span, message));
-            }
-            let mut pairs = Vec::with_capacity(networks.len());
-            for (network, to) in networks.iter().zip(&to) {
-                let pair = [place(network)?, place(to)?].map(|at| arms[at].name.clone());
-                if pair[0] == pair[1] {
-                    let message = format!("`{}` is held against itself; name another network", pair[0]);
-                    return Err(self.wrong(to.span(), message));
-                }
-                if pairs.contains(&pair) {
-                    let message = format!("`{}` and `{}` are a pair twice; leave one out", pair[0], pair[1]);
-                    return Err(self.wrong(network.span(), message));
-                }
-                pairs.push(pair);
-            }
-            effects.push(Effect { name, pairs });
+            let effect = self.effect(effect, place, &arms, &effects)?;
+            effects.push(effect);
         }
         let record = file.record.map(|path| self.record(path.get_ref())).transpose()?;
         Ok(Study {
@@ -502,6 +477,42 @@ impl Reader<'_> {
             return Ok(Claim { kind, of, network, to, published, margin, reason, text });
         };
         Err(self.wrong(span, message))
+    }
+
+    fn effect(
+        &self,
+        effect: Spanned<FileEffect>,
+        place: impl Fn(&Spanned<String>) -> Result<usize>,
+        arms: &[Arm],
+        before: &[Effect],
+    ) -> Result<Effect> {
+        let span = effect.span();
+        let FileEffect { name, networks, to } = effect.into_inner();
+        if before.iter().any(|effect| effect.name == name) {
+            return Err(self.wrong(span, format!("the effect \"{name}\" stands above; leave one out")));
+        }
+        if networks.is_empty() || networks.len() != to.len() {
+            let message = format!(
+                "`networks` has {} and `to` has {}; give each network its counterpart without the change",
+                networks.len(),
+                to.len()
+            );
+            return Err(self.wrong(span, message));
+        }
+        let mut pairs = Vec::with_capacity(networks.len());
+        for (network, to) in networks.iter().zip(&to) {
+            let pair = [place(network)?, place(to)?].map(|at| arms[at].name.clone());
+            if pair[0] == pair[1] {
+                let message = format!("`{}` is held against itself; name another network", pair[0]);
+                return Err(self.wrong(to.span(), message));
+            }
+            if pairs.contains(&pair) {
+                let message = format!("`{}` and `{}` are a pair twice; leave one out", pair[0], pair[1]);
+                return Err(self.wrong(network.span(), message));
+            }
+            pairs.push(pair);
+        }
+        Ok(Effect { name, pairs })
     }
 
     /// The text of a record.

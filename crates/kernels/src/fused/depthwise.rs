@@ -1,12 +1,12 @@
 //! Depthwise convolutions of inference.
 
 use super::finish::FinishMap;
-use super::pass::{Fused, Pass, parts, share};
+use super::pass::{Fused, Pass, Rows, parts};
 use super::shape::{Constants, FusedShape};
 use crate::algorithm::Algorithm;
 use crate::depthwise::{Depthwise, MapKernel};
 use crate::gemm::Keep;
-use crate::memory::{Buffer, Shared};
+use crate::memory::Buffer;
 use crate::shape::padded;
 use crate::simd::Isa;
 use crate::team::Team;
@@ -57,39 +57,20 @@ impl Fused for FusedDepthwise {
     }
 
     fn run(&self, team: &mut Team<'_>, pass: Pass<'_>, workspace: &mut Workspace) {
-        let Pass { images, input, addend, output } = pass;
-        let parts = self.image_parts(images, team.threads());
-        let (rows, columns) = self.shape.output_map();
-        let (_, stored_columns) = self.shape.convolution.stored_map();
-        let (image_len, output_len) = (self.shape.convolution.input_len(), self.shape.output_len());
-        let values = Shared::new(output);
-        team.for_each_with(&mut workspace.workers, images * parts, |memory, task| {
-            let (image, rows) = (task / parts, share(rows, parts, task % parts));
-            let at = |row: usize| image * output_len + row * columns * self.channels;
-            // SAFETY: every task has its own rows.
-            let target = unsafe { values.part(at(rows.start)..at(rows.end)) };
-            let source = &input[image * image_len..(image + 1) * image_len];
+        let parts = self.image_parts(pass.images, team.threads());
+        let (_, columns) = self.shape.convolution.stored_map();
+        pass.for_each_rows(&self.shape, team, &mut workspace.workers, parts, |memory, task| {
+            let Rows { image, rows, addend, target } = task;
             let (pass, weights) = (self.plan.output(), &self.weights);
             if self.shape.is_direct() {
-                let clamp = self.constants.clamp(self.shape.activation, 0, addend, at(rows.start));
-                self.isa.run(MapKernel::of_rows(pass, weights, source, rows, target, clamp));
+                let clamp = self.constants.clamp(self.shape.activation, 0, addend, 0);
+                self.isa.run(MapKernel::of_rows(pass, weights, image, rows, target, clamp));
                 return;
             }
             let stored = self.shape.stored_rows(&rows);
-            let results = &mut memory[..stored.len() * stored_columns * self.channels];
-            self.isa.run(MapKernel::of_rows(pass, weights, source, stored, results, Keep));
-            let finish = FinishMap {
-                shape: &self.shape,
-                constants: &self.constants,
-                results,
-                block: self.channels,
-                rows,
-                channels: 0..self.channels,
-                target: target.as_mut_ptr(),
-                pixel: self.channels,
-            };
-            // SAFETY: the rows of the output.
-            unsafe { finish.run_on(self.isa) };
+            let results = &mut memory[..stored.len() * columns * self.channels];
+            self.isa.run(MapKernel::of_rows(pass, weights, image, stored, results, Keep));
+            FinishMap::run_rows(self.isa, &self.shape, &self.constants, results, rows, target);
         });
     }
 }

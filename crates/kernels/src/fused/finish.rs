@@ -2,6 +2,7 @@
 
 use super::shape::{Constants, FusedShape};
 use crate::activation::{Function, with_function};
+use crate::shape::padded;
 use crate::simd::{Isa, Kernel, Simd};
 use std::ops::Range;
 
@@ -20,7 +21,34 @@ pub(super) struct FinishMap<'a> {
     pub(super) pixel: usize,
 }
 
-impl FinishMap<'_> {
+impl<'a> FinishMap<'a> {
+    /// Finishes all channels of some rows, of results in the same layout.
+    pub(super) fn run_rows(
+        isa: Isa,
+        shape: &'a FusedShape,
+        constants: &'a Constants,
+        results: &'a [f32],
+        rows: Range<usize>,
+        target: &mut [f32],
+    ) {
+        let (_, columns) = shape.output_map();
+        let outputs = padded(shape.convolution.out_channels);
+        assert!(target.len() >= rows.len() * columns * outputs);
+        let target = target.as_mut_ptr();
+        let map = Self {
+            shape,
+            constants,
+            results,
+            block: outputs,
+            rows,
+            channels: 0..outputs,
+            target,
+            pixel: outputs,
+        };
+        // SAFETY: the rows of the output, which are as long, and nobody else's.
+        unsafe { map.run_on(isa) };
+    }
+
     /// # Safety
     /// The pixels of the rows, from the first of the channels on, lie behind `target`, and nobody else touches these channels.
     pub(super) unsafe fn run_on(self, isa: Isa) {

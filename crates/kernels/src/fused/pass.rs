@@ -1,6 +1,9 @@
 //! What every method implements, and how work is shared out.
 
+use super::shape::FusedShape;
 use crate::gemm::PAIR;
+use crate::memory::{Buffer, Shared};
+use crate::shape::padded;
 use crate::team::Team;
 use crate::workspace::{Workspace, WorkspaceNeed};
 use std::ops::Range;
@@ -18,6 +21,46 @@ pub(super) struct Pass<'a> {
     pub(super) input: &'a [f32],
     pub(super) addend: Option<&'a [f32]>,
     pub(super) output: &'a mut [f32],
+}
+
+/// Some rows of the output of an image, a task.
+pub(super) struct Rows<'a> {
+    /// The whole image of the input.
+    pub(super) image: &'a [f32],
+    pub(super) rows: Range<usize>,
+    /// Of these rows, as the target.
+    pub(super) addend: Option<&'a [f32]>,
+    pub(super) target: &'a mut [f32],
+}
+
+impl Pass<'_> {
+    /// Gives each thread of the team rows of the output, each image in so many parts, and memory of its own.
+    pub(super) fn for_each_rows(
+        self,
+        shape: &FusedShape,
+        team: &mut Team<'_>,
+        workers: &mut [Buffer],
+        parts: usize,
+        task: impl Fn(&mut [f32], Rows<'_>) + Sync,
+    ) {
+        let Self { images, input, addend, output } = self;
+        if images == 0 {
+            return;
+        }
+        let (rows, columns) = shape.output_map();
+        let row_len = columns * padded(shape.convolution.out_channels);
+        let (image_len, output_len) = (input.len() / images, shape.output_len());
+        let values = Shared::new(output);
+        team.for_each_with(workers, images * parts, |memory, number| {
+            let (image, rows) = (number / parts, share(rows, parts, number % parts));
+            let range = image * output_len + rows.start * row_len..image * output_len + rows.end * row_len;
+            // SAFETY: every task has its own rows.
+            let target = unsafe { values.part(range.clone()) };
+            let addend = addend.map(|addend| &addend[range]);
+            let image = &input[image * image_len..(image + 1) * image_len];
+            task(memory, Rows { image, rows, addend, target });
+        });
+    }
 }
 
 /// Floats of a `K x N` matrix in pairs of panels.

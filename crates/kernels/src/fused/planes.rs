@@ -5,10 +5,9 @@
 
 use super::finish::FinishMap;
 use super::packed::{MOST_ROWS, PackedShape};
-use super::pass::{Fused, Pass, parts, share};
+use super::pass::{Fused, Pass, Rows, parts};
 use super::shape::{Constants, FusedShape};
 use crate::gemm::PANEL;
-use crate::memory::Shared;
 use crate::shape::{ConvShape, padded};
 use crate::simd::{Isa, Kernel, Simd};
 use crate::team::Team;
@@ -185,37 +184,18 @@ impl Fused for FusedPlanes {
     }
 
     fn run(&self, team: &mut Team<'_>, pass: Pass<'_>, workspace: &mut Workspace) {
-        let Pass { images, input, addend, output } = pass;
-        let parts = self.image_parts(images, team.threads());
-        let (rows, columns) = self.shape.output_map();
-        let (_, stored_columns) = self.shape.convolution.stored_map();
-        let (image_len, output_len) = (self.packed.len(), self.shape.output_len());
-        let values = Shared::new(output);
-        team.for_each_with(&mut workspace.workers, images * parts, |memory, task| {
-            let (image, rows) = (task / parts, share(rows, parts, task % parts));
-            let at = |row: usize| image * output_len + row * columns * self.outputs;
-            let range = at(rows.start)..at(rows.end);
-            // SAFETY: every task has its own rows.
-            let target = unsafe { values.part(range.clone()) };
+        let parts = self.image_parts(pass.images, team.threads());
+        let (_, columns) = self.shape.convolution.stored_map();
+        pass.for_each_rows(&self.shape, team, &mut workspace.workers, parts, |memory, task| {
+            let Rows { image, rows, addend, target } = task;
             let stored = self.shape.stored_rows(&rows);
-            let results = &mut memory[..stored.len() * stored_columns * self.outputs];
-            self.sums(&input[image * image_len..(image + 1) * image_len], stored, results);
+            let results = &mut memory[..stored.len() * columns * self.outputs];
+            self.sums(image, stored, results);
             if let Some(addend) = addend {
                 // There is one where the map is the output.
-                results.iter_mut().zip(&addend[range]).for_each(|(sum, x)| *sum += x);
+                results.iter_mut().zip(addend).for_each(|(sum, x)| *sum += x);
             }
-            let finish = FinishMap {
-                shape: &self.shape,
-                constants: &self.constants,
-                results,
-                block: self.outputs,
-                rows,
-                channels: 0..self.outputs,
-                target: target.as_mut_ptr(),
-                pixel: self.outputs,
-            };
-            // SAFETY: the rows of the output.
-            unsafe { finish.run_on(self.isa) };
+            FinishMap::run_rows(self.isa, &self.shape, &self.constants, results, rows, target);
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use super::finish::FinishMap;
 use super::packed::PackedShape;
-use super::pass::{Fused, Pass, pairs_len, parts, share};
+use super::pass::{Fused, Pass, Rows, pairs_len, parts, share};
 use super::shape::{Constants, FusedShape};
 use crate::gemm::{Finish, FinishedProduct, KeepFar, PAIR, PANEL};
 use crate::memory::{Buffer, Shared};
@@ -276,39 +276,15 @@ impl FusedProduct {
                     pixel[conv.out_channels..].fill(0.0);
                 }
             }
-            let finish = FinishMap {
-                shape: &self.shape,
-                constants: &self.constants,
-                results,
-                block: self.outputs,
-                rows,
-                channels: 0..self.outputs,
-                target: target.as_mut_ptr(),
-                pixel: self.outputs,
-            };
-            // SAFETY: the rows of the output.
-            unsafe { finish.run_on(self.isa) };
+            FinishMap::run_rows(self.isa, &self.shape, &self.constants, results, rows, target);
         }
     }
 
     fn run_rows(&self, team: &mut Team<'_>, pass: Pass<'_>, workspace: &mut Workspace) {
-        let Pass { images, input, addend, output } = pass;
-        let parts = self.image_parts(images, team.threads());
-        let (rows, columns) = self.shape.output_map();
-        let (image_len, output_len) = (input.len() / images, self.shape.output_len());
-        let lengths = self.worker_parts(images, team.threads());
-        let values = Shared::new(output);
-        team.for_each_with(&mut workspace.workers, images * parts, |memory, task| {
-            let (image, rows) = (task / parts, share(rows, parts, task % parts));
-            let range = |rows: &Range<usize>| {
-                let at = |row: usize| image * output_len + row * columns * self.outputs;
-                at(rows.start)..at(rows.end)
-            };
-            let range = range(&rows);
-            let addend = addend.map(|addend| &addend[range.clone()]);
-            // SAFETY: every task has its own rows.
-            let target = unsafe { values.part(range) };
-            let image = &input[image * image_len..(image + 1) * image_len];
+        let parts = self.image_parts(pass.images, team.threads());
+        let lengths = self.worker_parts(pass.images, team.threads());
+        pass.for_each_rows(&self.shape, team, &mut workspace.workers, parts, |memory, task| {
+            let Rows { image, rows, addend, target } = task;
             self.rows(image, rows, addend, target, carve(memory, lengths));
         });
     }
