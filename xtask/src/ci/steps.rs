@@ -313,10 +313,11 @@ rustup toolchain install "$version" --profile minimal --no-self-update 2> /dev/n
 "#,
             missing: "the Rust of Cargo.toml's rust-version cannot be fetched",
         }),
-        // With all of its dependencies, and without the workspace's profiles: as little as possible is made of them. Cargo unpacks what
-        // comes from a registry on this machine, as these packages do, once for each name and version, and would build an older state.
+        // With all of its dependencies, and without the workspace's profiles: as little as possible is made of them. What an
+        // earlier run has left of these packages is removed: cargo takes a version of a registry, as which they are built on, to be always
+        // the same, and keeps what it packed, unpacked and compiled of it.
         script: r#"
-rm -rf "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*
+rm -rf target/ci/packages/{package,debug/.fingerprint/pointwise-*} "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*
 version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 export CARGO_TARGET_DIR=$PWD/target/ci/packages CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_DEV_INCREMENTAL=false
 cargo "+$version" package --workspace --exclude xtask --exclude pointwise-tests --locked
