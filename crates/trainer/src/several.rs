@@ -42,7 +42,7 @@ pub(crate) fn run() -> anyhow::Result<End> {
 }
 
 /// Starts the runs that `orders` has a line for, each on a thread, and gives their answers as they end. The end of `orders` stops those that
-/// go on.
+/// are still running.
 ///
 /// # Errors
 /// If a line is no order.
