@@ -1,5 +1,7 @@
 //! What the tests of the real binary share.
 
+#[cfg(doctest)]
+mod samples;
 #[cfg(unix)]
 pub mod training;
 
