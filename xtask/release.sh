@@ -39,10 +39,10 @@ cp LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md "$stage/$name/"
 # The same archive of the same files, whenever and by whomever it is made.
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C "$stage" -c "$name" | gzip -n9 > "$out/$name.tar.gz"
 
-# Static programs run on any Linux; of others, only that they run here is known.
-tag=linux
-case $triple in *-linux-musl) tag=musllinux_1_2 ;; esac
-"$maturin" build --release --locked --quiet --compatibility "$tag" "${target[@]}" \
+# Static programs run on any Linux, whatever its C library; of others, only that they run here is known.
+tags=(linux)
+case $triple in *-linux-musl) tags=(manylinux2014 musllinux_1_2) ;; esac
+"$maturin" build --release --locked --quiet --compatibility "${tags[@]}" "${target[@]}" \
     --manifest-path crates/trainer/Cargo.toml --out "$out"
 (cd "$out" && sha256sum "$name.tar.gz" ./*.whl > SHA256SUMS)
 ls -l "$out"
