@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, absolute};
+use std::path::{Path, PathBuf, absolute};
 
 use pointwise_network::Network;
 use pointwise_recipe::{DataKind, Recipe, RecipeError};
@@ -25,6 +25,9 @@ use crate::{
 /// The most arms of a study, and its most runs: beyond them a grid has a slip of the pen.
 const MAX_ARMS: usize = 10_000;
 const MAX_RUNS: usize = 1_000_000;
+
+/// The most characters of a path in a study: systems take fewer than four times as many bytes.
+const MAX_PATH: usize = 1000;
 
 impl Study {
     /// The study of that name, or that the file at that path describes.
@@ -168,7 +171,7 @@ impl Reader<'_> {
             let effect = self.effect(effect, place, &arms, &effects)?;
             effects.push(effect);
         }
-        let record = file.record.map(|path| self.record(path.get_ref())).transpose()?;
+        let record = file.record.map(|path| self.record(&path)).transpose()?;
         Ok(Study {
             name,
             title: file.title,
@@ -239,7 +242,7 @@ impl Reader<'_> {
             return Err(self.wrong(span, message));
         }
         if let Some(dir) = &data.dir {
-            let dir = self.folder.join(dir);
+            let dir = self.path(&span, dir)?;
             let whole = absolute(&dir).ok().filter(|dir| dir.to_str().is_some()).ok_or_else(|| {
                 self.wrong(span, format!("the folder {} has no name that can be written down", dir.display()))
             })?;
@@ -256,7 +259,7 @@ impl Reader<'_> {
                 (*network, false)
             }
             NetworkSource::Named(name) if name.ends_with(".toml") || name.contains(['/', '\\']) => {
-                let path = self.folder.join(&name);
+                let path = self.path(&span, Path::new(&name))?;
                 let text = read_text(&path).map_err(|error| self.wrong(span.clone(), error.to_string()))?;
                 let network = Network::from_toml(&text)
                     .map_err(|error| Error::File { path, cause: error.to_string() })?;
@@ -515,9 +518,22 @@ impl Reader<'_> {
         Ok(Effect { name, pairs })
     }
 
+    /// Where a path in the study leads. Errors show it, on their one line.
+    fn path(&self, span: &Range<usize>, path: &Path) -> Result<PathBuf> {
+        let name = path.to_string_lossy();
+        if name.chars().count() > MAX_PATH || name.contains(char::is_control) {
+            let message = format!(
+                "`{}` cannot be a path; give one of up to {MAX_PATH} characters without control characters",
+                shown(&name)
+            );
+            return Err(self.wrong(span.clone(), message));
+        }
+        Ok(self.folder.join(path))
+    }
+
     /// The text of a record.
-    fn record(&self, path: &Path) -> Result<String> {
-        let path = self.folder.join(path);
+    fn record(&self, path: &Spanned<PathBuf>) -> Result<String> {
+        let path = self.path(&path.span(), path.get_ref())?;
         let text = read_text(&path)?;
         match serde_json::from_str::<IgnoredAny>(&text) {
             Ok(IgnoredAny) => Ok(text),

@@ -89,6 +89,12 @@ const WRONG: &[Wrong] = &[
     ),
     wrong("name = \"a\"", "name = \"a\\nb\"", "line 1, column 8", "`a\\nb` cannot be the name of a study"),
     wrong("name = \"a\"", "name = \"a\"\nrecord = \"none.json\"", "none.json", "it cannot be read"),
+    wrong(
+        "name = \"a\"",
+        "name = \"a\"\nrecord = \"a\\u001b.json\"",
+        "line 2, column 10",
+        "`a\\u{1b}.json` cannot be a path",
+    ),
     wrong("name = \"a\"", "name = \"a\"\nrecord = \".\"", ".", "it is not a file"),
     wrong("name = \"a\"", "name = \"a\"\nrecord = \"Cargo.toml\"", "Cargo.toml", "it is no study.json"),
     // Data.
@@ -98,6 +104,7 @@ const WRONG: &[Wrong] = &[
         "line 4, column 8",
         "unknown value `cifar-10`, perhaps for `cifar10`, expected one of",
     ),
+    wrong("\"cifar10\"", "\"folder\"\ndir = \"a\\nb\"", "line 3, column 1", "`a\\nb` cannot be a path"),
     wrong("\"cifar10\"", "\"folder\"", "line 3, column 1", "data of kind folder needs a `dir`"),
     wrong(
         "\"cifar10\"",
@@ -157,6 +164,12 @@ const WRONG: &[Wrong] = &[
         "there is no network `nln`, perhaps for `nin`; there are alexnet_plain, alexnet, nin,",
     ),
     wrong("\"nin\"", "\"none.toml\"", "line 10, column 11", "./none.toml: it cannot be read"),
+    wrong(
+        "\"nin\"",
+        "\"a\\nb.toml\"",
+        "line 10, column 11",
+        "`a\\nb.toml` cannot be a path; give one of up to 1000",
+    ),
     wrong("\"nin\"", "\"src/\"", "line 10, column 11", "./src/: it is not a file"),
     wrong("\"nin\"", "\"/dev/zero\"", "line 10, column 11", "/dev/zero: it is not a file"),
     wrong("\"nin\"", "\"./Cargo.toml\"", "./Cargo.toml", "line 1, column 2: unknown key `package`"),
@@ -531,6 +544,15 @@ const WRONG: &[Wrong] = &[
         "`javascript:alert(1)` is no address of the web",
     ),
 ];
+
+#[test]
+fn a_path_of_any_length_is_refused_in_a_sentence() {
+    for length in [1001, 100_000] {
+        let text = with("").replacen("\"nin\"", &format!("\"./{}.toml\"", "a".repeat(length)), 1);
+        let error = read(&text).unwrap_err().to_string();
+        assert!(error.starts_with("line 10, column 11: `./aaa") && error.len() < 300, "{error}");
+    }
+}
 
 #[test]
 fn every_wrong_file_is_refused_with_its_place_and_a_reason() {
