@@ -33,7 +33,7 @@ seeds() {
 }
 
 fuzz() {
-    local target=$1 corpus=target/fuzz/corpus/$1 faults=target/fuzz/faults/$1 log=target/fuzz/$1.log dictionary=() limit status=0
+    local target=$1 corpus=target/fuzz/corpus/$1 faults=target/fuzz/faults/$1 log=target/fuzz/$1.log dictionary=() limit status=0 start=$SECONDS
     mkdir -p "$corpus" "$faults"
     [ ! -f "tests/fuzz/dictionaries/$target" ] || dictionary=("-dict=tests/fuzz/dictionaries/$target")
     # No allocation may take more, whatever an input claims to hold: an image may decode to 512 MiB.
@@ -51,7 +51,7 @@ fuzz() {
     peak=$(sed -n 's/^stat::peak_rss_mb: *//p' "$log" | tail -n 1)
     coverage=$(echo "$last" | cut -d ' ' -f 2)
     printf '{"target": "%s", "seconds": %d, "executions": %d, "coverage": %d, "features": %d, "corpus": %d, "peak_mb": %d, "crashes": %d}\n' \
-        "$target" "$seconds" "${executions:-0}" "${coverage:-0}" "$(echo "$last" | cut -d ' ' -f 4)" \
+        "$target" "$((SECONDS - start))" "${executions:-0}" "${coverage:-0}" "$(echo "$last" | cut -d ' ' -f 4)" \
         "$(echo "$last" | cut -d ' ' -f 6)" "${peak:-0}" "$([ "$status" = 0 ] && echo 0 || echo 1)" |
         tee -a target/fuzz/record.jsonl
     if [ "$status" != 0 ]; then
