@@ -15,8 +15,9 @@ use crate::download::{Patience, download};
 use crate::file_spec::FileSpec;
 use crate::files::{Kind, kind, lock, reading, writing};
 use crate::image_folder::names;
+use crate::source::{Family, family};
 use crate::verify::{FileReport, examine};
-use crate::{Error, Images, NoProgress, Progress, Unit};
+use crate::{Error, Images, NoProgress, Progress, Published, Unit};
 
 const SIDE: usize = 28;
 const CLASSES: u8 = 10;
@@ -395,10 +396,18 @@ pub(crate) fn read(idx: &Idx, number: usize, path: &Path, advance: &dyn Fn(u64))
     Ok(values)
 }
 
-/// MNIST and Fashion-MNIST have files of the same names and headers: an error if a file is the other's.
+/// All data sets of the family have files of the same names and headers: an error if a file is another one's.
 fn refuse_other(idx: &Idx, number: usize, path: &Path) -> Result<(), Error> {
-    let mut others = [&MNIST, &FASHION_MNIST].into_iter().filter(|other| other.name != idx.name);
-    others.try_for_each(|other| refuse_file_of(other, idx, number, path))
+    others(idx).try_for_each(|other| refuse_file_of(other, idx, number, path))
+}
+
+/// The published data sets of the family, without this one.
+fn others(idx: &Idx) -> impl Iterator<Item = &'static Idx> {
+    let all = Published::ALL.into_iter().filter_map(|dataset| match family(dataset) {
+        Family::Mnist(idx) => Some(idx),
+        Family::Cifar(_) => None,
+    });
+    all.filter(|other| other.name != idx.name)
 }
 
 fn refuse_file_of(other: &Idx, idx: &Idx, number: usize, path: &Path) -> Result<(), Error> {
@@ -677,6 +686,9 @@ mod tests {
         assert!(error.ends_with("is a file of Small-MNIST: give the folder that holds MNIST"), "{error}");
         assert!(refuse_file_of(small(), &MNIST, 2, &path).is_ok());
         assert!(refuse_file_of(&FASHION_MNIST, &MNIST, 0, &path).is_ok());
+        let named = |name: &str, idx| others(idx).any(|other| other.name == name);
+        assert!(named("MNIST", &FASHION_MNIST) && named("Fashion-MNIST", small()));
+        assert!(!named("MNIST", &MNIST));
     }
 
     fn fetch_small(cache: &Path, addresses: &[String], watcher: &Watcher) -> Result<PathBuf, Error> {

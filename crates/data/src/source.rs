@@ -89,12 +89,12 @@ impl Source {
 }
 
 /// How a published data set is kept.
-enum Family {
+pub(crate) enum Family {
     Cifar(Labelled),
     Mnist(&'static Idx),
 }
 
-fn family(dataset: Published) -> Family {
+pub(crate) fn family(dataset: Published) -> Family {
     match dataset {
         Published::Cifar10 => Family::Cifar(Labelled { cifar: &CIFAR10, label: 0 }),
         Published::Cifar100Coarse => Family::Cifar(Labelled { cifar: &CIFAR100, label: 0 }),

@@ -83,7 +83,13 @@ impl ModuleKind {
             Layer::Scale(layer) => Self::Scale(layer.factor),
             Layer::Subsample(layer) => Self::Subsample(layer.stride),
             Layer::PadChannels(layer) => Self::PadChannels { before: layer.before, after: layer.after },
-            other => candle_core::bail!("there is no module for {}", other.class()),
+            Layer::Relu(_)
+            | Layer::Relu6(_)
+            | Layer::LeakyRelu(_)
+            | Layer::Gelu(_)
+            | Layer::Silu(_)
+            | Layer::Sigmoid(_)
+            | Layer::Tanh(_) => candle_core::bail!("{} is no activation", layer.class()),
         })
     }
 

@@ -282,7 +282,17 @@ impl Grouping<'_> {
             Layer::Scale(scale) => StageKind::Scale(scale.factor as f32),
             Layer::Subsample(subsample) => StageKind::Subsample(subsample.stride.0),
             Layer::PadChannels(pad) => StageKind::PadChannels { before: pad.before },
-            _ => {
+            // Every kind is named: one that no block takes would be passed over in silence.
+            Layer::Conv2d(_)
+            | Layer::Linear(_)
+            | Layer::BatchNorm2d(_)
+            | Layer::Relu(_)
+            | Layer::Relu6(_)
+            | Layer::LeakyRelu(_)
+            | Layer::Gelu(_)
+            | Layer::Silu(_)
+            | Layer::Sigmoid(_)
+            | Layer::Tanh(_) => {
                 let mut layers = BlockLayers::default();
                 layers.take(layer, &node.path, input);
                 StageKind::Block(layers)

@@ -80,7 +80,16 @@ pub(crate) fn operators(layer: &Layer, input: &[usize]) -> Emitted {
         Layer::PadChannels(PadChannels { before, after }) => {
             with_constants("Pad", [("pads", sizes(&[0, *before, 0, 0, 0, *after, 0, 0]))])
         }
-        other => unreachable!("{} has weights, does nothing or is an activation", other.class()),
+        Layer::Conv2d(_) | Layer::Linear(_) | Layer::BatchNorm2d(_) | Layer::Dropout(_) => {
+            unreachable!("{} has weights or does nothing", layer.class())
+        }
+        Layer::Relu(_)
+        | Layer::Relu6(_)
+        | Layer::LeakyRelu(_)
+        | Layer::Gelu(_)
+        | Layer::Silu(_)
+        | Layer::Sigmoid(_)
+        | Layer::Tanh(_) => unreachable!("{} is an activation", layer.class()),
     }
 }
 

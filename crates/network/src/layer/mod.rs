@@ -110,7 +110,7 @@ layers! {
 }
 
 impl Layer {
-    /// The function, of an activation layer.
+    /// The function, of an activation layer. Every kind is named, so that a new one cannot be forgotten.
     #[must_use]
     pub fn activation(&self) -> Option<Activation> {
         Some(match self {
@@ -124,7 +124,17 @@ impl Layer {
             Self::Silu(_) => Activation::Silu,
             Self::Sigmoid(_) => Activation::Sigmoid,
             Self::Tanh(_) => Activation::Tanh,
-            _ => return None,
+            Self::Conv2d(_)
+            | Self::Linear(_)
+            | Self::BatchNorm2d(_)
+            | Self::MaxPool2d(_)
+            | Self::AvgPool2d(_)
+            | Self::AdaptiveAvgPool2d(_)
+            | Self::Dropout(_)
+            | Self::Flatten(_)
+            | Self::Scale(_)
+            | Self::Subsample(_)
+            | Self::PadChannels(_) => return None,
         })
     }
 }
