@@ -71,6 +71,9 @@ pub(crate) static FASHION_MNIST: Idx = Idx {
     ],
 };
 
+/// All of the family, which are told from each other. A test in `source.rs` holds that none is missing.
+pub(crate) const ALL: [&Idx; 2] = [&MNIST, &FASHION_MNIST];
+
 impl Idx {
     fn spec(&self, file: usize) -> FileSpec {
         let (bytes, md5) = self.official[file];
@@ -395,10 +398,14 @@ pub(crate) fn read(idx: &Idx, number: usize, path: &Path, advance: &dyn Fn(u64))
     Ok(values)
 }
 
-/// MNIST and Fashion-MNIST have files of the same names and headers: an error if a file is the other's.
+/// All data sets of the family have files of the same names and headers: an error if a file is another one's.
 fn refuse_other(idx: &Idx, number: usize, path: &Path) -> Result<(), Error> {
-    let mut others = [&MNIST, &FASHION_MNIST].into_iter().filter(|other| other.name != idx.name);
-    others.try_for_each(|other| refuse_file_of(other, idx, number, path))
+    others(idx).try_for_each(|other| refuse_file_of(other, idx, number, path))
+}
+
+/// The published data sets of the family, without this one.
+fn others(idx: &Idx) -> impl Iterator<Item = &'static Idx> {
+    ALL.into_iter().filter(|other| other.name != idx.name)
 }
 
 fn refuse_file_of(other: &Idx, idx: &Idx, number: usize, path: &Path) -> Result<(), Error> {
@@ -677,6 +684,9 @@ mod tests {
         assert!(error.ends_with("is a file of Small-MNIST: give the folder that holds MNIST"), "{error}");
         assert!(refuse_file_of(small(), &MNIST, 2, &path).is_ok());
         assert!(refuse_file_of(&FASHION_MNIST, &MNIST, 0, &path).is_ok());
+        let named = |name: &str, idx| others(idx).any(|other| other.name == name);
+        assert!(named("MNIST", &FASHION_MNIST) && named("Fashion-MNIST", small()));
+        assert!(!named("MNIST", &MNIST));
     }
 
     fn fetch_small(cache: &Path, addresses: &[String], watcher: &Watcher) -> Result<PathBuf, Error> {

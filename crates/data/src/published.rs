@@ -267,3 +267,24 @@ impl Published {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_those_that_can_be_named() {
+        let named: Vec<Published> = DataKind::ALL.into_iter().filter_map(Published::of).collect();
+        assert_eq!(named, Published::ALL);
+    }
+
+    #[test]
+    fn figures_are_of_each_channel_and_addresses_are_there() {
+        for dataset in Published::ALL {
+            let spec = dataset.spec();
+            let (mean, std) = spec.mean_std.unwrap();
+            assert_eq!((mean.len(), std.len()), (spec.shape[0], spec.shape[0]), "{dataset:?}");
+            assert!(!dataset.addresses().is_empty(), "{dataset:?}");
+        }
+    }
+}

@@ -209,6 +209,15 @@ mod tests {
     use super::*;
     use crate::NoProgress;
 
+    #[test]
+    fn the_data_sets_of_a_family_know_each_other() {
+        let names = Published::ALL.into_iter().filter_map(|dataset| match family(dataset) {
+            Family::Mnist(idx) => Some(idx.name),
+            Family::Cifar(_) => None,
+        });
+        assert!(names.eq(idx::ALL.map(|idx| idx.name)));
+    }
+
     fn message(source: &Source) -> String {
         load(source, &NoProgress).unwrap_err().to_string()
     }
