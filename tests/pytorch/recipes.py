@@ -17,6 +17,7 @@ than MARGIN: golden.py says why.
 from __future__ import annotations
 
 import argparse
+import inspect
 import itertools
 import json
 import math
@@ -494,9 +495,8 @@ def outcome_of(
     net.eval()
     names = {parameter: name for name, parameter in net.named_parameters()}
     state = [(names[parameter], state) for parameter, state in optimizer.state.items()]
-    keys = {"momentum_buffer"} if isinstance(optimizer, SGD) else {"exp_avg", "exp_avg_sq"}
     # Without momentum SGD keeps none.
-    keys = keys if state else set()
+    keys = {key for _, entry in state for key, value in entry.items() if key != "step" and value is not None}
     # Of what never had a gradient PyTorch keeps nothing yet, which is to say zeros.
     kept = {name for name, _ in state}
     none = [(name, torch.zeros_like(value)) for name, value in net.named_parameters() if name not in kept]
@@ -757,10 +757,17 @@ def clear(case: Case) -> tuple[int, float]:
 IMPLEMENTATIONS = ({"foreach": True}, {"fused": True})
 
 
+def implementations(case: Case) -> list[dict[str, bool]]:
+    """Those that the case's optimizer has."""
+    optimizer = SGD if case.optimizer is None else type(case.optimizer(Net(), {}))
+    has = inspect.signature(optimizer).parameters
+    return [how for how in IMPLEMENTATIONS if how.keys() <= has.keys()]
+
+
 def document(case: Case) -> dict[str, Any]:
     number, margin = clear(case)
     plain = [run(case, number, variant) for variant in VARIANTS]
-    plain += [run(case, number, VARIANTS[0], how) for how in IMPLEMENTATIONS]
+    plain += [run(case, number, VARIANTS[0], how) for how in implementations(case)]
     f64 = run(case, number, F64)
 
     def disturbed(disturb: Callable[[nn.Module, int], None]) -> list[Outcome]:

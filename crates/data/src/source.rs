@@ -89,12 +89,12 @@ impl Source {
 }
 
 /// How a published data set is kept.
-pub(crate) enum Family {
+enum Family {
     Cifar(Labelled),
     Mnist(&'static Idx),
 }
 
-pub(crate) fn family(dataset: Published) -> Family {
+fn family(dataset: Published) -> Family {
     match dataset {
         Published::Cifar10 => Family::Cifar(Labelled { cifar: &CIFAR10, label: 0 }),
         Published::Cifar100Coarse => Family::Cifar(Labelled { cifar: &CIFAR100, label: 0 }),
@@ -208,6 +208,15 @@ pub fn verify(dataset: Published, path: &Path, progress: &dyn Progress) -> Resul
 mod tests {
     use super::*;
     use crate::NoProgress;
+
+    #[test]
+    fn the_data_sets_of_a_family_know_each_other() {
+        let names = Published::ALL.into_iter().filter_map(|dataset| match family(dataset) {
+            Family::Mnist(idx) => Some(idx.name),
+            Family::Cifar(_) => None,
+        });
+        assert!(names.eq(idx::ALL.map(|idx| idx.name)));
+    }
 
     fn message(source: &Source) -> String {
         load(source, &NoProgress).unwrap_err().to_string()

@@ -50,7 +50,10 @@ impl Step {
             (Self::Adam(step), [first, second]) => adam(step, parameter, gradient, first, second),
             (Self::AdamW(step), [first, second]) => adamw(step, parameter, gradient, first, second),
             (Self::Sgd(step), [buffer]) => sgd(step, parameter, gradient, buffer),
-            _ => candle_core::bail!("{} buffers are not those of {self:?}", buffers.len()),
+            // Each is named, so that the compiler asks for a new one.
+            (Self::Adam(_) | Self::AdamW(_) | Self::Sgd(_), _) => {
+                candle_core::bail!("{} buffers are not those of {self:?}", buffers.len())
+            }
         }
     }
 }

@@ -140,8 +140,8 @@ fn optimizers() {
             "line 3, column 15: `lr` is not an optimizer; there are Adam, AdamW, SGD",
         ),
         (
-            with_optimizer("{ RMSprop = { lr = 0.1 } }"),
-            "line 3, column 15: `RMSprop` is not an optimizer; there are Adam, AdamW, SGD",
+            with_optimizer("{ Lion = { lr = 0.1 } }"),
+            "line 3, column 15: `Lion` is not an optimizer; there are Adam, AdamW, SGD",
         ),
         (
             with_optimizer("{ SGD = {}, Adam = {} }"),

@@ -94,7 +94,10 @@ impl Parameters {
                     );
                 }
                 (Step::Sgd(step), [buffer]) => sgd(isa, step, values, gradients, &mut buffer[range.clone()]),
-                (step, buffers) => unreachable!("{} buffers for {step:?}", buffers.len()),
+                // Each is named, so that the compiler asks for a new one.
+                (step @ (Step::Adam(_) | Step::AdamW(_) | Step::Sgd(_)), buffers) => {
+                    unreachable!("{} buffers for {step:?}", buffers.len())
+                }
             }
         }
     }
