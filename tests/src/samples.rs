@@ -1,4 +1,5 @@
-//! The samples of Rust in pages and in the crates' READMEs, compiled and run as documentation tests.
+//! The samples of Rust in pages and in the crates' READMEs, compiled and run as documentation tests; those that write files
+//! are only compiled.
 
 macro_rules! pages {
     ($($page:literal)*) => {

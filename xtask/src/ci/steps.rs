@@ -314,8 +314,8 @@ rustup toolchain install "$version" --profile minimal --no-self-update 2> /dev/n
             missing: "the Rust of Cargo.toml's rust-version cannot be fetched",
         }),
         // With all of its dependencies, and without the workspace's profiles: as little as possible is made of them. What an
-        // earlier run has left of these packages is removed: cargo takes a version of a registry, as which they are built on, to be always
-        // the same, and keeps what it packed, unpacked and compiled of it.
+        // earlier run has left of these packages is removed: cargo builds them as of a registry, where a version never changes, and would use
+        // again what it packed, unpacked and compiled of it.
         script: r#"
 rm -rf target/ci/packages/{package,debug/.fingerprint/pointwise-*} "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*
 version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
