@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 /// The implementations of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
     /// candle autograd, to be believed.
     Reference,
@@ -103,8 +103,8 @@ impl fmt::Display for DeviceName {
     }
 }
 
-fn unknown(what: &'static str, name: &str, known: &str) -> RecipeError {
-    RecipeError::Unknown { what, name: shown(name), known: known.to_owned() }
+fn unknown(what: &'static str, name: &str, known: &[&str]) -> RecipeError {
+    RecipeError::Unknown { what, name: shown(name), known: known.join(", ") }
 }
 
 impl FromStr for EngineKind {
@@ -112,7 +112,7 @@ impl FromStr for EngineKind {
 
     fn from_str(name: &str) -> Result<Self, RecipeError> {
         let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        found.ok_or_else(|| unknown("engine", name, "reference, cpu, cuda"))
+        found.ok_or_else(|| unknown("engine", name, &Self::ALL.map(Self::name)))
     }
 }
 
@@ -121,7 +121,7 @@ impl FromStr for Precision {
 
     fn from_str(name: &str) -> Result<Self, RecipeError> {
         let found = Self::ALL.into_iter().find(|precision| precision.name() == name);
-        found.ok_or_else(|| unknown("precision", name, "f32, tf32, bf16"))
+        found.ok_or_else(|| unknown("precision", name, &Self::ALL.map(Self::name)))
     }
 }
 
@@ -133,7 +133,7 @@ impl FromStr for DeviceName {
             return Ok(Self::Cpu);
         }
         let ordinal = name.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok());
-        ordinal.map(Self::Cuda).ok_or_else(|| unknown("device", name, "cpu, cuda:N"))
+        ordinal.map(Self::Cuda).ok_or_else(|| unknown("device", name, &["cpu", "cuda:N"]))
     }
 }
 
