@@ -2,8 +2,11 @@
 //! names it, and a stop is obeyed whatever the network does.
 
 use image::{Rgb, RgbImage};
+#[cfg(unix)]
+use pointwise_tests::training::wait_until;
 use pointwise_tests::{command, fail, run, succeed, write_binary_layout};
 use std::fs;
+#[cfg(unix)]
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -86,8 +89,8 @@ fn damaged_images_are_refused_by_name() {
         let start = format!("error: cannot decode the image {}: ", path.display());
         assert!(message.starts_with(&start) && message.ends_with("; replace or remove it"), "{message}");
         // The cause is told once.
-        let cause = message[start.len()..].trim_end_matches("; replace or remove it");
-        assert_eq!(message.matches(cause).count(), 1, "{message}");
+        let parts: Vec<&str> = message[start.len()..].split([':', ';']).map(str::trim).collect();
+        assert!((1..parts.len()).all(|at| !parts[..at].contains(&parts[at])), "{message}");
         fs::remove_file(path).unwrap();
     }
 }
@@ -181,14 +184,12 @@ fn classes_without_images_are_named() {
 
 /// The environment of a command that downloads nothing, because nobody listens where its proxy is to be.
 fn without_network(command: &mut Command) -> &mut Command {
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let closed = closed.expect("a port is free");
     for variable in
         ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "no_proxy"]
     {
         command.env_remove(variable);
     }
-    command.env("HTTPS_PROXY", format!("http://{closed}"))
+    command.env("HTTPS_PROXY", "http://127.0.0.1:1")
 }
 
 #[test]
@@ -284,13 +285,18 @@ fn a_stop_ends_a_download_from_a_server_that_says_nothing() {
     ];
     for (number, line) in lines.into_iter().enumerate() {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
         let mut command = command(line);
         without_network(&mut command)
             .env("HTTPS_PROXY", format!("http://{}", server.local_addr().unwrap()))
             .env("XDG_CACHE_HOME", temp.path().join("cache"))
             .stderr(Stdio::piped());
         let child = command.spawn().unwrap();
-        let connection = server.accept().unwrap();
+        let mut connection = None;
+        wait_until("it asks for the images", || {
+            connection = server.accept().ok();
+            connection.is_some()
+        });
         let signal = ["-TERM", "-INT"][number % 2];
         let status = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(status.success());

@@ -5,20 +5,19 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use pointwise_runs::{Activity, Run};
-use pointwise_tests::training::{activity, send, wait_until};
+use pointwise_tests::training::{activity, wait_until};
 use pointwise_tests::{checkpoint, clean, command, fail, metrics, preloaded, succeed, trainer};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-/// Slow enough to be met in the middle, with small checkpoints.
+/// Quick, with small checkpoints.
 const NETWORK: &str = r#"
 name = "small"
-input = [3, 16, 16]
+input = [3, 8, 8]
 layers = [
-    { Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }, "BatchNorm2d", "ReLU",
-    { Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }, "BatchNorm2d", "ReLU",
-    { MaxPool2d = { kernel_size = 16 } }, "Flatten", { Linear = { out_features = 10 } },
+    { Conv2d = { out_channels = 8, kernel_size = 3, padding = 1 } }, "BatchNorm2d", "ReLU",
+    { MaxPool2d = { kernel_size = 8 } }, "Flatten", { Linear = { out_features = 10 } },
 ]
 "#;
 
@@ -281,18 +280,83 @@ fn with_mounts(script: &str, paths: &[(&str, &Path)], arguments: &[String]) -> O
     Some(())
 }
 
-/// Waits for a line of metrics, with the training held still from there on.
+/// Holds a process at one call, while the file `HANG` is there, and says so by the file `SEEN`: where it records its third epoch, makes the
+/// folder `RUN`, or takes a lock.
 const HOLD: &str = r#"
-"$0" "$@" > /dev/null 2> "$SAID" & training=$!
-until grep -qs '"kind":"epoch","epoch":3,' "$RUN/metrics.jsonl"; do
-    kill -0 $training || { cat "$SAID" >&2; exit 1; }
-    sleep 0.002
-done
-kill -STOP $training
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static void hold_at(const char *call) {
+    if (strcmp(call, getenv("AT"))) return;
+    close(creat(getenv("SEEN"), 0666));
+    while (access(getenv("HANG"), F_OK) == 0) usleep(1000);
+}
+
+ssize_t write(int file, const void *bytes, size_t length) {
+    static const char record[] = "\"kind\":\"epoch\",\"epoch\":3,";
+    if (memmem(bytes, length, record, sizeof record - 1)) hold_at("write");
+    return syscall(SYS_write, file, bytes, length);
+}
+
+int mkdir(const char *path, mode_t mode) {
+    if (!strcmp(path, getenv("RUN"))) hold_at("mkdir");
+    return syscall(SYS_mkdirat, AT_FDCWD, path, mode);
+}
+
+int flock(int file, int operation) {
+    hold_at("flock");
+    return syscall(SYS_flock, file, operation);
+}
 "#;
 
+/// The files that a process is held by.
+struct Hold {
+    library: PathBuf,
+    hang: PathBuf,
+    seen: PathBuf,
+}
+
+impl Hold {
+    fn new(folder: &Path) -> Self {
+        let (hang, seen) = (folder.join("hang"), folder.join("seen"));
+        fs::write(&hang, "").unwrap();
+        Self { library: preloaded(folder, HOLD), hang, seen }
+    }
+
+    /// A training that is held at a call.
+    fn training(&self, folder: &Path, run: &Path, call: &str) -> Child {
+        let mut held = command(training(folder, run));
+        held.env("LD_PRELOAD", &self.library).env("AT", call).envs(self.paths(run));
+        let held = held.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until("it comes to the call", || self.seen.exists());
+        held
+    }
+
+    fn paths<'a>(&'a self, run: &'a Path) -> [(&'static str, &'a Path); 4] {
+        [("RUN", run), ("HANG", &self.hang), ("SEEN", &self.seen), ("LIBRARY", &self.library)]
+    }
+
+    fn release(&self) {
+        fs::remove_file(&self.hang).unwrap();
+    }
+}
+
+/// Starts the training, which is held before it records its third epoch.
+const BEGIN: &str = r#"
+AT=write LD_PRELOAD="$LIBRARY" "$0" "$@" > /dev/null 2> "$SAID" & training=$!
+until [ -e "$SEEN" ]; do
+    kill -0 $training || { cat "$SAID" >&2; exit 1; }
+    sleep 0.01
+done
+"#;
+
+/// Lets it go on, to its failure.
 const END: &str = r#"
-kill -CONT $training
+rm "$HANG"
 wait $training && { echo 'the training did not fail' >&2; exit 1; } || code=$?
 [ $code = 1 ] || { cat "$SAID" >&2; exit 1; }
 "#;
@@ -304,11 +368,11 @@ fn a_run_whose_disk_was_full_continues_once_there_is_space() {
     fs::create_dir(&disk).unwrap();
     let (run, failed, finished) =
         (disk.join("run"), temp.path().join("failed"), temp.path().join("finished"));
-    let said = temp.path().join("said");
+    let (hold, said) = (Hold::new(temp.path()), temp.path().join("said"));
     let script = format!(
         r#"
 mount -t tmpfs -o size=4m none "$DISK"
-{HOLD}
+{BEGIN}
 head -c 8M /dev/zero > "$DISK/ballast" 2> /dev/null || true
 {END}
 cp -a "$RUN" "$FAILED"
@@ -317,8 +381,8 @@ rm "$DISK/ballast"
 cp -a "$RUN" "$FINISHED"
 "#
     );
-    let paths =
-        [("DISK", &*disk), ("RUN", &run), ("SAID", &said), ("FAILED", &failed), ("FINISHED", &finished)];
+    let own = [("DISK", &*disk), ("SAID", &said), ("FAILED", &failed), ("FINISHED", &finished)];
+    let paths = [&own[..], &hold.paths(&run)].concat();
     if with_mounts(&script, &paths, &training(temp.path(), &run)).is_none() {
         return;
     }
@@ -336,23 +400,20 @@ fn a_folder_that_was_made_read_only_is_named_and_continued_in() {
     let run = temp.path().join("run");
     let (failed, said) = (temp.path().join("failed"), temp.path().join("said"));
     fs::create_dir_all(run.join("checkpoints")).unwrap();
-    // While a file is open there for writing, it cannot be made so.
+    let hold = Hold::new(temp.path());
+    // While a file is open there for writing, it cannot be made so: none is where the training is held.
     let script = format!(
         r#"
 mount --bind "$RUN/checkpoints" "$RUN/checkpoints"
-{HOLD}
-until mount -o remount,bind,ro "$RUN/checkpoints" 2> /dev/null; do
-    kill -CONT $training
-    sleep 0.001
-    kill -STOP $training
-done
+{BEGIN}
+mount -o remount,bind,ro "$RUN/checkpoints"
 {END}
 cp -a "$RUN" "$FAILED"
 mount -o remount,bind,rw "$RUN/checkpoints"
 "$0" "$@" > /dev/null
 "#
     );
-    let paths = [("RUN", &*run), ("SAID", &said), ("FAILED", &failed)];
+    let paths = [&[("SAID", &*said), ("FAILED", &failed)], &hold.paths(&run)[..]].concat();
     if with_mounts(&script, &paths, &training(temp.path(), &run)).is_none() {
         return;
     }
@@ -368,20 +429,16 @@ mount -o remount,bind,rw "$RUN/checkpoints"
 #[test]
 fn a_second_process_is_refused_and_the_first_ends_undisturbed() {
     let temp = tempfile::tempdir().unwrap();
-    let run = temp.path().join("run");
-    let mut first = command(training(temp.path(), &run));
-    let mut first = first.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the run has begun", || run.join("config.toml").is_file());
-    let signal = |name: &str| send(first.id(), name, 1);
-    signal("STOP");
-    assert!(!run.join("result.json").exists(), "it is too quick to be met");
+    let (run, hold) = (temp.path().join("run"), Hold::new(temp.path()));
+    let first = hold.training(temp.path(), &run, "write");
     let message = fail(6, training(temp.path(), &run));
     assert!(
         message.contains("is in use by another process") && message.contains("another --run-dir"),
         "{message}"
     );
-    signal("CONT");
-    assert!(first.wait().unwrap().success());
+    hold.release();
+    let output = first.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_same(&undisturbed(temp.path()), &run, "a run that two processes wanted");
 }
 
@@ -389,27 +446,18 @@ fn a_second_process_is_refused_and_the_first_ends_undisturbed() {
 #[test]
 fn a_run_that_another_process_began_in_the_meantime_is_its_own() {
     let temp = tempfile::tempdir().unwrap();
-    let (run, hang) = (temp.path().join("run"), temp.path().join("hang"));
-    let library = preloaded(
-        temp.path(),
-        "#include <fcntl.h>\n#include <stdlib.h>\n#include <string.h>\n#include <sys/stat.h>\n\
-         #include <sys/syscall.h>\n#include <unistd.h>\n\
-         int mkdir(const char *path, mode_t mode) {\n\
-         if (!strcmp(path, getenv(\"RUN\"))) close(creat(getenv(\"SEEN\"), 0666));\n\
-         while (!strcmp(path, getenv(\"RUN\")) && access(getenv(\"HANG\"), F_OK) == 0) usleep(1000);\n\
-         return syscall(SYS_mkdirat, AT_FDCWD, path, mode); }",
-    );
-    fs::write(&hang, "").unwrap();
-    let seen = temp.path().join("seen");
-    let mut slow = command(training(temp.path(), &run));
-    slow.env("LD_PRELOAD", library).envs([("RUN", &run), ("HANG", &hang), ("SEEN", &seen)]);
-    let slow = slow.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("it is about to begin", || seen.exists());
-    succeed(training(temp.path(), &run));
-    fs::remove_file(&hang).unwrap();
-    let output = slow.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(6), "{said}");
-    assert_says(&said, &["is in use by another process"], "a run of another process");
-    assert_same(&undisturbed(temp.path()), &run, "a run that two processes wanted to begin");
+    let expected = undisturbed(temp.path());
+    // It has looked for a run in vain, and then also for what is left of one.
+    for call in ["mkdir", "flock"] {
+        let (run, hold) = (temp.path().join(call), Hold::new(temp.path()));
+        let slow = hold.training(temp.path(), &run, call);
+        succeed(training(temp.path(), &run));
+        hold.release();
+        let output = slow.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(6), "{call}: {said}");
+        assert_says(&said, &["is in use by another process"], call);
+        assert_same(&expected, &run, call);
+        fs::remove_file(&hold.seen).unwrap();
+    }
 }

@@ -433,6 +433,8 @@ mod tests {
             }
         });
         assert_eq!(server.ranges(), [None], "one download is enough");
+        let at_work = watchers.iter().filter(|watcher| !watcher.started().is_empty());
+        assert_eq!(at_work.count(), 1, "and one unpacks it");
     }
 
     #[test]

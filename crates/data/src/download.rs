@@ -267,10 +267,9 @@ impl Transfer<'_> {
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(false)
+            .truncate(present == 0)
             .open(&self.part)
             .map_err(writing(&self.part))?;
-        file.set_len(present).map_err(writing(&self.part))?;
         file.seek(SeekFrom::Start(present)).map_err(writing(&self.part))?;
         self.progress.start(&format!("downloading {}", self.dataset), Some(expected), Unit::Bytes);
         self.receive(&mut file, response.body_mut().as_reader(), present, hurry)
@@ -352,12 +351,7 @@ mod tests {
                 spec: FileSpec { name: "file.gz", bytes: body.len() as u64, md5: md5_hex(&body) },
                 body,
                 watcher: Watcher::default(),
-                patience: Patience {
-                    silence: Duration::from_millis(500),
-                    pause: Duration::ZERO,
-                    proxy: None,
-                    ..Patience::default()
-                },
+                patience: Patience { pause: Duration::ZERO, proxy: None, ..Patience::default() },
             }
         }
 
@@ -392,16 +386,8 @@ mod tests {
         case.download(&[&server]).unwrap();
         case.assert_whole();
         assert_eq!(server.ranges(), [None]);
-        assert_eq!(case.watcher.last_position(), BODY_BYTES as u64);
-    }
-
-    #[test]
-    fn the_second_address_is_used_if_the_first_has_no_such_file() {
-        let case = Case::new();
-        let (first, second) = (case.serve([Reply::Status(404)]), case.serve([Reply::Whole]));
-        case.download(&[&first, &second]).unwrap();
-        case.assert_whole();
-        assert!(case.watcher.notes().contains(&format!("{}: HTTP status 404 Not Found", first.address())));
+        let downloading = case.watcher.started().into_iter().next();
+        assert_eq!(downloading, Some(("downloading CIFAR-10".to_owned(), BODY_BYTES as u64)));
     }
 
     #[test]
@@ -431,23 +417,21 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_ranges_starts_anew() {
-        let case = Case::new();
-        fs::write(case.part(), [9; 5000]).unwrap();
-        let server = case.serve([Reply::IgnoreRange]);
-        case.download(&[&server]).unwrap();
-        case.assert_whole();
-        assert_eq!(server.ranges(), [Some(5000)]);
-    }
-
-    #[test]
-    fn a_wrong_range_is_not_appended() {
-        let case = Case::new();
-        fs::write(case.part(), &case.body[..5000]).unwrap();
-        let server = case.serve([Reply::ShiftedRange, Reply::Whole]);
-        case.download(&[&server]).unwrap();
-        case.assert_whole();
-        assert_eq!(server.ranges(), [Some(5000), None]);
+    fn what_is_not_the_range_that_was_asked_for_starts_anew() {
+        let cases: [(&[Reply], &[Option<usize>]); 4] = [
+            (&[Reply::IgnoreRange], &[Some(5000)]),
+            (&[Reply::IgnoreRangeAndCutAfter(1000), Reply::Whole], &[Some(5000), Some(1000)]),
+            (&[Reply::ShiftedRange, Reply::Whole], &[Some(5000), None]),
+            (&[Reply::RangeRefused, Reply::Whole], &[Some(5000), None]),
+        ];
+        for (replies, ranges) in cases {
+            let case = Case::new();
+            fs::write(case.part(), &case.body[..5000]).unwrap();
+            let server = case.serve(replies.iter().copied());
+            case.download(&[&server]).unwrap();
+            case.assert_whole();
+            assert_eq!(server.ranges(), ranges);
+        }
     }
 
     #[test]
@@ -472,14 +456,19 @@ mod tests {
 
     #[test]
     fn an_address_that_goes_silent_is_given_up_and_the_next_goes_on() {
-        let case = Case::new();
-        // It says the first 3000 bytes and nothing more, again and again.
-        let first =
-            case.serve([Reply::SilentAfter(3000)].into_iter().chain((0..4).map(|_| Reply::SilentAfter(0))));
+        let mut case = Case::new();
+        // No server of a test is silent as long unless it is meant to be.
+        case.patience.silence = Duration::from_secs(2);
+        case.patience.fruitless = 0;
+        // It says the first 3000 bytes and nothing more, and then nothing at all.
+        let first = case.serve([Reply::SilentAfter(3000), Reply::SilentAfter(0), Reply::Whole]);
         let second = case.serve([Reply::Whole]);
         case.download(&[&first, &second]).unwrap();
         case.assert_whole();
+        assert_eq!(first.ranges(), [None, Some(3000)]);
         assert_eq!(second.ranges(), [Some(3000)]);
+        let given_up = case.watcher.notes().iter().filter(|note| note.contains("timeout")).count();
+        assert_eq!(given_up, 2, "{:?}", case.watcher.notes());
     }
 
     #[test]
@@ -538,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_without_a_length_may_not_exceed_the_file() {
+    fn a_body_without_a_length_may_not_exceed_the_file_nor_end_before_it() {
         let case = Case::new();
         let longer = noise(1, BODY_BYTES + 1);
         let server = Server::new(&longer, [Reply::NoLength]);
@@ -548,6 +537,25 @@ mod tests {
         let server = case.serve([Reply::NoLength]);
         case.download(&[&server]).unwrap();
         case.assert_whole();
+
+        // Nor is it whole because it ends.
+        let case = Case::new();
+        let (short, second) =
+            (Server::new(&case.body[..1000], [Reply::NoLength]), case.serve([Reply::Whole]));
+        case.download(&[&short, &second]).unwrap();
+        case.assert_whole();
+        assert_eq!(second.ranges(), [Some(1000)]);
+    }
+
+    #[test]
+    fn a_range_of_a_file_of_another_length_is_not_appended() {
+        for bytes in [BODY_BYTES - 1, BODY_BYTES + 1] {
+            let case = Case::new();
+            fs::write(case.part(), &case.body[..5000]).unwrap();
+            let causes = causes(&case, &[&Server::new(&noise(1, bytes), [Reply::Whole])]);
+            assert_eq!(causes, [format!("the file has {bytes} bytes instead of {BODY_BYTES}")]);
+            assert_eq!(fs::read(case.part()).unwrap(), case.body[..5000]);
+        }
     }
 
     #[test]
@@ -591,10 +599,14 @@ mod tests {
         let bodies = [0, 1, CHUNK, BODY_BYTES - 1].map(Reply::CutAfter);
         for reply in heads.into_iter().chain(bodies) {
             let case = Case::new();
-            let first = case.serve([reply, reply]);
-            let second = case.serve([Reply::Whole]);
+            let (first, second) = (case.serve([reply]), case.serve([Reply::Whole]));
             case.download(&[&first, &second]).unwrap();
             case.assert_whole();
+            let received = match reply {
+                Reply::CutAfter(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
+                _ => None,
+            };
+            assert_eq!(second.ranges(), [received]);
         }
         for reply in heads {
             let case = Case::new();
@@ -605,14 +617,23 @@ mod tests {
 
     #[test]
     fn every_refusal_is_named_and_the_next_address_tried() {
-        for status in [401, 403, 404, 410, 429, 500, 503] {
+        // The last is where nobody listens.
+        let statuses = [401, 403, 404, 410, 429, 500, 503].map(Some);
+        for status in statuses.into_iter().chain([None]) {
+            let refusing = |case: &Case| match status {
+                Some(status) => case.serve([Reply::Status(status)]),
+                None => Server::closed(),
+            };
+            let cause = status.map_or_else(|| "refused".to_owned(), |status| format!("HTTP status {status}"));
             let case = Case::new();
-            let (first, second) = (case.serve([Reply::Status(status)]), case.serve([Reply::Whole]));
+            let (first, second) = (refusing(&case), case.serve([Reply::Whole]));
             case.download(&[&first, &second]).unwrap();
             case.assert_whole();
+            let is_cause = |note: &String| note.starts_with(&first.address()) && note.contains(&cause);
+            assert!(case.watcher.notes().iter().any(is_cause), "{cause}: {:?}", case.watcher.notes());
             let case = Case::new();
-            let causes = causes(&case, &[&case.serve([Reply::Status(status)])]);
-            assert!(causes[0].starts_with(&format!("HTTP status {status}")), "{causes:?}");
+            let causes = causes(&case, &[&refusing(&case)]);
+            assert!(causes[0].contains(&cause), "{causes:?}");
             assert!(!case.part().exists());
         }
     }
@@ -624,6 +645,7 @@ mod tests {
         fs::write(case.part(), &case.body[..5000]).unwrap();
         let causes = causes(&case, &[&case.serve([Reply::LoginPage])]);
         assert_eq!(causes, [format!("the file has 39 bytes instead of {BODY_BYTES}")]);
+        assert_eq!(fs::read(case.part()).unwrap(), case.body[..5000]);
         let case = Case::new();
         let (first, second) = (case.serve([Reply::Redirect, Reply::LoginPage]), case.serve([Reply::Whole]));
         case.download(&[&first, &second]).unwrap();
@@ -645,30 +667,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_refuses_ranges_gives_all_of_it() {
-        let case = Case::new();
-        fs::write(case.part(), &case.body[..5000]).unwrap();
-        let server = case.serve([Reply::RangeRefused, Reply::RangeRefused]);
-        case.download(&[&server]).unwrap();
-        case.assert_whole();
-        assert_eq!(server.ranges(), [Some(5000), None]);
-    }
-
-    #[test]
     fn a_slow_address_that_is_the_only_one_is_waited_for() {
         let mut case = Case::new();
         case.patience.slow_after = Duration::ZERO;
         case.patience.slow_bytes = u64::MAX;
         let server = case.serve([Reply::Drops { bytes: 20_000, pause: Duration::from_millis(5) }]);
         case.download(&[&server]).unwrap();
-        case.assert_whole();
-    }
-
-    #[test]
-    fn a_dead_address_is_passed_over() {
-        let case = Case::new();
-        let server = case.serve([Reply::Whole]);
-        case.download(&[&Server::closed(), &server]).unwrap();
         case.assert_whole();
     }
 
@@ -783,7 +787,10 @@ mod tests {
         std::os::unix::fs::symlink("/dev/full", case.part()).unwrap();
         let server = case.serve([Reply::Whole]);
         let error = case.download(&[&server, &server]).unwrap_err().to_string();
-        assert!(error.contains("file.gz.part") && error.starts_with("cannot write"), "{error}");
+        assert!(
+            error.contains("file.gz.part: No space left") && error.starts_with("cannot write"),
+            "{error}"
+        );
         assert!(!case.target().exists());
         assert_eq!(server.ranges().len(), 1, "no other address makes room");
         // Once there is room, it is downloaded.

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -110,7 +109,8 @@ pub(crate) fn cifar100_archive() -> (Vec<u8>, FileSpec) {
 #[derive(Default)]
 pub(crate) struct Watcher {
     notes: Mutex<Vec<String>>,
-    position: AtomicU64,
+    /// What was started, and how far each came.
+    started: Mutex<Vec<(String, u64)>>,
 }
 
 impl Watcher {
@@ -118,16 +118,22 @@ impl Watcher {
         self.notes.lock().unwrap().clone()
     }
 
+    pub(crate) fn started(&self) -> Vec<(String, u64)> {
+        self.started.lock().unwrap().clone()
+    }
+
     pub(crate) fn last_position(&self) -> u64 {
-        self.position.load(Ordering::Relaxed)
+        self.started().last().map_or(0, |(_, position)| *position)
     }
 }
 
 impl Progress for Watcher {
-    fn start(&self, _what: &str, _total: Option<u64>, _unit: Unit) {}
+    fn start(&self, what: &str, _total: Option<u64>, _unit: Unit) {
+        self.started.lock().unwrap().push((what.to_owned(), 0));
+    }
 
     fn advance(&self, position: u64) {
-        self.position.store(position, Ordering::Relaxed);
+        self.started.lock().unwrap().last_mut().unwrap().1 = position;
     }
 
     fn finish(&self) {}
@@ -203,13 +209,15 @@ pub(crate) enum Reply {
     Whole,
     /// The whole body with status 200, whatever range is asked for.
     IgnoreRange,
+    /// As [`Reply::IgnoreRange`], but hangs up after so many bytes.
+    IgnoreRangeAndCutAfter(usize),
     /// Another range than asked for, and says so.
     ShiftedRange,
     /// The whole body without saying how long it is.
     NoLength,
     /// Announces all that is asked for and hangs up after so many bytes.
     CutAfter(usize),
-    /// Announces all that is asked for and says nothing more after so many bytes.
+    /// Announces all that is asked for and says nothing more after so many bytes, until the client hangs up.
     SilentAfter(usize),
     /// No body but a status.
     Status(u16),
@@ -331,11 +339,9 @@ impl Server {
         self.address.trim_start_matches("http://").trim_end_matches("/file.gz")
     }
 
-    /// An address where nobody listens.
+    /// An address where nobody listens. A port that was free a moment ago may be another test's by now.
     pub(crate) fn closed() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}/file.gz", listener.local_addr().unwrap());
-        Self { address, ranges: Arc::default() }
+        Self { address: "http://127.0.0.1:1/file.gz".to_owned(), ranges: Arc::default() }
     }
 
     pub(crate) fn address(&self) -> String {
@@ -392,7 +398,8 @@ fn answer(
         }
         _ => {}
     }
-    let start = if matches!(reply, Reply::IgnoreRange | Reply::NoLength) { None } else { start };
+    let all = matches!(reply, Reply::IgnoreRange | Reply::IgnoreRangeAndCutAfter(_) | Reply::NoLength);
+    let start = if all { None } else { start };
     let rest = &body[start.unwrap_or(0).min(body.len())..];
     let status = match (reply, start) {
         (Reply::Status(404), _) => "404 Not Found".to_owned(),
@@ -414,7 +421,7 @@ fn answer(
         _ => {
             write!(stream, "Content-Length: {}\r\n\r\n", rest.len())?;
             match reply {
-                Reply::CutAfter(n) => stream.write_all(&rest[..n]),
+                Reply::CutAfter(n) | Reply::IgnoreRangeAndCutAfter(n) => stream.write_all(&rest[..n]),
                 Reply::Drops { bytes, pause } => rest.chunks(bytes).try_for_each(|drop| {
                     stream.write_all(drop)?;
                     stream.flush()?;
@@ -424,9 +431,9 @@ fn answer(
                 Reply::SilentAfter(n) => {
                     stream.write_all(&rest[..n])?;
                     stream.flush()?;
-                    // Longer than the patience of any test; the client hangs up first.
-                    thread::sleep(Duration::from_secs(2));
-                    Ok(())
+                    // Longer than the patience of any test.
+                    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+                    stream.read(&mut [0]).map(drop)
                 }
                 _ => stream.write_all(rest),
             }

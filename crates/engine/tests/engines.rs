@@ -15,7 +15,7 @@ use pointwise_engine::{
     count_correct, create,
 };
 use pointwise_kernels::Isa;
-use pointwise_network::{AvgPool2d, MaxPool2d, Network};
+use pointwise_network::{AvgPool2d, Layer, MaxPool2d, Network};
 use std::collections::BTreeMap;
 
 fn make(kind: EngineKind, network: &Network) -> Box<dyn Engine> {
@@ -366,22 +366,40 @@ fn a_nan_passes_a_pool_on_every_engine() {
         ..layer
     };
     let max = |layer: MaxPool2d| network("maximum", [1, 4, 4], vec![layer.into()]);
+    // The kernel of the convolution takes the maximum, too.
+    let behind = |layer: Layer| network("behind a convolution", [1, 4, 4], vec![conv(1, 1, 0), layer]);
     let mean = |layer: AvgPool2d| network("mean", [1, 4, 4], vec![layer.into()]);
     // How many outputs have a place of the upper left corner in their window.
     for (network, places) in [
         (max(MaxPool2d::new(2)), [(0, 1), (1, 1), (4, 1), (5, 1)]),
         (max(stride(MaxPool2d::new(3), 1, 1)), [(0, 4), (1, 6), (4, 6), (5, 9)]),
         (max(stride(MaxPool2d::new(3), 2, 1)), [(0, 1), (1, 2), (4, 2), (5, 4)]),
+        (behind(MaxPool2d::new(2).into()), [(0, 1), (1, 1), (4, 1), (5, 1)]),
         (mean(AvgPool2d::new(2)), [(0, 1), (1, 1), (4, 1), (5, 1)]),
+        (behind(AvgPool2d::new(2).into()), [(0, 1), (1, 1), (4, 1), (5, 1)]),
     ] {
         for (place, count) in places {
             let mut images = vec![1.0; 16];
             images[place] = f32::NAN;
             for kind in engines() {
-                let logits = make(kind, &network).logits(&images).unwrap();
+                let mut engine = make(kind, &network);
+                let mut state = engine.state().unwrap();
+                for (name, array) in &mut state.parameters {
+                    array.values.fill(if name.ends_with("weight") { 1.0 } else { 0.0 });
+                }
+                engine.load_state(&state).unwrap();
+                let logits = engine.logits(&images).unwrap();
                 let (nans, others): (Vec<f32>, Vec<f32>) = logits.iter().partition(|x| x.is_nan());
                 assert_eq!(nans.len(), count, "{kind}, {}, {place}: {logits:?}", network.name);
                 assert!(others.iter().all(|x| *x == 1.0), "{kind}, {place}: {logits:?}");
+                if !state.parameters.is_empty() {
+                    let step = engine.train_step(Batch { images: &images, labels: &[0] });
+                    let error = step.and_then(|()| engine.totals().map(drop)).unwrap_err();
+                    assert!(
+                        matches!(error, EngineError::NotFinite { step: 1, .. }),
+                        "{kind}, {place}: {error}"
+                    );
+                }
             }
         }
     }

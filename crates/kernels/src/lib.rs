@@ -85,7 +85,7 @@ pub use maps::{
     ChannelRun, Subsampling, copy_channels, global_average, global_average_adjoint, subsample,
     subsample_adjoint, to_channels_last, to_planar,
 };
-pub use memory::{Buffer, EndingAllocator, OutOfMemory};
+pub use memory::{Buffer, EndingAllocator, OutOfMemory, share_arena};
 pub use norm::{BatchStatistics, MOMENT_ROWS, image_moments};
 pub use optimizer::{AdamStep, SgdStep, adam, adamw, average, l2_norm, scale_all, sgd};
 pub use peak::peak_gflops;

@@ -129,6 +129,17 @@ impl fmt::Debug for Buffer {
     }
 }
 
+/// Has all threads take memory from one arena of the system's allocator, for a program whose address space is limited; called before it
+/// starts threads. glibc sets 64 MiB of address space aside for each thread that takes memory, and then there may be none for the stack of
+/// the next one, or for what a thread takes in the middle of its start, where the program is aborted. Other allocators do not.
+pub fn share_arena() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    // SAFETY: it sets a number of the allocator's, which any thread may do at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// The system's allocator for a program that says in a sentence what Rust's standard library aborts for: where memory that is not a
 /// [`Buffer`]'s is refused, the process ends with that sentence and exit code 1.
 ///

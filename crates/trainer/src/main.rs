@@ -37,7 +37,7 @@ use anyhow::{Context, anyhow};
 use args::{Cli, Command};
 use clap::CommandFactory;
 use log::LevelFilter;
-use pointwise_engine::memory::EndingAllocator;
+use pointwise_engine::memory::{EndingAllocator, address_space, share_arena};
 use pointwise_process::{OutputError, Request, note};
 use pointwise_study::{IN_USE, INTERRUPTED};
 use std::process::ExitCode;
@@ -81,6 +81,9 @@ fn exit_code(outcome: &anyhow::Result<End>) -> u8 {
 }
 
 fn main() -> ExitCode {
+    if address_space().is_some() {
+        share_arena();
+    }
     match pointwise_process::parse().map(run) {
         Ok(outcome) => {
             if let Err(error) = &outcome
