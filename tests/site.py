@@ -1,4 +1,4 @@
-"""Checks a site: every link to a page, a place on a page or a file of it leads somewhere.
+"""Checks a site: every link to one of its pages, places on a page or files has a target.
 
     python site.py FOLDER
 """
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 
 class Page(HTMLParser):
-    """The places and the links of a page."""
+    """The link targets on a page, and its links."""
 
     def __init__(self, path):
         super().__init__()
@@ -30,7 +30,7 @@ def main():
     pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
     wrong, count = [], 0
     for path, page in pages.items():
-        # These two show other pages: their links are meant from elsewhere.
+        # These two show other pages, whose links are relative to other places.
         if path.name in ("404.html", "toc.html"):
             continue
         for link in page.links:

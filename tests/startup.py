@@ -1,6 +1,6 @@
 """Times `trainer predict` on one image, from its start to its end: python3 tests/startup.py TRAINER RECORD [ROUNDS]
 
-A line of JSON for each network of the study goes to RECORD: milliseconds of the clock and of the processor and the largest resident set, medians
+A line of JSON for each network of the study goes to RECORD: wall and processor time in milliseconds and the largest resident set, medians
 over rounds in which every network takes its turn. Only the standard library is needed."""
 
 import json
@@ -19,7 +19,7 @@ NETWORKS = ["alexnet_plain", "alexnet", "nin"]
 
 
 def png(width, height):
-    """A png image of some colours."""
+    """A png image of a few colours."""
     rows = b"".join(
         b"\0" + bytes(v for x in range(width) for v in (8 * x % 256, 8 * y % 256, (x + y) % 256)) for y in range(height)
     )
@@ -32,7 +32,7 @@ def png(width, height):
 
 
 def timed(command):
-    """Milliseconds of the clock and of the processor, and MiB, of a process that must succeed."""
+    """Wall and processor time in milliseconds, and memory in MiB, of a process that must succeed."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -66,7 +66,7 @@ def main():
             subprocess.run([trainer, "train", "--model", network, *data, "--quiet", "--run-dir", run], check=True)
             commands[network] = [trainer, "predict", "--checkpoint", run, image]
         results = {network: [] for network in NETWORKS}
-        # The first round is not counted: files come into the system's cache.
+        # The first round is not counted: it fills the system's file cache.
         for turn in range(rounds + 1):
             for network in NETWORKS:
                 result = timed(commands[network])

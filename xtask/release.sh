@@ -3,8 +3,8 @@
 #
 #     xtask/release.sh [--target TRIPLE] OUT
 #
-# Without --target it is the machine's own. For x86_64-unknown-linux-musl the program is static and runs on any Linux; it needs the target
-# (`rustup target add`) and musl-gcc (Debian: musl-tools). The wheel is made by maturin: MATURIN names one that is not in PATH.
+# Without --target, the target is this machine's. For x86_64-unknown-linux-musl the program is static and runs on any Linux; it needs the target
+# (`rustup target add`) and musl-gcc (Debian: musl-tools). maturin makes the wheel: MATURIN names it if it is not in PATH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ if [ "${1:-}" = --target ]; then
 fi
 [ $# -eq 1 ] || { echo "usage: xtask/release.sh [--target TRIPLE] OUT" >&2; exit 2; }
 maturin=${MATURIN:-maturin}
-command -v "$maturin" > /dev/null || { echo "$maturin is not there: pip install maturin, or name it by MATURIN" >&2; exit 1; }
+command -v "$maturin" > /dev/null || { echo "$maturin is not installed: run pip install maturin, or name it in MATURIN" >&2; exit 1; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 
@@ -36,10 +36,10 @@ for shell in bash zsh fish powershell elvish; do
     "$stage/$name/trainer" completions "$shell" > "$stage/$name/completions/trainer.$shell"
 done
 cp LICENSE-MIT LICENSE-APACHE README.md CHANGELOG.md "$stage/$name/"
-# The same archive of the same files, whenever and by whomever it is made.
+# Equal files give an equal archive, whenever and by whomever it is made.
 tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C "$stage" -c "$name" | gzip -n9 > "$out/$name.tar.gz"
 
-# Static programs run on any Linux, whatever its C library; of others, only that they run here is known.
+# Static programs run on any Linux, whatever its C library; of others it is only known that they run here.
 tags=(linux)
 case $triple in *-linux-musl) tags=(manylinux2014 musllinux_1_2) ;; esac
 "$maturin" build --release --locked --quiet --compatibility "${tags[@]}" "${target[@]}" \

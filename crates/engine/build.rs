@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// The kernels, a file a subject, and the file that includes them all.
+/// The kernels, one file per subject, and the file that includes them all.
 const FOLDER: &str = "src/cuda/kernels";
 const SOURCE: &str = "src/cuda/kernels/kernels.cu";
 
-/// Machine code for A100 and H100 and their like, and PTX that the driver compiles for later cards.
+/// Machine code for A100, H100 and similar GPUs, and PTX that the driver compiles for later ones.
 const TARGETS: [&str; 3] =
     ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"];
 
@@ -43,7 +43,7 @@ fn compile(out: &Path) -> Result<(), String> {
     }
     match fs::metadata(out) {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("{} left nothing: {error}", nvcc.display())),
+        Err(error) => Err(format!("{} wrote no output: {error}", nvcc.display())),
     }
 }
 

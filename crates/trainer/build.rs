@@ -6,11 +6,11 @@ use std::process::Command;
 fn main() {
     let root = Path::new("../..");
     println!("cargo::rerun-if-changed=build.rs");
-    // Sources that were unpacked within some other repository are not of its commit.
+    // Sources unpacked inside another repository do not belong to its commit.
     if git(&["ls-files", "--error-unmatch", "build.rs"]).is_some()
         && let Some(commit) = git(&["rev-parse", "HEAD"])
     {
-        // New files are of no account: until a file that is known names them, nothing is built from them.
+        // Untracked files do not count: nothing is built from them until a tracked file names them.
         let changed = git(&["-C", "../..", "status", "--porcelain", "--untracked-files=no", "."])
             .is_none_or(|changes| !changes.is_empty());
         println!("cargo::rustc-env=POINTWISE_COMMIT={commit}{}", if changed { " with changes" } else { "" });
@@ -31,8 +31,8 @@ fn main() {
     }
 }
 
-/// What git changes when another commit becomes the one that is checked out. Git says where it lies, which in a worktree is not under
-/// `.git`; the log of HEAD may be turned off, and a branch may have a file of its own or a line in a common one.
+/// The files that git changes when another commit is checked out. Git says where they are, which in a worktree is not under `.git`; the
+/// log of HEAD may be turned off, and a branch may have its own file or a line in a shared one.
 fn commit_files() -> Vec<PathBuf> {
     let place = |name: &str| git(&["rev-parse", "--git-path", name]).map(PathBuf::from);
     let mut files: Vec<PathBuf> =
@@ -46,7 +46,7 @@ fn commit_files() -> Vec<PathBuf> {
     files
 }
 
-/// Every file that git knows. One that is missing has this run each time, until it is there again.
+/// Every tracked file. A missing one makes cargo run this script each time until the file is back.
 fn known_files(root: &Path) -> Vec<PathBuf> {
     let list = git(&["-C", "../..", "ls-files", "-z"]).unwrap_or_default();
     list.split('\0').filter(|name| !name.is_empty()).map(|name| root.join(name)).collect()

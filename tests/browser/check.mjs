@@ -1,18 +1,18 @@
-// Opens report pages in headless Chromium and checks what only a browser can tell: that nothing is fetched and nothing fails, that
+// Opens report pages in headless Chromium and checks what only a browser can show: that nothing is fetched and nothing fails, that
 // charts and the window of images work by mouse and by keyboard, that nothing overflows and text can be read, in light, dark
 // and on a phone. Leaves screenshots to look at.
 //
 //   node check.mjs SCREENSHOTS PAGE.html...
 //   node check.mjs --picture OUT.png PAGE.html     accuracy against cost, for README.md
 //
-// Needs playwright-core, and chromium where CHROMIUM or the path says.
+// Needs playwright-core, and Chromium in CHROMIUM or in /usr/bin/chromium.
 
 import { createRequire } from "node:module";
 import { mkdirSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-// Installed beside the working folder, not beside this file.
+// Installed in the working folder, not next to this file.
 const { chromium } = createRequire(join(process.cwd(), "/"))("playwright-core");
 const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
 

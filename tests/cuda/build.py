@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""build.py OUT KERNELS.cu...: libraries that stand for NVIDIA's and compute on the processor.
+"""build.py OUT KERNELS.cu...: libraries that replace NVIDIA's and compute on the processor.
 
 OUT gets libcuda.so.1 and its like; a program built with the feature `cuda` finds them with POINTWISE_CUDA_LIBRARIES=OUT. Needs g++
 with C++17, on x86-64 Linux; the processor must have AVX2.
@@ -13,12 +13,12 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 
 FLAGS = ["-std=c++17", "-O3", "-march=x86-64-v3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-g1", "-Wall", "-Wextra"]
-# Kernels stop at misaligned vectors, at indices outside of an array and at undefined arithmetic. It costs next to no time.
+# Kernels stop at misaligned vectors, at indices outside of an array and at undefined arithmetic. This costs almost no time.
 SANITIZE = ["-fsanitize=alignment,bounds,integer-divide-by-zero,shift,vla-bound", "-fno-sanitize-recover=all", "-static-libubsan"]
 OPTIONS = """
 extern "C" __attribute__((visibility("default"))) const char *__ubsan_default_options() { return "abort_on_error=1"; }
 """
-# Memory of the device holds whatever its kernels say that it holds.
+# Device memory has the types that the kernels give it.
 KERNEL_FLAGS = ["-fno-strict-aliasing", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-parameter",
                 "-Wno-maybe-uninitialized"]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# self_test.sh DIR: builds the emulator with kernels for its own tests in DIR, and runs these.
+# self_test.sh DIR: builds the emulator in DIR with the kernels of its own tests, and runs them.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fuzzes everything that is read from files: builds the targets and runs each for so many seconds, two side by side.
+# Fuzzes everything that is read from files: builds the targets and runs each for this many seconds, two at a time.
 #
 #     tests/fuzz/run.sh SECONDS [TARGET...]
 #
-# Each target begins with the seeds that are committed and with what earlier runs found in target/fuzz/corpus. A line of JSON for each goes
+# Each target starts from the committed seeds and from what earlier runs found in target/fuzz/corpus. A line of JSON for each goes
 # to target/fuzz/record.jsonl, and inputs that a target stopped at to target/fuzz/faults. The stable toolchain is enough: the flags are those
 # of `cargo fuzz build --sanitizer none`. POINTWISE_FUZZ_SEED makes the first inputs of each target the same every time.
 set -euo pipefail
@@ -13,7 +13,7 @@ seconds=${1:?usage: tests/fuzz/run.sh SECONDS [TARGET...]}
 shift
 [ $# -gt 0 ] || set -- archive batches idx image safetensors pytorch run network recipe study
 
-# With --target, the flags are not for build scripts and procedural macros.
+# With --target, the flags do not apply to build scripts and procedural macros.
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
@@ -22,7 +22,7 @@ RUSTFLAGS=$(echo $RUSTFLAGS)
 cargo build --manifest-path tests/fuzz/Cargo.toml --release --target "$host" --target-dir target/fuzz --locked
 unset RUSTFLAGS
 
-# Where a file that is committed for other reasons serves as a seed, too.
+# Files committed for other reasons that also serve as seeds.
 seeds() {
     echo "tests/fuzz/seeds/$1"
     case $1 in
@@ -36,7 +36,7 @@ fuzz() {
     local target=$1 corpus=target/fuzz/corpus/$1 faults=target/fuzz/faults/$1 log=target/fuzz/$1.log dictionary=() limit status=0 start=$SECONDS
     mkdir -p "$corpus" "$faults"
     [ ! -f "tests/fuzz/dictionaries/$target" ] || dictionary=("-dict=tests/fuzz/dictionaries/$target")
-    # No allocation may take more, whatever an input claims to hold: an image may decode to 512 MiB.
+    # The limit of an allocation, whatever an input claims to hold: an image may decode to 512 MiB.
     limit=$([ "$target" = image ] && echo 640 || echo 256)
     # shellcheck disable=SC2046
     (
@@ -63,7 +63,7 @@ fuzz() {
 export -f seeds fuzz
 export seconds host
 rm -f target/fuzz/record.jsonl
-# Inputs of parsers that take paths, in memory where the system has such a folder.
+# Inputs of parsers that take paths, in memory if the system has such a folder.
 TMPDIR=$(mktemp -d -p "$([ -d /dev/shm ] && echo /dev/shm || echo /tmp)")
 export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT

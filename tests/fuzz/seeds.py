@@ -1,4 +1,4 @@
-"""Makes the seeds that are made up and no text: python3 tests/fuzz/seeds.py (needs Pillow for the images)."""
+"""Makes the invented seeds that are not text: python3 tests/fuzz/seeds.py (needs Pillow for the images)."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def archives():
     put("archive", "gnu_long_name", tar([long], tarfile.GNU_FORMAT))
     put("archive", "pax", tar([(long[0], b"z", {"pax_headers": {"size": "1", "comment": "é"}})], tarfile.PAX_FORMAT))
     put("archive", "python_version", tar([("cifar-100-python/train", b"x", {})]))
-    # A header that says that its member is larger than any disk.
+    # A header that claims a member larger than any disk.
     header = bytearray(tar([train])[:512])
     header[124:136] = b"\x80" + bytes(3) + b"\x7f" + bytes(7)
     header[148:156] = b" " * 8
@@ -147,7 +147,7 @@ def pickles():
 
 
 def runs():
-    """A file of a run folder each, behind a byte that says which."""
+    """One file of a run folder each, after a byte that says which."""
     names = ["config.toml", "environment.json", "metrics.jsonl", "progress.json", "result.json", "analysis.json"]
     for number, name in enumerate(names):
         put("run", name, bytes([number]) + (Path(__file__).parent / "run" / name).read_bytes())

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""check.py TRAINER [--run DIR]... [--network NAME]... [--images N] [--candle PROGRAM]: exported ONNX models, as others read them.
+"""check.py TRAINER [--run DIR]... [--network NAME]... [--images N] [--candle PROGRAM]: exported ONNX models, as other programs read them.
 
 Each network that comes with the program is trained until BatchNorm's statistics have forgotten how they began, and so is
-`every_layer.toml`, which has what those networks lack; with --run, weights of finished runs are taken. They are exported plain, with
+`every_layer.toml`, which has what those networks lack; with --run, weights of finished runs are used. They are exported plain, with
 BatchNorm folded, and with images as input and probabilities as output. Then
 
 * `onnx.checker` checks each model in full, with its shapes against those that ONNX infers;
 * ONNX Runtime answers the images of CIFAR-10's test set (with CIFAR10_DIR, else random ones) one by one and in batches, with the class
-  that `trainer predict` has, and logits that differ by at most 1e-4;
-* candle-onnx does, too, with --candle. Where it lacks an operator, that is what it says.
+  that `trainer predict` gives, and logits that differ by at most 1e-4;
+* with --candle, candle-onnx does so as well. If it lacks an operator, it must say so.
 
 Needs the packages onnx, onnxruntime and numpy.
 """
@@ -36,7 +36,7 @@ VARIANTS = {
     "folded": ["--fold"],
     "whole": ["--fold", "--preprocess", "--softmax", "--opset", "22"],
 }
-# Operators that candle-onnx 0.11.1 has only in part, with its words.
+# Operators that candle-onnx 0.11.1 has only in part, with its error messages.
 CANDLE_LACKS = {
     "googlenet": "MaxPool with pads",
     "resnet20": "unsupported 'mode' value \"constant\" for Pad",
@@ -48,7 +48,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("trainer")
     parser.add_argument("--run", action="append", type=pathlib.Path, default=[], help="a finished run")
-    parser.add_argument("--network", action="append", default=[], help="of these alone")
+    parser.add_argument("--network", action="append", default=[], help="check only these")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--candle", help="the program of xtask/peers/candle-onnx")
     arguments = parser.parse_args()
@@ -59,7 +59,7 @@ def main():
         runs = arguments.run or trained(arguments, folder)
         for run in runs:
             check(arguments, run, pixels, files, folder)
-    print(f"{len(runs)} networks answer as ours do")
+    print(f"{len(runs)} networks answer as ours")
 
 
 def images(count):
@@ -137,7 +137,7 @@ def check(arguments, run, pixels, files, folder):
 
 
 def compare(what, answers, expected, variant):
-    """Logits are compared up to what a softmax takes off: their mean."""
+    """Logits are compared up to their mean, which a softmax ignores."""
     answers = answers.astype(numpy.float64)
     if variant == "whole":
         assert numpy.allclose(answers.sum(axis=1), 1, atol=1e-5), what

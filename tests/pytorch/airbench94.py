@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The training of the study `airbench94` in PyTorch: to time it beside the trainer, and to train by it.
+"""The training of the study `airbench94` in PyTorch: to time it next to the trainer, and to train with it.
 
     python airbench94.py time --trainer target/release/trainer --data-dir DIR --record data/records/DATE-airbench94-PROCESSOR.jsonl
     python airbench94.py train --data-dir DIR --seed 1
 
-The recipe is Keller Jordan's (arXiv 2404.00498), written anew for 32-bit floats on a CPU, in PyTorch's memory format channels_last: sums of
+The recipe is Keller Jordan's (arXiv 2404.00498), rewritten for 32-bit floats on a CPU, in PyTorch's memory format channels_last: sums of
 losses, parameter groups, half of the images mirrored in every other epoch, random shifts, lookahead, the whitening layer. DIR holds the
 binary version of CIFAR-10. Needs torch and numpy.
 
@@ -53,7 +53,7 @@ def load(folder: Path, files: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution whose first filters hand their input's channels on."""
+    """A 3x3 convolution whose first filters pass their input's channels on."""
     made = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(made.weight.data[:inputs])
     return made
@@ -78,7 +78,7 @@ class Scale(nn.Module):
 
 
 def network(images: torch.Tensor) -> nn.Sequential:
-    """The network, whitened by images."""
+    """The network, with a whitening layer computed from images."""
     first = nn.Conv2d(3, 24, 2)
     nn.init.zeros_(first.bias)
     first.weight.requires_grad = False
@@ -283,9 +283,9 @@ def main() -> None:
     part.add_argument("--record", type=Path, required=True, help="the file to which lines are appended")
     part.add_argument("--threads", type=int, default=2)
     part.add_argument("--study", type=Path, default=Path(__file__).parents[2] / "data/studies/airbench94.toml")
-    part.add_argument("--commit", default=None, help="what the trainer was built of, for the record")
+    part.add_argument("--commit", default=None, help="the commit that the trainer was built from, for the record")
     part.set_defaults(run=timed)
-    part = parts.add_parser("train", help="train by PyTorch")
+    part = parts.add_parser("train", help="train with PyTorch")
     part.add_argument("--data-dir", type=Path, required=True)
     part.add_argument("--seed", type=int, default=1)
     part.add_argument("--steps", type=int, default=None, help="end sooner")

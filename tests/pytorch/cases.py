@@ -1,11 +1,11 @@
 """Small networks, one for each kind of layer and way of composition: what layers.json is made from (see networks.py).
 
-Each case says the same thing twice. The description is a text in the format of the Rust program; the other is a PyTorch
+Each case says the same thing twice. One is a description in the format of the Rust program, the other a PyTorch
 module, written by hand. Nothing here reads the description: the numbers are PyTorch's own. Where both are made from one
 set of arguments (`conv`, `max_pool` and so on), the arguments are PyTorch's.
 
 Most cases are [a convolution] -> [the layer] -> Flatten. The convolution in front has parameters, so that its gradients
-show the gradient of the input of the layer behind it.
+show the gradient of the input of the layer after it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-# How a layer is described, and what it is.
+# The description of a layer, and the layer.
 Layer = tuple[str, Callable[[], nn.Module]]
 Size = int | tuple[int, int]
 
@@ -42,7 +42,7 @@ class Case:
 
 
 class Net(nn.Module):
-    """Named layers and what is done with them."""
+    """Named layers and the forward pass through them."""
 
     def __init__(self, compute: Callable[[Net, Tensor], Tensor], **layers: Layer | nn.Module) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ def norm(channels: int, eps: float = 1e-5, momentum: float = 0.1, weight: bool =
 
     def build() -> nn.Module:
         module = nn.BatchNorm2d(channels, eps=eps, momentum=momentum)
-        # torch.nn.BatchNorm2d has an argument for both alone; the function behind it takes either.
+        # torch.nn.BatchNorm2d has an argument for both alone; the underlying function takes either.
         if not weight:
             module.register_parameter("weight", None)
         if not bias:
@@ -202,7 +202,7 @@ def convolutions() -> list[Case]:
     cases = []
 
     def behind(title: str, layer: Layer, shape: tuple[int, int, int] = (2, 7, 7), middle: int = 3, **more: int) -> None:
-        """Behind a pointwise convolution to `middle` channels."""
+        """After a pointwise convolution to `middle` channels."""
         cases.append(chain(f"Conv2d {title}", shape, conv(shape[0], middle, 1), layer, FLAT, **more))
 
     for kernel, stride, padding, height, width in [
@@ -346,7 +346,7 @@ def activations() -> list[Case]:
             chain(f"{name} first", (2, 4, 4), layer, stem, FLAT),
             chain(f"{name} and pool", (2, 6, 6), stem, layer, max_pool(2), FLAT),
             chain(f"{name} after BatchNorm, and pool", (2, 5, 7), free, norm(3), layer, max_pool(2), FLAT),
-            # Large values: a convolution's are about one otherwise, and ReLU6 would never meet its six.
+            # Large values: otherwise a convolution's are about one, and ReLU6 would never reach its six.
             chain(f"{name} of large values", (2, 4, 4), scale(10.0), stem, layer, conv(3, 4, 1), FLAT),
         ]
     cases += [
@@ -704,7 +704,7 @@ def products() -> list[Case]:
 
 
 def names() -> list[Case]:
-    """What parameters are called: numbers and names, sequences in sequences, repetition."""
+    """The names of parameters: numbers and names, sequences in sequences, repetition."""
     a, b = conv(3, 3, 3, padding=1), conv(3, 3, 1)
 
     def at(m: Net, number: int) -> nn.Module:

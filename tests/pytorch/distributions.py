@@ -10,12 +10,12 @@ CIFAR-10, as for follow.py, whose PyTorch side this is. Needs torch, numpy and s
 
 recipe
     The study's recipe, short: the first IMAGES training images, EPOCHS epochs, crop and flip, shuffling, dropout, own initial
-    values. SEEDS seeds a side and network. What is compared: the mean training loss of each epoch; loss and accuracy on the
+    values. SEEDS seeds a side and network. Compared are the mean training loss of each epoch, and loss and accuracy on the
     test set after the last one.
 
 states
-    Is it the initial values? STATES initial states of PyTorch's and as many of the trainer's, both trained by the trainer on
-    the same batches: images in file order, no augmentation, no dropout. What is compared: the mean training loss of the first
+    To test the initial values: STATES initial states of PyTorch's and as many of the trainer's, both trained by the trainer on
+    the same batches: images in file order, no augmentation, no dropout. Compared is the mean training loss of the first
     STEPS steps.
 
 judge
@@ -42,7 +42,7 @@ ALPHA = 0.05
 
 
 def read(record: Path) -> list[dict]:
-    """The rows of a record; none of one that is not there yet."""
+    """The rows of a record; none if it does not exist yet."""
     return [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
 
 

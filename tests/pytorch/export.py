@@ -1,9 +1,9 @@
-"""Exports usual networks from PyTorch with xtask/peers/export_network.py, and holds what the trainer computes of them against PyTorch.
+"""Exports usual networks from PyTorch with xtask/peers/export_network.py, and compares what the trainer computes with PyTorch.
 
     python export.py TRAINER
 
-Needs torch, torchvision, safetensors, numpy and pillow. The networks are written anew after the implementations that are passed around
-most (kuangliu/pytorch-cifar, torchvision), others are torchvision's own, and the study's three are those of golden.py. Everything that cannot be
+Needs torch, torchvision, safetensors, numpy and pillow. The networks are rewritten from the most common implementations
+(kuangliu/pytorch-cifar, torchvision), others are torchvision's own, and the study's three are those of golden.py. Everything that cannot be
 described is refused with a sentence that names it.
 """
 
@@ -29,9 +29,9 @@ from export_network import CannotDescribe, export, state_dict_of  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 IMAGES = 4
-# Of the logarithms of probabilities, next to the largest of them: both sides compute in f32, in orders of their own.
+# Of the logarithms of probabilities, relative to the largest of them: both sides compute in f32, in different orders.
 TOLERANCE = 1e-5
-# The usual ones of CIFAR-10, which the trainer takes for weights that do not say theirs.
+# The usual ones of CIFAR-10, which the trainer uses for weights that do not name theirs.
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -132,7 +132,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class DenseLayer(nn.Module):
-    """Channels one behind the other, and a factor."""
+    """Concatenated channels, and a factor."""
 
     def __init__(self, channels, planes, stride):
         super().__init__()
@@ -222,7 +222,7 @@ class MobileNetV2(nn.Module):
 
 
 class InPlace(nn.Module):
-    """What overwrites a tensor that is read again: the shortcut is what the ReLU made of the sum."""
+    """Overwrites a tensor that is read again: the shortcut becomes the ReLU of the sum."""
 
     def __init__(self):
         super().__init__()
@@ -238,7 +238,7 @@ class InPlace(nn.Module):
 
 
 class Changed(InPlace):
-    """Parts of the usual that cannot be described."""
+    """Common parts that cannot be described."""
 
     def __init__(self, change):
         super().__init__()
@@ -299,17 +299,17 @@ REFUSED = {
     "values": "torch.fx cannot trace the forward pass (TraceError: ",
     "parameter": "mul cannot be described: it takes the tensor scale itself; use a module",
     "channels": "chunk",
-    "crossed": "goes to several places that do not come together in one",
+    "crossed": "goes to several places that do not join again",
     "number": "add cannot be described: a number is added",
     "overwritten": "from what the network computes: it may overwrite a tensor that is read again",
-    "always": "drops values in evaluation, too: give it training=self.training",
-    "several": "the forward pass gives several results",
-    "map": "it gives values of shape [8, 30, 30], not a vector of logits",
+    "always": "also drops values in evaluation: give it training=self.training",
+    "several": "the forward pass returns several results",
+    "map": "the forward pass returns shape [8, 30, 30], not a vector of logits",
 }
 
 
 def filled(make):
-    """A network whose statistics are none of the initial ones."""
+    """A network whose statistics all differ from the initial ones."""
     torch.manual_seed(1)
     module = make().eval()
     for part in module.modules():
@@ -358,7 +358,7 @@ def check(name, make, trainer, folder, paths, values):
         shown = run(trainer, "predict", "--json", "--model", file, "--checkpoint", checkpoint, *paths)
         for answer, row in zip(json.loads(shown), expected, strict=True):
             found = [math.log(max(p, 1e-30)) for p in answer["probabilities"].values()]
-            # The trainer's classes come sorted by their names, which are those of CIFAR-10, as are its labels.
+            # The trainer sorts classes by name; these are CIFAR-10's, whose labels are in that order.
             largest = max(largest, *(abs(a - b) for a, b in zip(found, row.tolist(), strict=True)))
     scale = max(1.0, expected.abs().max().item())
     print(f"{name}: {largest:.1e} of {scale:.1f}")
@@ -378,8 +378,8 @@ def main(trainer):
             except CannotDescribe as error:
                 assert sentence in str(error) and "\n" not in str(error), f"{change}: {error}"
             else:
-                raise SystemExit(f"{change}: it was described")
-        # From the command line, with weights of a file.
+                raise SystemExit(f"{change}: it should have been refused")
+        # From the command line, with weights from a file.
         exporter = HERE.parent.parent / "xtask/peers/export_network.py"
         torch.save({"model": {f"module.{k}": v for k, v in filled(LeNet).state_dict().items()}}, folder / "w.pth")
         arguments = [f"{__file__}:LeNet", "--weights", folder / "w.pth", "--out", folder / "out", "--name", "mine"]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Runs the trainer and PyTorch side by side on CIFAR-10, for a person to judge by; continuous integration does not.
+"""Runs the trainer and PyTorch side by side on CIFAR-10, for a person to judge; continuous integration does not run it.
 
     python follow.py --trainer target/release/trainer --data-dir DIR --model all
     python follow.py --trainer target/release/trainer --data-dir DIR --model nin --curve
 
 DIR holds the binary version of CIFAR-10 (data_batch_1.bin ... test_batch.bin), or a folder cifar-10-batches-bin that
-does. Needs torch, numpy and safetensors; golden.py beside this script has the networks. Without --trainer PyTorch runs
+does. Needs torch, numpy and safetensors; golden.py next to this script has the networks. Without --trainer PyTorch runs
 alone.
 
 Following (the default)
@@ -17,14 +17,14 @@ Following (the default)
       the first loss always passes).
     Adam divides by the gradient's own size and so amplifies any rounding: how far two correct programs drift apart is a
     property of the network and the batches, which has to be measured. With --noise N, N more PyTorch runs carry noise
-    in every convolution as large as the rounding of a Winograd convolution in f32 (golden.py: NOISE). They are shown,
-    not judged by: they tell what to think of an engine with Winograd convolutions that fails the ratio.
-    The ratio finds gross errors only: a PyTorch run without weight decay, or with a rate 1 % higher, passes it over 10
+    in every convolution as large as the rounding of a Winograd convolution in f32 (golden.py: NOISE). They are shown
+    but not judged by: they help to judge an engine with Winograd convolutions that fails the ratio.
+    The ratio finds only gross errors: a PyTorch run without weight decay, or with a rate 1 % higher, passes it over 10
     and over 30 steps for all three networks. Small errors of the recipe are found by the golden values (README.md).
 
 The curve (--curve)
     The study's whole recipe on few images: own initialisation, shuffling, crop and flip, dropout. The trainer's epochs
-    stand beside those of CURVE_SEEDS PyTorch seeds. Its last train loss must lie in the 95 % prediction interval of
+    are shown next to those of CURVE_SEEDS PyTorch seeds. Its last train loss must lie in the 95 % prediction interval of
     these seeds; the test figures are shown and not judged: after so few steps BatchNorm's statistics are still young.
 
 Exit code: 0 all checks passed, 1 a check failed or the trainer did, 2 wrong usage.
@@ -186,7 +186,7 @@ class Epoch:
 def curve_torch(
     model: str, train: Images, test: Images, epochs: int, batch_size: int, seed: int, last_only: bool = False
 ) -> list[Epoch]:
-    """The study's recipe in PyTorch. With `last_only` the test images are looked at after the last epoch alone."""
+    """The study's recipe in PyTorch. With `last_only` the test images are evaluated only after the last epoch."""
     torch.manual_seed(seed)  # initial values, and dropout
     generator = torch.Generator().manual_seed(seed)  # order and augmentation
     net = NETS[model]().to(memory_format=torch.channels_last)
@@ -221,7 +221,7 @@ def curve_torch(
 
 
 class TrainerFailed(Exception):
-    """The trainer ended with an error, or did not write what was asked of it."""
+    """The trainer ended with an error, or did not write what it should have."""
 
 
 def run_trainer(arguments: argparse.Namespace, run_dir: Path, options: list[str]) -> list[dict]:

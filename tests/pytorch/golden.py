@@ -3,7 +3,7 @@
 
     python golden.py [--out DIR] [--only NAME ...]      (needs torch, torchvision, numpy)
 
-Writes alexnet_plain.json, alexnet.json, nin.json, adam.json, init.json, augment.json and ops.json beside this script
+Writes alexnet_plain.json, alexnet.json, nin.json, adam.json, init.json, augment.json and ops.json next to this script
 (or into DIR). README.md describes every key. Running it twice on one machine gives the same bytes.
 
 No weights and no images are stored. Both sides compute them from the closed formula below.
@@ -67,7 +67,7 @@ STEPS = 20
 SAMPLES = 8
 CLASSES = 10
 
-# The recipe of the study.
+# The study's recipe.
 LR = 1e-3
 BETAS = (0.9, 0.999)
 EPS = 1e-8
@@ -80,8 +80,8 @@ NOISE = 3e-6
 NOISE_SEEDS = range(1, 9)
 
 # The smooth batch of each network, by number: input "input.smooth{number}". Found by `smooth_input`, asserted at each
-# run: no ReLU input is nearer to zero, and no two rivals in a max pool nearer to each other, than MARGIN times what
-# noise of NOISE in all convolutions before comes to.
+# run: no ReLU input is nearer to zero, and no two rivals in a max pool nearer to each other, than MARGIN times the
+# accumulated noise of NOISE in all convolutions before.
 SMOOTH_BATCH = 2
 SMOOTH = {"alexnet_plain": 30, "alexnet": 30, "nin": 17}
 MARGIN = 5.0
@@ -185,7 +185,7 @@ def fnv1a_64(data: bytes) -> int:
 
 
 def z_values(name: str, count: int) -> np.ndarray:
-    """`count` mixed 32-bit words. numpy's uint32 arrays wrap, as the formula wants."""
+    """`count` mixed 32-bit words. numpy's uint32 arrays wrap, as the formula requires."""
     z = np.uint32(fnv1a_32(name)) + np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9)
     z ^= z >> np.uint32(16)
     z *= np.uint32(0x7FEB352D)
@@ -324,7 +324,7 @@ class Evaluation:
 
 @dataclass
 class Training:
-    """STEPS steps of Adam and what they left behind."""
+    """STEPS steps of Adam and the state after them."""
 
     losses: np.ndarray
     correct: list[int]
@@ -419,7 +419,7 @@ def run_net(name: str, variant: Variant, smooth: str) -> Outcome:
 
 
 class NearKink(Exception):
-    """A batch came nearer to a kink than asked."""
+    """A batch came nearer to a kink than allowed."""
 
 
 def margin(name: str, input_name: str, at_least: float = 0.0) -> float:
@@ -470,7 +470,7 @@ def margin(name: str, input_name: str, at_least: float = 0.0) -> float:
 
 
 def smooth_input(name: str) -> int:
-    """Searches for the first smooth batch; takes seconds. For whoever changes a network or the formula."""
+    """Searches for the first smooth batch; takes seconds. To be run after a change of a network or the formula."""
 
     def clear(number: int) -> bool:
         try:
@@ -664,7 +664,7 @@ def net_document(name: str) -> dict[str, Any]:
         "variants": [variant.name for variant in VARIANTS],
         "noise_sigma": NOISE,
         "noise_runs": len(NOISY),
-        # Where a misreading of the formula shows: the first elements of a tensor of each kind.
+        # The first elements of a tensor of each kind, which show a misreading of the formula.
         "first": {
             "input": exacts(numbers(images)[:4]),
             "labels": labels.tolist(),
@@ -876,7 +876,7 @@ def augment_document() -> dict[str, Any]:
             "samples": [[index, exact(flat[index])] for index in indices],
         })  # fmt: skip
 
-    # All values there are: byte b of channel c. Row c of the (3, 256) table.
+    # All possible values: byte b of channel c. Row c of the (3, 256) table.
     ramp = np.arange(256, dtype=np.uint8)
     table = normalised(Image.fromarray(np.repeat(ramp.reshape(8, 32, 1), 3, axis=2))).reshape(3, 256)
     return {
@@ -911,7 +911,7 @@ def operator_case(
     def run(dtype: torch.dtype) -> dict[str, Tensor]:
         leaves = {key: value.to(dtype).clone().requires_grad_() for key, value in inputs.items()}
         kept = {key: value.to(dtype).clone() for key, value in (state or {}).items()}
-        # The functions work in place on their argument at times (ReLU): hand them a non-leaf.
+        # Some functions work in place on their argument (ReLU): pass them a non-leaf.
         out = function(**{key: value * 1 for key, value in leaves.items()}, **kept)
         out.backward(torch.ones_like(out) if grad_out is None else grad_out.to(dtype))
         results = {"output": out, **{f"grad_{key}": value.grad for key, value in leaves.items()}}
@@ -1086,7 +1086,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=documents, default=list(documents), metavar="NAME")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    # Switching mkldnn off warns of Intel GPUs.
+    # Switching mkldnn off prints a warning about Intel GPUs.
     warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
     for name in arguments.only:
         write(arguments.out / f"{name}.json", documents[name]())

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""load_export.py TRAINER [NETWORK]...: PyTorch takes exported weights.
+"""load_export.py TRAINER [NETWORK]...: PyTorch loads exported weights.
 
-Each network of which this folder has a class, or those that are named, is trained until BatchNorm's statistics have forgotten how they
-began, and exported. `torch.load(weights_only=True)` reads the file, also by mapping it into memory, `load_state_dict(strict=True)` takes what
+Each network with a class in this folder, or each named one, is trained until BatchNorm's statistics have forgotten how they
+began, and exported. `torch.load(weights_only=True)` reads the file, also by mapping it into memory, `load_state_dict(strict=True)` accepts what
 it reads, every type and shape is the module's own, and the module then answers images as `trainer predict` does. Needs torch, torchvision and
 numpy.
 """
@@ -22,7 +22,7 @@ import networks
 
 TRAINING = "--data synthetic --limit-train 160 --limit-test 8 --batch-size 4 --epochs 1 --quiet".split()
 IMAGES = 8
-# Largest difference of a logit: both sum in orders of their own.
+# Largest difference of a logit: the two sum in different orders.
 TOLERANCE = 1e-4
 
 
@@ -34,7 +34,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name in names or makers:
             check(trainer, name, makers[name](), pathlib.Path(folder))
-    print(f"PyTorch takes the weights of {len(names or makers)} networks")
+    print(f"PyTorch loads the weights of {len(names or makers)} networks")
 
 
 def check(trainer, name, module, folder):
@@ -70,7 +70,7 @@ def check(trainer, name, module, folder):
 
 
 def described(run):
-    """Classes, mean and deviation of the images, from the run's weights, which say everything about themselves."""
+    """Classes, mean and deviation of the images, from the metadata of the run's weights."""
     bytes = (run / "checkpoints" / "best.safetensors").read_bytes()
     header = json.loads(bytes[8 : 8 + int.from_bytes(bytes[:8], "little")])
     return json.loads(header["__metadata__"]["pointwise"])["run"]["dataset"]

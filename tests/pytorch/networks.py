@@ -3,12 +3,12 @@
 
     python networks.py [--out DIR] [--only NAME ...]        (needs torch, numpy)
 
-Writes layers.json and one file for each network beside this script (or into DIR). README.md describes every key.
+Writes layers.json and one file for each network next to this script (or into DIR). README.md describes every key.
 Running it twice on one machine gives the same bytes.
 
-It is a witness of its own: networks are ordinary PyTorch modules, below and in cases.py, and the descriptions that the
-Rust program ships are not read. Parameters, inputs and labels are those of the formula in golden.py, where it is also
-said what the deviations are. Names and structure of the networks are those of well-known implementations for CIFAR-10:
+It is an independent reference: networks are ordinary PyTorch modules, below and in cases.py, and the descriptions that the
+Rust program ships are not read. Parameters, inputs and labels are those of the formula in golden.py, which also
+defines the deviations. Names and structure of the networks are those of well-known implementations for CIFAR-10:
 
     lenet, vgg16, resnet18, mobilenetv2, senet18, googlenet     kuangliu/pytorch-cifar
     resnet20                                                    akamaster/pytorch_resnet_cifar10, shortcut A
@@ -117,7 +117,7 @@ def stage(block: Callable[..., nn.Module], cin: int, cout: int, count: int, stri
 
 
 class ResNet(nn.Module):
-    """Stages of equally many blocks, each stage after the first with half the map; an average over all that is left."""
+    """Stages of equally many blocks, each stage after the first with half the map; an average over the remaining map."""
 
     def __init__(self, widths: list[int], count: int, block: Callable[..., nn.Module], *more: Any) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ def normed(*convolutions: nn.Conv2d) -> list[nn.Module]:
 
 
 class Inception(nn.Module):
-    """Four branches, one after the other along the channels; that of 5x5 is two convolutions of 3x3."""
+    """Four branches, concatenated along the channels; the one of 5x5 is two convolutions of 3x3."""
 
     def __init__(self, cin: int, n1: int, n3_before: int, n3: int, n5_before: int, n5: int, pooled: int) -> None:
         super().__init__()
@@ -307,7 +307,7 @@ class Shipped:
     batch: int = 4
     samples: int = 4
     noise_runs: int = 4
-    # With the formula's running variances of about one, images fade: behind a ReLU a convolution has a variance of about
+    # With the formula's running variances of about one, images fade: after a ReLU a convolution has a variance of about
     # a sixth, and the logits of a deep network in eval mode come to depend on its biases alone. With this share of the
     # running variances images come through, and do not grow beyond measure either.
     variance_scale: float = 0.1875
@@ -324,7 +324,7 @@ NETWORKS: dict[str, Shipped] = {
     "googlenet": Shipped(GoogLeNet, 6_166_250, smooth=6),
 }
 STEPS = 10
-# Statistics, gradients of the first batch and parameters after Adam are stored of that many names, evenly spread.
+# Statistics, gradients of the first batch and parameters after Adam are stored for this many names, evenly spread.
 SOME = 24
 
 # The smooth batch: no ReLU's input is near zero there, no two rivals in a pool near each other. In networks of this
@@ -345,15 +345,15 @@ VARIANTS = (
 
 
 class NearKink(Exception):
-    """An input came nearer to a kink than asked."""
+    """An input came nearer to a kink than allowed."""
 
 
 def watch_kinks(net: nn.Module, note: Callable[[Tensor], None]) -> None:
-    """Tells `note`, in every forward pass, the distances of inputs to the nearest kink.
+    """Passes to `note`, in every forward pass, the distances of inputs to the nearest kink.
 
     A kink is where an activation has a corner, and where the two largest values of a pool's window meet. Those that are
-    equal in f64 are so by construction and stay out: zeros behind a ReLU, through which no gradient passes, and copies
-    of one value behind a pool of overlapping windows. The gradients of the parameters do not depend on who wins.
+    equal in f64 are so by construction and stay out: zeros after a ReLU, through which no gradient passes, and copies
+    of one value after a pool of overlapping windows. The gradients of the parameters do not depend on which one wins.
     """
 
     def watch_pool(module: nn.MaxPool2d, args: tuple[Tensor], _output: Tensor) -> None:
@@ -377,7 +377,7 @@ def watch_kinks(net: nn.Module, note: Callable[[Tensor], None]) -> None:
 
 
 class Nearest:
-    """The least of the distances that it is told; below `at_least`, NearKink. Infinite without any."""
+    """The least of the distances passed to it; below `at_least`, NearKink. Infinite without any."""
 
     def __init__(self, at_least: float = 0.0) -> None:
         self.at_least = at_least
@@ -418,7 +418,7 @@ LAYER_MARGIN = 1e-3
 LAYER_VARIANTS = (*VARIANTS, Variant("channels_last, no mkldnn", layout=torch.channels_last, mkldnn=False))
 LAYER_NOISE_SEEDS = range(1, 7)
 
-# Rounding of a layer by 2^-22 of the root mean square of what it gives: two to four units in the last place.
+# Rounding of a layer by 2^-22 of the root mean square of its output: two to four units in the last place.
 ROUNDING = 2.0**-22
 ROUNDED = (
     nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU,
@@ -427,7 +427,7 @@ ROUNDED = (
 
 
 def disturb_by_rounding(net: nn.Module, seed: int) -> None:
-    """Disturbs what every layer gives, and the gradient that comes back to it, by normal noise of ROUNDING."""
+    """Disturbs the output of every layer, and the gradient that comes back to it, by normal noise of ROUNDING."""
     generator = torch.Generator().manual_seed(1000 + seed)
 
     def noise(values: Tensor) -> Tensor:
@@ -446,7 +446,7 @@ def disturb_by_rounding(net: nn.Module, seed: int) -> None:
 
 @dataclass
 class LayerOutcome:
-    """A pass in train mode, and then one in eval mode with the statistics that it left."""
+    """A pass in train mode, and then one in eval mode with the statistics after it."""
 
     first: Pass
     evaluation: Evaluation
@@ -506,7 +506,7 @@ def case_document(case: Case) -> dict[str, Any]:
 
     def gradient(key: str) -> dict[str, Any]:
         shape = list(state[key].shape)
-        # Gradients that vanish but for rounding: those of a bias that BatchNorm or the softmax takes out again.
+        # Gradients that vanish except for rounding: those of a bias that BatchNorm or the softmax cancels.
         if norm(f64.first.grads[key]) > 1e-12 * longest:
             return {"name": key, **listed(lambda o: o.first.grads[key], shape)}
         return {"name": key, "shape": shape, "noise": True}
@@ -623,7 +623,7 @@ def run_network(shipped: Shipped, variant: Variant, smooth: str) -> Outcome:
 
 
 def spread(items: list[str], count: int) -> list[str]:
-    """`count` of the items, evenly spread from the first to the last; all of them where there are not as many."""
+    """`count` of the items, evenly spread from the first to the last; all of them if there are fewer."""
     if len(items) <= count:
         return items
     return [items[k * (len(items) - 1) // (count - 1)] for k in range(count)]
@@ -655,12 +655,12 @@ def network_document(name: str) -> dict[str, Any]:
         return {
             "logits": runs(lambda o: pick(o).logits).whole((size, CLASSES)),
             "loss": runs(lambda o: pick(o).loss).scalar(),
-            # Only where all variants agree.
+            # Only if all variants agree.
             "correct": counts.pop() if len(counts) == 1 else None,
         }
 
     def vanishing(grads: dict[str, np.ndarray]) -> set[str]:
-        """Gradients of nothing but rounding: a bias that the next BatchNorm takes out again."""
+        """Gradients that are only rounding: of a bias that the next BatchNorm cancels."""
         longest = max((norm(gradient) for gradient in grads.values()), default=0.0)
         return {key for key, gradient in grads.items() if norm(gradient) < 1e-12 * longest}
 

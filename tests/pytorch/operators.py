@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes operators.json: convolutions, pools and BatchNorm with every argument, and steps of optimizers, by real PyTorch on the CPU.
 
-For the tests of a crate whose layers stand alone (`crates/candle`); layers.json has networks of them. The operators' records are those of
+For the tests of a crate of single layers (`crates/candle`); layers.json has networks of them. The operators' records are those of
 ops.json. A record of an optimizer has `lr` and its other arguments, `param0`, `grads` (step by element), and after each step `param` and
 the buffers by PyTorch's names, each with the largest deviation of f64 from it.
 
@@ -54,7 +54,7 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
 CLASSES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 LR = 0.05
 STEPS = 6
-# No multiple of a vector's width.
+# Not a multiple of a vector's width.
 ELEMENTS = 19
 
 
@@ -83,7 +83,7 @@ def pool(mean: bool, number: int, count_include_pad: bool = True) -> dict[str, A
             return F.avg_pool2d(x, kernel, stride, padding, count_include_pad=count_include_pad)
         return F.max_pool2d(x, kernel, stride, padding)
 
-    # Few whole numbers, so that maxima tie.
+    # A few whole numbers, so that maxima tie.
     x = whole_numbers(f"pool{number}", -2, 2, 2, 2, *sides)
     attributes: dict[str, Any] = {"kernel": kernel, "stride": stride, "padding": padding}
     if mean:

@@ -3,10 +3,10 @@
 
     python recipes.py [--only NAME...] [--out DIR]        (needs torch, numpy)
 
-Writes recipes.json beside this script (or into DIR); with `--only`, the other cases stay as they are in the file.
+Writes recipes.json next to this script (or into DIR); with `--only`, the other cases stay as they are in the file.
 README.md describes every key. Running it twice on one machine gives the same bytes.
 
-Each case says the same thing twice: as a recipe, a text that is not read here, and as what one writes in PyTorch. Each
+Each case says the same thing twice: as a recipe, a text that is not read here, and as PyTorch code. Each
 trains one small network from the formula of golden.py for 20 steps, four epochs of five batches; the last has a network,
 a length and a loop of its own.
 
@@ -51,7 +51,7 @@ BATCH = 4
 CLASSES = 5
 INPUT = (3, 6, 6)
 
-# Tens of times what noise of NOISE in every convolution comes to after 20 steps.
+# Tens of times the accumulated noise of NOISE in every convolution after 20 steps.
 MARGIN = 1e-4
 
 NETWORK = """\
@@ -102,7 +102,7 @@ class Net(nn.Module):
 
 
 def images(number: int, batch: int, shape: tuple[int, ...] = INPUT) -> Tensor:
-    """Those of batch `batch` of an epoch, of the choice `number`."""
+    """The images and labels of batch `batch` of an epoch, for the choice `number`."""
     values = np.float32(2) * u_values(f"recipe{number}.{batch}", BATCH * int(np.prod(shape)))
     return torch.from_numpy(values.reshape(BATCH, *shape))
 
@@ -119,7 +119,7 @@ MakeOptimizer = Callable[[nn.Module, dict[str, bool]], Optimizer]
 
 @dataclass(frozen=True)
 class Program:
-    """A training that is written out, and the description of what it trains."""
+    """A training written out, and the description of its network."""
 
     network: str
     # Of the case's number, as `run`.
@@ -132,7 +132,7 @@ class Case:
     """A recipe, and the same in PyTorch."""
 
     name: str
-    # Without epochs and batch-size, which all have in common.
+    # Without epochs and batch-size, which all cases share.
     toml: str
     optimizer: MakeOptimizer | None = None
     scheduler: Callable[[Optimizer], LRScheduler] | None = None
@@ -141,9 +141,9 @@ class Case:
     smoothing: float = 0.0
     clip: float | None = None
     ema: float | None = None
-    # Steps from one return to the slow weights to the next, and what of those stays after a step.
+    # Steps from one return to the slow weights to the next, and the share of those that stays after a step.
     lookahead: tuple[int, Callable[[int], float]] | None = None
-    # Parameters, and the epochs after which each stands still.
+    # Parameters, and the epochs after which each is frozen.
     frozen: Callable[[nn.Module], list[tuple[nn.Parameter, int]]] | None = None
     # A network, its description and a training of its own, in place of all that.
     program: Program | None = None
@@ -455,7 +455,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass
 class Outcome:
-    """What 20 steps gave; arrays are flat, in f32 or f64."""
+    """The results of 20 steps; arrays are flat, in f32 or f64."""
 
     losses: np.ndarray
     # Of all gradients before clipping.
@@ -491,13 +491,13 @@ def of(named: Iterable[tuple[str, Tensor]]) -> Arrays:
 def outcome_of(
     net: nn.Module, optimizer: Optimizer, shown: Tensor, losses: list[np.ndarray], norms: list[np.ndarray]
 ) -> Outcome:
-    """What a training left."""
+    """The results of a training."""
     net.eval()
     names = {parameter: name for name, parameter in net.named_parameters()}
     state = [(names[parameter], state) for parameter, state in optimizer.state.items()]
     # Without momentum SGD keeps none.
     keys = {key for _, entry in state for key, value in entry.items() if key != "step" and value is not None}
-    # Of what never had a gradient PyTorch keeps nothing yet, which is to say zeros.
+    # PyTorch keeps no buffers for parameters that never had a gradient, which amounts to zeros.
     kept = {name for name, _ in state}
     none = [(name, torch.zeros_like(value)) for name, value in net.named_parameters() if name not in kept]
     with torch.no_grad():
@@ -573,7 +573,7 @@ def run(
 # ------------------------------------------------------------------------------------------------------------- airbench
 
 # airbench94 in small (Jordan 2024, arXiv 2404.00498): its network, two blocks of its three, and its loop, which sums the
-# loss over a batch. The recipe has the same of a mean: the rate times the batch, decay divided by it.
+# loss over a batch. The recipe has the equivalent for a mean: the rate times the batch, decay divided by it.
 
 AIR_EPOCHS = 4.8
 AIR_STEPS = math.ceil(EPOCH * AIR_EPOCHS)
@@ -723,7 +723,7 @@ def run_airbench(
         outcome = outcome_of(model, optimizer, shown(0), losses, [])
 
     def described(arrays: Arrays) -> Arrays:
-        """Without what is no parameter of the network described: the weights of norms."""
+        """Without the weights of norms, which are not parameters of the described network."""
         return {name: values for name, values in arrays.items() if "norm" not in name or "weight" not in name}
 
     outcome.parameters = described(outcome.parameters)
@@ -753,12 +753,12 @@ def clear(case: Case) -> tuple[int, float]:
     raise AssertionError
 
 
-# PyTorch's implementations of an optimizer beside the one that goes through the parameters, the default on a CPU.
+# PyTorch's implementations of an optimizer, besides the one that loops over the parameters, the default on a CPU.
 IMPLEMENTATIONS = ({"foreach": True}, {"fused": True})
 
 
 def implementations(case: Case) -> list[dict[str, bool]]:
-    """Those that the case's optimizer has."""
+    """The implementations that the case's optimizer has."""
     optimizer = SGD if case.optimizer is None else type(case.optimizer(Net(), {}))
     has = inspect.signature(optimizer).parameters
     return [how for how in IMPLEMENTATIONS if how.keys() <= has.keys()]

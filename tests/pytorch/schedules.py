@@ -3,7 +3,7 @@
 
     python schedules.py [--out DIR]      (needs torch, numpy)
 
-Writes schedules.json beside this script (or into DIR). README.md describes every key. It holds what stands in the
+Writes schedules.json next to this script (or into DIR). README.md describes every key. It holds the values in the
 parameter group of an optimizer at every step, in f64 with all its digits.
 
 Each case says the same thing twice: as a recipe, a text that is not read here, and as calls of PyTorch.
@@ -45,19 +45,19 @@ class Shape:
 # Odd lengths, epochs of one step, a training of one epoch and one of one step.
 SHAPES = (Shape(7, 6), Shape(1, 17), Shape(11, 1), Shape(4, 9), Shape(1, 1))
 
-# In which steps of an optimizer a scheduler takes a step of its own.
+# The optimizer's steps after which a scheduler takes a step.
 STEP, EPOCH = "step", "epoch"
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule as a recipe has it, and made by PyTorch for what remains of a training."""
+    """A schedule as a recipe has it, and as PyTorch makes it for the rest of a training."""
 
     toml: str
     # From the optimizer, the steps of an epoch and the steps that remain.
     make: Callable[[Optimizer, int, int], LRScheduler] | None
     by: str = STEP
-    # Whether it can be made for so many steps: PyTorch's OneCycleLR divides by zero where its first phase has none.
+    # Whether it can be made for this many steps: PyTorch's OneCycleLR divides by zero if its first phase has none.
     fits: Callable[[int], bool] = lambda steps: True
 
 
@@ -174,7 +174,7 @@ def rates(schedule: Schedule, warmup: Warmup | None, shape: Shape) -> list[tuple
     if main is not None and every == 1 and not isinstance(main, LambdaLR):
         linear = LinearLR(sgd, start_factor=warmup.start, total_iters=warm)
         return follow(sgd, SequentialLR(sgd, [linear, main], milestones=[warm]), shape.steps)
-    # By epoch, the schedule counts epochs from the end of the warm-up: SequentialLR counts one thing alone.
+    # By epoch, the schedule counts epochs from the end of the warm-up: SequentialLR counts only one thing.
     alone = optimizer()
     alone.param_groups[0]["lr"] = first
     alone.param_groups[0]["momentum"] = group["momentum"]
@@ -210,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent, help="folder for the file")
     arguments = parser.parse_args()
-    # Schedulers are stepped in front of an optimizer that has no gradients.
+    # Schedulers are stepped before their optimizer, which has no gradients.
     warnings.filterwarnings("ignore", message="Detected call of")
     write(arguments.out / "schedules.json", document())
 

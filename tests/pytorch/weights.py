@@ -1,9 +1,9 @@
-"""Files of weights as real PyTorch writes them, for the tests of what reads them.
+"""Files of weights as real PyTorch writes them, for the tests of their readers.
 
     python weights.py weights
 
-writes them into the folder `weights`. All that can be used hold the same small network, whose values are multiples of 1/64 below 2, so
-that every precision has them exactly: what is read is what `expected.safetensors` holds, to the bit.
+writes them into the folder `weights`. All usable ones hold the same small network, whose values are multiples of 1/64 below 2, so
+that every precision has them exactly: what is read equals `expected.safetensors`, to the bit.
 """
 
 import collections
@@ -23,7 +23,7 @@ def network():
 
 
 class Module(nn.Module):
-    """Of this script, so that a reader that wanted to make one would not find its class."""
+    """A class of this script, so that a reader that tried to make one would not find it."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ def trained(model):
 
 
 def views(state):
-    """The same values: in one storage behind each other, transposed, in channels_last, as parameters, with a gradient's hook."""
+    """The same values: one after the other in one storage, transposed, in channels_last, as parameters, with a gradient's hook."""
     shared = torch.cat([torch.zeros(5), *(state[f"1.{name}"] for name in ["weight", "bias", "running_mean"])])
     linear = nn.Parameter(state["4.weight"].t().contiguous().t())
     wide = torch.cat([torch.zeros(2, 1, 3, 3), state["0.weight"]], 1).contiguous(memory_format=torch.channels_last)
@@ -95,11 +95,11 @@ def main(folder):
     legacy = {"_use_new_zipfile_serialization": False}
     best = torch.tensor(0.9)
     for name, content, options in [
-        # To be used.
+        # Usable.
         ("state_dict.pt", state, {}),
         ("notebook.pth", {"model": state, "epoch": 3, "acc": 91.5}, {}),
         ("training.pth", {**everything, "epoch": 3, "best": best, "state_dict": state, "args": {"lr": 0.1}}, {}),
-        # The dictionary that is used is not the first mention of it.
+        # The dictionary in use is not the first one mentioned.
         ("twice.pt", {"last": state, "parts": [state, {"is": state}], "model": state}, {}),
         ("parallel.pth", {"net": prefixed("module.", state), "acc": 91.5, "epoch": 3}, legacy),
         ("legacy.pth", {**everything, "model": state}, legacy),
@@ -109,7 +109,7 @@ def main(folder):
         ("float64.pt", converted(torch.float64, state), {}),
         ("views.pt", views(state), {}),
         ("views_legacy.pt", views(state), legacy),
-        # Not to be used.
+        # Not usable.
         ("module.pt", Module(), {}),
         ("module_in_it.pt", {"net": Module(), "epoch": 3}, {}),
         ("two.pt", {"model": state, "net": state}, {}),

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # A Slurm cluster of two nodes with a processor each on this machine, in the folder DIR, on loopback: without systemd, a database, or
-# anything outside of DIR but the cgroups of its nodes. Several can stand beside each other.
-#   cluster.sh DIR start [SECONDS]     and then: export SLURM_CONF=DIR/slurm.conf; it ends by itself after so many seconds (900)
+# anything outside of DIR but the cgroups of its nodes. Several can run at the same time.
+#   cluster.sh DIR start [SECONDS]     and then: export SLURM_CONF=DIR/slurm.conf; it ends by itself after this many seconds (900)
 #   cluster.sh DIR power-off NODE      slurmd, its steps and what they run are killed at once
 #   cluster.sh DIR cut-off NODE        slurmd is killed, its jobs run on; prints the processes of those
 #   cluster.sh DIR up NODE             slurmd starts again
-#   cluster.sh DIR wait ARRAY SECONDS  until all tasks have ended; 0: all completed, 1: some did not, 2: the time was up
+#   cluster.sh DIR wait ARRAY SECONDS  until all tasks have ended; 0: all completed, 1: some did not, 2: time is up
 #   cluster.sh DIR stop
 set -euo pipefail
 mkdir -p "$1"
@@ -13,7 +13,7 @@ dir=$(cd "$1" && pwd) what=${2:?}
 shift 2
 export SLURM_CONF=$dir/slurm.conf
 
-# Tries a command every tenth of a second, so many times.
+# Tries a command every tenth of a second, this many times.
 until_true() { # TIMES COMMAND...
     local i times=$1
     shift
@@ -24,7 +24,7 @@ until_true() { # TIMES COMMAND...
     return 1
 }
 
-# No terminal, no standard input, a session of its own, and an end.
+# No terminal, no standard input, its own session, and a time limit.
 daemon() { # NAME COMMAND...
     local name=$1
     shift
@@ -41,7 +41,7 @@ tree() { # PID: it and all below it
     echo "$1"
     for child in $(ps -o pid= --ppid "$1"); do tree "$child"; done
 }
-# Steps are daemons of their own. Whose one is, the log that it holds open tells.
+# Job steps are separate daemons. The log that one holds open tells which node it belongs to.
 steps() { # LOG
     local pid
     for pid in $(pgrep -x slurmstepd || true); do
@@ -54,7 +54,7 @@ start() {
     local first node tracker=pgid
     mkdir -p "$dir"/{state,log,run,tmp}
     echo "${1:-900}" > "$dir/life"
-    # As on real clusters, where this machine lets us.
+    # As on real clusters, if this machine allows it.
     if mkdir /sys/fs/cgroup/freezer/pointwise-probe 2> /dev/null; then
         rmdir /sys/fs/cgroup/freezer/pointwise-probe
         tracker=cgroup
@@ -129,7 +129,7 @@ wait_for() { # ARRAY SECONDS
     local left states end=$((SECONDS + $2))
     while left=$(squeue --noheader --array --jobs="$1" --format=%i:%r 2> /dev/null) && [ -n "$left" ]; do
         [ "$SECONDS" -lt "$end" ] || { squeue --array --jobs="$1" >&2; exit 2; }
-        # What is started again would wait for two minutes.
+        # Restarted jobs would wait for two minutes.
         case $left in *:BeginTime*) scontrol update jobid="$1" StartTime=now 2> /dev/null || true ;; esac
         sleep 0.5
     done
@@ -142,12 +142,12 @@ stop() {
     local file pid node
     timeout 10 scancel --full --user="$(id -un)" 2> /dev/null || true
     until_true 100 queue_is_empty || true
-    # Those that a node left behind when it was cut off.
+    # Processes left by a node that was cut off.
     # shellcheck disable=SC2046
     kill_now $(steps "$dir/log/slurmd.")
     for file in "$dir"/run/{slurmctld,slurmd.*,munged}.timeout.pid; do
         pid=$(cat "$file" 2> /dev/null) || continue
-        # It passes the signal on to what it runs, and its number may be another program's by now.
+        # It passes the signal on to its children, and its process id may belong to another program by now.
         if [ "$(cat "/proc/$pid/comm" 2> /dev/null)" = timeout ]; then kill "$pid"; fi
         until_true 70 is_gone "$pid" || true
     done

@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
 # A study as a job array on a cluster of two nodes on this machine, disturbed in four ways; it must end with the same bytes as the same
-# study here, one process after another.
-#   test.sh TRAINER DIR
-# As root, where Slurm is installed if need be; elsewhere it has to be there.
+# study without Slurm, one process after another. test.sh TRAINER DIR As root it installs Slurm if need be; otherwise Slurm must be
+# installed.
 set -euo pipefail
 [ $# = 2 ] || { echo "usage: $0 TRAINER DIR" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 trainer=$(realpath "$1")
 rm -rf "$2"
 mkdir -p "$2"
-# With what a job script has to put in quotation marks.
+# With characters that a job script has to quote.
 dir="$(cd "$2" && pwd)" out="$dir/a study, 100%"
 cluster() { "$here/cluster.sh" "$dir/cluster" "$@"; }
 say() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
@@ -116,7 +115,7 @@ until_true 60 "task 2 puts itself back into the queue" grep -q "back in the queu
 until_true 120 "task 5 is under way" has_begun 5
 node=$(node_of 5)
 cut_off=$(cluster cut-off "$node")
-# So that it is still there when Slurm has started the task anew.
+# So that it still runs when Slurm has restarted the task.
 kill -STOP $cut_off
 say "$node is cut off, with task 5 at line $(lines 5): it lives on, and is started once more elsewhere"
 scontrol update nodename="$node" state=down reason=test

@@ -1,4 +1,4 @@
-//! What the tests of the real binary share.
+//! Shared helpers of the tests of the real binary.
 
 #[cfg(doctest)]
 mod samples;
@@ -18,8 +18,8 @@ use std::sync::{Arc, atomic::AtomicBool};
 /// A record of the binary layout: a label and 3 x 32 x 32 bytes.
 pub const RECORD: usize = 3073;
 
-/// The `trainer` binary of this checkout, brought up to date once for each test process, or the one that the variable
-/// `POINTWISE_TRAINER` names: where a bundle is tested there is no checkout.
+/// The `trainer` binary of this checkout, brought up to date once for each test process, or the one that the variable `POINTWISE_TRAINER` names,
+/// because a bundle is tested without a checkout.
 ///
 /// # Panics
 /// When the build fails.
@@ -33,7 +33,7 @@ pub fn trainer() -> &'static Path {
 
 /// A binary of this checkout, brought up to date once for each test process.
 ///
-/// Cargo does not build binaries of other packages for a test, and one that lies there may be older than the code.
+/// Cargo does not build binaries of other packages for a test, and an existing one may be older than the code.
 ///
 /// # Panics
 /// When the build fails.
@@ -60,7 +60,7 @@ pub fn binary(name: &str) -> PathBuf {
     named.into_iter().find_map(executable).expect("cargo names the executable")
 }
 
-/// `trainer` with arguments, in an environment where no variable of the user's decides anything.
+/// `trainer` with arguments, in an environment without the user's variables.
 pub fn command<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
     clean(Command::new(trainer()), arguments)
 }
@@ -74,16 +74,16 @@ pub fn clean<I: AsRef<OsStr>>(mut command: Command, arguments: impl IntoIterator
         .env_remove("CIFAR10_DIR")
         .env_remove("RAYON_NUM_THREADS")
         .env_remove("RUST_LOG")
-        // The tests may run in a job of their own.
+        // The tests themselves may run in a job.
         .env_remove("SLURM_JOB_ID")
-        // A backtrace that somebody asked for is no part of a message.
+        // A backtrace requested by the user is not part of a message.
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null());
     command
 }
 
 /// A program that is started has the default action for each signal that this process handles, even where the tests run in the
-/// background of a shell, which ignores Ctrl-C. In this process each does what it always does.
+/// background of a shell, which ignores Ctrl-C. In this process each signal keeps its default action.
 #[cfg(unix)]
 fn watch_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
@@ -96,11 +96,11 @@ fn watch_signals() {
     });
 }
 
-/// A library of a few C functions that take the place of the system's in a program that is started with it in `LD_PRELOAD`: how a
-/// test makes a file system or a clock that nobody has.
+/// Builds a library of a few C functions that replace the system's in a program started with it in `LD_PRELOAD`: so a test simulates unusual file
+/// systems and clocks.
 ///
 /// # Panics
-/// When there is no C compiler, or it refuses.
+/// When there is no C compiler, or it fails.
 #[cfg(target_os = "linux")]
 pub fn preloaded(folder: &Path, source: &str) -> PathBuf {
     let (code, library) = (folder.join("preloaded.c"), folder.join("preloaded.so"));
@@ -118,7 +118,7 @@ pub fn run<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Output {
     command(arguments).output().expect("trainer can be started")
 }
 
-/// Runs `trainer`, which must succeed, and gives its stdout.
+/// Runs `trainer`, which must succeed, and returns its stdout.
 ///
 /// # Panics
 /// When it fails.
@@ -128,10 +128,10 @@ pub fn succeed<I: AsRef<OsStr>>(arguments: impl IntoIterator<Item = I>) -> Strin
     String::from_utf8(output.stdout).expect("stdout is UTF-8")
 }
 
-/// Runs `trainer`, which must fail with `code` and one error message and without a panic; gives the message.
+/// Runs `trainer`, which must fail with `code` and one error message and without a panic; returns the message.
 ///
 /// # Panics
-/// When it succeeds, panics or says more or less than one message.
+/// When it succeeds, panics or prints not exactly one message.
 pub fn fail<I: AsRef<OsStr>>(code: i32, arguments: impl IntoIterator<Item = I>) -> String {
     let output = run(arguments);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -142,7 +142,7 @@ pub fn fail<I: AsRef<OsStr>>(code: i32, arguments: impl IntoIterator<Item = I>) 
     messages[0].to_owned()
 }
 
-/// Writes CIFAR-10's binary layout with `records` made-up records a file.
+/// Writes files in CIFAR-10's binary layout, with `records` made-up records each.
 ///
 /// # Panics
 /// When the folder cannot be written.
@@ -162,10 +162,10 @@ pub fn write_binary_layout(folder: &Path, records: usize) {
     }
 }
 
-/// The lines of a run's metrics, without the measured seconds, which alone differ between equal runs.
+/// The lines of a run's metrics, without the measured seconds, the only difference between equal runs.
 ///
 /// # Panics
-/// When there are none, or they are no JSON.
+/// When there are none, or they are not JSON.
 pub fn metrics(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).expect("the run has metrics");
     text.lines()

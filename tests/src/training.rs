@@ -1,4 +1,4 @@
-//! A training that continues until somebody stops it.
+//! A training that continues until it is stopped.
 
 use crate::command;
 use pointwise_runs::{Activity, Run};
@@ -9,10 +9,10 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Nothing that is waited for here takes longer.
+/// The longest wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Arguments of a training of many quick steps, which does not end by itself in the time of a test.
+/// Arguments of a training of many quick steps, which does not end by itself within a test.
 pub fn endless(folder: &Path) -> Vec<String> {
     let text = "train --model alexnet --data synthetic --limit-train 16 --limit-test 4 --batch-size 4 --epochs 100000 \
                 --log-every 1 --seed 7";
@@ -21,7 +21,7 @@ pub fn endless(folder: &Path) -> Vec<String> {
     arguments
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 ///
 /// # Panics
 /// When that takes too long.
@@ -33,7 +33,7 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A process that trains, and is killed if a test fails.
+/// A training process, which is killed if a test fails.
 #[derive(Debug)]
 pub struct Training {
     /// The process.
@@ -51,7 +51,7 @@ impl Training {
         Self::of(command(endless(folder)), folder)
     }
 
-    /// Starts one by a command of one's own.
+    /// Starts one by the given command.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -62,7 +62,7 @@ impl Training {
         Self { child, folder: folder.to_owned(), stderr }
     }
 
-    /// Waits until it has recorded so many steps and epochs more.
+    /// Waits until it has recorded this many more steps and epochs.
     ///
     /// # Panics
     /// When it does not.
@@ -85,7 +85,7 @@ impl Training {
         send(self.child.id(), name, times);
     }
 
-    /// Waits for a line on stderr that contains some words.
+    /// Waits for a line on stderr that contains these words.
     ///
     /// # Panics
     /// When there is none.
@@ -95,12 +95,12 @@ impl Training {
         assert!(heard, "it never said {words:?}");
     }
 
-    /// Reads no more of stderr: nobody does then.
+    /// Closes stderr, which then has no reader.
     pub fn forget(&mut self) {
         self.stderr = None;
     }
 
-    /// Waits for the end; gives the exit code, if it was no signal, and the rest of stderr.
+    /// Waits for the end; returns the exit code, unless a signal ended it, and the rest of stderr.
     ///
     /// # Panics
     /// When it does not end.
@@ -137,7 +137,7 @@ pub fn send(process: u32, name: &str, times: usize) {
     assert!(sent.success() || times > 1, "kill failed: {sent}");
 }
 
-/// What has become of the run in a folder.
+/// The state of the run in a folder.
 ///
 /// # Panics
 /// When it cannot be read.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """check.py TRAINER: TensorBoard's own reader reads the events of a training.
 
-The training is stopped and thrown back to an older checkpoint, as a kill does, so that some steps are taken twice: each must be
+The training is stopped and set back to an older checkpoint, as after a kill, so that some steps are taken twice: each must be
 shown once. Needs the package `tensorboard`.
 """
 
@@ -44,7 +44,7 @@ def main():
         kept.replace(last)
         train(trainer, run)
         check(run)
-    print("TensorBoard reads the events as they were meant")
+    print("TensorBoard reads the events as intended")
 
 
 def check(run):
@@ -69,7 +69,7 @@ def check(run):
     assert "epoch/validation_loss" not in tags["scalars"], tags["scalars"]
 
     assert set(tags["images"]) == {"batch/augmented", "filters/first_layer"}, tags["images"]
-    # A batch of four images side by side, each 32 pixels drawn twice as large, and a line.
+    # A batch of four images side by side, each of 32 pixels drawn at twice the size, and a line.
     for image in events.Images("batch/augmented"):
         assert (image.width, image.height) == (4 * 65, 65), image
         assert image.encoded_image_string.startswith(b"\x89PNG"), image

@@ -27,7 +27,7 @@ fn train(data: &Path, run: &Path, more: &[&str]) -> Vec<String> {
     arguments
 }
 
-/// A folder of data after something happened to it, and words that the message must hold.
+/// A data folder with a fault, and words that the message must contain.
 struct Case {
     name: &'static str,
     damage: fn(&Path),

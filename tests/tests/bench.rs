@@ -38,7 +38,7 @@ fn a_line_of_json_has_every_timed_step() {
         assert!(seconds.len() == 2 && seconds.iter().all(|step| step.as_f64() > Some(0.0)), "{line}");
         assert_eq!(row["parameters"], 1_485_386, "{line}");
         assert!(row["macs_per_image"].as_u64() > Some(1_000_000), "{line}");
-        // The parts of a step cannot take longer than the steps: both are sums over the same clock.
+        // The parts of a step cannot take longer than the steps: both are sums of the same clock.
         if let Some(layers) = row["layers"].as_array() {
             let part = |layer: &Value, key: &str| layer[key].as_f64().unwrap_or(0.0);
             let parts: f64 = layers

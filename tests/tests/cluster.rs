@@ -1,5 +1,5 @@
 //! Studies on a cluster, with stand-ins for Slurm's programs: what is submitted, what a task does, and when its job goes back into the
-//! queue. `tests/slurm` has a real cluster.
+//! queue. `tests/slurm` uses a real cluster.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
@@ -40,7 +40,7 @@ network = {{ name = "linear", input = [3, 8, 8], layers = ["Flatten", {{ Linear 
     path
 }
 
-/// Puts a shell script in the place of a program.
+/// Replaces a program by a shell script.
 fn stand_in(folder: &Path, name: &str, script: &str) {
     fs::create_dir_all(folder).unwrap();
     let path = folder.join(name);
@@ -48,7 +48,7 @@ fn stand_in(folder: &Path, name: &str, script: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// With the stand-ins in front of all other programs.
+/// With the stand-ins first in the path.
 fn with_path(mut command: Command, folder: &Path) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
@@ -61,7 +61,7 @@ fn seen(output: &Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// The calls that a stand-in wrote down.
+/// The calls that a stand-in recorded.
 fn calls(log: &Path) -> Vec<String> {
     fs::read_to_string(log).unwrap_or_default().lines().map(str::to_owned).collect()
 }
@@ -87,7 +87,7 @@ fn a_training_whose_time_is_up_puts_its_job_back_into_the_queue() {
             "USR1",
             &[("SLURM_JOB_ID", "9")],
             refuse,
-            "`scontrol requeue 9` was refused (Access/permission denied); submitted again, it continues",
+            "`scontrol requeue 9` was refused (Access/permission denied); submit it again to continue",
             Some("requeue 9"),
         ),
         (
@@ -98,7 +98,7 @@ fn a_training_whose_time_is_up_puts_its_job_back_into_the_queue() {
             "started again 100 times already",
             None,
         ),
-        // Or `scancel` would not end a job.
+        // Otherwise `scancel` would not end a job.
         ("terminated", "TERM", &[("SLURM_JOB_ID", "9")], "", "interrupted after step", None),
         ("no job", "USR1", &[], "", "interrupted after step", None),
     ] {
@@ -117,7 +117,7 @@ fn a_training_whose_time_is_up_puts_its_job_back_into_the_queue() {
     }
 }
 
-/// Whoever is signalled: some clusters signal the first process of a job, others all.
+/// Whichever process gets the signal: some clusters signal the first process of a job, others all.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_shard_puts_its_job_back_once_and_leaves_runs_in_use_alone() {
@@ -167,7 +167,7 @@ fn shards_train_a_study_together() {
         "{stderr}"
     );
     assert!(out.join("runs/linear-seed2/result.json").is_file() && !out.join("report.html").exists());
-    // One that has nothing to do.
+    // A shard with nothing to do.
     let (code, stdout, _) = seen(&with("2/3").output().unwrap());
     assert_eq!(
         (code, stdout.as_str()),
@@ -183,7 +183,7 @@ fn shards_train_a_study_together() {
 fn a_study_is_submitted_as_far_as_it_is_missing() {
     let temp = tempfile::tempdir().unwrap();
     let (programs, log) = (temp.path().join("bin"), temp.path().join("log"));
-    // What a shell would take apart.
+    // Characters that a shell would interpret.
     let out = temp.path().join("it's 100% of \"it\"");
     stand_in(&programs, "scontrol", "echo 'MaxArraySize = 1001'");
     stand_in(&programs, "sbatch", &format!("printf '%s\\n' \"$@\" > '{}'; echo 77", log.display()));
@@ -240,7 +240,7 @@ fn a_study_is_submitted_as_far_as_it_is_missing() {
     let queued = |line: &&str| line.ends_with("pending (Priority)");
     assert_eq!(stdout.lines().filter(queued).count(), 1, "{stdout}{stderr}");
 
-    // Not while that waits.
+    // Not while that array waits.
     let (code, _, stderr) = seen(&call(&["--epochs", "3"]).output().unwrap());
     assert_eq!(code, Some(1), "{stderr}");
     assert!(
@@ -270,7 +270,7 @@ fn without_slurm_nothing_is_submitted() {
     let mut line = command(["reproduce", study.to_str().unwrap(), "--out", out.to_str().unwrap(), "--slurm"]);
     let (code, _, stderr) = seen(&line.env("PATH", temp.path()).output().unwrap());
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("error: `sbatch` is not here"), "{stderr}");
+    assert!(stderr.contains("error: `sbatch` was not found"), "{stderr}");
     assert!(!out.join("slurm/id").exists());
     let (code, _, stderr) = seen(&command(["reproduce", "--dry-run"]).output().unwrap());
     assert!(code == Some(2) && stderr.contains("--slurm"), "{stderr}");

@@ -1,4 +1,4 @@
-//! The commit that a trainer records is the one that it was built from: what its build script says, and when cargo asks it again.
+//! The commit that a trainer records is the one that it was built from: what its build script prints, and when cargo runs it again.
 
 #![cfg(unix)]
 
@@ -51,7 +51,7 @@ impl Repository {
         self.git(folder, &["commit", "--quiet", "--allow-empty", "-m", "more"]);
     }
 
-    /// What the script has the trainer record, and what cargo watches, with what is there.
+    /// The commit that the script has the trainer record, and the paths that cargo watches, with their content.
     fn run(&self, folder: &str) -> (Option<String>, BTreeMap<PathBuf, Vec<u8>>) {
         let at = self.path(folder).join("crates/trainer");
         let output =
@@ -69,7 +69,7 @@ impl Repository {
     }
 }
 
-/// Of a file its bytes, of a folder those of all files in it: cargo looks at their times, which change with them.
+/// The bytes of a file, or of all files in a folder: cargo checks their times, which change with them.
 fn content(path: &Path) -> Vec<u8> {
     match fs::read_dir(path) {
         Ok(entries) => {
@@ -94,7 +94,7 @@ fn a_new_commit_and_a_change_of_a_known_file_are_noticed() {
         ("main", &[][..]),
         ("worktree", &[]),
         ("detached", &[]),
-        // Nothing but the reference tells.
+        // Only the reference changes.
         ("worktree", &["config", "core.logAllRefUpdates", "false"]),
         ("worktree", &["pack-refs", "--all"]),
     ] {
@@ -110,7 +110,7 @@ fn a_new_commit_and_a_change_of_a_known_file_are_noticed() {
         let (first, watched) = repository.run(folder);
         let first = first.unwrap();
         assert!(first.len() == 40, "{folder}: {first}");
-        // For one that is missing cargo would ask again and again.
+        // For a missing path cargo would run the script every time.
         assert!(watched.keys().all(|path| path.exists()), "{folder}: {watched:?}");
         assert!(same_content(&watched), "{folder}");
 

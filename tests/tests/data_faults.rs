@@ -1,5 +1,5 @@
-//! Images and data folders as people have them, through the real binary: what is wrong with them is said in one sentence that
-//! names it, and a stop is obeyed whatever the network does.
+//! Images and data folders with common faults, through the real binary: one sentence names what is wrong, and a request to stop is obeyed
+//! whatever the network does.
 
 use image::{Rgb, RgbImage};
 #[cfg(unix)]
@@ -19,7 +19,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A picture with enough in it that a half of its file is a half of the picture.
+/// A picture with enough detail that half of its file is half of the picture.
 fn picture(path: &Path) {
     fs::create_dir_all(path.parent().expect("it is in a folder")).expect("the folder can be made");
     RgbImage::from_fn(64, 64, |x, y| Rgb([(x * x + 7 * y) as u8, (x * y) as u8, (x + 3 * y * y) as u8]))
@@ -51,7 +51,7 @@ fn train(data: &Path, run: &Path) -> Vec<String> {
     .to_vec()
 }
 
-/// The weights of a training of one step.
+/// Weights after one step of training.
 fn weights(folder: &Path) -> PathBuf {
     let run = folder.join("weights");
     succeed([
@@ -88,7 +88,7 @@ fn damaged_images_are_refused_by_name() {
         let message = fail(1, ["data", "stats", "--data-dir", text(&data)]);
         let start = format!("error: cannot decode the image {}: ", path.display());
         assert!(message.starts_with(&start) && message.ends_with("; replace or remove it"), "{message}");
-        // The cause is told once.
+        // The cause is given once.
         let parts: Vec<&str> = message[start.len()..].split([':', ';']).map(str::trim).collect();
         assert!((1..parts.len()).all(|at| !parts[..at].contains(&parts[at])), "{message}");
         fs::remove_file(path).unwrap();
@@ -182,7 +182,7 @@ fn classes_without_images_are_named() {
     assert!(!none.exists(), "a run was begun");
 }
 
-/// The environment of a command that downloads nothing, because nobody listens where its proxy is to be.
+/// The environment of a command that can download nothing, because nothing listens at its proxy's address.
 fn without_network(command: &mut Command) -> &mut Command {
     for variable in
         ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "https_proxy", "NO_PROXY", "no_proxy"]
@@ -202,7 +202,7 @@ fn fetch_does_not_mind_what_else_is_in_the_folder() {
         assert_eq!(output.status.code(), Some(1));
         stderr(&output)
     };
-    // Each of these was an error of its own; now the download is tried.
+    // With each of these in the folder, the download is tried nevertheless.
     fs::create_dir_all(data.join("cifar-10-batches-py")).unwrap();
     fs::write(data.join("cifar-10-batches-py/data_batch_1"), "").unwrap();
     assert!(fetch().contains("error: could not download cifar-10-binary.tar.gz ("), "{}", fetch());
@@ -213,7 +213,7 @@ fn fetch_does_not_mind_what_else_is_in_the_folder() {
     assert!(fetch().contains("error: could not download cifar-10-binary.tar.gz ("), "{}", fetch());
     assert_eq!(fs::metadata(data.join("data_batch_1.bin")).unwrap().len(), 3 * 3073);
 
-    // `train` completes its cache as well, and says of a folder how to complete it.
+    // `train` also completes its cache, and for a folder it says how to complete it.
     let cache = temp.path().join("cache");
     fs::create_dir_all(cache.join("pointwise/cifar10/cifar-10-batches-bin")).unwrap();
     fs::write(cache.join("pointwise/cifar10/cifar-10-batches-bin/data_batch_1.bin"), vec![0; 30_730])
@@ -259,7 +259,7 @@ fn a_name_that_cannot_be_kept_is_refused_before_anything_is_read() {
     let message = fail(1, &line);
     assert!(message.contains("error: --data-dir ") && message.contains("is not UTF-8"), "{message}");
     assert!(!run.exists());
-    // A link will do, and what keeps no configuration takes it as it is.
+    // A link works, and commands that keep no configuration accept the name itself.
     let link = temp.path().join("link");
     std::os::unix::fs::symlink(&data, &link).unwrap();
     succeed(train(&link, &run));
@@ -300,7 +300,7 @@ fn a_stop_ends_a_download_from_a_server_that_says_nothing() {
         let signal = ["-TERM", "-INT"][number % 2];
         let status = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(status.success());
-        // The server is silent until the end; without a stop it is given up after 20 seconds, with exit code 1.
+        // The server is silent until the end; without a stop the download fails after 20 seconds, with exit code 1.
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(130), "{line:?}: {}", stderr(&output));
         drop(connection);

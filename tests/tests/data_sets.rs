@@ -1,4 +1,4 @@
-//! Data sets in their authors' formats, and folders with classes of their own, through the real binary.
+//! Data sets in their authors' formats, and folders with their own classes, through the real binary.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -21,7 +21,7 @@ fn idx(dimensions: &[u32], values: impl Iterator<Item = u8>) -> Vec<u8> {
     bytes
 }
 
-/// MNIST's four files with so many images, of which number i is a digit `i % 10`.
+/// MNIST's four files with this many images; image i is the digit `i % 10`.
 fn write_mnist(folder: &Path, train: u32, test: u32) {
     fs::create_dir_all(folder).unwrap();
     for (set, count) in [("train", train), ("t10k", test)] {
@@ -33,7 +33,7 @@ fn write_mnist(folder: &Path, train: u32, test: u32) {
     }
 }
 
-/// CIFAR-100's two files, of which record i has the coarse label `i % 20` and the fine one `i % 100`.
+/// CIFAR-100's two files; record i has the coarse label `i % 20` and the fine one `i % 100`.
 fn write_cifar100(folder: &Path, train: usize, test: usize) {
     fs::create_dir_all(folder).unwrap();
     for (name, count) in [("train.bin", train), ("test.bin", test)] {
@@ -97,7 +97,7 @@ fn mnist_is_described_verified_and_trained_on() {
     let config = fs::read_to_string(run.join("config.toml")).unwrap();
     assert!(config.contains("0.1307") && config.contains("0.3081"), "{config}");
 
-    // What is wrong with a file is said with its name, and how to have it anew.
+    // The message names the faulty file, and says how to get it again.
     let labels = data.join("MNIST/raw/t10k-labels-idx1-ubyte");
     fs::write(&labels, idx(&[19], (0..19).map(|i| i % 10))).unwrap();
     let message = fail(1, of("stats")("mnist"));
@@ -131,7 +131,7 @@ fn cifar100_has_fine_and_coarse_labels() {
 
 const CLASSES: [&str; 7] = ["Zebra", "cat", "chow chow", "été d'or", "кошка", "собака", "犬"];
 
-/// A folder of so many images of seven classes.
+/// A folder with this many images of seven classes.
 fn write_folder(folder: &Path, sets: &[(&str, u32)]) {
     for (set, count) in sets {
         for (class, name) in CLASSES.iter().enumerate() {
@@ -225,7 +225,7 @@ fn what_is_not_fetched_says_so_and_each_data_set_has_a_cache_of_its_own() {
     let message = fail(1, ["data", "verify", "--data", "synthetic"]);
     assert!(message.contains("there is nothing to verify"), "{message}");
 
-    // Nobody listens where the proxy is to be.
+    // Nothing listens at the proxy's address.
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
     let cache = tempfile::tempdir().unwrap();
     for (kind, folder, file) in [
@@ -241,7 +241,7 @@ fn what_is_not_fetched_says_so_and_each_data_set_has_a_cache_of_its_own() {
             command.env_remove(variable);
         }
         command.env("ALL_PROXY", format!("http://{closed}")).env("XDG_CACHE_HOME", cache.path());
-        // It is of CIFAR-10 alone.
+        // It is for CIFAR-10 alone.
         let output = command.env("CIFAR10_DIR", "/nowhere").output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{said}");
@@ -271,7 +271,7 @@ fn files_that_claim_more_than_there_is_take_no_memory() {
     let temp = tempfile::tempdir().unwrap();
     let data = temp.path();
     write_mnist(data, 20, 10);
-    // Two gigabytes of zeros behind a header that tells of 20 images, as two megabytes.
+    // Two gigabytes of zeros after a header that declares 20 images, compressed to two megabytes.
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(&idx(&[20, 28, 28], std::iter::empty())).unwrap();
     for _ in 0..2048 {
@@ -289,7 +289,7 @@ fn files_that_claim_more_than_there_is_take_no_memory() {
             idx(&[10, u32::MAX, u32::MAX], std::iter::empty()),
             "has images of another size",
         ),
-        ("train-images-idx3-ubyte.gz", bomb, "continues behind the 20 images"),
+        ("train-images-idx3-ubyte.gz", bomb, "continues after the 20 images"),
     ];
     for (name, contents, expected) in cases {
         fs::write(data.join(name), contents).unwrap();

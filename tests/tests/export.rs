@@ -1,4 +1,4 @@
-//! Weights for others. What PyTorch, ONNX Runtime and candle-onnx make of them, CI asks them: `tests/pytorch/load_export.py`,
+//! Weights for other programs. Whether PyTorch, ONNX Runtime and candle-onnx read them, CI checks with `tests/pytorch/load_export.py` and
 //! `tests/onnx/check.py`.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
@@ -54,7 +54,7 @@ fn pytorch_and_safetensors_hold_what_the_checkpoint_holds() {
     let pickled: HashMap<String, Tensor> = pickle::read_all(&pt).unwrap().into_iter().collect();
     assert!(contents(&pickled) == expected);
     assert!(contents(&read(&st)) == expected);
-    // What says that it is of a run is of use as it is; nothing of this machine is in it.
+    // A file that names its run can be used as it is; it says nothing about this machine.
     let evaluated = |file: &Path| {
         succeed(["eval", "--checkpoint", file.to_str().unwrap(), "--data", "synthetic", "--limit", "8"])
     };
@@ -67,7 +67,7 @@ fn pytorch_and_safetensors_hold_what_the_checkpoint_holds() {
 fn a_state_dict_becomes_one_again() {
     let temp = tempfile::tempdir().unwrap();
     let run = run(temp.path(), &[]);
-    // As PyTorch before 0.4.1 wrote it: without counts, and without a word about the network.
+    // As PyTorch before 0.4.1 wrote it: without batch counts, and without the network's name.
     let mut tensors = safetensors::load(run.join("checkpoints/best.safetensors"), &Device::Cpu).unwrap();
     let all = contents(&tensors);
     tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
@@ -75,7 +75,7 @@ fn a_state_dict_becomes_one_again() {
     safetensors::save(&tensors, &bare).unwrap();
     let out = temp.path().join("out.safetensors");
     let message = fail(1, export(&bare, "safetensors", &out, &[]));
-    assert!(message.contains("does not say which network it is of, and fits `alexnet`"), "{message}");
+    assert!(message.contains("does not name its network, but the weights fit `alexnet`"), "{message}");
     succeed(export(&bare, "safetensors", &out, &["--model", "alexnet"]));
     let written = contents(&safetensors::load(&out, &Device::Cpu).unwrap());
     assert!(written.keys().eq(all.keys()), "{:?}", written.keys());
@@ -84,7 +84,7 @@ fn a_state_dict_becomes_one_again() {
     let message = fail(1, export(&bare, "onnx", &onnx, &["--model", "alexnet", "--preprocess"]));
     assert!(message.contains("does not say by which mean and deviation"), "{message}");
     let message = fail(1, export(&bare, "hub", &temp.path().join("hub"), &["--model", "alexnet"]));
-    assert!(message.contains("is no checkpoint in a run folder"), "{message}");
+    assert!(message.contains("is not a checkpoint in a run folder"), "{message}");
     assert!(!onnx.exists() && !temp.path().join("hub").exists());
 }
 
@@ -95,9 +95,9 @@ fn nothing_is_overwritten_and_no_option_is_ignored() {
     let checkpoint = run.join("checkpoints/best.safetensors");
     let before = fs::read(&checkpoint).unwrap();
     let message = fail(1, export(&run, "pytorch", &checkpoint, &[]));
-    assert!(message.contains("is there already: give another name, or remove it"), "{message}");
+    assert!(message.contains("exists already: give another name, or remove it"), "{message}");
     let message = fail(1, export(&run, "hub", &run, &[]));
-    assert!(message.contains("is a folder with something in it"), "{message}");
+    assert!(message.contains("is a folder that is not empty"), "{message}");
     let message = fail(1, export(&run, "hub", &checkpoint, &[]));
     assert!(message.contains("is a file: give a folder"), "{message}");
     assert!(fs::read(&checkpoint).unwrap() == before);
@@ -160,18 +160,18 @@ fn a_folder_for_the_hub_has_the_numbers_of_its_run() {
         assert!(card.contains(expected), "{expected}: {card}");
     }
     assert!(!card.contains("## The study"), "{card}");
-    // Each value in front is JSON, and so YAML.
+    // Each value of the header is JSON, and so YAML.
     for line in card.split("---\n").nth(1).unwrap().lines() {
         let (_, value) = line.split_once(": ").unwrap();
         assert!(value.starts_with(['[', '"']) && serde_json::from_str::<Value>(value).is_ok(), "{line}");
     }
-    // The folder is all that is needed to use the weights.
+    // The folder alone is enough to use the weights.
     let weights = hub.join("model.safetensors");
     succeed(["eval", "--checkpoint", weights.to_str().unwrap(), "--data", "synthetic", "--limit", "8"]);
     let described = succeed(["summary", "--model", hub.join("network.toml").to_str().unwrap()]);
     assert!(described.contains("2,256,458"), "{described}");
 
-    // Weights of another epoch than the result speaks of.
+    // Weights of another epoch than the result's.
     let other = temp.path().join("other");
     let (last, best) = (run.join("checkpoints/last.safetensors"), run.join("checkpoints/best.safetensors"));
     succeed(export(&last, "hub", &other, &[]));

@@ -1,4 +1,4 @@
-//! File systems and clocks that lack what others have.
+//! File systems and clocks with missing features.
 
 #![cfg(target_os = "linux")]
 
@@ -11,7 +11,7 @@ use std::process::Output;
 
 const SHORT: &str = "train --model alexnet --data synthetic --limit-train 8 --limit-test 4 --batch-size 4 --epochs 2 --resume --run-dir";
 
-/// Trains with a library in front of the system's.
+/// Trains with a preloaded library.
 fn train(folder: &Path, library: &Path) -> Output {
     command(SHORT.split(' '))
         .arg(folder)
@@ -20,7 +20,7 @@ fn train(folder: &Path, library: &Path) -> Output {
         .expect("the program can be started")
 }
 
-/// What was said, of a training that succeeded.
+/// The messages of a training that succeeded.
 fn finished(folder: &Path, output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
@@ -49,7 +49,7 @@ fn a_file_system_without_locks_is_trained_on_with_one_warning() {
     }
 }
 
-/// Without locks, how long ago a run was heard of tells what has become of it.
+/// Without locks, the age of its last sign of life tells whether a run is alive.
 #[test]
 fn a_run_without_locks_is_followed_and_resumed() {
     let temp = tempfile::tempdir().unwrap();
@@ -75,7 +75,7 @@ fn a_run_without_locks_is_followed_and_resumed() {
     training.advance(1);
     send(training.child.id(), "KILL", 1);
     assert_eq!(training.end().0, None);
-    // Only locks tell of a kill at once.
+    // Only locks show a kill at once.
     assert!(runs().contains(" running "), "{}", runs());
     assert_eq!(activity(&folder), Activity::Stale);
 }
@@ -128,7 +128,7 @@ fn a_full_disk_is_named_and_costs_nothing_but_the_new_checkpoint() {
 fn a_limit_on_file_sizes_is_named() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path().join("run");
-    // In blocks of 512 or 1024 bytes: a checkpoint is larger, all else is smaller.
+    // In blocks of 512 or 1024 bytes: a checkpoint is larger, all other files are smaller.
     let mut shell = pointwise_tests::clean(
         std::process::Command::new("sh"),
         ["-c", "ulimit -f 1000; exec \"$0\" \"$@\""],

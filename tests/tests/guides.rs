@@ -1,4 +1,4 @@
-//! The pages in `docs/` for those who never wrote a program: what they tell to type is typed.
+//! The pages in `docs/` for readers who do not program: the commands that they show are run.
 
 use pointwise_tests::{command, succeed};
 use std::fs;
@@ -21,7 +21,7 @@ fn calls(page: &str) -> Vec<Vec<String>> {
     calls.map(|line| line.split_whitespace().skip(1).map(str::to_owned).collect()).collect()
 }
 
-/// Types a line in a folder; it must succeed. A redirection is followed.
+/// Runs a line in a folder; it must succeed. A redirection is applied.
 fn type_in(folder: &Path, words: &[String], more: &[&str]) -> String {
     type_for(folder, words, more, &[0])
 }
@@ -45,14 +45,14 @@ fn type_for(folder: &Path, words: &[String], more: &[&str], codes: &[i32]) -> St
 
 #[test]
 fn a_network_of_ones_own() {
-    /// In place of the download that the page speaks of.
+    /// In place of the download that the page describes.
     const DATA: [&str; 6] = ["--data", "synthetic", "--limit-train", "300", "--limit-test", "50"];
 
     let temp = tempfile::tempdir().unwrap();
     let files = blocks("own-network.md", "toml");
     let [network, recipe] = &files[..] else { panic!("a network and a recipe, not {}", files.len()) };
     fs::write(temp.path().join("sketch.toml"), network).unwrap();
-    // Two epochs show what thirty do.
+    // Two epochs show the same as thirty.
     fs::write(temp.path().join("recipe.toml"), recipe.replace("epochs = 30", "epochs = 2")).unwrap();
     let calls = calls("own-network.md");
     assert!(calls.len() >= 4, "{calls:?}");
@@ -118,7 +118,7 @@ fn images_of_ones_own() {
     for class in classes {
         assert!(said.contains(class) && page.contains(class), "{class} in {said}");
     }
-    // The network that sees more.
+    // The network with larger images.
     let toml = succeed(["summary", "--model", "resnet20", "--toml"]);
     let larger = toml.replace("[3, 32, 32]", "[3, 64, 64]").replace("out_features = 10", "out_features = 5");
     fs::write(temp.path().join("mine.toml"), larger).unwrap();
@@ -147,7 +147,7 @@ fn a_study_of_ones_own() {
             }
         }
     }
-    // A few coloured images say nothing about what the page publishes: other epochs are not comparable, and the study differs.
+    // A few coloured images cannot match the page's published figures: other epochs are not comparable, and the study differs.
     let codes = |call: &[String]| match call.iter().any(|word| word == "--epochs") {
         true => 4,
         false if call[0] == "reproduce" || call[1] == "report" => 3,

@@ -1,4 +1,4 @@
-//! Links between the repository's pages: file and heading are there.
+//! Links between the repository's pages: file and heading exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,13 +38,13 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What a heading is called in a link, on GitHub as in mdBook.
+/// The anchor of a heading, on GitHub as in mdBook.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// The targets of a page's links, but for those to other hosts.
+/// The targets of a page's links, except those to other hosts.
 fn targets(text: &str) -> Vec<String> {
     let parts = prose(text).flat_map(|line| line.split("](").skip(1));
     let targets = parts.filter_map(|part| part.split_once(')').map(|(target, _)| target.to_owned()));

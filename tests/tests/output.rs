@@ -1,4 +1,4 @@
-//! Readers that go away, and disks that are full: progress is nobody's business but the reader's, a result is.
+//! Readers that go away, and disks that are full: lost progress is no error, a lost result is.
 
 #![cfg(target_os = "linux")]
 
@@ -27,7 +27,7 @@ fn full() -> Stdio {
     File::options().write(true).open("/dev/full").expect("there is a full device").into()
 }
 
-/// Exit code, and what could be heard.
+/// Exit code, and the output that could be read.
 fn end(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.output().expect("the program can be started");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -42,7 +42,7 @@ fn a_training_goes_on_whoever_reads_of_it() {
         ("nobody reads", deserted, deserted, 0),
         ("nobody reads the progress", Stdio::piped, deserted, 0),
         ("no room for the progress", Stdio::piped, full, 0),
-        // The result is in the run's folder, but who asked for it on stdout did not get it.
+        // The result is in the run's folder, but it could not be printed.
         ("no room for the result", full, Stdio::piped, 1),
         ("no room", full, full, 1),
     ];
@@ -71,7 +71,7 @@ fn an_interruption_is_told_to_nobody() {
     assert_eq!(activity(&folder), Activity::Interrupted);
 }
 
-/// Commands that print a result, and those among them that also have something to say about a broken input.
+/// Commands that print a result, some of which also report a broken input.
 #[test]
 fn every_command_ends_in_order_where_nobody_reads() {
     let temp = tempfile::tempdir().unwrap();
@@ -121,7 +121,7 @@ fn every_command_ends_in_order_where_nobody_reads() {
         assert!(!said.contains("panicked"), "{said}");
         assert!(expected == 1 || said.contains("error: stdout cannot be written: No space"), "{said}");
     }
-    // Usage is told on stderr, and the exit code tells it, too.
+    // Usage goes to stderr, and the exit code says so as well.
     for stream in [deserted(), full()] {
         assert_eq!(end(command(["train", "--colour"]).stderr(stream)).0, Some(2));
     }

@@ -102,7 +102,7 @@ fn what_does_not_fit_is_a_sentence_before_anything_is_written() {
     let temp = tempfile::tempdir().unwrap();
     let (file, run, data) =
         (temp.path().join("wrong.toml"), temp.path().join("run"), temp.path().join("data"));
-    // Drawn images are of whatever shape and number of classes the network takes.
+    // Synthetic images have the shape and number of classes that the network takes.
     fs::create_dir(&data).unwrap();
     write_binary_layout(&data, 20);
     for (from, to, code, words) in [

@@ -1,5 +1,5 @@
-//! PyTorch's numbers for the study's networks, Adam and single operations, for every engine: see `tests/pytorch/README.md` for what
-//! the files hold and how they were made.
+//! PyTorch's numbers for the study's networks, Adam and single operations, for every engine: `tests/pytorch/README.md` says what the files hold
+//! and how they were made.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -62,7 +62,7 @@ fn whole_network(name: &str) {
         let state = subject.state().unwrap();
         report.all_sampled("after one pass", &state.statistics, &train["statistics"], deviations);
 
-        // Gradients, on the batch that is clear of ReLUs and pools that rounding could turn.
+        // Gradients, on the batch without ReLU inputs and pool windows that rounding could switch.
         let smooth = &golden["smooth"];
         let smooth_images = input(smooth["input"].as_str().unwrap(), 2);
         let mut subject = engine(kind, &network, 0.0);
@@ -219,7 +219,7 @@ fn adam_alone() {
                         .map(|which| case[format!("{key}_{which}")][step][element].as_f64().unwrap())
                         .fold(0.0, f64::max);
                     let expected = numbers(&case[key][step][element]);
-                    // A moment is a sum that can cancel: its rounding is of the size of what went in.
+                    // A moment is a sum that can cancel: its rounding is relative to the size of its terms.
                     let largest = (0..=step)
                         .map(|step| case[key][step][element].as_f64().unwrap().abs())
                         .fold(0.0, f64::max);
@@ -310,7 +310,7 @@ mod operations {
                 let got: Vec<f64> = got.into_iter().map(f64::from).collect();
                 let expected = numbers(&record["values"]);
                 let deviation = record[DEVIATIONS[1]].as_f64().unwrap();
-                // Sums of a few values of size one cancel: their rounding is of the values' size.
+                // Sums of a few values of size one cancel: their rounding is relative to the values' size.
                 let scale = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
                 report.compare(&what, &got, &expected, SLACK * deviation + super::FLOOR * scale);
             }

@@ -1,5 +1,5 @@
-//! Every kind of layer and composition against PyTorch: `tests/pytorch/layers.json` has descriptions beside the numbers of PyTorch
-//! modules that were written by hand.
+//! Every kind of layer and composition against PyTorch: `tests/pytorch/layers.json` has descriptions next to the numbers of handwritten PyTorch
+//! modules.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -13,7 +13,7 @@ use pointwise_network::Network;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What PyTorch's variants and noise of an f32's size in every layer differ by; with Winograd's filtering, noise of its size as well.
+/// Differences between PyTorch's variants, and under noise of f32's rounding in every layer; with Winograd's filtering, also under noise of its size.
 const DEVIATIONS: [&str; 3] = ["dev_f32", "dev_f64", "dev_rounding"];
 const DEVIATIONS_WINOGRAD: [&str; 4] = ["dev_f32", "dev_f64", "dev_rounding", "dev_noise"];
 
@@ -81,13 +81,13 @@ impl<'a> Case<'a> {
     fn tensor(&self, report: &mut Report, what: &str, got: &[f32], record: &Value, deviations: &[&str]) {
         let expected = numbers(record.get("values").unwrap_or(&record["value"]));
         let got: Vec<f64> = got.iter().map(|value| f64::from(*value)).collect();
-        // Sums of a few values of size one cancel: their rounding is of the values' size.
+        // Sums of a few values of size one cancel: their rounding is relative to the values' size.
         let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
         report.compare(what, &got, &expected, tolerance(record, deviations) + FLOOR * largest);
     }
 }
 
-/// The statistics that the pass in training mode left, as PyTorch has them.
+/// PyTorch's statistics after the pass in training mode.
 fn after_training(case: &Case<'_>, mut state: State) -> State {
     for record in case.record["train"]["statistics"].as_array().unwrap() {
         let name = record["name"].as_str().unwrap();

@@ -1,4 +1,4 @@
-//! The networks that come with the program, beside those of the study, against PyTorch's modules of the usual implementations.
+//! The shipped networks, besides those of the study, against PyTorch modules of the usual implementations.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -11,10 +11,10 @@ use pointwise_network::{Layer, Network};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// As `DEVIATIONS_AFTER_ADAM` everywhere: in networks this deep, PyTorch's few variants leave it to chance which corners they turn.
+/// As `DEVIATIONS_AFTER_ADAM` everywhere: in networks this deep, chance decides which kinks PyTorch's few variants cross.
 const DEVIATIONS: [&str; 3] = ["dev_f32", "dev_f64", "dev_noise"];
 
-/// Multiply-accumulates an image from which on a network is large.
+/// Multiply-accumulates an image from which a network counts as large.
 const LARGE: usize = 200_000_000;
 
 /// Some of the tensors by name.
@@ -79,7 +79,7 @@ fn whole_network(name: &str) {
         assert_eq!(ours, theirs, "{name} on {kind}");
 
         evaluate(&mut report, "eval", subject.as_mut(), batch, &golden["eval"]);
-        // Variances under which images do not fade on their way.
+        // Variances with which images do not fade in deep networks.
         let lively = &golden["lively"];
         let mut scaled = formula_state(&network);
         let scale = lively["variance_scale"].as_f64().unwrap() as f32;
@@ -101,7 +101,7 @@ fn whole_network(name: &str) {
         let state = subject.state().unwrap();
         some_sampled(&mut report, "after one pass", &state.statistics, &train["statistics"]);
 
-        // Gradients, away from corners that rounding could turn.
+        // Gradients, away from kinks that rounding could cross.
         let smooth = &golden["smooth"];
         let smooth_images = input(smooth["input"].as_str().unwrap(), 2);
         let bias = smooth["norm_bias"].as_f64().unwrap() as f32;
@@ -113,7 +113,7 @@ fn whole_network(name: &str) {
         assert_eq!(gradients.len(), smooth["grads"].as_array().unwrap().len());
         some_sampled(&mut report, "gradient", &gradients, &smooth["grads"]);
 
-        // Ten steps of the study's Adam. The reference takes minutes for those of a large network.
+        // Ten steps of the study's Adam. The reference engine takes minutes for a large network.
         if kind == EngineKind::Reference && graph.macs() > LARGE {
             report.finish(&format!("{name} on {kind}, without Adam"), 20);
             continue;

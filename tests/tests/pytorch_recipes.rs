@@ -1,5 +1,5 @@
-//! Recipes against PyTorch's optimizers, schedulers, groups, loss, clipping, averages and slow weights, step by step: `tests/pytorch/recipes.json` has
-//! recipes beside the numbers of PyTorch programs that were written by hand.
+//! Recipes against PyTorch's optimizers, schedulers, groups, loss, clipping, averages and slow weights, step by step:
+//! `tests/pytorch/recipes.json` has recipes next to the numbers of handwritten PyTorch programs.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// What PyTorch's variants, and noise of an f32's size in every layer, differ by; with Winograd's filtering, noise of its size as well.
+/// Differences between PyTorch's variants, and under noise of f32's rounding in every layer; with Winograd's filtering, also under noise of its size.
 const DEVIATIONS: [&str; 3] = ["dev_f32", "dev_f64", "dev_rounding"];
 const DEVIATIONS_WINOGRAD: [&str; 4] = ["dev_f32", "dev_f64", "dev_rounding", "dev_noise"];
 
@@ -43,7 +43,7 @@ struct Case<'a> {
     golden: &'a Golden,
     record: &'a Value,
     name: &'a str,
-    /// Its own, where it has one.
+    /// Its own, if it has one.
     network: Network,
     recipe: Recipe,
     /// The batches of an epoch.
@@ -87,7 +87,7 @@ impl<'a> Case<'a> {
         engine_by(kind, &self.network, recipe.clone())
     }
 
-    /// Takes steps by a recipe, which may be another one, and gives the totals after each.
+    /// Takes steps by a recipe, which may differ from the case's, and returns the totals after each.
     fn train(&self, engine: &mut dyn Engine, recipe: &Recipe, steps: Range<u64>) -> Vec<Totals> {
         steps
             .map(|step| {
@@ -108,7 +108,7 @@ impl<'a> Case<'a> {
         engine.state().unwrap()
     }
 
-    /// Compares a training by a recipe, which may be another one, with PyTorch's by the case's.
+    /// Compares a training by a recipe, which may differ from the case's, with PyTorch's by the case's.
     fn compare(&self, kind: EngineKind, recipe: &Recipe) -> Report {
         let mut subject = Subject {
             deviations: match kind {
@@ -168,7 +168,7 @@ impl<'a> Case<'a> {
         subject.report
     }
 
-    /// Logits of the first batch, and its loss in evaluation, which is never smoothed.
+    /// Logits of the first batch, and its evaluation loss, which is never smoothed.
     fn evaluate(&self, subject: &mut Subject<'_>, engine: &mut dyn Engine, what: &str, expected: &Value) {
         let batch = self.batch(0);
         let logits = engine.logits(batch.images).unwrap();
@@ -177,7 +177,7 @@ impl<'a> Case<'a> {
         engine.evaluate(batch).unwrap();
         let loss = engine.totals().unwrap().loss();
         let expected_loss = cross_entropy(&numbers(&expected["values"]), batch.labels);
-        // A loss moves by twice what the logits do, at most.
+        // A loss changes by at most twice as much as the logits.
         let tolerance = 2.0 * tolerance(expected, subject.deviations);
         let what = format!("{}, loss of {what}", self.name);
         subject.report.compare(&what, &[loss], &[expected_loss], tolerance);
@@ -193,7 +193,7 @@ fn cross_entropy(logits: &[f64], labels: &[u16]) -> f64 {
     logits.chunks(classes).zip(labels).map(of_image).sum::<f64>() / labels.len() as f64
 }
 
-/// What is compared, and how.
+/// The subject of a comparison, and its tolerance.
 struct Subject<'a> {
     deviations: &'a [&'a str],
     name: &'a str,
@@ -216,7 +216,7 @@ impl Subject<'_> {
     fn tensor(&mut self, what: &str, got: &[f32], record: &Value) {
         let expected = numbers(&record["values"]);
         let got: Vec<f64> = got.iter().map(|value| f64::from(*value)).collect();
-        // Sums of a few values of size one cancel: their rounding is of the values' size.
+        // Sums of a few values of size one cancel: their rounding is relative to the values' size.
         let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
         let tolerance = tolerance(record, self.deviations) + FLOOR * largest;
         self.report.compare(&format!("{}, {what}", self.name), &got, &expected, tolerance);
@@ -259,7 +259,7 @@ fn resumed_to_the_same_bytes() {
                 let mut first = case.engine(kind, &case.recipe);
                 case.train(first.as_mut(), &case.recipe, 0..middle);
                 let mut second = case.engine(kind, &case.recipe);
-                // It has gone its own way before.
+                // The other engine has trained differently before.
                 case.train(second.as_mut(), &case.recipe, 0..2);
                 second.load_state(&first.state().unwrap()).unwrap();
                 case.train(second.as_mut(), &case.recipe, middle..steps);
@@ -273,7 +273,7 @@ fn resumed_to_the_same_bytes() {
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
     let golden = Golden::read();
-    // Those of a GPU are not ours.
+    // A GPU's threads are not ours to choose.
     for kind in engines().into_iter().filter(|kind| *kind != EngineKind::Cuda) {
         for case in golden.cases() {
             let states = [1, 2, 3, 5].map(|threads| {
@@ -287,7 +287,7 @@ fn any_number_of_threads_gives_the_same_bytes() {
     }
 }
 
-/// Also where the sign of a zero differs, which `==` does not see.
+/// Also checks the sign of zeros, which `==` ignores.
 fn same_bytes(a: &State, b: &State) -> bool {
     fn bits(state: &State) -> Vec<u32> {
         let optimizer = state.optimizer.iter().flat_map(|optimizer| optimizer.buffers.values());
@@ -304,7 +304,7 @@ fn same_bytes(a: &State, b: &State) -> bool {
     a == b && bits(a) == bits(b)
 }
 
-/// The comparison notices whatever a recipe says: another one does not give PyTorch's numbers.
+/// The comparison notices every key of a recipe: a changed one does not give PyTorch's numbers.
 #[test]
 fn a_wrong_recipe_is_noticed() {
     let golden = Golden::read();
@@ -385,7 +385,7 @@ fn wrong_recipes(recipe: &Recipe) -> Vec<(&'static str, Recipe)> {
     changed.filter(|(_, wrong)| wrong != recipe && wrong.check().is_ok()).collect()
 }
 
-/// What an engine does not read makes no difference: it is told the rate, and given the images.
+/// Keys that an engine does not read make no difference: it gets the rate and the images.
 #[test]
 fn the_rest_of_a_recipe_is_not_the_engines() {
     let golden = Golden::read();

@@ -1,8 +1,8 @@
-//! Every file that is read, damaged: cut at every length, every bit of its beginning flipped, lengths in it beyond everything, and garbage.
-//! Each is read with a sane result or refused by an error that names it and says why, in bounded memory; nothing panics. The seeds of the
-//! fuzz targets (`tests/fuzz`) go through the same.
+//! Every file that is read, damaged: cut at every length, every bit of its beginning flipped, its lengths made huge, and garbage. Each is read
+//! with a sane result or refused by an error that names it and says why, in bounded memory; nothing panics. The seeds of the fuzz targets
+//! (`tests/fuzz`) get the same tests.
 //!
-//! Official archives and gzip, behind checksums that no damaged file passes, have such tests in `crates/data`.
+//! Official archives and gzip, whose checksums no damaged file passes, have such tests in `crates/data`.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -17,7 +17,7 @@ use pointwise_weights::checkpoint;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a test may hold at most, whatever a file claims: an image may decode to 512 MiB.
+/// The memory limit of a test, whatever a file claims: an image may decode to 512 MiB.
 const MEMORY: u64 = 1 << 30;
 
 fn repository() -> PathBuf {
@@ -37,7 +37,7 @@ fn files_of(folder: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Calls `look` with a file as it is, and with each damage; bits are flipped in the first `header` bytes, where also numbers of two, four
-/// and eight bytes are made the largest. The words say which damage it was.
+/// and eight bytes are made the largest. The words describe the damage.
 fn damage(whole: &[u8], header: usize, mut look: impl FnMut(&str, &[u8])) {
     look("whole", whole);
     for len in 0..whole.len() {
@@ -156,14 +156,14 @@ fn idx_files() {
     check_memory();
 }
 
-/// What is read is whole and finite; otherwise the file is named. `header` as of [`damage`].
+/// What is read is complete and finite; otherwise the error names the file. `header` as in [`damage`].
 fn weights(name: &str, whole: &[u8], header: usize) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     damage(whole, header, |damage, bytes| {
         let what = format!("{name}, {damage}");
         fs::write(&path, bytes).unwrap();
-        // Reads less, and must not read more into it.
+        // A reader of the header alone must agree.
         let meta = checkpoint::read_meta(&path);
         match read_weights(&path) {
             Ok((state, read)) => {
@@ -188,7 +188,7 @@ fn safetensors_files() {
 
 #[test]
 fn files_of_torch_save() {
-    // An archive, and a file of before PyTorch 1.6, which has no checksums.
+    // An archive, and a file from before PyTorch 1.6, which has no checksums.
     for (name, header) in [("parallel.pth", 300), ("views_legacy.pt", 600)] {
         weights(name, &fs::read(repository().join("tests/pytorch/weights").join(name)).unwrap(), header);
     }
@@ -225,7 +225,7 @@ fn run_records() {
         }
         fs::write(&path, whole).unwrap();
     }
-    // What resumes a run reads the same.
+    // Resuming a run reads the same file.
     let path = run.join("metrics.jsonl");
     fs::write(&path, "{\"kind\":\"step\"}\n").unwrap();
     let (mut folder, _) = RunFolder::resume(&run).unwrap();
@@ -233,7 +233,7 @@ fn run_records() {
     check_memory();
 }
 
-/// Texts: what is no UTF-8 is refused where the file is read.
+/// Texts: what is not UTF-8 is refused when the file is read.
 fn texts(seeds: &str, read: impl Fn(&str) -> Result<(), String>) {
     for (name, whole) in files_of(seeds) {
         damage(&whole, 300, |damage, bytes| {

@@ -1,11 +1,11 @@
-//! Recipes through the real binary: from files, typed, resumed, and what is wrong with them.
+//! Recipes through the real binary: from files, typed, resumed, and invalid.
 
 use pointwise_tests::{checkpoint, fail, metrics, succeed};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
-/// Something of everything.
+/// A bit of everything.
 const RECIPE: &str = r#"
 epochs = 3
 batch-size = 16
@@ -71,7 +71,7 @@ fn a_recipe_comes_from_a_file_from_the_command_line_or_from_another_run() {
         assert_eq!(metrics(&path("file")), metrics(&path(other)), "{other}");
     }
 
-    // What is typed wins over the file, also over a part of one of its keys.
+    // Typed options override the file, also a part of one of its keys.
     train(&path("other"), &["--config", text(&whole), "--lr", "0.25", "--label-smoothing", "0"]);
     let config = fs::read_to_string(path("other/config.toml")).unwrap();
     let expected =
@@ -118,7 +118,7 @@ fn all_of_it_resumes_to_the_same_bytes_on_other_threads() {
     assert!(norms.len() == 12 && norms.iter().all(|norm| *norm > 0.0), "{norms:?}");
     assert!(lines.iter().filter(|line| line["kind"] == "epoch").all(|line| line["ema_acc"].is_f64()));
 
-    // The averaged weights are a network's like any other, and reach what the run says of them.
+    // The averaged weights are ordinary weights, and reach the accuracy that the run reports.
     let ema = path("whole/checkpoints/ema.safetensors");
     let figures: Value =
         serde_json::from_str(&succeed(["eval", "--checkpoint", text(&ema), "--limit", "20", "--json"]))
@@ -128,11 +128,11 @@ fn all_of_it_resumes_to_the_same_bytes_on_other_threads() {
     assert!((figures["loss"].as_f64().unwrap() - result["ema_test_loss"].as_f64().unwrap()).abs() < 1e-6);
     assert_ne!(result["ema_test_loss"], result["final_loss"]);
 
-    // A schedule over the whole training is not stretched afterwards.
+    // A schedule over the whole training cannot be stretched afterwards.
     let resumed = ["train", "--resume", "--run-dir", text(&parts), "--epochs", "4"];
     let message = fail(1, resumed);
     assert!(message.contains("epochs 3, not 4"), "{message}");
-    // Nor is another recipe continued.
+    // Nor can a run be continued by another recipe.
     for (option, value, said) in [
         ("--optimizer", "Adam", "optimizer"),
         ("--clip-norm", "1", "clip-norm 0.5, not 1"),
@@ -160,7 +160,7 @@ const CUT: [&str; 12] = [
     "[{ names = \"conv1*\", frozen_after = 1 }]",
 ];
 
-/// Trains whole and in parts, and holds the two against each other.
+/// Trains whole and in parts, and compares the two.
 fn whole_and_parts(folder: &Path, options: &[&str]) -> Value {
     let [whole, parts] = ["whole", "parts"].map(|name| folder.join(name));
     train(&whole, options);
@@ -199,7 +199,7 @@ fn a_training_ends_within_an_epoch_and_is_tested_on_views() {
     let said = succeed(["compare", text(&whole), text(&temp.path().join("parts"))]);
     assert!(said.contains("TTA test accuracy %"), "{said}");
 
-    // It is not made longer, nor continues otherwise.
+    // It can be neither extended nor continued with other options.
     for (option, value, said) in [
         ("--epochs", "4", "epochs 3, not 4"),
         ("--last-epoch", "1", "last-epoch 0.5, not 1"),
@@ -219,7 +219,7 @@ fn a_training_ends_within_an_epoch_and_is_tested_on_views() {
         (
             "--test-time-augmentation",
             "{ translate = 32 }",
-            "images of 32 x 32 pixels can be moved by at most 31, since what comes in is mirrored",
+            "images of 32 x 32 pixels can be moved by at most 31, since the pixels that come in are mirrored",
         ),
         ("--parameter-groups", "[{ names = \"conv9*\", frozen_after = 1 }]", "parameter group 1"),
     ] {
@@ -248,7 +248,7 @@ fn weights_return_to_their_average_in_parts_as_in_one() {
 fn a_training_that_no_longer_improves_stops() {
     let temp = tempfile::tempdir().unwrap();
     let run = temp.path().join("run");
-    // So small a rate that nothing changes: no epoch is better than the first.
+    // A rate so small that nothing changes: no epoch is better than the first.
     let recipe = ["--lr", "1e-12", "--epochs", "9", "--val-split", "20", "--batch-size", "20"];
     let stopping = ["--early-stopping", "{ patience = 3 }"];
     let line: Vec<&str> = recipe.iter().chain(&stopping).copied().collect();
@@ -256,7 +256,7 @@ fn a_training_that_no_longer_improves_stops() {
     let found = result(&run);
     assert_eq!((found["epochs"].as_u64(), found["best_epoch"].as_u64()), (Some(4), Some(1)), "{found}");
     assert_eq!(found["stopped_early"], true);
-    // It is finished, as often as one asks.
+    // It stays finished, however often it is resumed.
     let said = succeed(["train", "--resume", "--run-dir", text(&run)]);
     assert!(said.contains("Final LENET Test Accuracy"), "{said}");
     assert_eq!(result(&run), found);
@@ -270,7 +270,7 @@ fn a_training_that_no_longer_improves_stops() {
     succeed(["train", "--resume", "--run-dir", text(&parts)]);
     assert_eq!(metrics(&parts), metrics(&run));
 
-    // Without held-out images it would be the test set that decides.
+    // Without held-out images the test set would decide.
     let none = temp.path().join("none");
     let line = ["train", "--run-dir", text(&none)];
     let message = fail(1, line.iter().chain(&DATA).chain(&stopping));

@@ -76,7 +76,7 @@ fn the_committed_study_names_no_folder_of_a_machine() {
     }
 }
 
-/// The other studies that were run, each with its record: the report is that of the record, and the page of results has a line of it.
+/// The other completed studies, each with its record: the report matches the record, and the page of results has a line of it.
 #[test]
 fn the_page_of_results_tells_what_the_other_studies_came_to() {
     let results = page("docs/results.md");
@@ -102,7 +102,7 @@ fn the_page_of_results_tells_what_the_other_studies_came_to() {
                 _ => &network.accuracy,
             };
             let ours = &ours.as_ref().unwrap().ours;
-            // One run has no deviation.
+            // A single run has no deviation.
             let deviation = ours.deviation.map(|deviation| format!(" \u{b1} {:.2}", 100.0 * deviation));
             let line = format!(
                 "| [`{name}`](../data/records/{name}/report.md) | `{}` | {claim}{} | {:.2}{} | {} | {verdict} |",
@@ -142,7 +142,7 @@ fn the_page_of_results_shows_the_ablation() {
     assert_eq!(part.trim(), tables.map(|table| table.join("\n")).join("\n\n"));
 }
 
-/// Steps of airbench94 here and in PyTorch, in rounds: the middle of each round's steps, and of these the middle.
+/// Steps of airbench94 here and in PyTorch, in rounds: the median of each round's steps, and the median over rounds.
 #[test]
 fn the_readme_tells_how_long_94_percent_take() {
     let record =
@@ -191,7 +191,7 @@ fn the_readme_tells_how_long_94_percent_take() {
     assert!(lines_joined("docs/results.md").contains(&sentence), "docs/results.md lacks: {sentence}");
 }
 
-/// The cells of the line of a table that begins with these, behind a heading.
+/// The cells of the line of a table that begins with these, after a heading.
 fn cells(page: &str, heading: &str, first: &[&str]) -> Vec<String> {
     let behind = page.split_once(heading).unwrap().1;
     let lines = behind.lines().filter(|line| line.starts_with('|'));
@@ -200,7 +200,7 @@ fn cells(page: &str, heading: &str, first: &[&str]) -> Vec<String> {
     rows.into_iter().find(|row: &Vec<String>| first.iter().zip(row).all(|(cell, own)| cell == own)).unwrap()
 }
 
-/// What README.md says of speed stands in the tables of the page of benchmarks, which are held to their records.
+/// README.md's figures of speed are in the tables of the benchmarks page, which are checked against their records.
 #[test]
 fn the_readme_tells_what_the_benchmarks_say() {
     let benchmarks = page("docs/benchmarks.md");
@@ -229,7 +229,7 @@ fn the_readme_tells_what_the_benchmarks_say() {
     }
 }
 
-/// The lines of a record of trainings in candle, each with the step size of the command that it is of.
+/// The lines of a record of trainings in candle, each with the step size of its command.
 fn trainings(name: &str) -> Vec<(f64, serde_json::Value)> {
     let record = fs::read_to_string(root().join("data/records").join(name)).unwrap();
     let mut rate = f64::NAN;

@@ -1,4 +1,4 @@
-//! Threads and memory that are not there are refused in a sentence.
+//! Requests for threads and memory that are not available are refused in one sentence.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -22,7 +22,7 @@ const TRAIN: [&str; 12] = [
     "--quiet",
 ];
 
-/// `trainer` with so many KiB of address space, and `RAYON_NUM_THREADS`.
+/// `trainer` with this many KiB of address space, and `RAYON_NUM_THREADS`.
 fn limited(kibibytes: u32, threads: &str, arguments: &[&str]) -> Output {
     Command::new("sh")
         .args(["-c", "ulimit -v \"$0\" && exec \"$@\"", &kibibytes.to_string()])
@@ -61,7 +61,7 @@ fn numbers_of_threads_that_the_option_does_not_take_are_refused() {
     ] {
         let output = command(arguments).env("RAYON_NUM_THREADS", value).output().unwrap();
         if arguments[0] == "eval" {
-            // There is nothing to evaluate, which is said first.
+            // There is nothing to evaluate, which is reported first.
             refusal(&output);
             continue;
         }
@@ -82,7 +82,7 @@ fn threads_that_have_no_room_are_refused() {
     let train: Vec<&str> = TRAIN.into_iter().chain(["--run-dir", run.to_str().unwrap()]).collect();
     for threads in ["300", "900", "1000"] {
         let message = refusal(&limited(600_000, threads, &train));
-        // It is looked at before: a thread that has no room in the middle of its start ends the process, at times.
+        // Checked beforehand: a thread that runs out of memory during its start sometimes ends the process.
         let cause = "computing threads cannot be started (the limit of address space, ulimit -v, leaves";
         assert!(message.contains(&format!("{threads} {cause}")), "{message}");
         assert!(message.contains("give fewer with --threads or RAYON_NUM_THREADS"), "{message}");
@@ -118,7 +118,7 @@ fn memory_that_is_not_there_is_refused_and_never_an_abort() {
     assert!(refused >= 2 && done >= 1, "{refused} refused, {done} done");
 }
 
-/// What a program holds in small pieces, nobody looks at before.
+/// Memory that is allocated in small pieces cannot be checked beforehand.
 #[test]
 fn memory_that_nobody_foresaw_ends_in_a_sentence_too() {
     let temp = tempfile::tempdir().unwrap();
@@ -157,7 +157,7 @@ fn a_batch_that_does_not_fit_names_what_it_takes_and_the_option() {
     }
 }
 
-/// What a table of numbers is tried on: a training of one step, with the option in place of the one of that name.
+/// A training of one step for the table of numbers, with the option in place of the one of that name.
 fn with(option: &str, value: &str, run: &Path) -> Vec<String> {
     let mut words: Vec<String> = TRAIN.iter().map(|word| (*word).to_owned()).collect();
     words[2] = "lenet".to_owned();
@@ -169,7 +169,7 @@ fn with(option: &str, value: &str, run: &Path) -> Vec<String> {
     words
 }
 
-/// Every number of an option ends in a training or in one sentence: small, large, negative, no number.
+/// Every value of a numeric option ends in a training or in one sentence: small, large, negative, not a number.
 #[test]
 fn every_number_of_an_option_works_or_is_refused_in_a_sentence() {
     let temp = tempfile::tempdir().unwrap();
@@ -213,7 +213,7 @@ fn every_number_of_an_option_works_or_is_refused_in_a_sentence() {
     }
 }
 
-/// A control group of the first or the second version with so many MiB; `None` where this process may not make one.
+/// A control group of the first or the second version with this many MiB; `None` if this process may not make one.
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
@@ -242,7 +242,7 @@ impl Drop for ControlGroup {
     }
 }
 
-/// In a container, memory is promised that is not there, and who writes to it is killed: 137, without a word.
+/// In a container, memory is promised that does not exist, and a process that writes to it is killed: 137, without a message.
 #[test]
 fn what_a_control_group_does_not_leave_is_refused_before_it_is_taken() {
     let Some(group) = ControlGroup::new(300) else {
@@ -266,7 +266,7 @@ fn what_a_control_group_does_not_leave_is_refused_before_it_is_taken() {
         )
     };
     let big = &network("big.toml", 32, &linear(60_000));
-    // Only a checkpoint's copies of what it trains are too large.
+    // Only a checkpoint's copies of the parameters are too large.
     let copied = &network("copied.toml", 32, &linear(4_000));
     // Only the images are.
     let images = &network("images.toml", 512, &format!("{}, \"Flatten\"", conv(4, 16)));
@@ -298,7 +298,7 @@ fn what_a_control_group_does_not_leave_is_refused_before_it_is_taken() {
     ];
     for line in lines {
         let output = group.run(&line);
-        // All that is left depends on what the group's files take of it.
+        // What is left depends on the file cache of the group.
         let message = refusal(&output);
         assert!(message.contains("the control group of this process leaves"), "{line:?}: {message}");
         assert!(!Path::new(run).exists(), "{line:?}");
@@ -306,7 +306,7 @@ fn what_a_control_group_does_not_leave_is_refused_before_it_is_taken() {
     assert!(group.run(&train("lenet", &["--limit-train", "8"])).status.success());
 }
 
-/// The threads are as many as the processors that the process may use.
+/// There are as many threads as processors that the process may use.
 #[test]
 fn the_processors_that_a_process_may_use_decide_how_many_threads_there_are() {
     let threads = |program: &[&str]| {
@@ -323,7 +323,7 @@ fn the_processors_that_a_process_may_use_decide_how_many_threads_there_are() {
     assert_eq!(threads(&["taskset", "-c", one]), Some(1));
 }
 
-/// The last batch of an epoch may have one image, of which a BatchNorm behind the last convolution has one value.
+/// The last batch of an epoch may have one image, of which a BatchNorm after the last convolution has one value.
 #[test]
 fn a_last_batch_without_a_variance_is_refused_before_the_run_begins() {
     let temp = tempfile::tempdir().unwrap();

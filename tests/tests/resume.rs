@@ -1,4 +1,4 @@
-//! Resuming what was changed or damaged in between: refused in a sentence that leads out, before anything in the folder changes.
+//! Resuming what was changed or damaged in between: refused in a sentence with a way out, before anything in the folder changes.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -90,7 +90,7 @@ fn a_configuration_that_was_edited_is_refused_by_its_key() {
         ("limit-test = 4\n", "", "limit-test = none, but the run was trained with 4"),
         ("model = \"alexnet\"", "model = \"nin\"", "model = nin, but the run was trained with alexnet"),
         ("engine = \"cpu\"", "engine = \"reference\"", "engine = reference, but"),
-        // What no option takes is refused as such.
+        // Values that no option takes are refused as such.
         ("batch-size = 4", "batch-size = 0", "batch-size is 0, not a whole number from 1 to 65536"),
         ("epochs = 2", "epochs = 4294967295", "epochs is 4294967295"),
         ("epochs = 2\n", "", "missing field `epochs`"),
@@ -118,12 +118,12 @@ fn a_configuration_that_was_edited_is_refused_by_its_key() {
         assert!(!stderr.contains("panicked"), "{stderr}");
     }
     assert!(succeed(["runs", temp.path().to_str().unwrap()]).contains("broken"));
-    // What may change, and what decides no number.
+    // Keys that may change, and keys that affect no number.
     fs::write(&config, "threads = 1\n".to_owned() + &original).unwrap();
     edit(&config, "epochs = 2", "epochs = 3");
     succeed(resume(&run));
     assert_eq!(metrics(&run).iter().filter(|record| record["kind"] == "epoch").count(), 3);
-    // Not of a finished run, either.
+    // Nor of a finished run.
     edit(&config, "lr = 0.001", "lr = 0.01");
     let message = fail(1, resume(&run));
     assert!(message.contains("optimizer.Adam.lr = 0.01, but"), "{message}");
@@ -141,7 +141,10 @@ fn a_checkpoint_of_an_earlier_version_is_resumed_and_its_steps_are_counted() {
     let config = run.join("config.toml");
     edit(&config, "batch-size = 4", "batch-size = 2");
     let message = fail(1, resume(&run));
-    assert!(message.contains("step 4, batch 1 of epoch 2, is no place in epochs of 6 batches"), "{message}");
+    assert!(
+        message.contains("step 4, batch 1 of epoch 2, is not a position in epochs of 6 batches"),
+        "{message}"
+    );
     edit(&config, "batch-size = 2", "batch-size = 4");
     edit(&config, "\nseed = 42", "\nseed = 41");
     let message = fail(1, resume(&run));
@@ -187,11 +190,11 @@ fn a_damaged_run_is_refused_with_a_way_on() {
     fs::write(&last, &bytes).unwrap();
     for (key, value) in [("epoch", 4_000_000_000u64), ("epoch", 0), ("step", u64::MAX)] {
         edit_meta(&last, |meta| meta[key] = value.into());
-        refused(key, &["is no place in epochs of 3 batches"]);
+        refused(key, &["is not a position in epochs of 3 batches"]);
         fs::write(&last, &bytes).unwrap();
     }
     edit_meta(&last, |meta| meta["position"]["batch"] = u64::MAX.into());
-    refused("batch", &["is no place in epochs of 3 batches"]);
+    refused("batch", &["is not a position in epochs of 3 batches"]);
     fs::remove_file(&last).unwrap();
     refused("no last one", &["last.safetensors is missing", "--init", "best.safetensors"]);
     fs::write(&last, &bytes).unwrap();
@@ -263,7 +266,7 @@ fn a_run_of_a_gpu_leads_on_without_one() {
         assert!(!message.contains("use `--device cpu`"), "{more:?}: {message}");
         assert!(files(&run) == before, "{more:?}: a file has changed");
     }
-    // What it says works.
+    // The advice works.
     let other = temp.path().join("other");
     let paths = ["--init", last.to_str().unwrap(), "--run-dir", other.to_str().unwrap()];
     succeed(TRAIN.iter().chain(&["--max-steps", "1", "--quiet"]).chain(&paths));
@@ -278,6 +281,6 @@ fn a_loss_that_is_not_finite_names_a_way_that_is_open() {
     assert!(message.contains("a smaller --lr, in another --run-dir"), "{message}");
     let message = fail(1, resume(&target).iter().chain(&["--lr", "0.001"]));
     assert!(message.contains("another --run-dir"), "{message}");
-    // Weights that lead to one, looked at alone.
+    // Weights that lead to it, evaluated alone.
     assert!(!run(["runs", temp.path().to_str().unwrap()]).stdout.is_empty());
 }

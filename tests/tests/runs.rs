@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// A short training: 2 epochs of 3 steps on drawn images, with dropout, shuffling and augmentation; on a GPU as on the CPU to the same
-/// bytes.
+/// A short training: 2 epochs of 3 steps on synthetic images, with dropout, shuffling and augmentation; reproducible to the byte on a GPU as on
+/// the CPU.
 const SHORT: [&str; 16] = [
     "train",
     "--data",
@@ -100,7 +100,7 @@ fn a_run_prints_the_studys_lines_and_leaves_its_records() {
     assert!(message.contains("already holds a run") && message.contains("--resume"), "{message}");
     assert!(before == checkpoint(&folder, "last"));
 
-    // Resuming a finished run tells its result and changes nothing; other options are refused.
+    // Resuming a finished run prints its result and changes nothing; other options are refused.
     let again = succeed(short("alexnet", &folder, &["--resume"]));
     assert_eq!(again.lines().next(), lines.last().copied());
     let message = fail(1, short("alexnet", &folder, &["--resume", "--lr", "0.5"]));
@@ -200,10 +200,10 @@ fn a_step_limit_and_more_epochs_lead_to_the_same_bytes() {
     succeed(["train", "--resume", "--run-dir", folder, "--epochs", "3"]);
     assert_eq!(metrics(&pieces).iter().filter(|record| record["kind"] == "epoch").count(), 3);
     let message = fail(1, ["train", "--resume", "--run-dir", folder, "--epochs", "1"]);
-    assert!(message.contains("has 3 epochs behind it"), "{message}");
+    assert!(message.contains("has completed 3 epochs"), "{message}");
 }
 
-/// The engines that promise equal bytes for every number of threads.
+/// The engines that guarantee equal bytes for every number of threads.
 #[test]
 fn the_number_of_threads_leaves_no_trace() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `docs/scale.md`: its figures are those of the benchmark's record and of the networks.
+//! `docs/scale.md`: its figures match the benchmark's record and the networks.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -121,7 +121,7 @@ fn what_many_runs_cost() {
     let mut rows = String::new();
     for runs in [10_usize, 1000, 100_000] {
         let n = runs as f64;
-        // No run is quicker on more than its two cores.
+        // No run is faster on more than its two cores.
         let parallel = (n * hours / 500.0).max(hours);
         writeln!(
             rows,

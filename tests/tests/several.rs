@@ -1,4 +1,4 @@
-//! Runs that share a process, as those of a study on a GPU do; here on the CPU, where the same program does the same.
+//! Runs that share a process, as those of a study on a GPU do; here on the CPU, where the program does the same.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-/// Linear networks on a few drawn images, by five rates: a run takes a moment.
+/// Linear networks on a few synthetic images, with five rates: a run takes a moment.
 const STUDY: &str = r#"
 name = "rates"
 title = "Rates"
@@ -58,7 +58,7 @@ fn plan(out: &Path, arms: &[&str]) -> Plan {
     plan
 }
 
-/// A program in `folder` that does what the script says, of which `$TRAINER` is the trainer, after it has added its arguments to `calls`.
+/// A program in `folder` that adds its arguments to `calls` and then runs the script, in which `$TRAINER` is the trainer.
 fn program(folder: &Path, script: &str) -> PathBuf {
     let path = folder.join("program");
     let (calls, trainer) = (folder.join("calls"), trainer());
@@ -112,7 +112,7 @@ fn a_study_in_one_process_comes_to_the_bytes_of_one_in_many() {
 fn a_run_that_fails_or_is_in_use_leaves_the_others_alone() {
     let temp = tempfile::tempdir().unwrap();
     let out = temp.path().join("out");
-    // Somebody else's, who is at work on it.
+    // A run that another process is working on.
     let used = plan(&out, &["0.02"]);
     let arguments = used.train_arguments(&used.jobs()[0]).into_iter();
     succeed(arguments.chain(["--max-steps", "1"].map(OsString::from)));
@@ -158,7 +158,7 @@ fn the_end_of_the_process_is_an_error_of_each_run() {
     assert_eq!(trained(&plan(&out, &["0.01", "0.02"]), trainer()).unwrap().unwrap().len(), 2);
 }
 
-/// The images are loaded for the first run that wants them, whichever that is, and for one that wants others.
+/// The images are loaded for the first run that needs them, whichever that is, and for one that needs others.
 #[test]
 fn equal_images_are_loaded_once() {
     let temp = tempfile::tempdir().unwrap();
@@ -181,7 +181,7 @@ fn equal_images_are_loaded_once() {
     assert_eq!(images, [16, 16, 12]);
 }
 
-/// A trainer of several runs, which trains those whose orders it is given.
+/// A trainer of several runs, which trains those that it is ordered to.
 struct Several(Child);
 
 impl Several {
@@ -219,7 +219,7 @@ impl Drop for Several {
     }
 }
 
-/// However it is asked to, each run stops with a checkpoint, from which it continues to the bytes of one that was never stopped.
+/// Whichever way it is asked to stop, each run stops with a checkpoint, from which it continues to the same bytes as one that was never stopped.
 #[test]
 fn all_runs_stop_with_a_checkpoint_and_continue() {
     let temp = tempfile::tempdir().unwrap();
@@ -262,7 +262,7 @@ fn all_runs_stop_with_a_checkpoint_and_continue() {
             assert_eq!(activity(folder), Activity::Interrupted, "{case}");
         }
 
-        // A hundred steps further than the one that is further, together; and alone from the beginning.
+        // Together, a hundred steps beyond the more advanced one; and alone from the beginning.
         let step = |folder: &PathBuf| Run::read(folder).unwrap().progress.unwrap().step;
         let steps = (folders.iter().map(step).max().unwrap() + 100).to_string();
         let more = ["--max-steps", steps.as_str()];

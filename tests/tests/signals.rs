@@ -1,4 +1,4 @@
-//! Stopping: which signals ask for it, which are ignored, and that nobody trains on alone.
+//! Stopping: which signals request it, which are ignored, and that no training survives its parent.
 
 #![cfg(unix)]
 
@@ -29,7 +29,7 @@ fn requests_to_stop_leave_a_checkpoint_however_often_they_come() {
         training.signal(name, 3);
         assert_stopped_softly(training, &folder, name);
     }
-    // Whoever follows such a run is told, and it continues.
+    // A follower of such a run is told, and the run continues.
     let folder = temp.path().join("TERM");
     let watched = command(["watch".as_ref(), folder.as_os_str()]).output().unwrap();
     assert_eq!(watched.status.code(), Some(130), "{watched:?}");
@@ -120,7 +120,7 @@ fn no_signal_to_the_study_leaves_a_trainer_alone() {
         wait_until("the run has begun", || folder.join("config.toml").is_file());
         send(study.id(), name, 1);
         assert_eq!(study.wait().unwrap().code(), code, "{name}");
-        // A trainer holds the lock of its run to its end.
+        // A trainer holds the lock of its run until it ends.
         wait_until("the trainer has ended", || activity(&folder) != Activity::Running);
         assert_eq!(activity(&folder), Activity::Interrupted, "{name}");
     }

@@ -1,4 +1,4 @@
-//! Whole studies through the real binary: runs that are there are judged, others are trained, and what stands in the way is a sentence.
+//! Whole studies through the real binary: existing runs are judged, missing ones are trained, and obstacles are reported in one sentence.
 
 #![cfg(unix)]
 
@@ -12,7 +12,7 @@ use std::process::{Output, Stdio};
 #[path = "../../crates/study/src/testing.rs"]
 mod testing;
 
-/// A linear network on a few drawn images: a run takes a moment.
+/// A linear network on a few synthetic images: a run takes a moment.
 const SMALL: &str = r#"
 name = "small"
 title = "A small study"
@@ -54,7 +54,7 @@ fn write(folder: &Path, run: &Run) {
     writer.finish(run.result.as_ref().expect("a result")).expect("a result");
 }
 
-/// Finished runs of the published study with the seeds 42 to 44, each as `change` makes it, where `reproduce --out` finds them.
+/// Finished runs of the published study with the seeds 42 to 44, each modified by `change`, where `reproduce --out` finds them.
 fn published_runs(out: &Path, change: impl Fn(&mut Run)) {
     for network in ["alexnet_plain", "alexnet", "nin"] {
         for seed in 42..=44 {
@@ -87,7 +87,7 @@ fn runs_that_are_there_are_judged_and_not_repeated() {
     assert!(out.join("report.md").exists());
     let first = fs::read(out.join("study.json")).unwrap();
 
-    // Quiet: the result only, and the same.
+    // Quiet: only the result, and the same one.
     let output = run_trainer(line.iter().chain(&["--quiet"]));
     assert_eq!(seen(&output), (Some(0), stdout, ""));
     // The folder alone is enough.
@@ -124,7 +124,7 @@ fn the_verdict_is_the_exit_code() {
     let (code, said) = reproduce(&out, &["--seeds", "42"]);
     assert!(code == Some(5) && said.contains("Undecided: ") && said.contains("too few seeds"), "{said}");
     let (code, said) = reproduce(&out, &["--epochs", "2"]);
-    assert!(code == Some(1) && said.contains("has epochs 10, not 2 as asked now"), "{said}");
+    assert!(code == Some(1) && said.contains("has epochs 10, not 2 as requested"), "{said}");
     let (code, said) = reproduce(&out, &[&all[..], &["--models", "nin"]].concat());
     assert!(code == Some(4) && said.contains("Not comparable: "), "{said}");
 
@@ -179,12 +179,12 @@ fn a_study_without_published_figures_has_a_table_and_no_verdict() {
     let (code, stdout, stderr) = seen(&output);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("\nnin-r2 ") && stdout.contains("there is no verdict"), "{stdout}");
-    // The folder is that study's.
+    // The folder belongs to that study.
     let message = fail(1, ["reproduce", "--out", text(&out)]);
     assert!(message.contains("holds the study `pointwise-ablation`, not `pointwise`"), "{message}");
 }
 
-/// Two recipes and two seeds: four runs, which are told apart, continued after a kill, and judged by their folder.
+/// Two recipes and two seeds: four runs, which have different names, are continued after a kill, and are judged by their folder.
 #[test]
 fn a_grid_is_trained_killed_and_continued() {
     let temp = tempfile::tempdir().unwrap();
@@ -205,7 +205,7 @@ fn a_grid_is_trained_killed_and_continued() {
     let weights = |run: &Path| checkpoint(&whole.join(run), "last");
     assert!(weights(&runs[0]) != weights(&runs[1]) && weights(&runs[0]) != weights(&runs[2]));
 
-    // Half of it, then the file changes on the way: what is there is not what is asked for.
+    // Half of it, then the file changes: the existing runs are not those of the new file.
     succeed([
         "reproduce",
         text(&file),
@@ -227,7 +227,7 @@ fn a_grid_is_trained_killed_and_continued() {
     assert!(message.contains("linear-lr0.01-seed2 has epochs 2, not 3"), "{message}");
     fs::write(&file, SMALL.to_owned() + vary).unwrap();
 
-    // The rest, by two at once; to the same bytes.
+    // The rest, two at once; to the same bytes.
     succeed(["reproduce", text(&file), "--quiet", "--out", text(&parts), "--jobs", "2"]);
     for run in &runs {
         assert!(weights(run) == checkpoint(&parts.join(run), "last"), "{}", run.display());
@@ -265,10 +265,10 @@ fn an_interrupted_study_continues() {
         send(child.id(), name, 1);
         let status = child.wait().unwrap();
         assert_eq!(status.code(), code, "{name}");
-        // A trainer holds the lock of its run to its end.
+        // A trainer holds the lock of its run until it ends.
         wait_until("the trainer has ended", || activity(&folder) != Activity::Running);
         assert_eq!(activity(&folder), Activity::Interrupted, "{name}");
-        // Nothing is judged of it, and another length is another study.
+        // It cannot be judged, and another length is another study.
         let message = fail(1, ["study", "report", text(&out)]);
         assert!(message.contains("there is no finished run of the study `small`"), "{message}");
         let message = fail(1, ["reproduce", text(&short), "--seeds", "1", "--out", text(&out)]);
@@ -276,7 +276,7 @@ fn an_interrupted_study_continues() {
     }
 }
 
-/// One process trains a run; whoever else wants it is told by an exit code of its own.
+/// One process trains a run; any other that needs it gets a separate exit code.
 #[test]
 fn a_run_in_use_has_an_exit_code() {
     let temp = tempfile::tempdir().unwrap();
@@ -346,7 +346,7 @@ fn studies_are_listed_and_shown() {
     );
     let json: serde_json::Value = serde_json::from_str(&succeed(["study", "list", "--json"])).unwrap();
     assert_eq!((&json[0]["name"], &json[0]["runs"]), (&"pointwise".into(), &3.into()));
-    // What is shown is a study again.
+    // The output is a valid study.
     let file = study(temp.path(), &succeed(["study", "show", "keras-cnn"]));
     assert_eq!(
         succeed(["study", "show", text(&file), "--plan"]),
@@ -362,7 +362,7 @@ fn studies_are_listed_and_shown() {
     assert!(message.contains("it has no study.toml"), "{message}");
 }
 
-/// Pictures of two kinds, which their colour tells apart.
+/// Pictures of two classes that differ in colour.
 fn pictures(folder: &Path) {
     for (class, red) in [("apples", 200), ("pears", 40)] {
         let folder = folder.join(class);
@@ -377,7 +377,7 @@ fn pictures(folder: &Path) {
     }
 }
 
-/// Networks, images and published figures that the program has never seen.
+/// Networks, images and published figures that the program does not ship.
 #[test]
 fn a_study_of_ones_own_has_a_verdict_and_a_page() {
     let content = r#"
@@ -446,7 +446,7 @@ layers = ["AdaptiveAvgPool2d", "Flatten", { name = "fc", Linear = { out_features
         assert!(page.contains(words), "{words}");
     }
 
-    // The study's files may go: the folder has all that it takes, from anywhere.
+    // The study's files may be removed: the folder is complete, and can be used from anywhere.
     fs::rename(&file, folder.join("away")).unwrap();
     fs::rename(folder.join("networks"), folder.join("gone")).unwrap();
     let copy = out.join("study.toml");
@@ -463,7 +463,7 @@ layers = ["AdaptiveAvgPool2d", "Flatten", { name = "fc", Linear = { out_features
     assert_eq!(code, Some(0), "{stdout}");
     assert!(temp.path().join("study-fruit-quick/report.html").exists());
 
-    // Networks that are not for these pictures are refused before anything is read or trained.
+    // Networks that do not fit these pictures are refused before anything is read or trained.
     fs::create_dir(folder.join("networks")).unwrap();
     let other = network.replace("out_features = 2", "out_features = 3");
     fs::write(folder.join("networks/colour.toml"), other).unwrap();

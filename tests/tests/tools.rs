@@ -9,14 +9,14 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-/// A short training: 2 epochs of 3 steps on drawn images.
+/// A short training: 2 epochs of 3 steps on synthetic images.
 const SHORT: &str = "data = \"synthetic\"\nlimit-train = 10\nlimit-test = 6\nbatch-size = 4\nepochs = 2\nlog-every = 1\nseed = 7\n";
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a temporary path is UTF-8")
 }
 
-/// Trains `alexnet` by a configuration file, with more options typed.
+/// Trains `alexnet` from a configuration file, with more options typed.
 fn short_run(folder: &Path, more: &[&str]) {
     let file = folder.with_extension("toml");
     fs::write(&file, SHORT).expect("the folder can be written");
@@ -38,19 +38,19 @@ fn a_run_is_repeated_from_its_written_configuration() {
     assert_eq!(metrics(&first), metrics(&again));
     assert_eq!(fs::read(&written).unwrap(), fs::read(again.join("config.toml")).unwrap());
 
-    // What is typed wins.
+    // Typed options win.
     let other = temp.path().join("other");
     succeed(["train", "--config", text(&written), "--run-dir", text(&other), "--seed", "8"]);
     assert!(checkpoint(&first, "last") != checkpoint(&other, "last"));
 
-    // A file to start from is checked by what it held.
+    // An initial checkpoint is checked against its recorded hash.
     let (started, weights) = (temp.path().join("started"), temp.path().join("start.safetensors"));
     fs::copy(first.join("checkpoints/best.safetensors"), &weights).unwrap();
     short_run(&started, &["--init", text(&weights)]);
     fs::copy(first.join("checkpoints/last.safetensors"), &weights).unwrap();
     let config = started.join("config.toml");
     let message = fail(1, ["train", "--config", text(&config), "--run-dir", text(&temp.path().join("no"))]);
-    assert!(message.contains("start.safetensors is not the file that init-sha256 tells of"), "{message}");
+    assert!(message.contains("start.safetensors is not the file that init-sha256 identifies"), "{message}");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_wrong_configuration_is_one_sentence() {
     assert!(message.contains("no/such.toml cannot be read"), "{message}");
 }
 
-/// Files that people have, and what is the matter with the bad ones.
+/// Files that users have, and what is wrong with the bad ones.
 fn images(folder: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let path = |name: &str| folder.join(name);
     let photo =
@@ -114,7 +114,7 @@ fn images_that_people_have_are_predicted_and_bad_ones_named() {
         let most = of(prediction["class"].as_str().unwrap());
         assert!(probabilities.keys().all(|class| of(class) <= most), "{prediction}");
     }
-    // The same picture, kept without loss in one file and with little in the other.
+    // The same picture, lossless in one file and with little loss in the other.
     let [photo, webp] = [0, 3].map(|i: usize| predictions[i]["probabilities"]["disc"].as_f64().unwrap());
     assert!((photo - webp).abs() < 0.02, "{photo} {webp}");
     assert_ne!(predictions[0]["probabilities"], predictions[1]["probabilities"]);
@@ -143,7 +143,7 @@ fn runs_are_listed_with_their_states_and_compared() {
     fs::create_dir_all(folder("")).unwrap();
     short_run(&folder("done"), &[]);
     short_run(&folder("stopped"), &["--max-steps", "4", "--lr", "0.01"]);
-    // Killed: its last word is that it is running.
+    // Killed: its last progress says that it is running.
     short_run(&folder("killed"), &["--max-steps", "2"]);
     let progress = folder("killed").join("progress.json");
     fs::write(&progress, fs::read_to_string(&progress).unwrap().replace("limited", "running")).unwrap();
@@ -217,7 +217,7 @@ fn a_run_of_another_process_is_watched_to_its_end() {
     assert!(fail(1, ["watch", text(temp.path())]).contains("holds no run"));
 }
 
-/// A photograph as a camera leaves it that was held on its side: EXIF data in front of the pixels says how to turn it.
+/// A photograph as a camera held on its side writes it: EXIF data before the pixels says how to turn it.
 fn camera_photo(upright: &RgbImage) -> Vec<u8> {
     // A quarter turn to the right is the sixth orientation.
     let lying = image::imageops::rotate270(upright);
@@ -239,7 +239,7 @@ fn photographs_are_turned_upright_and_odd_kinds_of_pixels_read() {
     let folder = temp.path().join("run");
     short_run(&folder, &[]);
     let weights = folder.join("checkpoints/best.safetensors");
-    // Wide, and another in each corner.
+    // Wide, with a different colour in each corner.
     let photo = RgbImage::from_fn(641, 427, |x, y| {
         Rgb([(x / 3) as u8, (y / 2) as u8, if x > 320 && y < 200 { 220 } else { 30 }])
     });
@@ -343,7 +343,7 @@ fn events_for_tensorboard_change_nothing_else() {
     // Two epochs with a histogram of each parameter, and pictures.
     assert!(files[0].metadata().unwrap().len() > 20_000);
 
-    // Where events cannot be written the training continues, and says so once.
+    // If events cannot be written, the training continues and says so once.
     fs::create_dir_all(&blocked).unwrap();
     fs::write(blocked.join("tensorboard"), "").unwrap();
     let file = blocked.with_extension("toml");

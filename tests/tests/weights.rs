@@ -1,4 +1,4 @@
-//! Weights from elsewhere: what PyTorch would load is loaded, and what cannot be is named with what it is.
+//! Weights from elsewhere: what PyTorch would load is loaded, and an error names what a file that cannot be loaded is.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -20,7 +20,7 @@ fn read(bytes: &[u8]) -> Tensors {
     file.iter().map(entry).collect()
 }
 
-/// As PyTorch's side writes it, without metadata.
+/// As PyTorch's tools write it, without metadata.
 fn write(tensors: &Tensors, path: &Path) {
     let views = tensors
         .iter()
@@ -71,7 +71,7 @@ fn what_pytorch_would_load_is_loaded() {
         tensors.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect()
     };
     let expected = evaluated(&tensors);
-    // A run folder stands for its best weights, which say whose they are.
+    // A run folder stands for its best weights, which name their network.
     assert_eq!(succeed(eval(&run, &[])), expected);
     for prefix in ["module.", "_orig_mod.", "_orig_mod.module.", "module.module._orig_mod."] {
         assert_eq!(evaluated(&renamed(&|name| format!("{prefix}{name}"))), expected, "{prefix}");
@@ -148,7 +148,7 @@ fn what_does_not_fit_is_named() {
         let mut broken = tensors.clone();
         break_it(&mut broken);
         write(&broken, &path);
-        // The same words every time.
+        // The same message every time.
         let message = fail(1, eval(&path, &["--model", "alexnet"]));
         assert_eq!(message, fail(1, eval(&path, &["--model", "alexnet"])));
         for word in words.iter().chain(&["weights.safetensors"]) {
@@ -159,8 +159,8 @@ fn what_does_not_fit_is_named() {
     let message = fail(1, eval(&path, &["--model", "nin"]));
     assert!(message.contains("it fits `alexnet`"), "{message}");
     let message = fail(1, eval(&path, &[]));
-    assert!(message.contains("say so with --model alexnet"), "{message}");
-    // A bit that has changed on the way.
+    assert!(message.contains("give it with --model alexnet"), "{message}");
+    // A bit that was flipped in transit.
     let mut flipped = bytes;
     *flipped.last_mut().unwrap() ^= 1;
     fs::write(&path, flipped).unwrap();
@@ -178,7 +178,7 @@ fn weights_whose_answers_are_not_finite_are_called_no_use() {
     let path = temp.path().join("weights.safetensors");
     write(&tensors, &path);
     let message = fail(1, eval(&path, &["--model", "alexnet"]));
-    assert!(message.contains("these weights are no use"), "{message}");
+    assert!(message.contains("these weights are unusable"), "{message}");
     let image = temp.path().join("image.png");
     image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([x as u8, y as u8, 9])).save(&image).unwrap();
     let arguments =
@@ -227,7 +227,7 @@ fn what_is_no_weights_file_is_called_what_it_is() {
     );
 }
 
-/// What real PyTorch wrote: `tests/pytorch/weights.py` made it.
+/// Files of real PyTorch, made by `tests/pytorch/weights.py`.
 fn of_pytorch(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pytorch/weights").join(name).display().to_string()
 }
@@ -243,7 +243,7 @@ fn files_of_torch_save_are_taken_wherever_weights_are() {
     for name in ["state_dict.pt", "notebook.pth", "parallel.pth", "bfloat16.pt", "views.pt"] {
         assert_eq!(evaluated(&of_pytorch(name), &model), expected, "{name}");
     }
-    // A checkpoint says whose it is.
+    // A checkpoint names its network.
     let made = path("made.safetensors");
     let import = |file: &str, network: &str, out: &str| {
         ["import", file, "--network", network, "--out", out].map(str::to_owned)
@@ -274,7 +274,7 @@ fn files_of_torch_save_are_taken_wherever_weights_are() {
     let [a, b] = ["run-a", "run-b"].map(|run| read(&checkpoint(&temp.path().join(run), "last")));
     assert_eq!(a, b);
 
-    // What does not fit is named, and nothing is written.
+    // The error names what does not fit, and nothing is written.
     for (file, network, words) in [
         (
             "state_dict.pt",

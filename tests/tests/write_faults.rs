@@ -1,5 +1,5 @@
-//! Disks that fill up, fail or become read-only while a run is at work: the error names the file and the way on, the checkpoint before is
-//! whole, nothing half written stays, and once the disk is well again the run ends as if nothing had been.
+//! Disks that fill up, fail or become read-only during a run: the error names the file and the fix, the previous checkpoint is whole, nothing
+//! half written stays, and once the disk works again the run ends as if nothing had happened.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
@@ -21,7 +21,7 @@ layers = [
 ]
 "#;
 
-/// Arguments of a training of ten epochs of three steps, which continues what is there.
+/// Arguments of a training of ten epochs of three steps, which continues an existing run.
 fn training(folder: &Path, run: &Path) -> Vec<String> {
     let network = folder.join("network.toml");
     fs::write(&network, NETWORK).unwrap();
@@ -33,7 +33,7 @@ fn training(folder: &Path, run: &Path) -> Vec<String> {
     arguments
 }
 
-/// The run that nobody disturbs.
+/// The undisturbed run.
 fn undisturbed(folder: &Path) -> PathBuf {
     let run = folder.join("undisturbed");
     succeed(training(folder, &run));
@@ -52,7 +52,7 @@ fn assert_same(expected: &Path, run: &Path, what: &str) {
     assert_no_remains(run, what);
 }
 
-/// No file is there that was to take the place of another one.
+/// No temporary file is left.
 fn assert_no_remains(run: &Path, what: &str) {
     for folder in [run.to_owned(), run.join("checkpoints")] {
         for entry in fs::read_dir(folder).unwrap() {
@@ -62,7 +62,7 @@ fn assert_no_remains(run: &Path, what: &str) {
     }
 }
 
-/// What a disturbed run leaves can be read, and each checkpoint that is there can be used.
+/// What a disturbed run leaves can be read, and each existing checkpoint can be used.
 fn assert_usable(run: &Path, what: &str) {
     assert!(Run::read(run).is_ok(), "{what}: {:?}", Run::read(run));
     for name in ["best", "last"] {
@@ -75,7 +75,7 @@ fn assert_usable(run: &Path, what: &str) {
     }
 }
 
-/// Exactly one error, which contains some words.
+/// Exactly one error, which contains these words.
 fn assert_says(said: &str, words: &[&str], what: &str) {
     assert_eq!(said.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{what}: {said}");
     assert!(!said.contains("panicked"), "{what}: {said}");
@@ -84,8 +84,8 @@ fn assert_says(said: &str, words: &[&str], what: &str) {
     }
 }
 
-/// Fails calls of one kind on files of one name with `FAULT_ERRNO`, behind the first `FAULT_AFTER` of them; `write` writes half first, where
-/// `FAULT_TORN` is set. Names may be those that are yet to be given.
+/// Fails calls of one kind on files of one name with `FAULT_ERRNO`, after the first `FAULT_AFTER` of them; `write` first writes half if
+/// `FAULT_TORN` is set. The name may be one that a file is about to get.
 ///
 /// `rename` is not called by name, so the system is asked to trap it; what is let through is marked in an argument that it does not have.
 const FAULTS: &str = r#"
@@ -240,13 +240,13 @@ fn a_call_that_fails_costs_nothing_but_what_it_was_to_write() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{what}: {said}");
         let (cause, advice) = match *error {
-            EIO => ("(Input/output error", "look at the system's log"),
+            EIO => ("(Input/output error", "check the system's log"),
             ENOSPC => ("(No space left on device", "check free space"),
             _ => ("quota exceeded", "check free space"),
         };
         assert_says(&said, &[file, "cannot be written", cause, advice], &what);
         assert_no_remains(&run, &what);
-        // A run without a configuration is none yet.
+        // A folder without a configuration is not yet a run.
         if run.join("config.toml").exists() {
             assert_ne!(activity(&run), Activity::Finished, "{what}");
             assert_usable(&run, &what);
@@ -256,7 +256,7 @@ fn a_call_that_fails_costs_nothing_but_what_it_was_to_write() {
     }
 }
 
-/// Runs a script as root of mounts of its own, which are gone with it; `None` where the system does not let us.
+/// Runs a script as root in its own mount namespace, whose mounts end with it; `None` if the system does not allow that.
 fn with_mounts(script: &str, paths: &[(&str, &Path)], arguments: &[String]) -> Option<()> {
     let unshared = |map: &[&str]| {
         let mut command = clean(Command::new("unshare"), map);
@@ -313,7 +313,7 @@ int flock(int file, int operation) {
 }
 "#;
 
-/// The files that a process is held by.
+/// The files that hold a process.
 struct Hold {
     library: PathBuf,
     hang: PathBuf,
@@ -354,7 +354,7 @@ until [ -e "$SEEN" ]; do
 done
 "#;
 
-/// Lets it go on, to its failure.
+/// Lets it continue, to its failure.
 const END: &str = r#"
 rm "$HANG"
 wait $training && { echo 'the training did not fail' >&2; exit 1; } || code=$?
@@ -401,7 +401,7 @@ fn a_folder_that_was_made_read_only_is_named_and_continued_in() {
     let (failed, said) = (temp.path().join("failed"), temp.path().join("said"));
     fs::create_dir_all(run.join("checkpoints")).unwrap();
     let hold = Hold::new(temp.path());
-    // While a file is open there for writing, it cannot be made so: none is where the training is held.
+    // A mount with a file open for writing cannot become read-only: none is open where the training is held.
     let script = format!(
         r#"
 mount --bind "$RUN/checkpoints" "$RUN/checkpoints"
@@ -442,12 +442,12 @@ fn a_second_process_is_refused_and_the_first_ends_undisturbed() {
     assert_same(&undisturbed(temp.path()), &run, "a run that two processes wanted");
 }
 
-/// As two tasks of a cluster do, or a study that is continued while the trainings of a killed one end.
+/// As happens with two tasks of a cluster, or with a study that is continued while the trainings of a killed one end.
 #[test]
 fn a_run_that_another_process_began_in_the_meantime_is_its_own() {
     let temp = tempfile::tempdir().unwrap();
     let expected = undisturbed(temp.path());
-    // It has looked for a run in vain, and then also for what is left of one.
+    // It has found neither a run nor remains of one.
     for call in ["mkdir", "flock"] {
         let (run, hold) = (temp.path().join(call), Hold::new(temp.path()));
         let slow = hold.training(temp.path(), &run, call);

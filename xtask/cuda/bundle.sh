@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # bundle.sh [--profile PROFILE] DIR
 #
-# Builds with the feature `cuda`, and packs into DIR and DIR.tar.xz, what checks and times the project on a machine with an NVIDIA
-# GPU that has neither Rust nor a network: the trainer, xtask, the first questions to a GPU, the test programs, PyTorch's numbers,
-# PyTorch's side of the benchmark, and `verify.sh`. There
+# Builds with the feature `cuda`, and packs into DIR and DIR.tar.xz all that is needed to check and time the project on a machine with an
+# NVIDIA GPU but without Rust or a network: the trainer, xtask, the program `first_contact`, the test programs, PyTorch's numbers, PyTorch's
+# side of the benchmark, and `verify.sh`. There, run
 #
 #     python3 -m tarfile -e DIR.tar.xz && bash DIR/verify.sh
 #
 # The images of CIFAR-10 are not in it: images.sh packs them. PROFILE is cargo's [default: release].
 #
-# Needs Rust, git, g++, xz, Python 3.9 or newer, and CUDA 13 or what toolkit.sh needs. The programs want x86-64 Linux with a glibc that is not
-# older than this machine's; on the other machine Python 3.9 or newer, and PyTorch to compare with.
+# Needs Rust, git, g++, xz, Python 3.9 or newer, and CUDA 13 or what toolkit.sh needs. The programs need x86-64 Linux with a glibc no older
+# than this machine's; the other machine needs Python 3.9 or newer, and PyTorch to compare with.
 set -euo pipefail
 
-# MiB that DIR.tar.xz may have: what can be taken to a machine at once is often limited to 64.
+# Size limit of DIR.tar.xz in MiB: uploads to a machine are often limited to 64.
 most=60
 
 profile=release
@@ -28,7 +28,7 @@ fi
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 if [ -n "$(ls -A "$out")" ] && [ ! -f "$out/built.json" ]; then
-    echo "bundle.sh: $out holds something else than a bundle: name another folder" >&2
+    echo "bundle.sh: $out exists and is not a bundle: name another folder" >&2
     exit 1
 fi
 cd "$(dirname "$0")/../.."
@@ -39,8 +39,8 @@ if ! command -v nvcc > /dev/null; then
     . target/cuda/env.sh
 fi
 
-# The packages and features of the CI step `cuda`, so that what it built is used again. With an example among the targets, the programs
-# have the dependencies that the tests have.
+# The packages and features of the CI step `cuda`, so that its build is reused. With an example among the targets, the programs have the
+# dependencies of the tests.
 cuda=(-p trainer -p pointwise-engine -p pointwise-models -p pointwise-tests --features "trainer/cuda,pointwise-tests/cuda"
     --profile "$profile" --locked)
 tests=(pointwise-engine:cuda pointwise-engine:cuda_choices pointwise-engine:engines pointwise-engine:recipes trainer:gpu_study
@@ -49,7 +49,7 @@ cargo build "${cuda[@]}" --bin trainer --example first_contact
 # Each line: a program of tests, and a name for it.
 programs=$(cargo test "${cuda[@]}" "${tests[@]/#*:/--test=}" --no-run --message-format=json |
     python3 xtask/cuda/executables.py "${tests[@]}")
-# As `cargo xtask` builds it: it computes nothing.
+# As `cargo xtask` builds it: it does no heavy computing.
 cargo build --locked -p xtask --bin xtask
 
 rm -rf "$out"
@@ -74,12 +74,12 @@ cat > "$out/built.json" <<END
 }
 END
 find "$out" -name __pycache__ -prune -exec rm -rf {} +
-# The programs have most of their code in common: a dictionary that is larger than any of them finds it.
+# The programs share most of their code: a dictionary larger than any of them finds the repetitions.
 tar -cf - -C "$(dirname "$out")" "$(basename "$out")" | xz -T1 --lzma2=preset=1,dict=128MiB > "$out.tar.xz"
 size=$(stat -c %s "$out.tar.xz")
-echo "$out.tar.xz has $((size >> 20)) MiB; it may have $most"
+echo "$out.tar.xz has $((size >> 20)) MiB; the limit is $most"
 if [ "$((size >> 20))" -ge "$most" ]; then
-    echo "bundle.sh: that is too much to be taken along at once; the largest parts are" >&2
+    echo "bundle.sh: that is over the limit; the largest parts are" >&2
     du -ah "$out" | sort -rh | sed -n 2,9p >&2
     exit 1
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """executables.py PACKAGE[:TEST] ...
 
-From `cargo test --no-run --message-format=json` on stdin: a line for each test program of these packages, or of a package this one, with its
+From `cargo test --no-run --message-format=json` on stdin: a line for each test program of these packages, or for PACKAGE:TEST only this one, with its
 path and a name for it.
 """
 
@@ -13,7 +13,7 @@ for line in sys.stdin:
     message = json.loads(line)
     if message["reason"] != "compiler-artifact" or not message["executable"] or not message["profile"]["test"]:
         continue
-    # As `path+file:///folder/name#version`, or `...#name@version` where the folder is called otherwise.
+    # As `path+file:///folder/name#version`, or `...#name@version` if the folder has another name.
     place, _, version = message["package_id"].rpartition("#")
     package = version.split("@")[0] if "@" in version else place.rsplit("/", 1)[-1]
     target = message["target"]["name"]

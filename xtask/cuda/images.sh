@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # images.sh CIFAR10 DIR
 #
-# Packs CIFAR-10 (a folder with the six files of its binary version) into DIR/images-1.tar.xz, images-2.tar.xz and so on, none of them
-# above 60 MiB: what can be taken to a machine at once is often limited to 64. There `verify.sh` takes all of them:
+# Packs CIFAR-10 (a folder with the six files of its binary version) into DIR/images-1.tar.xz, images-2.tar.xz and so on, none of them above
+# 60 MiB: uploads to a machine are often limited to 64. There `verify.sh` takes all of them:
 #
 #     bash bundle/verify.sh --data-archive images-1.tar.xz --data-archive images-2.tar.xz
 #
-# Its parts need no images but for `study`.
+# Of its parts only `study` needs images.
 set -euo pipefail
 
 if [ $# != 2 ]; then
@@ -30,7 +30,7 @@ for archive in "$out"/images-?.tar.xz; do
     size=$(stat -c %s "$archive")
     echo "$archive has $((size >> 20)) MiB"
     if [ "$((size >> 20))" -ge 60 ]; then
-        echo "images.sh: that is too much to be taken along at once" >&2
+        echo "images.sh: that is over the limit" >&2
         exit 1
     fi
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""kernel_names.py SOURCE.cu ...: the names of the kernels in CUDA source, one a line, as the preprocessor leaves it."""
+"""kernel_names.py SOURCE.cu ...: the names of the kernels in preprocessed CUDA source, one a line."""
 
 import re
 import subprocess

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""kernels.py [--update]: what the engine's kernels need of a GPU, without one.
+"""kernels.py [--update]: the resources that the engine's kernels need on a GPU, found without one.
 
-Compiles them for each architecture and holds what the compiler says of every kernel (registers of a thread, static shared memory, stack
-frame, bytes spilled) against the committed record, and against limits. With `--update` the record is made anew, if the limits hold.
+Compiles them for each architecture and compares what the compiler says of every kernel (registers of a thread, static shared memory, stack
+frame, bytes spilled) with the committed record, and with limits. With `--update` the record is replaced, if the limits hold.
 
-Needs nvcc: that of NVCC, of CUDA_HOME, or on the path. `. target/cuda/env.sh` sets them, see toolkit.sh.
+Needs nvcc: from NVCC, from CUDA_HOME, or on the path. `. target/cuda/env.sh` sets them, see toolkit.sh.
 """
 
 import concurrent.futures
@@ -25,18 +25,18 @@ UPDATE = "python3 xtask/cuda/kernels.py --update"
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100", "sm_120"]
 FIGURES = ["registers", "shared", "stack", "spilled"]
 
-# Of a multiprocessor of each of them.
+# Per multiprocessor, for each of them.
 REGISTERS = 65536
-# Registers are given out to warps, this many to a thread at a time.
+# Registers are allocated in units of this many per thread.
 REGISTER_UNIT = 8
 THREADS = 256
-# A block's static shared memory must be less.
+# A block's static shared memory must be below this.
 SHARED = 48 * 1024
-# Those that every training step of the study runs over whole maps or all parameters, with the blocks of them that a multiprocessor must
-# have room for, so that one block's arithmetic hides another's loads.
+# Kernels that every training step of the study runs over whole maps or all parameters. A multiprocessor must have room for HOT_BLOCKS
+# blocks of them, so that one block's arithmetic hides another's loads.
 HOT = re.compile(r"(gather_augment_batch|batch_moments|bn_\w+|adamw?|sgd)_(f32|bf16)")
 HOT_BLOCKS = 2
-# A few registers of index arithmetic, in kernels for windows of any size that the study does not run.
+# Index arithmetic may spill a few registers in kernels for windows of any size, which the study does not run.
 MAY_SPILL = {"avg_pool_forward_f32": 4, "max_pool_backward_f32": 12, "grouped_conv_backward_data_f32": 8}
 
 ENTRY = re.compile(r"ptxas info\s*: Compiling entry function '(\w+)' for '(\w+)'")
@@ -59,14 +59,14 @@ def output(command):
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     except OSError as error:
-        raise Failure(f"{command[0]} cannot be started ({error}): `. target/cuda/env.sh` in front, after xtask/cuda/toolkit.sh target/cuda")
+        raise Failure(f"{command[0]} cannot be started ({error}): run xtask/cuda/toolkit.sh target/cuda, then `. target/cuda/env.sh`")
     if done.returncode:
         raise Failure(f"{' '.join(command)} failed:\n{done.stdout}")
     return done.stdout
 
 
 def version():
-    """Of the compiler: figures of another one are others."""
+    """The compiler's version: another one gives other figures."""
     text = output([nvcc(), "--version"])
     found = re.search(r"release [\d.]+, V([\d.]+)", text)
     if not found:
@@ -83,7 +83,7 @@ def parse(text, architecture, declared):
             if found[2] != architecture:
                 raise Failure(f"ptxas compiled {name} for {found[2]}, not for {architecture}")
         elif found := FRAME.match(line):
-            # Of functions that are not inlined, too: each such line is of the kernel in hand.
+            # Also printed for functions that are not inlined: each such line belongs to the current kernel.
             stack, stored, loaded = map(int, found.groups())
             before = frames.get(name, (0, 0))
             frames[name] = (max(before[0], stack), before[1] + max(stored, loaded))
@@ -101,7 +101,7 @@ def parse(text, architecture, declared):
 
 
 def declared_kernels():
-    """Names of the kernels in the source after its macros, by the host's compiler."""
+    """Names of the kernels in the source after preprocessing by the host's compiler."""
     words = ["-D__global__=KERNEL", "-D__launch_bounds__(...)="]
     text = output(["g++", "-std=c++17", "-E", "-P", "-x", "c++", *words, str(SOURCE)])
     names = re.findall(r'extern\s+"C"\s+KERNEL\s+void\s+(\w+)\s*\(', text)
@@ -128,9 +128,9 @@ def blocks(registers):
 def beyond_limits(name, architecture, registers, shared, stack, spilled):
     may_spill = MAY_SPILL.get(name, 0)
     if spilled > may_spill:
-        yield f"{name} for {architecture}: {spilled} bytes are spilled, at most {may_spill} may be"
+        yield f"{name} for {architecture}: {spilled} bytes are spilled, the limit is {may_spill}"
     if shared >= SHARED:
-        yield f"{name} for {architecture}: {shared} bytes of shared memory, a block has less than {SHARED}"
+        yield f"{name} for {architecture}: {shared} bytes of shared memory, the limit of a block is below {SHARED}"
     if HOT.fullmatch(name) and blocks(registers) < HOT_BLOCKS:
         yield f"{name} for {architecture}: {registers} registers leave room for {blocks(registers)} blocks, not {HOT_BLOCKS}"
 
@@ -146,7 +146,7 @@ def table(measured):
 def differences(recorded, measured):
     for name in sorted(recorded.keys() | measured.keys()):
         if name not in measured:
-            yield f"{name} is in the record and not in the kernels"
+            yield f"{name} is in the record but not in the kernels"
         elif name not in recorded:
             yield f"{name} is not in the record"
         else:
@@ -182,12 +182,12 @@ def check(update):
         recorded = before["kernels"]
         for key in ["compiler", "architectures"]:
             if before[key] != record[key]:
-                raise Failure(f"the record is of {before[key]}, this is {record[key]}: {UPDATE}")
+                raise Failure(f"the record is of {before[key]}, this is {record[key]}: run {UPDATE}")
         wrong = list(differences(recorded, record["kernels"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Failure(f"{RECORD.relative_to(ROOT)} cannot be read ({error!r}): {UPDATE}")
+        raise Failure(f"{RECORD.relative_to(ROOT)} cannot be read ({error!r}): run {UPDATE}")
     if wrong:
-        raise Failure("\n".join(wrong) + f"\nwhere that is meant: {UPDATE}")
+        raise Failure("\n".join(wrong) + f"\nif that is intended, run {UPDATE}")
     print(f"{len(recorded)} kernels on {', '.join(ARCHITECTURES)} are as in {RECORD.relative_to(ROOT)}")
 
 

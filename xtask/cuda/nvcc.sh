@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Stands before nvcc. candle's kernels for quantised language models, by far the slowest to compile, become functions that stop the
-# program; no network of images calls them. Everything else is nvcc's.
+# A wrapper of nvcc. candle's kernels for quantised language models, by far the slowest to compile, become functions that stop the program;
+# no image network calls them. Everything else is left to nvcc.
 here=$(dirname "$(readlink -f "$0")")
 case "$*" in
 *" -c "*/mmq_gguf/*.cu | *" -c "*mmvq_gguf.cu | *" -c "*/moe/moe_*.cu)
@@ -12,7 +12,7 @@ case "$*" in
     done
     {
         echo 'void abort(void);'
-        # One file stands for all of them.
+        # One file replaces all of them.
         case "${*: -1}" in
         *mmvq_gguf.cu) sed -nE 's/.*pub fn (\w+)\(.*/void \1(void) { abort(); }/p' src/ffi.rs ;;
         esac

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""plans.py GRAPH.json... [--batch N] [--properties FILE] [--out RECORD.json]: what cuDNN would run a network's convolutions with.
+"""plans.py GRAPH.json... [--batch N] [--properties FILE] [--out RECORD.json]: the plans that cuDNN has for a network's convolutions.
 
-Asks the real cuDNN, which since 9.8 makes its plans for a card that it is told the properties of: no GPU is needed. For each convolution
+Asks the real cuDNN, which since 9.8 makes plans for a card from its properties alone: no GPU is needed. For each convolution
 that the engine `cuda` leaves to cuDNN, each direction and each precision it says how many plans there are, which one comes first, what
-memory that one wants, and whether it uses tensor cores and gives the same bits every time. Which one is fastest on a card, it cannot say,
+memory that one needs, and whether it uses tensor cores and gives the same bits every time. It can say neither which one is fastest on a card,
 nor which of them the calls of cuDNN's older interface reach.
 
 GRAPH.json is what `trainer summary --model NAME --graph` prints. plans.sh installs what this needs and calls it.
@@ -17,7 +17,7 @@ import sys
 
 import cudnn
 
-# An H100 of the kind SXM with 80 GB, from public figures: ASSUMED, until --properties brings those of a real card, which
+# An H100 of the kind SXM with 80 GB, from public figures: ASSUMED, unless --properties gives those of a real card, which
 # `cudnn.create_device_properties(0).serialize()` prints there. The driver's version is that of CUDA 13.0.
 H100 = {
     "deviceName": "NVIDIA H100 80GB HBM3",
@@ -61,7 +61,7 @@ NOTES = {
 
 
 def convolutions(graph):
-    """The convolutions of a network that are cuDNN's: not the pointwise ones, which are matrix products, nor small groups."""
+    """The convolutions of a network that cuDNN computes: not the pointwise ones, which are matrix products, nor small groups."""
     for node in graph["nodes"]:
         if node["kind"] != "Conv2d":
             continue
@@ -80,7 +80,7 @@ def convolutions(graph):
 
 
 def question(layer, vector):
-    """The shapes that cuDNN is asked about; channels padded as the engine pads them. None where kernels of its own compute the groups."""
+    """The shapes that cuDNN is asked about; channels padded as the engine pads them. None if the engine's own kernels compute the groups."""
     groups, (inputs, outputs) = layer["groups"], layer["channels"]
     if groups == 1:
         inputs, outputs = (math.ceil(channels / vector) * vector for channels in (inputs, outputs))
@@ -129,7 +129,7 @@ def plans(asked, direction, kind, batch, card, barred):
     for index in range(listed):
         try:
             graph.build_plan_at_index(index)
-        # A plan that is barred, or that cuDNN lists and cannot build after all.
+        # A plan that is barred, or one that cuDNN lists but cannot build.
         except (cudnn.cudnnGraphNotSupportedError, RuntimeError):
             continue
         found[graph.get_plan_name_at_index(index)] = graph.get_workspace_size_plan_at_index(index)
@@ -170,15 +170,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("graphs", nargs="+", type=pathlib.Path, metavar="GRAPH.json")
     parser.add_argument("--batch", type=int, default=126)
-    parser.add_argument("--properties", type=pathlib.Path, help="what a real card says of itself, instead of the figures of an H100")
-    parser.add_argument("--command", default="xtask/cuda/plans.sh", help="what the record calls itself the result of")
-    parser.add_argument("--out", type=pathlib.Path, help="where the record goes")
+    parser.add_argument("--properties", type=pathlib.Path, help="a file with the properties of a real card, instead of an H100's public figures")
+    parser.add_argument("--command", default="xtask/cuda/plans.sh", help="the command that the record names")
+    parser.add_argument("--out", type=pathlib.Path, help="the file to write the record to")
     options = parser.parse_args()
     try:
         properties = json.loads(options.properties.read_text()) if options.properties else H100
         card = cudnn.create_device_properties(json.dumps(properties))
     except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"{options.properties} is not what cuDNN serializes a card's properties to: {error}")
+        sys.exit(f"{options.properties} does not hold a card's properties as cuDNN serializes them: {error}")
     questions = {}
     for path in options.graphs:
         for layer in convolutions(json.loads(path.read_text())):

@@ -2,10 +2,10 @@
 # plans.sh DIR [--networks "NAME..."] [--batch N] [--properties FILE] [--out RECORD.json]
 #
 # Asks the real cuDNN which plans it has for the convolutions of networks on an H100, by plans.py; no GPU is needed. DIR gets a Python
-# environment with cuDNN and cuBLAS (1.2 GB; 800 MB are fetched from PyPI) and can be removed afterwards. Without `--networks`, those
-# of the study `pointwise`.
+# environment with cuDNN and cuBLAS (1.2 GB; 800 MB are fetched from PyPI) and can be removed afterwards. Without `--networks`, the networks
+# are those of the study `pointwise`.
 #
-# Needs x86-64 Linux, bash, cargo (or the variable TRAINER, a program that was built) and Python 3.10 to 3.14 with pip.
+# Needs x86-64 Linux, bash, cargo (or the variable TRAINER, a built program) and Python 3.10 to 3.14 with pip.
 set -euo pipefail
 
 usage='usage: plans.sh DIR [--networks "NAME..."] [--batch N] [--properties FILE] [--out RECORD.json]'
@@ -32,7 +32,7 @@ while [ $# != 0 ]; do
     shift 2
 done
 
-# cuDNN and the cuBLAS that it is released with, for CUDA 13.0 as the toolkit. Sums pin the bytes; the last has a wheel for each Python.
+# cuDNN and the cuBLAS that it is released with, for CUDA 13.0 like the toolkit. Hashes pin the bytes; the last has a wheel for each Python.
 cat > "$root/wheels.txt" <<'END'
 nvidia-cudnn-cu13==9.19.0.56 --hash=sha256:d20e1734305e9d68889a96e3f35094d733ff1f83932ebe462753973e53a572bf
 nvidia-cublas==13.0.2.14     --hash=sha256:0cf238ffdbe46c00cb9aa98e7bca745c223a5ca5a53e686ac8b3e5a08fe80d6c

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""stand_ins.py BINDINGS DIR: libraries to link with where NVIDIA's are not installed.
+"""stand_ins.py BINDINGS DIR: libraries to link with if NVIDIA's are not installed.
 
 For every library that cudarc binds, DIR gets a static library of the same functions. Each function jumps to where a table says; at
 first the table leads to code that loads the real library, puts the real function's place into the table and continues there, with
-the arguments as they came. Without the real library the call gives that library's own code for "not there". A linker script
+the arguments as they came. Without the real library the call returns that library's own error code for "not there". A linker script
 under the shared library's name makes `-lcuda` find the static one.
 """
 
@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 
-# Name: module of the bindings, names of the real library, what a function gives without it.
+# Name: module of the bindings, names of the real library, what a function returns without it.
 LIBRARIES = {
     "cuda": ("driver", ["libcuda.so.1", "libcuda.so"], 34),  # CUDA_ERROR_STUB_LIBRARY
     "nvrtc": ("nvrtc", ["libnvrtc.so.13", "libnvrtc.so"], 11),  # NVRTC_ERROR_INTERNAL_ERROR
@@ -104,7 +104,7 @@ def main():
         source = bindings / module / "sys" / "mod.rs"
         functions = sorted(set(FUNCTION.findall(source.read_text())))
         if not functions:
-            sys.exit(f"{source} declares no functions in the way this script knows: it is of another version of cudarc")
+            sys.exit(f"{source} declares no functions in the form that this script knows: its version of cudarc differs")
         quoted = {
             "functions": ", ".join(f'"{name}"' for name in functions),
             "files": ", ".join(f'"{name}"' for name in files),

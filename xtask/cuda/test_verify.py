@@ -106,7 +106,7 @@ class Verify(unittest.TestCase):
         self.assertEqual(list(ends), verify_main.USUAL)
         self.assertEqual(list(ends.values()), sorted(ends.values()))
         self.assertAlmostEqual(ends["run"], 540)
-        # With those that are cut off last, and the machine's start, within ten minutes.
+        # With the time to end late programs, and the machine's start, within ten minutes.
         self.assertLessEqual(sum(verify_main.PARTS[name][1] for name in verify_main.USUAL), 540)
 
     def test_one_folder_for_each_library(self):

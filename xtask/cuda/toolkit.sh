@@ -2,12 +2,12 @@
 # toolkit.sh DIR
 #
 # Assembles what a build with `--features cuda` needs, in DIR, on a machine without CUDA: NVIDIA's compiler and headers from PyPI,
-# and stand-ins to link with for the libraries that only a machine with a GPU has. Afterwards
+# and stand-ins to link with for the libraries that only a machine with a GPU has. Then
 #
 #     . DIR/env.sh && cargo build --release -p trainer --features cuda
 #
 # The program needs no CUDA library to start. It looks each one up at the first call, in the folders that the variable
-# POINTWISE_CUDA_LIBRARIES lists (with colons between) and then where the system looks.
+# POINTWISE_CUDA_LIBRARIES lists (separated by colons) and then in the system's places.
 #
 # Needs x86-64 Linux, bash, cargo, gcc and Python 3.9 or newer with pip.
 set -euo pipefail
@@ -22,7 +22,7 @@ root=$(cd "$1" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# One release of CUDA: PTX of a newer compiler is refused by a driver of this one. Sums pin the bytes.
+# All of one release of CUDA: its driver refuses PTX of a newer compiler. Hashes pin the bytes.
 cat > "$work/wheels.txt" <<'END'
 nvidia-cuda-nvcc==13.0.88    --hash=sha256:56fe502eb77625a12f25172caa3cdddb4e4c8ba2c8c17dba44b164761b380f03
 nvidia-cuda-crt==13.0.88     --hash=sha256:2c8043c7c9e02492716426e9919fc78d2c5b3b2a7a768a88e952676b08aa55a4
@@ -32,7 +32,7 @@ nvidia-cuda-cccl==13.0.85    --hash=sha256:e0da7ad981f3a8aff08241b5bfc1af868742a
 END
 platforms=()
 for glibc in 2_27 2_17 2014 2_12 2010; do
-    # Names before PEP 600 have no underscore.
+    # Older platform tags than PEP 600's have no underscore.
     case $glibc in 20*) name=manylinux$glibc ;; *) name=manylinux_$glibc ;; esac
     platforms+=(--platform "${name}_x86_64")
 done
@@ -46,12 +46,12 @@ rm -rf "$root/bin" "$root/nvvm" "$root/include" "$root/lib" "$root/lib64" "$root
 for part in bin nvvm include lib; do
     mv "$work/unpacked/nvidia/cu13/$part" "$root/$part"
 done
-# An archive of the zip format does not say what can be run.
+# Unpacking a wheel loses the executable bits.
 chmod +x "$root"/bin/* "$root"/nvvm/bin/*
 # A library of the compiler that nvcc does not use: 60 MB.
 rm -f "$root/lib/libnvvm.so.4"
 ln -s lib "$root/lib64"
-# The runtime library is asked for by its shared name; the static one finds the driver itself, when it is first used.
+# The runtime library is linked by its shared name; the static one finds the driver itself at first use.
 echo 'INPUT(-lcudart_static -lrt -lpthread -ldl)' > "$root/lib/libcudart.so"
 
 # The names of all functions that Rust can call are in the bindings that Cargo.lock pins.

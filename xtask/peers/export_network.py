@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Describes a PyTorch network for Pointwise, and saves its weights by the same names.
+"""Describes a PyTorch network for Pointwise, and saves its weights under the same names.
 
     python export_network.py models.py:ResNet18 --input 3 32 32 --weights resnet18.pth --out described
     trainer summary --model described/ResNet18.toml
     trainer eval --model described/ResNet18.toml --checkpoint described/ResNet18.safetensors
 
-The network is given as FILE:EXPRESSION, of which the expression is evaluated in the file: a class or function that can be called without
-arguments, an object, or a call such as "models.py:VGG('VGG16')". `--weights` is what torch.save wrote: a state_dict, or a
-checkpoint with one. Without it, the weights are those that the expression gives.
+The network is given as FILE:EXPRESSION. The expression is evaluated in the file: a class or function that can be called without
+arguments, an object, or a call such as "models.py:VGG('VGG16')". `--weights` is a file of torch.save: a state_dict, or a
+checkpoint with one. Without it, the weights are those of the expression's value.
 
-torch.fx traces the forward pass, and what a description cannot hold is named: see docs/own-network.md for what it can. What comes of it is
+torch.fx traces the forward pass; an error names what a description cannot hold, see docs/own-network.md for what it can. The result is
 computed once and compared with what the network itself computes. Needs torch and safetensors.
 """
 
@@ -29,14 +29,14 @@ from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
-# What torch.compile and DataParallel put into paths; whoever reads weights takes it off.
+# Parts of paths that torch.compile and DataParallel add; readers of weights remove them.
 WRAPPERS = ("module", "_orig_mod")
-# Under which checkpoints have their state_dict.
+# Keys under which checkpoints have their state_dict.
 USUAL_KEYS = ("model", "state_dict", "net", "model_state_dict", "model_state", "network", "weights", "params", "module")
 COMPOSITIONS = ("Sum", "Concat", "Multiply")
-# Largest relative difference of what the description computes: it takes the same operations in another order at most.
+# Largest relative difference of what the description computes: at most the order of the same operations differs.
 TOLERANCE = 1e-4
-# Images in the batch that is traced: a view by a size that is written out would not fit another batch.
+# Images in the batch that is traced: a view with a hard-coded size would not fit another batch.
 BATCH = 3
 
 
@@ -46,15 +46,15 @@ class CannotDescribe(Exception):
 
 @dataclass(eq=False)
 class Value:
-    """What a layer or a composition gives; the image has no kind."""
+    """The value of a layer or a composition; the image has no kind."""
 
     kind: str | None
     inputs: list
     shape: tuple
     arguments: dict = field(default_factory=dict)
-    # The module's path, of a layer with parameters.
+    # The module's path, if the layer has parameters.
     path: str | None = None
-    # What to call it in a sentence.
+    # Its name in a sentence.
     where: str = ""
     # The path of the module in whose forward pass it is computed.
     scope: tuple = ()
@@ -63,7 +63,7 @@ class Value:
 def export(module, input_shape, name, about=""):
     """The description of a module as TOML, and its weights by name.
 
-    `input_shape` is that of one image, (channels, rows, columns). Raises CannotDescribe.
+    `input_shape` is the shape of one image, (channels, rows, columns). Raises CannotDescribe.
     """
     while isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         module = module.module
@@ -71,7 +71,7 @@ def export(module, input_shape, name, about=""):
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
         raise CannotDescribe(f"`{name}` cannot be a network's name: give 1 to 64 letters, digits, _, . and -")
     was_training = module.training
-    # Whatever the network draws is drawn from a generator that nobody else uses.
+    # Random numbers of the network come from a generator that nothing else uses.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         device = next((tensor.device for tensor in module.state_dict().values()), torch.device("cpu"))
@@ -110,7 +110,7 @@ def trace(module, images):
     dropouts = (functional.dropout, functional.dropout2d, functional.alpha_dropout)
     for node in quiet.graph.nodes:
         if node.op == "call_function" and node.target in dropouts and argument(node, 2, "training", True):
-            raise CannotDescribe(f"{node.name} drops values in evaluation, too: give it training=self.training")
+            raise CannotDescribe(f"{node.name} also drops values in evaluation: give it training=self.training")
     module.train()
     try:
         traced = graph_of(module)
@@ -119,7 +119,7 @@ def trace(module, images):
     if not isinstance(result_of(traced), fx.Node):
         traced = quiet
     if not isinstance(result_of(traced), fx.Node):
-        raise CannotDescribe("the forward pass gives several results: let it give the logits alone")
+        raise CannotDescribe("the forward pass returns several results: let it return only the logits")
     module.eval()
     traced.eval()
     try:
@@ -137,7 +137,7 @@ def result_of(traced):
 
 
 def argument(node, place, name, default=None):
-    """An argument of a call, by its place or name."""
+    """An argument of a call, by its position or name."""
     return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
 
 
@@ -153,7 +153,7 @@ class Reader:
         self.graph = traced.graph
         self.values = {}
         self.used = {}
-        # Of what has been put one after the other, by all its parts.
+        # Concatenations, by all their parts.
         self.concats = {}
 
     def read(self):
@@ -165,13 +165,13 @@ class Reader:
             if node.op == "output":
                 value = self.values[result_of(self)]
                 if len(value.shape) != 1:
-                    raise CannotDescribe(f"it gives values of shape {list(value.shape)}, not a vector of logits")
+                    raise CannotDescribe(f"the forward pass returns shape {list(value.shape)}, not a vector of logits")
                 return value
-            # Sizes and other numbers are known by the shapes.
+            # Sizes and other numbers follow from the shapes.
             if meta is None:
                 continue
             if not hasattr(meta, "shape"):
-                raise self.cannot(node, "it gives several tensors")
+                raise self.cannot(node, "it returns several tensors")
             if node.op == "placeholder":
                 self.values[node] = Value(None, [], tuple(meta.shape[1:]), where="the image")
                 continue
@@ -179,11 +179,11 @@ class Reader:
                 # An error where it is used.
                 continue
             if meta.shape[:1] != (BATCH,):
-                raise CannotDescribe(f"{self.named(node)} gives shape {list(meta.shape)}, not a row for each image")
+                raise CannotDescribe(f"{self.named(node)} returns shape {list(meta.shape)}, not a row for each image")
             self.values[node] = value = self.value(node, tuple(meta.shape[1:]))
             value.scope = value.scope or self.scope(node)
             if self.is_in_place(node):
-                # Whoever reads the input from here on reads what overwrote it.
+                # Later readers of the input read what overwrote it.
                 before = self.values[self.tensors(node)[0]]
                 for other, known in self.values.items():
                     if known is before:
@@ -261,7 +261,7 @@ class Reader:
                 arguments.update(weight=module.weight is not None, bias=module.bias is not None)
         elif type(module) is nn.Linear:
             if len(source.shape) != 1:
-                raise self.cannot(node, f"its input has shape {list(source.shape)} and is no vector")
+                raise self.cannot(node, f"its input has shape {list(source.shape)}, which is not a vector")
             arguments = {"out_features": module.out_features, "bias": module.bias is not None}
         elif kind in ("ReLU", "ReLU6", "SiLU", "Sigmoid", "Tanh") and path is None:
             pass
@@ -316,16 +316,16 @@ class Reader:
         for size in before:
             count *= size
         if shape != (count,):
-            raise self.cannot(node, f"of {list(before)} it makes {list(shape)}, and only a vector can be made")
+            raise self.cannot(node, f"it reshapes {list(before)} to {list(shape)}, and only flattening to a vector is a layer")
         return self.layer(node, inputs, shape, "Flatten", {})
 
     def pool(self, node, inputs, shape, kind, options):
         if options.get("return_indices"):
-            raise self.cannot(node, "it gives indices")
+            raise self.cannot(node, "it returns indices")
         if pair(options.get("dilation") or 1) != (1, 1):
             raise self.cannot(node, "it has a dilation")
         if options.get("divisor_override"):
-            raise self.cannot(node, "it has a divisor of its own")
+            raise self.cannot(node, "it has its own divisor")
         kernel = pair(options["kernel_size"])
         stride = pair(options.get("stride") or kernel)
         padding = pair(options.get("padding") or 0)
@@ -343,7 +343,7 @@ class Reader:
         if before == after != (1, 1):
             return inputs[0]
         if any(old % new for old, new in zip(before, after)):
-            raise self.cannot(node, f"its windows over {list(before)} for {list(after)} are of several sizes")
+            raise self.cannot(node, f"its windows from {list(before)} to {list(after)} differ in size")
         if kind == "AdaptiveAvgPool2d" and after == (1, 1):
             return self.layer(node, inputs, shape, kind, {})
         kernel = tuple(old // new for old, new in zip(before, after))
@@ -365,7 +365,7 @@ class Reader:
             return self.scale(node, inputs, shape, lambda divisor: 1 / divisor)
         if name in ("cat", "concat", "concatenate"):
             if argument(node, 1, "dim", node.kwargs.get("axis", 0)) not in (1, -len(shape)):
-                raise self.cannot(node, "only channels can be put one after the other")
+                raise self.cannot(node, "only channels can be concatenated")
             parts = argument(node, 0, "tensors")
             return self.compose(node, [self.values[part] for part in parts], shape, "Concat")
         if name in ("expand", "expand_as"):
@@ -425,14 +425,14 @@ class Reader:
     def compose(self, node, inputs, shape, kind):
         shapes = [value.shape for value in inputs]
         if kind == "Sum" and any(other != shape for other in shapes):
-            raise self.cannot(node, f"it adds shapes {[list(shape) for shape in shapes]}, which must be one")
+            raise self.cannot(node, f"it adds shapes {[list(shape) for shape in shapes]}, which must be equal")
         if kind == "Multiply":
             gate = (shape[0], *(1 for _ in shape[1:]))
             if any(other not in (shape, gate) for other in shapes):
                 raise self.cannot(node, f"it multiplies shapes {[list(shape) for shape in shapes]}")
         parts = tuple(inputs)
         if kind == "Concat":
-            # What begins as another does continues from that, as in a DenseNet that keeps a list of its features.
+            # A concatenation that begins with another one continues it, as in a DenseNet that keeps a list of its features.
             longest = max((len(known) for known in self.concats if known == parts[: len(known)]), default=0)
             if longest:
                 inputs = [self.concats[parts[:longest]], *inputs[longest:]]
@@ -513,7 +513,7 @@ def structure(output):
     image = order[0]
     if image.kind is not None:
         raise CannotDescribe("the output does not depend on the image")
-    # Immediate dominators: through which value everything must that leads to one.
+    # Immediate dominators: the last value that all paths to a value pass through.
     depth, dominator = {image: 0}, {image: image}
     for value in order[1:]:
         common = value.inputs[0]
@@ -531,8 +531,8 @@ def structure(output):
         while at is not start:
             if at in emitted and (at.path is not None or at.kind in COMPOSITIONS):
                 raise CannotDescribe(
-                    f"what {at.where} gives goes to several places that do not come together in one: a description has "
-                    "branches that begin at one place and end in one"
+                    f"the output of {at.where} goes to several places that do not join again: a description has "
+                    "branches that begin at one place and join in one"
                 )
             emitted.add(at)
             if at.kind in COMPOSITIONS:
@@ -558,11 +558,11 @@ def paths(item):
 
 
 def entries(items, scope):
-    """Entries of a description, as (name, kind, content): modules that lie in one module become a Sequential of its name."""
+    """Entries of a description, as (name, kind, content): the modules of one module become a Sequential of its name."""
     depth = len(scope)
 
     def step(item):
-        """The module of this scope in which an item lies; None where it lies in several."""
+        """The module of this scope that contains an item; None if it spans several."""
         if not paths(item):
             within = item.value.scope[:depth] == scope
             return item.value.scope[depth] if within and len(item.value.scope) > depth else None
@@ -582,7 +582,7 @@ def entries(items, scope):
                 result.append((name if own else None, item.value.kind, item.value.arguments))
             at += 1
             continue
-        # As long as the module continues, with what lies between its layers and what it ends with.
+        # Up to the module's last layer, with the items between its layers and at its end.
         end = at + 1
         for place in range(at + 1, len(items)):
             is_it = not items[place].branches and paths(items[place]) == [(*scope, name)]
@@ -624,7 +624,7 @@ def number(value):
 
 
 def toml_of(sequence, indent):
-    """The lines of a sequence, without the names that layers have anyway, which are their numbers."""
+    """The lines of a sequence, without the names that are the layers' default numbers."""
     lines, place = [], 0
     for name, kind, content in sequence:
         lines += toml((None if name == str(place) else name, kind, content), indent)
@@ -642,7 +642,7 @@ def toml(entry, indent):
     if kind in COMPOSITIONS:
         lines = [f"{space}{{ {kind} = ["]
         for branch in content:
-            # It continues with the numbers of the scope in which it stands, or has names.
+            # It continues the numbers of its scope, or has names.
             inner = [line for part in branch for line in toml(part, indent + 2)]
             lines += [f"{space}    [", *inner, f"{space}    ],"] if inner else [f"{space}    [],"]
         return [*lines, f"{space}] }},"]
@@ -658,11 +658,11 @@ def toml(entry, indent):
     return [f"{space}{{ {named}{kind} = {{{f' {inner} ' if inner else ''}}} }},"]
 
 
-# What comes of it.
+# The result.
 
 
 def values_of(output):
-    """All values that lead to one, each behind its inputs."""
+    """All values that lead to one, each after its inputs."""
     known, order, stack = set(), [], [output]
     while stack:
         value = stack[-1]
@@ -678,7 +678,7 @@ def values_of(output):
 
 
 def weights_of(module, output):
-    """The tensors of the layers that are described; others are told."""
+    """The tensors of the described layers; prints the names of the others."""
     described = {value.path for value in values_of(output) if value.path is not None}
     weights, others = {}, []
     for name, tensor in module.state_dict().items():
@@ -694,18 +694,18 @@ def weights_of(module, output):
 
 
 def compare(module, output, images, weights):
-    """Computes what is described, and holds it against the module."""
+    """Computes what is described, and compares it with the module."""
     results = {}
     for value in values_of(output):
         inputs = [results[source] for source in value.inputs]
         results[value] = images if value.kind is None else computed(value, inputs, weights)
         if tuple(results[value].shape[1:]) != value.shape:
-            raise CannotDescribe(f"{value.where} would give shape {list(results[value].shape[1:])}, not {list(value.shape)}")
+            raise CannotDescribe(f"{value.where} would have shape {list(results[value].shape[1:])}, not {list(value.shape)}")
     expected = module.eval()(images.clone())
     largest = (results[output] - expected).abs().max().item()
     if not largest <= TOLERANCE * max(1.0, expected.abs().max().item()):
         raise CannotDescribe(
-            f"what is described differs by {largest:.3g} from what the network computes: it may overwrite a tensor that "
+            f"the description differs by {largest:.3g} from what the network computes: it may overwrite a tensor that "
             "is read again, or draw random numbers"
         )
 
@@ -763,7 +763,7 @@ def computed(value, inputs, weights):
 
 
 def state_dict_of(path):
-    """What a file of torch.save holds, by plain names."""
+    """The state_dict in a file of torch.save, with plain names."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -779,7 +779,7 @@ def state_dict_of(path):
 
 
 def load(module, path):
-    """Loads weights into a module, whatever wraps either."""
+    """Loads weights into a module, whichever of the two is wrapped."""
 
     def plain(name):
         return ".".join(step for step in name.split(".") if step not in WRAPPERS)
@@ -796,7 +796,7 @@ def module_of(text):
     """The module that FILE:EXPRESSION names, and a name for it."""
     path, _, expression = text.rpartition(":")
     if not path or not Path(path).is_file():
-        raise CannotDescribe(f"`{text}` is not FILE:EXPRESSION of a Python file that is there, such as models.py:ResNet18")
+        raise CannotDescribe(f"`{text}` is not FILE:EXPRESSION with an existing Python file, such as models.py:ResNet18")
     # As if it ran in its folder.
     sys.path.insert(0, str(Path(path).resolve().parent))
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
@@ -810,7 +810,7 @@ def module_of(text):
     except Exception as error:
         raise CannotDescribe(f"`{expression}` in {path} fails ({first_line(error)})") from error
     if not isinstance(found, nn.Module):
-        raise CannotDescribe(f"`{expression}` in {path} is a {type(found).__name__}, and no nn.Module")
+        raise CannotDescribe(f"`{expression}` in {path} is a {type(found).__name__}, not an nn.Module")
     return found, re.sub(r"[^A-Za-z0-9_-]+", "_", expression).strip("_")[:64]
 
 
@@ -823,7 +823,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", metavar="FILE:EXPRESSION")
     parser.add_argument("--input", nargs=3, type=int, default=[3, 32, 32], metavar=("CHANNELS", "ROWS", "COLUMNS"))
-    parser.add_argument("--weights", type=Path, help="what torch.save wrote of the network")
+    parser.add_argument("--weights", type=Path, help="the network's file of torch.save")
     parser.add_argument("--name", help="the network's name [default: from the expression]")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder for NAME.toml and NAME.safetensors")
     options = parser.parse_args()
@@ -835,7 +835,7 @@ def main():
     files = [options.out / f"{name}{end}" for end in (".toml", ".safetensors")]
     there = next((path for path in files if path.exists()), None)
     if there:
-        raise CannotDescribe(f"{there} exists already: give another --out or --name")
+        raise CannotDescribe(f"{there} already exists: give another --out or --name")
     options.out.mkdir(parents=True, exist_ok=True)
     save_file(weights, files[1])
     files[0].write_text(description, encoding="utf-8")

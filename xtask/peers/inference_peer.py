@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Other libraries' side of `cargo xtask bench --inference`: ONNX Runtime, OpenVINO and PyTorch on the same network, in f32.
 
-What is timed is from images in host memory to logits in host memory. ONNX Runtime and OpenVINO get the ONNX file that PyTorch's own
-exporter makes of the network, with a dynamic batch, of which OpenVINO is told the one that is timed; `torch_nets.py` makes the network of
-a graph that `trainer summary --graph` printed. The process stays: each line on stdin is a JSON list of options, each answer a
+The time is from images in host memory to logits in host memory. ONNX Runtime and OpenVINO get the ONNX file that PyTorch's own
+exporter makes of the network, with a dynamic batch, which OpenVINO fixes to the one timed; `torch_nets.py` makes the network of
+a graph that `trainer summary --graph` printed. The process keeps running: each line on stdin is a JSON list of options, each answer a
 line on stdout.
 """
 
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-# Batches that take turns, so that no call sees the images of the one before.
+# Batches used in turn, so that no call sees the images of the one before.
 BATCHES = 4
 
 
@@ -27,7 +27,7 @@ def parser():
     parser.add_argument("--batch", type=int, metavar="N", help="images in a batch")
     parser.add_argument("--threads", type=int, metavar="N", help="computing threads")
     parser.add_argument("--warmup", type=int, default=2, metavar="N", help="calls before the clock starts")
-    parser.add_argument("--steps", type=int, default=5, metavar="N", help="calls to time, and more for half a second")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="calls to time at least; more until half a second has passed")
     parser.add_argument("--serve", action="store_true", help="answer questions from stdin")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     return parser
@@ -101,7 +101,7 @@ def pytorch(options, networks):
 
 
 def peak_memory():
-    """The largest resident set of this process so far, in bytes, where the system tells (Linux)."""
+    """The largest resident set of this process so far, in bytes, if the system reports it (Linux)."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             line = next(line for line in status if line.startswith("VmHWM:"))
@@ -138,7 +138,7 @@ def measure(options, networks):
         "threads": options.threads,
         "warmup": options.warmup,
         "seconds": seconds,
-        # One process for all networks: it says nothing of one of them.
+        # One process for all networks: it says nothing about a single one.
         "peak_memory_bytes": None if options.serve else peak_memory(),
         "detail": detail,
     }
@@ -151,7 +151,7 @@ def main():
     if not options.serve:
         print(json.dumps(measure(options, networks)))
         return
-    # Rows have stdout for themselves: what libraries print goes to stderr.
+    # Only rows go to stdout: what libraries print goes to stderr.
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Steps on the CPU as the notebook takes them: eager, 32-bit, Adam with coupled weight decay. The images are tensors in the asked
+"""Steps on the CPU as the notebook takes them: eager, 32-bit, Adam with coupled weight decay. The images are tensors in the requested
 memory format before the clock starts."""
 
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 from torch_nets import network
 
-# Batches that take turns, so that no step sees the images of the one before.
+# Batches used in turn, so that no step sees the images of the one before.
 BATCHES = 4
 
 

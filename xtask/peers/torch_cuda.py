@@ -3,12 +3,12 @@
 *Best settings*: the images are on the GPU as bytes before the clock starts; a batch is drawn, cropped, flipped and normalised there;
 channels_last; TF32 in every product, bf16 by autocast, or neither; cuDNN's algorithms chosen by trial; Adam in one kernel;
 and the whole step is a CUDA graph, so that the host only says "again". `compile` hands forward and backward pass, and the
-drawing, to torch.compile at max-autotune first. Loss and correct predictions stay on the GPU until they are asked for.
+drawing, to torch.compile at max-autotune first. Loss and correct predictions stay on the GPU until they are read.
 
 *The notebook*: a DataLoader with four workers that crop, flip and normalise an image at a time, copies to the GPU, eager steps
 in the precision that PyTorch chooses by itself, the loss read back after each.
 
-On the CPU the same steps run without graphs: to be tried, not timed.
+On the CPU the same steps run without graphs: for trying out, not for timing.
 """
 
 import torch
@@ -75,7 +75,7 @@ class Best:
     def loss_of(self, images, labels):
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             logits = self.model(images)
-        # In 32 bits whatever came before, as autocast itself would.
+        # In 32 bits whatever the input, as autocast itself would.
         logits = logits.float()
         return self.criterion(logits, labels), (logits.argmax(1) == labels).sum()
 
@@ -84,7 +84,7 @@ class Best:
         loss, correct = self.forward(images, labels)
         loss.backward()
         self.optimizer.step()
-        # Within a graph this is what its next run begins with.
+        # In a graph, its next run begins with this.
         self.optimizer.zero_grad(set_to_none=True)
         self.note(loss.detach(), correct)
 
@@ -116,7 +116,7 @@ class Images:
         self.count, self.device, self.augmented, self.taken = count, device, augmented, 0
         self.bytes = torch.randint(0, 256, (count, *self.sides, channels), dtype=torch.uint8, device=device)
         if augmented:
-            # Padded once and for all: a crop is then one gather. The padding is black.
+            # Padded once: a crop is then one gather. The padding is black.
             self.bytes = nn.functional.pad(self.bytes, (0, 0, PADDING, PADDING, PADDING, PADDING))
         self.labels = torch.randint(0, graph["classes"], (count,), device=device)
         self.order = torch.randperm(count, device=device)
@@ -148,7 +148,7 @@ class Images:
 
 
 def statistics(channels):
-    """Mean and standard deviation of each channel: those of CIFAR-10, over again where there are more."""
+    """Mean and standard deviation of each channel: those of CIFAR-10, repeated if there are more."""
     return [[values[channel % len(values)] for channel in range(channels)] for values in (MEAN, STD)]
 
 
@@ -192,11 +192,11 @@ class Notebook:
             shuffle=self.training,
             num_workers=WORKERS,
             pin_memory=self.device.type == "cuda",
-            # A short batch would be another step than the one that is timed.
+            # A short batch would be another step than the timed one.
             drop_last=True,
         )
         if len(self.loader) == 0:
-            raise SystemExit("error: there are fewer images than a batch has; give a larger --images")
+            raise SystemExit("error: a batch needs more images than there are; give a larger --images")
         self.iterator = iter(self.loader)
         self.last = None
         convolutions = "TF32" if torch.backends.cudnn.allow_tf32 else "32-bit"
@@ -233,7 +233,7 @@ class Notebook:
 
 
 class OneByOne(torch.utils.data.Dataset):
-    """Images made ready one at a time, by torchvision as in the notebook, or by the same work on tensors where it is missing."""
+    """Images prepared one at a time, by torchvision as in the notebook, or by the same work on tensors if it is missing."""
 
     def __init__(self, graph, count, augmented):
         shape = graph["input"]

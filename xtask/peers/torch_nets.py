@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Networks in PyTorch, from the JSON that `trainer summary --graph` prints.
 
-A network is what somebody who writes it by hand makes of it: modules of `torch.nn` under the paths of the description, so that its
+A network is what one would write by hand: modules of `torch.nn` under the paths of the description, so that its
 `state_dict` has our names, and a forward pass that calls one after the other. Activations work in place where that is
-possible, and a sum adds to a branch that nobody else reads, as published implementations do.
+possible, and a sum adds to a branch that nothing else reads, as published implementations do.
 
     trainer summary --model NAME --graph > GRAPH.json
     python torch_nets.py --check GRAPH.json...
 
-holds every output shape, parameter, multiply-accumulate, gradient and value of such networks against the description, without any
+compares every output shape, parameter, multiply-accumulate, gradient and value of such networks with the description, without any
 of these shortcuts.
 """
 
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 # Activations that can overwrite their input.
 IN_PLACE = ("ReLU", "ReLU6", "LeakyReLU")
-# Who hands on a tensor of its own that neither its backward pass nor anybody else needs again, if it has one reader.
+# Operations whose output is a new tensor that their own backward pass does not need: with one reader, it can be overwritten.
 OVERWRITABLE = (
     "Conv2d",
     "Linear",
@@ -35,7 +35,7 @@ OVERWRITABLE = (
     "Concat",
     "Multiply",
 )
-# Where modules without parameters are kept: no path has a blank, so that it collides with none.
+# The prefix of modules without parameters: no path has a blank, so it collides with none.
 REST = "without parameters"
 
 
@@ -60,7 +60,7 @@ def network(graph):
 
 
 class Network(nn.Module):
-    """Walks through the nodes. Each value has a place in a list, which the next value takes over where it is read no more: a chain
+    """Walks through the nodes. Each value has a place in a list, which the next value takes over when it is no longer needed: a chain
     costs what `nn.Sequential` does, and no value outlives its last reader."""
 
     def __init__(self, graph, in_place=True):
@@ -70,7 +70,7 @@ class Network(nn.Module):
         for node in nodes:
             for place in node["inputs"]:
                 readers[place] += 1
-        # What a node may overwrite. The image is among nobody's.
+        # The inputs that a node may overwrite, never the image.
         owned = [
             in_place and readers[place] == 1 and node["kind"] in OVERWRITABLE for place, node in enumerate(nodes)
         ]
@@ -84,18 +84,18 @@ class Network(nn.Module):
         which Python finds before it looks for modules."""
         modules = [(node["path"], made) for node, made in zip(nodes, made) if isinstance(made, nn.Module)]
         named = [(path, module) for path, module in modules if module.state_dict()]
-        # Where a module lies in another one, that one comes first.
+        # A module inside another one comes after it.
         for path, module in sorted(named, key=lambda item: item[0].count(".")):
             *scopes, name = path.split(".")
             parent = self
             for scope in scopes:
                 parent = parent._modules.setdefault(scope, nn.Module())
             parent._modules[name] = module
-        # They have no names in a state_dict, and several may have one path; here they learn whether the network is in training.
+        # They have no names in a state_dict, and several may have one path; here they follow the network's training mode.
         self._modules[REST] = nn.ModuleList(module for _, module in modules if not module.state_dict())
 
     def plan(self, nodes, made, readers):
-        """Steps of what to call, where its inputs are, where its output goes, and which places are free then."""
+        """Steps: what to call, the places of its inputs and its output, and which places are free afterwards."""
         place_of, free, steps = {0: 0}, [], []
         for number, (node, call) in enumerate(zip(nodes, made)):
             if node["kind"] == "Input":
@@ -108,7 +108,7 @@ class Network(nn.Module):
             place = free.pop(0) if free else self.places
             self.places = max(self.places, place + 1)
             place_of[number] = place
-            # What is taken over at once need not be emptied.
+            # A place that is taken over at once need not be emptied.
             empty = tuple(other for other in done if other != place)
             # One input is by far the most common case, and needs no tuple of arguments.
             steps.append((call, inputs[0] if len(inputs) == 1 else None, inputs, place, empty))
@@ -129,7 +129,7 @@ class Network(nn.Module):
 
 
 def part(node, owned):
-    """What computes a node: a module, or a function."""
+    """A module or a function that computes a node."""
     kind, arguments = node["kind"], dict(node["arguments"])
     for name, value in arguments.items():
         if isinstance(value, list):
@@ -169,7 +169,7 @@ def batch_norm(num_features, eps, momentum, weight, bias):
 
 
 def sum_of(owned):
-    """Adds its inputs; to one of them where that may be overwritten. The order of two does not change a bit."""
+    """Adds its inputs, into one of them if that may be overwritten. The order of two does not change a bit."""
     if owned == [False, True]:
         return lambda a, b: b.add_(a)
     if len(owned) == 2:
@@ -195,7 +195,7 @@ def product(first, *others):
 
 
 def check(path):
-    """Everything that can be held against the description, on two random images; gives a line about it."""
+    """Compares all that the description says, on two random images; returns a line about it."""
     graph = read_graph(path)
     nodes = graph["nodes"]
     torch.manual_seed(0)
@@ -231,7 +231,7 @@ def check(path):
     pairs += [(name, own.grad, others[name].grad) for name, own in made.named_parameters()]
     for name, one, other in pairs:
         if not torch.allclose(one, other, rtol=1e-6, atol=1e-12):
-            raise SystemExit(f"error: {name} of {graph['name']} is another when values are overwritten")
+            raise SystemExit(f"error: {name} of {graph['name']} differs when values are overwritten")
     with torch.inference_mode():
         made.eval()(images)
     if not torch.equal(images, before):
@@ -245,7 +245,7 @@ def check(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Holds networks in PyTorch against their descriptions.")
+    parser = argparse.ArgumentParser(description="Compares networks in PyTorch with their descriptions.")
     parser.add_argument("--check", nargs="+", required=True, metavar="GRAPH", help="what `trainer summary --graph` printed")
     for path in parser.parse_args().check:
         print(check(path))

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """PyTorch's side of `cargo xtask bench`: options, the clock, and the line of JSON that is a row.
 
-What is timed is a whole step: in training zero_grad, forward, loss, backward and optimizer, in evaluation forward and loss. The
+The time is that of a whole step: in training zero_grad, forward, loss, backward and optimizer, in evaluation forward and loss. The
 loss and the number of correct predictions are read back, because the study's training loop shows them: on the CPU after each
-step, on a GPU after each group of steps, where the clock is read. `torch_cpu.py` and `torch_cuda.py` take the steps;
+step, on a GPU after each group of steps, when the clock is read. `torch_cpu.py` and `torch_cuda.py` take the steps;
 `torch_nets.py` makes the network of a graph that `trainer summary --graph` printed.
 
-With `--serve` the process stays: each line on stdin is a JSON list of further options, each answer a line on stdout. On a GPU
+With `--serve` the process keeps running: each line on stdin is a JSON list of further options, each answer a line on stdout. On a GPU
 that saves loading PyTorch and choosing its kernels anew in each round.
 """
 
@@ -50,9 +50,9 @@ def parser():
         "--settings",
         choices=GROUPS,
         default="eager",
-        help="eager on images at hand (the CPU's contenders); notebook: DataLoader and all; graph: images, drawing and a CUDA "
-        "graph of the whole step on the GPU; compile: graph, of what torch.compile makes at max-autotune. The last three run "
-        "on --device cpu as well, to be tried, without graphs",
+        help="eager on prepared images (the CPU's contenders); notebook: with its DataLoader; graph: images, augmentation and a CUDA "
+        "graph of the whole step on the GPU; compile: a graph of what torch.compile makes at max-autotune. The last three also run "
+        "on --device cpu, for trying out, without graphs",
     )
     parser.add_argument(
         "--precision",
@@ -60,7 +60,7 @@ def parser():
         default="f32",
         help="graph and compile: TF32 in every product, or bf16 by autocast; the notebook's is PyTorch's default",
     )
-    parser.add_argument("--group", type=at_least(1), metavar="N", help="steps to a reading of the clock [default: by settings]")
+    parser.add_argument("--group", type=at_least(1), metavar="N", help="steps per reading of the clock [default: by settings]")
     parser.add_argument("--images", type=at_least(1), default=50_000, metavar="N", help="notebook, graph, compile: images to draw from")
     parser.add_argument("--serve", action="store_true", help="answer questions from stdin")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
@@ -68,7 +68,7 @@ def parser():
 
 
 def complete(options):
-    """The options of a question, which has no others; with --serve they come later."""
+    """The options that make a question; with --serve they come later."""
     required = {"--graph": options.graph, "--batch": options.batch, "--lr": options.lr, "--weight-decay": options.weight_decay}
     missing = [option for option, value in required.items() if value is None]
     if missing:
@@ -77,7 +77,7 @@ def complete(options):
 
 
 def peak_memory():
-    """The largest resident set of this process so far, in bytes, where the system tells (Linux)."""
+    """The largest resident set of this process so far, in bytes, if the system reports it (Linux)."""
     try:
         with open("/proc/self/status", encoding="ascii") as status:
             line = next(line for line in status if line.startswith("VmHWM:"))
@@ -124,7 +124,7 @@ def timed(subject, options, group):
 
 
 def measure(options, subjects):
-    """A row and its losses. Subjects are kept for further rounds, by what they were made for."""
+    """A row and its losses. Subjects are kept for further rounds, by the options they were made for."""
     import torch
     from torch_nets import read_graph
 
@@ -165,7 +165,7 @@ def show(row, losses):
 
 
 def serve(typed):
-    # Rows have stdout for themselves: what libraries print goes to stderr.
+    # Only rows go to stdout: what libraries print goes to stderr.
     rows = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     subjects = {}
@@ -180,7 +180,7 @@ def main():
     if not options.serve:
         complete(options)
     if options.device == "cpu":
-        # A machine with a GPU is asked for its processor's time here.
+        # On a machine with a GPU, this times its processor.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     try:
         if options.serve:

@@ -1,5 +1,5 @@
-//! `cargo xtask architecture`: which crates may depend on which, that no files of a crate depend on each other in a circle, and that the
-//! inventory of dependencies and `unsafe` is true, checked against the workspace as it is.
+//! `cargo xtask architecture`: checks the workspace: which crates may depend on which, that no files of a crate depend on each other in a circle,
+//! and that the inventory of dependencies and `unsafe` is right.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,7 +14,7 @@ use crate::{
     trainer::{cargo, workspace_manifest},
 };
 
-/// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it has is used.
+/// Every crate of the workspace, with those that it depends on. What the table lacks is not allowed, and what it lists must be used.
 const ALLOWED: [(&str, &[&str]); 22] = [
     ("pointwise-kernels", &[]),
     ("pointwise-memory", &[]),
@@ -86,7 +86,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
     ("pointwise-tests", &["pointwise-process", "pointwise-runs"]),
 ];
 
-/// Crates that must do without the tensor library, however far down. candle-datasets, an optional part of pointwise-data, is
+/// Crates that must not depend on the tensor library, even indirectly. candle-datasets, an optional part of pointwise-data, is
 /// not in a build without that feature.
 const WITHOUT_TENSORS: [&str; 16] = [
     "pointwise-data",
@@ -112,7 +112,7 @@ const TENSORS: [&str; 2] = ["candle-core", "candle-nn"];
 
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
-/// One sentence for each line that ARCHITECTURE.md's list of edges lacks or has too many.
+/// One sentence for each line that ARCHITECTURE.md's list of edges lacks, and for each that should not be there.
 fn undocumented(page: &str) -> Vec<String> {
     let short = |name: &str| name.trim_start_matches("pointwise-").to_owned();
     let expected: BTreeSet<String> = ALLOWED
@@ -138,12 +138,12 @@ fn undocumented(page: &str) -> Vec<String> {
     lacks.chain(extra).collect()
 }
 
-/// What the check looks at. Development dependencies are in neither part: tests may reach further.
+/// What is checked. Development dependencies are in neither part: tests may use more.
 #[derive(Debug, Default)]
 struct Graph {
     /// For each crate of the workspace, the others that its manifest names, optional ones included.
     ours: Edges,
-    /// All crates with default features, and what they link.
+    /// All crates with default features, and the crates they link.
     links: Edges,
 }
 
@@ -197,14 +197,14 @@ impl Graph {
             let normal = node.deps.iter().filter(|dependency| {
                 dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
             });
-            // Two versions of a crate become one here, with the edges of both: enough to find what must not be found.
+            // Two versions of a crate become one here, with the edges of both: enough to find what is not allowed.
             let edges = graph.links.entry(name.clone()).or_default();
             edges.extend(normal.filter_map(|dependency| names.get(&dependency.pkg).cloned()));
         }
         graph
     }
 
-    /// One sentence for each dependency that must not be.
+    /// One sentence for each dependency that is not allowed.
     fn violations(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (name, dependencies) in &self.ours {
@@ -229,7 +229,7 @@ impl Graph {
         found
     }
 
-    /// One sentence for each dependency that is allowed and not there.
+    /// One sentence for each dependency that is allowed but does not exist.
     fn unused(&self) -> Vec<String> {
         let uses = |name: &str, other: &str| self.ours.get(name).is_some_and(|edges| edges.contains(other));
         ALLOWED
@@ -347,7 +347,7 @@ mod tests {
             ("pointwise-report", &["pointwise-runs", "pointwise-report"]),
             ("helper", &["candle-core", "pointwise-runs"]),
             ("candle-core", &["serde"]),
-            // These may.
+            // These are allowed to.
             ("pointwise-models", &["candle-core", "candle-nn"]),
         ];
         assert_eq!(

@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: whole training steps and evaluation batches of our engine beside other libraries.
+//! `cargo xtask bench`: whole training steps and evaluation batches of our engine, compared with other libraries.
 //!
-//! Everybody gets the same networks, batch and number of threads, and is a process of its own each time; on a GPU PyTorch is one for
-//! all rounds. The networks are those of the trainer, which describes them to the others. A round runs every contender once on each network, phase and precision; rounds differ in the order. What is
-//! compared is what ran within the same round, minutes apart at most, so that a machine that slows down slows both sides of a ratio.
+//! All contenders get the same networks, batch and number of threads. Each measurement is a new process; on a GPU PyTorch is one process for all
+//! rounds. The networks are those of the trainer, which describes them to the others. A round runs every contender once on each network, phase
+//! and precision; rounds differ in the order. Only figures of the same round are compared, minutes apart at most, so that a machine that slows
+//! down slows both sides of a ratio.
 
 mod cells;
 mod contender;
@@ -43,11 +44,11 @@ use summary::{bandwidth_gb, peak_gflops};
 use table::{file_name, layer_tables, markdown, markers, replace_part};
 
 const AFTER: &str = "\
-Contenders on the CPU: pointwise, pytorch, pytorch-channels-last, candle, burn; on a GPU: pointwise, pytorch-graph (data and drawing \
+Contenders on the CPU: pointwise, pytorch, pytorch-channels-last, candle, burn; on a GPU: pointwise, pytorch-graph (images and augmentation \
 on the GPU, channels_last, a CUDA graph of the whole step), pytorch-notebook (a DataLoader with four workers), and, if --only \
-names it, pytorch-compile (the graph of what torch.compile makes, which takes minutes to begin). Those that are not installed are \
-left out, and it is said how they are; named by --only they must be there. A contender whose library lacks what a network is made of \
-is left out of that network, and it is said what that is. candle takes seconds a step and is given one \
+names it, pytorch-compile (the graph of what torch.compile makes, which takes minutes to start). Contenders that are not installed are \
+left out, with a note on how to install them; those named by --only must be installed. A contender whose library lacks an operation of a \
+network is left out of that network, with a note that names it. candle takes seconds a step, so it gets one \
 warm-up and one timed step a round. Exit codes: 0 done, 1 failed (also if a contender failed on the way; the record has the \
 rest), 2 wrong usage.";
 
@@ -55,28 +56,28 @@ rest), 2 wrong usage.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// Where the steps are taken.
+    /// The device that takes the steps.
     #[arg(long, value_enum, default_value = "cpu")]
     device: Device,
-    /// Time inference instead: the logits of images, beside onnxruntime, openvino, pytorch and candle, on the CPU. A record that was cut
-    /// off is continued by the same command.
+    /// Time inference instead: from images to logits, against onnxruntime, openvino, pytorch and candle, on the CPU. The same command continues
+    /// an interrupted record.
     #[arg(long, conflicts_with_all = ["steps", "phases", "precisions", "engine", "studies", "data_dir", "peak_gflops", "bandwidth_gb", "layers"])]
     inference: bool,
-    /// Computing threads of every contender [default: 2; of inference 1 and 2].
+    /// Computing threads of every contender [default: 2; for inference 1 and 2].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RunConfig::MAX_THREADS)))]
     threads: Option<u32>,
-    /// How often every contender runs on each network and phase [default: 5; of inference 3].
+    /// How often every contender runs on each network and phase [default: 5; for inference 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
     /// Timed steps of a contender in a round, after two that are not timed; on a GPU groups of steps, after ten [default: 4; on a
     /// GPU 20].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
-    /// Images in a batch [default: the study's; of inference 1, 8 and 126].
+    /// Images in a batch [default: the study's; for inference 1, 8 and 126].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: Option<u32>,
-    /// Networks, separated by commas: those that `trainer summary` lists, or TOML files that describe some [default: the study's; of
-    /// inference all that come with the program].
+    /// Networks, separated by commas: names that `trainer summary` lists, or TOML files [default: the study's; for inference all that come with
+    /// the program].
     #[arg(long, value_name = "LIST")]
     models: Option<List<String>>,
     /// train, eval or both, separated by commas [default: train,eval].
@@ -85,7 +86,7 @@ pub(crate) struct Args {
     /// On a GPU: f32, tf32, bf16, separated by commas, in the order in which they are timed [default: tf32,bf16,f32].
     #[arg(long, value_name = "LIST", value_parser = precisions)]
     precisions: Option<List<Precision>>,
-    /// Contenders, separated by commas; they must be there [default: those that are there].
+    /// Contenders, separated by commas; they must be installed [default: those that are installed].
     #[arg(long, value_name = "LIST", value_parser = contenders)]
     only: Option<List<Contender>>,
     /// The trainer's engine [default: cpu; on a GPU cuda].
@@ -95,13 +96,13 @@ pub(crate) struct Args {
     /// [default: 1].
     #[arg(long, value_name = "N")]
     studies: Option<u32>,
-    /// Folder with CIFAR-10 for the whole studies [default: images drawn on the spot].
+    /// Folder with CIFAR-10 for the whole studies [default: random images].
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// On a GPU: 10^9 operations a second that its large products reach, in every precision [default: measured once in each].
+    /// On a GPU: the rate of its large matrix products in 10^9 operations a second, for every precision [default: measured once in each].
     #[arg(long, value_name = "RATE")]
     peak_gflops: Option<f64>,
-    /// On a GPU: 10^9 bytes a second that its memory reads and writes [default: measured once].
+    /// On a GPU: the bandwidth of its memory in 10^9 bytes read and written a second [default: measured once].
     #[arg(long, value_name = "RATE")]
     bandwidth_gb: Option<f64>,
     /// Use this trainer instead of building one.
@@ -113,7 +114,7 @@ pub(crate) struct Args {
     /// Write the record here [default: data/benchmarks/DATE-PROCESSOR-Nthreads.json, DATE-CARD.json].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Build the peers written in Rust, candle and burn, instead: minutes, and some hundred crates.
+    /// Build the peers written in Rust, candle and burn, instead: it takes minutes and some hundred crates.
     #[arg(long, group = "instead")]
     build_peers: bool,
     /// Print a record as the table of docs/benchmarks.md instead [default: the newest of --device].
@@ -148,7 +149,7 @@ impl Plan {
             let known: Vec<&str> = Contender::on(device).iter().map(|contender| contender.name()).collect();
             bail!("{other} cannot be timed on --device {}: choose from {}", device.name(), known.join(", "));
         }
-        // What most is trained in comes first: a record that is cut off has it.
+        // The usual precision comes first, so that an interrupted record has it.
         let usual = [Precision::Tf32, Precision::Bf16, Precision::F32];
         let precisions = args.precisions.clone().map_or_else(|| usual.into(), |list| list.0);
         Ok(Self {
@@ -179,7 +180,7 @@ impl Plan {
         })
     }
 
-    /// The command that asks for this plan, without the paths of this machine.
+    /// The command for this plan, without the paths of this machine.
     fn command(&self) -> String {
         let Self { threads, rounds, steps, batch, engine, .. } = self;
         let models: Vec<String> = self.models.iter().map(|model| shown(model)).collect();
@@ -239,7 +240,7 @@ impl inference::Plan {
     }
 }
 
-/// The networks that come with the program and are none of the study's.
+/// The networks that come with the program and are not in the study.
 const OTHER_NETWORKS: [&str; 10] = [
     "vgg16",
     "resnet18",
@@ -340,7 +341,7 @@ fn named_python(args: &Args) -> Option<PathBuf> {
     })
 }
 
-/// The study's optimizer, where every contender has it: Adam with betas and epsilon as they are everywhere by default, or can be set.
+/// The study's optimizer, if every contender has it: Adam with the usual betas and epsilon, which are the default everywhere or can be set.
 fn usual_adam(optimizer: Optimizer) -> anyhow::Result<Adam> {
     match optimizer {
         Optimizer::Adam(adam)
@@ -377,12 +378,12 @@ fn put_into_page(markers: [&str; 2], part: &str, name: &str) -> anyhow::Result<(
 fn measure(args: &Args) -> anyhow::Result<End> {
     let plan = Plan::resolve(args)?;
     let root = root();
-    // Of the tree that is built, not of the one that has the record in it.
+    // Of the tree that is built, before the record is added to it.
     let origin = Origin::of(&root)?;
     let features = (plan.device == Device::Cuda).then_some("cuda");
     let trainer = match &args.trainer {
         Some(path) => program(path)?,
-        // Even where it is not timed itself: it knows the networks.
+        // Even if it is not timed itself: it knows the networks.
         None => build(features, &Stop::default())?,
     };
     let networks = Networks::ask(&trainer, &plan.models)?;
@@ -422,7 +423,7 @@ fn measure(args: &Args) -> anyhow::Result<End> {
         studies: Vec::new(),
     };
     let path = args.out.clone().unwrap_or_else(|| root.join(FOLDER).join(record.file_name()));
-    // After each row, so that being cut off costs no more than what is being measured.
+    // After each row, so that an interruption costs only the current measurement.
     let keep = |record: &mut Record| {
         record.contenders = entered(&plan, record);
         record.write(&path)
@@ -437,10 +438,10 @@ fn measure(args: &Args) -> anyhow::Result<End> {
     Ok(if record.failures.is_empty() { End::Good } else { End::Bad })
 }
 
-/// Fills in rows and failures, and has the record kept after each.
+/// Fills in rows and failures, and has the record saved after each.
 ///
 /// # Errors
-/// If our own engine fails before it has a row: there is nothing to compare with then. Or if the record cannot be kept.
+/// If our own engine fails before it has a row, since there is then nothing to compare with, or if the record cannot be saved.
 fn run_rounds(
     plan: &Plan,
     networks: &[Network],
@@ -508,14 +509,14 @@ fn run_rounds(
     Ok(())
 }
 
-/// Those that are asked one after the other, because they are compared.
+/// Contenders that are compared, and so run one after the other.
 #[derive(Debug)]
 struct Heat<'a> {
     precision: Option<Precision>,
     entrants: Vec<&'a Entrant>,
 }
 
-/// One for each precision, in the order that was asked for, and one for those that let themselves be told none.
+/// One for each precision, in the order given, and one for contenders whose precision cannot be chosen.
 fn heats<'a>(plan: &Plan, entrants: &'a [Entrant]) -> Vec<Heat<'a>> {
     let heat = |precision| {
         let takes = |entrant: &&Entrant| entrant.contender.precisions(&plan.precisions).contains(&precision);
@@ -524,7 +525,7 @@ fn heats<'a>(plan: &Plan, entrants: &'a [Entrant]) -> Vec<Heat<'a>> {
     plan.precisions.iter().copied().map(Some).chain([None]).map(heat).collect()
 }
 
-/// Those that left rows.
+/// The contenders that have rows.
 fn entered(plan: &Plan, record: &Record) -> Vec<Entered> {
     let of = |&contender: &Contender| {
         let row = &record.rows.iter().find(|entry| entry.row.contender == contender)?.row;

@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Run these steps only, separated by commas, in the order of the list.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = step)]
     only: Vec<&'static Step>,
-    /// Leave steps out that need what is not there and cannot be installed.
+    /// Leave out steps whose requirements are missing and cannot be installed.
     #[arg(long)]
     allow_missing: bool,
     /// Run all steps, and fail at the end if one of them failed.
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     keep_going: bool,
 }
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
@@ -66,10 +66,10 @@ impl Outcome {
     }
 }
 
-/// A step with what became of it, and how long it took.
+/// A step with its outcome and how long it took.
 type Done = (&'static Step, Outcome, Duration);
 
-/// The step of a name.
+/// The step of this name.
 fn step(name: &str) -> Result<&'static Step, String> {
     STEPS.iter().find(|step| step.name == name).ok_or_else(|| {
         let known: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
@@ -77,7 +77,7 @@ fn step(name: &str) -> Result<&'static Step, String> {
     })
 }
 
-/// The steps that are asked for, in their order; all of them where none is.
+/// The requested steps, in their order; all of them if none is named.
 fn selected(only: &[&Step]) -> Vec<&'static Step> {
     STEPS.iter().filter(|step| only.is_empty() || only.contains(step)).collect()
 }
@@ -105,7 +105,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
     Ok(if done.iter().any(|(_, outcome, _)| outcome.is_failure()) { End::Bad } else { End::Good })
 }
 
-/// Runs steps, up to the first that fails unless it is to keep going.
+/// Runs steps, up to the first that fails unless `keep_going`.
 fn run_steps(
     steps: &[&'static Step],
     keep_going: bool,
@@ -121,7 +121,7 @@ fn run_steps(
     Ok(done)
 }
 
-/// Runs a step with what runs a script and says whether it succeeded.
+/// Runs a step; `succeeds` runs a script and returns whether it succeeded.
 fn run_step(
     step: &Step,
     allow_missing: bool,
@@ -136,7 +136,7 @@ fn run_step(
     })
 }
 
-/// What is to be said of a step that did not pass, and what to do about it.
+/// The message about a step that did not pass, with what to do about it.
 fn sentence(step: &Step, outcome: Outcome) -> Option<String> {
     let name = step.name;
     let missing = step.need.as_ref().map_or("", |need| need.missing);
@@ -153,7 +153,7 @@ fn sentence(step: &Step, outcome: Outcome) -> Option<String> {
     }
 }
 
-/// Bash in the workspace's folder, in the environment of whoever called cargo.
+/// Bash in the workspace's folder, in the environment of cargo's caller.
 fn bash(script: &str, root: &Path) -> Command {
     let mut command = Command::new("bash");
     command.arg("-c").arg(format!("{PRELUDE}\n{script}")).current_dir(root);
@@ -170,25 +170,25 @@ fn bash(script: &str, root: &Path) -> Command {
 /// Where the system looks for shared libraries first; cargo puts folders of its own in front.
 const LIBRARIES: &str = "LD_LIBRARY_PATH";
 
-/// These folders without cargo's own: what it builds, and the toolchain's libraries. `None` where no other is left.
+/// These folders without cargo's own: what it builds, and the toolchain's libraries. `None` if no other is left.
 fn without_cargo(paths: &OsStr, root: &Path) -> Option<OsString> {
     let is_own = |folder: &Path| {
         folder.starts_with(root.join("target"))
             || folder.components().any(|part| part.as_os_str() == "rustlib")
     };
     let kept: Vec<_> = std::env::split_paths(paths).filter(|folder| !is_own(folder)).collect();
-    // What was one list of folders is one again.
+    // What was split from a list can be joined again.
     if kept.is_empty() { None } else { std::env::join_paths(kept).ok() }
 }
 
-/// All steps with what they are about.
+/// All steps with their descriptions.
 fn list() -> String {
     let width = STEPS.iter().map(|step| step.name.len()).max().unwrap_or(0);
     let line = |step: &Step| format!("{:width$}  {}", step.name, step.about);
     STEPS.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// What became of the steps.
+/// The outcomes of the steps.
 fn table(done: &[Done]) -> String {
     let width = done.iter().map(|(step, ..)| step.name.len()).max().unwrap_or(0);
     let line = |(step, outcome, time): &Done| {
@@ -275,7 +275,7 @@ mod tests {
             assert!(step.name.chars().all(is_plain), "{}", step.name);
             assert!(
                 STEPS[..number].iter().all(|other| other.name != step.name),
-                "{} stands there twice",
+                "{} is listed twice",
                 step.name
             );
             assert!(list.contains(&format!("{}  ", step.name)) && list.contains(step.about), "{}", step.name);
@@ -336,7 +336,7 @@ mod tests {
         assert!(!succeeds("false | true; true"));
         assert!(!succeeds("exec 2> /dev/null; echo \"$NOBODY_SETS_THIS\"; true"));
         assert!(succeeds("installed bash a-package-that-nobody-has"));
-        // Cargo has told this test about its package.
+        // Cargo has set this test's variables about its package.
         assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
         assert!(succeeds("! env | grep -E '^(CARGO=|CARGO_PKG_|CARGO_MANIFEST_)'"));
         std::fs::write(folder.path().join("README.md"), "Run\n\n    true\ntrue\n").unwrap();

@@ -1,6 +1,6 @@
-//! Circles between the files of a crate: a file that uses another one which uses it, however far around.
+//! Circles between the files of a crate: a file that uses another one which uses it, directly or through others.
 //!
-//! Files are read as text. What counts is every path that begins with `crate::` or `super::`, and with the name of a module that the
+//! Files are read as text. It counts every path that begins with `crate::` or `super::`, and with the name of a module that the
 //! file itself declares; tests at the end of a file do not count. A crate's root wires its modules together and is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use anyhow::Context;
 /// The modules of a crate by their paths, such as `cpu::plan`; the root is the empty path.
 type Modules = BTreeMap<String, String>;
 
-/// One sentence for each circle in the crate whose sources lie in `src`.
+/// One sentence for each circle in the crate with its sources in `src`.
 pub(crate) fn circles(name: &str, src: &Path) -> anyhow::Result<Vec<String>> {
     let mut modules = Modules::new();
     read(src, src, &mut modules)?;
@@ -24,7 +24,7 @@ pub(crate) fn circles(name: &str, src: &Path) -> anyhow::Result<Vec<String>> {
             continue;
         }
         if let Some(circle) = around(module, &edges) {
-            found.push(format!("the files of {name} go in a circle: {}", circle.join(" -> ")));
+            found.push(format!("the files of {name} form a circle: {}", circle.join(" -> ")));
             reported.extend(circle);
         }
     }
@@ -69,7 +69,7 @@ fn edges(modules: &Modules) -> BTreeMap<String, BTreeSet<String>> {
         let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
         let mut used = BTreeSet::new();
         let mut add = |path: &str| {
-            // The longest part of the path that is a module; else what the root hands on under its first name.
+            // The longest part of the path that is a module; else the module from which the root re-exports its first name.
             let mut part = path;
             while !modules.contains_key(part) {
                 match part.rsplit_once("::") {
@@ -101,7 +101,7 @@ fn join(parent: &str, path: &str) -> String {
     if parent.is_empty() { path.to_owned() } else { format!("{parent}::{path}") }
 }
 
-/// For each name that a root hands on from a module, the module.
+/// For each name that a root re-exports from a module, the module.
 fn exports(root: &str) -> BTreeMap<String, String> {
     let mut exports = BTreeMap::new();
     for start in ["pub use ", "pub(crate) use "] {
@@ -114,7 +114,7 @@ fn exports(root: &str) -> BTreeMap<String, String> {
     exports
 }
 
-/// All paths behind each place of `start`, groups in braces taken apart.
+/// All paths after each occurrence of `start`, with groups in braces expanded.
 fn paths_after(text: &str, start: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (place, _) in text.match_indices(start) {
@@ -130,7 +130,7 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Reads `a::b`, or `a::{b, c::d}`, behind what is already known of the path.
+/// Reads `a::b`, or `a::{b, c::d}`, after the part of the path already read.
 fn tree(text: &mut std::iter::Peekable<std::str::Chars<'_>>, known: &str, paths: &mut Vec<String>) {
     let mut path = known.to_owned();
     loop {
@@ -163,7 +163,7 @@ fn tree(text: &mut std::iter::Peekable<std::str::Chars<'_>>, known: &str, paths:
     }
 }
 
-/// A way from a module back to itself.
+/// A path from a module back to itself.
 fn around(module: &str, edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut ways = vec![vec![module.to_owned()]];
@@ -210,17 +210,17 @@ mod tests {
 
     #[test]
     fn circles_are_found_however_they_are_written() {
-        let circle = "the files of made-up go in a circle: a -> b -> a";
+        let circle = "the files of made-up form a circle: a -> b -> a";
         for (a, b) in [
             ("use crate::b::B;", "use crate::a::A;"),
             ("use crate::{\n    Error,\n    b::{self, B},\n};", "fn f() -> super::a::A {}"),
-            // By what the root hands on.
+            // Through what the root re-exports.
             ("use crate::{Number, B};", "use crate::A;"),
         ] {
             let root = ("lib.rs", "mod a;\nmod b;\npub use a::A;\npub use b::{B, C};");
             assert_eq!(found(&[root, ("a.rs", a), ("b.rs", b)]), [circle], "{a} {b}");
         }
         let inner = [("lib.rs", ""), ("a.rs", "mod b;\nuse b::B;"), ("a/b.rs", "use super::A;")];
-        assert_eq!(found(&inner), ["the files of made-up go in a circle: a -> a::b -> a"]);
+        assert_eq!(found(&inner), ["the files of made-up form a circle: a -> a::b -> a"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What `docs/dependencies.md` says of direct dependencies and of `unsafe`, held to the manifests and the sources.
+//! What `docs/dependencies.md` says of direct dependencies and of `unsafe`, checked against the manifests and the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,13 +10,13 @@ use cargo_metadata::Metadata;
 /// The page, below the workspace's folder.
 const PAGE: &str = "docs/dependencies.md";
 
-/// Where our sources are; `xtask/peers` has programs of others' making.
+/// Where our sources are; `xtask/peers` has programs in other libraries.
 const SOURCES: [&str; 4] = ["crates", "tests", "xtask/src", "xtask/tests"];
 
-/// A line of a table: what it is about, and what is held to the workspace.
+/// A line of a table: its subject, and the cells that are compared with the workspace.
 type Lines = BTreeMap<String, String>;
 
-/// One sentence for each line of the page that is missing, too many or wrong.
+/// One sentence for each line of the page that is missing, superfluous or wrong.
 pub(crate) fn violations(metadata: &Metadata) -> anyhow::Result<Vec<String>> {
     let root = metadata.workspace_root.as_std_path();
     let page = root.join(PAGE);
@@ -30,7 +30,7 @@ pub(crate) fn violations(metadata: &Metadata) -> anyhow::Result<Vec<String>> {
     Ok(found)
 }
 
-/// The versions that the workspace asks for. There is one place for them, so that all crates ask for the same.
+/// The versions that the workspace requires. There is one place for them, so that all crates require the same.
 fn dependencies(metadata: &Metadata) -> Lines {
     let members: BTreeSet<&str> =
         metadata.workspace_packages().iter().map(|package| package.name.as_str()).collect();
@@ -45,7 +45,7 @@ fn dependencies(metadata: &Metadata) -> Lines {
         .collect()
 }
 
-/// Blocks, functions and implementations of each Rust file below a folder that has any.
+/// Unsafe blocks, functions and implementations of each Rust file below a folder that has any.
 fn read(root: &Path, folder: &Path, places: &mut Lines) -> anyhow::Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
     for entry in entries {
@@ -66,14 +66,14 @@ fn read(root: &Path, folder: &Path, places: &mut Lines) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Blocks, functions, and implementations or what else there is, that say `unsafe` outside of comments.
+/// The numbers of blocks, of functions, and of implementations and others that say `unsafe` outside of comments.
 fn counts(text: &str) -> [usize; 3] {
     let mut counts = [0; 3];
     let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
     let code = code.join("\n");
     let mut words = code.split_whitespace().peekable();
     while let Some(word) = words.next() {
-        // In a call it stands behind a bracket.
+        // In a call it follows a bracket.
         if word.rsplit(['(', '|', '[', '{', '}', ';']).next() != Some("unsafe") {
             continue;
         }
@@ -81,14 +81,14 @@ fn counts(text: &str) -> [usize; 3] {
             Some(next) if next.starts_with('{') => counts[0] += 1,
             Some(&"fn" | &"extern") => counts[1] += 1,
             Some(&"impl" | &"trait") => counts[2] += 1,
-            // A word in a text.
+            // A word in a string.
             _ => {}
         }
     }
     counts
 }
 
-/// The lines of a table that begins so: the first cell, and the next `cells`.
+/// The lines of the table that begins with this: the first cell, and the next `cells`.
 fn table(page: &str, head: &str, cells: usize) -> Lines {
     page.lines()
         .skip_while(|line| !line.starts_with(head))
@@ -101,12 +101,12 @@ fn table(page: &str, head: &str, cells: usize) -> Lines {
         .collect()
 }
 
-/// One sentence for each line of the page that is not as the workspace has it.
+/// One sentence for each line of the page that differs from the workspace.
 fn differences(what: &str, page: &Lines, found: &Lines) -> Vec<String> {
     let names: BTreeSet<&String> = page.keys().chain(found.keys()).collect();
     let sentence = |name: &String| match (page.get(name), found.get(name)) {
         (None, Some(now)) => Some(format!("{PAGE} lacks the {what} {name}: {now}; add it with its reason")),
-        (Some(_), None) => Some(format!("{PAGE} has the {what} {name}, which is not there: take it out")),
+        (Some(_), None) => Some(format!("{PAGE} has the {what} {name}, which does not exist: remove it")),
         (Some(said), Some(now)) if said != now => {
             Some(format!("{PAGE} says of the {what} {name}: {said}, but it is {now}"))
         }
@@ -140,7 +140,7 @@ mod tests {
             differences("crate", &page, &lines(&[("a", "1.1"), ("c", "3")])),
             [
                 "docs/dependencies.md says of the crate a: 1.0, but it is 1.1",
-                "docs/dependencies.md has the crate b, which is not there: take it out",
+                "docs/dependencies.md has the crate b, which does not exist: remove it",
                 "docs/dependencies.md lacks the crate c: 3; add it with its reason",
             ]
         );
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn places_are_counted_by_their_kind_and_outside_of_comments() {
-        // With another word, because this file is counted, too.
+        // With another word, because this file is counted as well.
         let text = r#"
             // unsound { }
             unsound impl Send for A {}

@@ -3,7 +3,7 @@
 //! **Architecture invariant:** xtask never links the tensor library. It spawns `trainer` and reads run folders, so that it
 //! compiles in seconds.
 
-// They panic where nobody reads.
+// They panic if the reader is gone.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod architecture;
@@ -32,15 +32,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Repeat the study: train the networks with several seeds and hold them against the published figures.
+    /// Repeat the study: train the networks with several seeds and compare them with the published figures.
     Reproduce(Box<reproduce::Args>),
-    /// Time whole training steps and evaluation batches beside other libraries.
+    /// Time whole training steps and evaluation batches against other libraries.
     Bench(Box<bench::Args>),
     /// Check which crates depend on which, and that every dependency and every `unsafe` is accounted for.
     Architecture,
     /// Check everything that must hold: formatting, lints, documentation, tests, the README's commands, the optional features.
     Ci(ci::Args),
-    /// Kill trainings and studies at random moments, or repeat the quick study for long, and see that nothing is different afterwards.
+    /// Kill trainings and studies at random moments, or repeat the quick study for long, and check that nothing is different afterwards.
     #[cfg(target_os = "linux")]
     Torture(torture::Args),
 }
@@ -49,7 +49,7 @@ enum Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Good,
-    /// Something was checked and is not as it should be.
+    /// A check found something wrong.
     Bad,
     Interrupted,
 }
@@ -59,7 +59,7 @@ impl From<End> for ExitCode {
         Self::from(match end {
             End::Good => 0,
             End::Bad => 1,
-            // 2 is clap's, for usage.
+            // 2 is clap's, for wrong usage.
             End::Interrupted => 130,
         })
     }
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes a result to stdout. Whoever reads it may have enough of it before its end.
+/// Writes a result to stdout. A reader that closes the pipe early is no error.
 fn print(text: &str) -> anyhow::Result<()> {
     match pointwise_process::print(text) {
         Err(error) if !error.is_reader_gone() => Err(error.into()),

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, process::Command};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-/// Stands in the folder of a bundle, which has neither a repository nor a compiler.
+/// A file in the folder of a bundle, which has neither a repository nor a compiler.
 const FILE: &str = "built.json";
 
 /// The commit and the compiler.
@@ -18,7 +18,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// What the bundle says that `root` is, else what git and the compiler say of the checkout.
+    /// As the bundle in `root` says, else as git and the compiler say of the checkout.
     ///
     /// # Errors
     /// If the bundle's file cannot be understood.
@@ -44,7 +44,7 @@ impl Origin {
     }
 }
 
-/// What a program prints, if it succeeds.
+/// The output of a program, if it succeeds.
 pub(crate) fn said(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

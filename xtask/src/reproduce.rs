@@ -1,4 +1,4 @@
-//! `cargo xtask reproduce`: builds the trainer and hands on what was asked. The study itself is run by `trainer reproduce`.
+//! `cargo xtask reproduce`: builds the trainer and passes the arguments on. `trainer reproduce` runs the study itself.
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
@@ -18,13 +18,13 @@ Everything else is handed on to `trainer reproduce`, such as --help, which lists
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true, after_help = AFTER)]
 pub(crate) struct Args {
-    /// What `trainer reproduce` takes, and of our own: `--trainer PATH`, to use this trainer instead of building one; `--features LIST`,
-    /// to build the trainer with; `--ablation pointwise`, for the study `pointwise-ablation`.
+    /// What `trainer reproduce` takes, and our own options: `--trainer PATH`, to use this trainer instead of building one; `--features LIST`,
+    /// features to build the trainer with; `--ablation pointwise`, for the study `pointwise-ablation`.
     #[arg(value_name = "ARGUMENTS", num_args = 0.., trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
 
-/// What is ours of the arguments, and what is handed on.
+/// Our own arguments, and those that are passed on.
 #[derive(Debug, Default, PartialEq)]
 struct Split {
     trainer: Option<PathBuf>,
@@ -47,7 +47,7 @@ fn split(words: &[OsString]) -> Result<Split, String> {
             continue;
         }
         let value = inline.or_else(|| words.next().cloned());
-        let value = value.ok_or_else(|| format!("{name} needs a value behind it"))?;
+        let value = value.ok_or_else(|| format!("{name} needs a value"))?;
         let plain = value.to_string_lossy().into_owned();
         match name {
             "--trainer" => split.trainer = Some(value.into()),
@@ -57,9 +57,7 @@ fn split(words: &[OsString]) -> Result<Split, String> {
         }
     }
     if split.trainer.is_some() && split.features.is_some() {
-        return Err(
-            "--features is for a trainer that is built: leave out --trainer, or --features".to_owned()
-        );
+        return Err("--features is for building a trainer: leave out --trainer or --features".to_owned());
     }
     Ok(split)
 }
@@ -74,7 +72,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         Some(path) => program(path),
         None => build(features.as_deref(), &stop),
     };
-    // A program that was interrupted with us fails; that is not its fault.
+    // A program that was interrupted with us also fails: that is no error.
     if stop.requested() {
         note!("interrupted: the same command continues where this one stopped");
         return Ok(End::Interrupted);
@@ -84,7 +82,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
     become_it(command)
 }
 
-/// Terminal, signals and exit code are the trainer's from here on, since it takes the place of this process.
+/// The trainer replaces this process, and so has its terminal, signals and exit code.
 #[cfg(unix)]
 fn become_it(mut command: Command) -> anyhow::Result<End> {
     let cause = std::os::unix::process::CommandExt::exec(&mut command);

@@ -1,8 +1,8 @@
-//! `cargo xtask torture`: small trainings and studies are killed at random moments and continued until they are finished, and must then
-//! have the files of undisturbed ones, byte for byte; or the quick study is repeated for long, and must become neither slower nor larger.
+//! `cargo xtask torture`: small trainings and studies are killed at random moments and continued until they are finished, and their files must
+//! then equal those of undisturbed ones, byte for byte; or the quick study is repeated for long, and must become neither slower nor larger.
 //!
-//! A moment is drawn in one of two ways. Either it is any, or it is one in which the process is at something in particular, as its files
-//! tell: short phases would hardly be met by chance.
+//! A moment is drawn in one of two ways: either uniformly, or within a particular phase of the process, as its files show: chance alone would
+//! hardly hit the short phases.
 
 mod compare;
 mod draws;
@@ -42,21 +42,21 @@ use crate::{
 
 const AFTER: &str = "\
 Workloads: training (a checkpoint after every step), images (read from files first), study (`reproduce --jobs 2`), shards (two \
-processes train one study, as tasks of a cluster do). After each kill all files must be whole, and at the end all must be the \
-undisturbed ones, byte for byte, but for measured times and memory. One in eight disturbances is a request to stop (SIGINT, \
-SIGTERM, SIGHUP or SIGUSR1) instead, which must leave a checkpoint. Where something differs the folder is kept and named. \
+processes train one study, as tasks of a cluster do). After each kill all files must be whole, and at the end all must equal the \
+undisturbed ones, byte for byte, except for measured times and memory. One in eight disturbances is a request to stop (SIGINT, \
+SIGTERM, SIGHUP or SIGUSR1) instead, which must leave a checkpoint. If something differs, the folder is kept and named. \
 Exit codes: 0 nothing differs, 1 something does, 2 wrong usage, 130 interrupted.";
 
-/// So often it is looked what a process is at.
+/// How often the phase of a process is checked.
 const PERIOD: Duration = Duration::from_micros(200);
-/// A process that is at something is killed at most so long after that began.
+/// A process in the phase aimed at is killed at most this long after the phase began.
 const LATE: Duration = Duration::from_millis(4);
-/// Shares of disturbances.
+/// Shares of all disturbances.
 const REQUESTS: f64 = 0.125;
 const AIMED: f64 = 0.7;
-/// What is killed again and again is left alone after so many times, so that something is finished and compared.
+/// After at most this many kills a workload is left alone, so that it is finished and compared.
 const KILLS_AT_ONCE: f64 = 12.0;
-/// The exit codes of a trainer that was asked to stop, and of one whose run another process is at work on.
+/// The exit codes of a trainer that was asked to stop, and of one whose run another process is working on.
 const INTERRUPTED: i32 = 130;
 const IN_USE: i32 = 6;
 
@@ -64,16 +64,16 @@ const IN_USE: i32 = 6;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// Kill so many times, in all workloads together.
+    /// The number of kills, in all workloads together.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     kills: u32,
-    /// What the moments are drawn by.
+    /// The seed of the random moments.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Repeat the quick study for so many minutes instead: a round must take neither more time nor more memory than the first ones.
+    /// Repeat the quick study for this many minutes instead: later rounds must take neither more time nor more memory than the first ones.
     #[arg(long = "loop", value_name = "MINUTES", conflicts_with_all = ["kills", "seed"], value_parser = clap::value_parser!(u32).range(1..=10_000))]
     minutes: Option<u32>,
-    /// Append what came of it to this file, in lines of JSON.
+    /// Append the results to this file, as lines of JSON.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Use this trainer instead of building one.
@@ -84,24 +84,24 @@ pub(crate) struct Args {
     folder: Option<PathBuf>,
 }
 
-/// What came of a workload: a line of a record.
+/// The result of a workload: a line of a record.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Tally {
     workload: String,
     kills: u32,
-    /// What was at work when it was killed, and how often.
+    /// The phases in which it was killed, and how often.
     killed_in: BTreeMap<Phase, u32>,
     /// Which processes were killed, and how often.
     killed: BTreeMap<Target, u32>,
-    /// Requests to stop, by signals.
+    /// Requests to stop, by a signal.
     requests: u32,
-    /// Starts on what an earlier process had left.
+    /// Starts that continued what an earlier process had left.
     resumes: u32,
-    /// Times that it was finished, and compared with the undisturbed one.
+    /// How often it was finished, and compared with the undisturbed one.
     finished: u32,
     /// Files that were compared.
     compared: usize,
-    /// Files of a study that a kill left beside those that they were to replace.
+    /// Temporary files that a kill left in a study, next to those that they were to replace.
     left_over: usize,
     seconds: f64,
     /// A sentence each.
@@ -114,9 +114,9 @@ struct Tally {
 enum Target {
     /// All at once, as by a loss of power.
     All,
-    /// Those that were started, not what they have started.
+    /// Those that we started, not their children.
     Parents,
-    /// One that they have started.
+    /// One of their children.
     Child,
 }
 
@@ -124,16 +124,16 @@ enum Target {
 #[derive(Debug)]
 struct Disturbance {
     after: Duration,
-    /// And then when it is next at this.
+    /// And then at the next beginning of this phase.
     at: Option<Phase>,
-    /// And then so long.
+    /// And then this long.
     late: Duration,
     /// `None` for a kill.
     request: Option<Signal>,
     target: Target,
 }
 
-/// What is known of a workload that nobody disturbs.
+/// The facts about a workload that is not disturbed.
 struct Undisturbed {
     seconds: Duration,
     /// Until it writes to its first run.
@@ -157,7 +157,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         Some(parent) => folder.tempdir_in(parent),
         None => folder.tempdir(),
     };
-    let folder = folder.context("no folder to work in can be made: name another one with --folder")?;
+    let folder = folder.context("no working folder can be made: name another place with --folder")?;
     let command = match args.minutes {
         Some(minutes) => format!("cargo xtask torture --loop {minutes}"),
         None => format!("cargo xtask torture --kills {} --seed {}", args.kills, args.seed),
@@ -208,13 +208,13 @@ impl Torture<'_> {
         let not_met: Vec<&str> =
             Phase::ALL.iter().filter(|phase| !met.contains(phase)).map(|phase| phase.name()).collect();
         if !not_met.is_empty() {
-            note!("nothing was killed in {}: more --kills, or another --seed, may", not_met.join(", "));
+            note!("nothing was killed in {}: try more --kills or another --seed", not_met.join(", "));
         }
         print(&format!("{total} kills, {differences} differences\n"))?;
         Ok(if differences == 0 { End::Good } else { End::Bad })
     }
 
-    /// Kills a workload so many times, and finishes it; ends with the first difference.
+    /// Kills a workload this many times, and finishes it; ends with the first difference.
     fn torture(&mut self, workload: &Workload, kills: u32) -> anyhow::Result<Tally> {
         let start = Instant::now();
         let mut tally = Tally { workload: workload.name.to_owned(), ..Tally::default() };
@@ -226,7 +226,7 @@ impl Torture<'_> {
         Ok(tally)
     }
 
-    /// Runs a workload to its end, and looks at it as at each of those that are disturbed.
+    /// Runs a workload to its end, and checks it like the disturbed ones.
     fn undisturbed(&mut self, workload: &Workload) -> anyhow::Result<Undisturbed> {
         let start = Instant::now();
         let before = Before::of(&workload.out, &workload.shape);
@@ -259,7 +259,7 @@ impl Torture<'_> {
         Ok(Undisturbed { seconds, preparation: preparation.unwrap_or(seconds), files })
     }
 
-    /// One of a workload from its start to its end, killed on the way, and compared.
+    /// Runs a workload once from start to end, with kills on the way, and compares it.
     fn finish(
         &mut self,
         workload: &Workload,
@@ -313,12 +313,12 @@ impl Torture<'_> {
             .then(|| draws.one_of(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::USR1]));
         let targets = [Target::All, Target::All, Target::Parents, Target::Child];
         let target = if workload.shape.is_study { draws.one_of(&targets) } else { Target::All };
-        // Rather early than late: what is continued has less before it.
+        // Early moments are more likely: a continued workload has less work left.
         let any = undisturbed.seconds.mul_f64(draws.fraction() * draws.fraction());
         let at = draws.chance(AIMED).then(|| draws.one_of(workload.phases));
         let late = if draws.chance(0.5) { Duration::ZERO } else { draws.duration(LATE) };
         match at {
-            // It is at that from the first moment on.
+            // This phase begins with the process.
             Some(Phase::Preparation) => {
                 let after = draws.duration(undisturbed.preparation);
                 Disturbance { after, at: None, late: Duration::ZERO, request, target }
@@ -335,7 +335,7 @@ impl Torture<'_> {
         Processes::start(workload.commands(self.trainer, threads), self.folder, name)
     }
 
-    /// Starts or continues a workload and disturbs it; gives whether it is finished. The error is a sentence about what should not be.
+    /// Starts or continues a workload and disturbs it; returns whether it is finished. The inner error is a sentence about what is wrong.
     fn attempt(
         &mut self,
         workload: &Workload,
@@ -362,12 +362,12 @@ impl Torture<'_> {
                 }
             }
             let phase = phase();
-            // Of a study that was killed alone the trainings end in their own time: meanwhile it may be continued already.
+            // If only the study was killed, its trainings end by themselves: meanwhile it may already be continued.
             if target == Target::Parents && self.draws.chance(0.5) {
                 let mut next = self.start(workload, "beside")?;
                 for status in next.wait()? {
                     if !matches!(status.code(), Some(0 | IN_USE)) {
-                        return Ok(Err(unexpected(status, &next, "started beside trainings that end")));
+                        return Ok(Err(unexpected(status, &next, "started while trainings end")));
                     }
                 }
                 tally.resumes += 1;
@@ -377,7 +377,7 @@ impl Torture<'_> {
             match target {
                 Target::Child => {
                     for status in ended {
-                        // A study says that its trainer was killed, unless that had ended already.
+                        // A study reports that its trainer was killed, unless that had already ended.
                         if !matches!(status.code(), Some(0 | 1)) {
                             return Ok(Err(unexpected(status, &processes, "whose trainer was killed")));
                         }
@@ -398,11 +398,11 @@ impl Torture<'_> {
         })
     }
 
-    /// The files of what is finished, with all that was measured levelled; and what is wrong with a study's tables.
+    /// The files of a finished workload, with all measured values made equal, and what is wrong with a study's tables.
     fn conclude(&self, workload: &Workload) -> anyhow::Result<(Files, Option<String>)> {
         let mut difference = None;
         if let Some(mut report) = workload.report(self.trainer) {
-            // Those of the killed process are those of its runs. Shards make none.
+            // The tables of the killed process must be those of its runs. Shards make none.
             let left = files(&workload.out)?;
             succeed(&mut report)?;
             let made = files(&workload.out)?;
@@ -418,7 +418,7 @@ impl Torture<'_> {
     }
 }
 
-/// Waits until it is time; false where all has ended before.
+/// Waits until it is time; false if all have ended before.
 fn wait_for_moment(
     processes: &mut Processes,
     disturbance: &Disturbance,
@@ -441,7 +441,7 @@ fn wait_for_moment(
     }
 }
 
-/// Asks all processes to stop, which they must do in their own way.
+/// Asks all processes to stop, which they must do properly.
 fn requested(
     workload: &Workload,
     processes: &mut Processes,
@@ -452,8 +452,8 @@ fn requested(
     processes.signal(signal);
     let ended = processes.wait()?;
     for status in &ended {
-        // Until it watches for signals, one ends it; it has written nothing then. A study whose runs are all finished is at its report from
-        // the first moment on.
+        // Before it watches for signals, one ends it; it has then written nothing. A study whose runs are all finished is in the report phase
+        // from the start.
         let is_early = matches!(phase, Phase::Preparation | Phase::StudyFiles | Phase::Report)
             && status.signal() == Some(signal.as_raw());
         if !matches!(status.code(), Some(0 | INTERRUPTED)) && !is_early {
@@ -477,7 +477,7 @@ fn succeed(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In a line.
+/// In one line.
 fn told(tally: &Tally) -> String {
     let phases: Vec<String> =
         tally.killed_in.iter().map(|(phase, count)| format!("{} {count}", phase.name())).collect();

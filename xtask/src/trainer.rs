@@ -1,4 +1,4 @@
-//! The trainer, as a program: built and found.
+//! Builds and finds the program `trainer`.
 
 use std::{
     io::{self, BufReader},
@@ -11,14 +11,14 @@ use anyhow::{Context, bail};
 use cargo_metadata::Message;
 use pointwise_process::{Stop, outside_cargo};
 
-/// Cargo as it called us, else the one in the path.
+/// The cargo that called us, else the one in the path.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     outside_cargo(&mut command);
     command
 }
 
-/// The manifest of the workspace. Cargo tells where it started us from; the current folder may be another.
+/// The manifest of the workspace. Cargo says where our package is; the current folder may be another.
 pub(crate) fn workspace_manifest() -> PathBuf {
     match std::env::var_os("CARGO_MANIFEST_DIR") {
         Some(folder) => Path::new(&folder).join("..").join("Cargo.toml"),
@@ -34,7 +34,7 @@ pub(crate) fn workspace_root() -> PathBuf {
     folder.unwrap_or(Path::new(".")).to_owned()
 }
 
-/// Builds the trainer and gives the path of the program. Cargo's messages go to stderr.
+/// Builds the trainer and returns the path of the program. Cargo's messages go to stderr.
 pub(crate) fn build(features: Option<&str>, stop: &Stop) -> anyhow::Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--release", "--package", "trainer"]);
@@ -45,7 +45,7 @@ pub(crate) fn build(features: Option<&str>, stop: &Stop) -> anyhow::Result<PathB
     built(&mut command, "trainer", stop)
 }
 
-/// Runs a `cargo build` and gives the path of the program that it makes under this name.
+/// Runs a `cargo build` and returns the path of the program of this name.
 pub(crate) fn built(command: &mut Command, name: &str, stop: &Stop) -> anyhow::Result<PathBuf> {
     command.arg("--message-format=json-render-diagnostics");
     let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started")?;
@@ -58,10 +58,10 @@ pub(crate) fn built(command: &mut Command, name: &str, stop: &Stop) -> anyhow::R
         bail!("`{name}` cannot be built: see cargo's messages above");
     }
     let program = program.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    program.with_context(|| format!("cargo built no program of the name `{name}`: is that package a binary?"))
+    program.with_context(|| format!("cargo built no program named `{name}`: is that package a binary?"))
 }
 
-/// The program of a name in cargo's messages, which are read to their end.
+/// The path of the program of this name in cargo's messages, which are read to their end.
 fn executable(messages: impl io::Read, name: &str) -> anyhow::Result<Option<PathBuf>> {
     let mut program = None;
     for message in Message::parse_stream(BufReader::new(messages)) {
@@ -75,7 +75,7 @@ fn executable(messages: impl io::Read, name: &str) -> anyhow::Result<Option<Path
     Ok(program)
 }
 
-/// A path that a child process understands whatever it takes a bare name for.
+/// A path that a child process does not mistake for a name to look up.
 pub(crate) fn program(path: &Path) -> anyhow::Result<PathBuf> {
     if !path.is_file() {
         bail!(

@@ -24,7 +24,7 @@ fn bench(folder: &Path, options: &[&str]) -> (i32, String, String) {
     (output.status.code().expect("an exit code"), text(output.stdout), text(output.stderr))
 }
 
-/// A measurement by stand-ins, with a record in `out.json`.
+/// A measurement of stand-ins, with its record in `out.json`.
 fn measure(folder: &Path, options: &[&str]) -> (i32, String, String) {
     let fixed = ["--trainer", FAKE, "--python", FAKE, "--out", "out.json", "--models", "nin"];
     bench(folder, &[&fixed, options].concat())
@@ -153,7 +153,7 @@ fn on_a_gpu_precisions_are_compared_and_pytorch_stays_for_all_rounds() {
         ("pytorch-notebook", None),
     ];
     assert_eq!(turns, expected);
-    // What the card reaches is measured once, for each precision.
+    // The card's rates are measured once for each precision.
     let ours: Vec<&str> = calls.lines().filter(|call| call.starts_with("bench")).collect();
     let told = |call: usize| ours[call].split_once("--precision").expect("a precision").1;
     let expected = [" tf32", " bf16 --bandwidth-gb 3000"];
@@ -164,7 +164,7 @@ fn on_a_gpu_precisions_are_compared_and_pytorch_stays_for_all_rounds() {
     let (code, table, _) = bench(folder.path(), &["--table", "out.json"]);
     assert_eq!((code, table.trim()), (0, stdout.trim()));
 
-    // A server that ends, and a study that fails, cost their rows.
+    // A server that ends and a study that fails lose only their rows.
     fs::write(folder.path().join("fail"), "pytorch-graph").expect("a file");
     fs::write(folder.path().join("train-exit"), "1").expect("a file");
     let options = ["--device", "cuda", "--phases", "train", "--rounds", "1", "--precisions", "f32"];
@@ -232,7 +232,7 @@ fn networks_are_the_trainers_and_files_are_named_without_their_folders() {
     let options = ["--only", PYTORCH, "--rounds", "2", "--steps", "1", "--phases", "eval"];
     let (code, stdout, stderr) = bench(folder.path(), &[fixed.as_slice(), &options].concat());
     assert_eq!(code, 0, "{stderr}");
-    // Nobody is asked again for what cannot be said.
+    // A network that cannot be expressed is not asked for again.
     let said = "pytorch is left out of own: it has no pools";
     assert_eq!(stderr.matches(said).count(), 1, "{stderr}");
     assert!(stdout.contains("PyTorch is left out of `own`: it has no pools."), "{stdout}");
@@ -248,7 +248,7 @@ fn networks_are_the_trainers_and_files_are_named_without_their_folders() {
     let calls = fs::read_to_string(folder.path().join("calls")).expect("calls");
     assert!(calls.contains("--json --model deep/own.toml --phase"), "{calls}");
 
-    // Another network than ours is no row.
+    // The figures of another network than ours are not a row.
     fs::remove_file(folder.path().join("lacks")).expect("a file");
     fs::write(folder.path().join("other"), "pytorch").expect("a file");
     let (code, _, stderr) = measure(folder.path(), &options);
@@ -280,7 +280,7 @@ fn what_is_wrong_is_said_in_a_sentence() {
         (&["--phases", "test"], 2, "`test` is not a phase: choose from train, eval"),
         (&["--build-peers", "--table"], 2, "cannot be used with"),
         (&["--table", "no.json"], 1, "no.json cannot be read"),
-        (&["--update-docs", "bad.json"], 1, "bad.json is not a record of a benchmark: missing field"),
+        (&["--update-docs", "bad.json"], 1, "bad.json is not a benchmark record: missing field"),
         (&["--device", "gpu"], 2, "invalid value 'gpu'"),
         (&["--precisions", "f16"], 2, "`f16` is not a precision: choose from f32, tf32, bf16"),
         (&["--precisions", "f32"], 1, "--precisions is for a GPU: add --device cuda"),

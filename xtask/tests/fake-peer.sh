@@ -3,7 +3,7 @@
 #   calls          a line for each call and each question of a server, written here
 #   no-torch       if there, `import torch` fails
 #   fail           if there, the contender named in it fails
-#   lacks          if there, the contender named in it cannot say the network
+#   lacks          if there, the contender named in it cannot express the network
 #   kill           if there, the contender named in it ends xtask
 #   other          if there, the contender named in it has another network
 echo "$*" >>"$FAKE/calls"
@@ -17,7 +17,7 @@ if [ "$1" = summary ]; then
 fi
 contender=pointwise more=',"macs_per_image":1000000' seconds=0.25 serve='' precision=null
 
-# Takes the options in.
+# Reads the options.
 read_options() {
     while [ $# -gt 0 ]; do
         case "$1" in
@@ -42,7 +42,7 @@ read_options() {
     done
 }
 
-# The row, on a line.
+# The row, on one line.
 answer() {
     if [ "$(cat "$FAKE/fail" 2>/dev/null)" = "$contender" ]; then
         echo "something else" >&2
@@ -74,7 +74,7 @@ if [ -z "$serve" ]; then
 fi
 while read -r question; do
     echo "asked $question" >>"$FAKE/calls"
-    # A list of JSON without spaces or quotation marks in its words.
+    # A JSON list without spaces or quotation marks in its strings.
     read_options $(echo "$question" | tr '[],"' '    ')
     answer
 done

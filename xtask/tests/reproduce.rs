@@ -1,4 +1,4 @@
-//! `cargo xtask reproduce` hands on what was asked, with a stand-in for the trainer.
+//! `cargo xtask reproduce` passes its arguments on, tested with a stand-in for the trainer.
 
 #![cfg(unix)]
 
@@ -21,7 +21,7 @@ fn script(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 /// A program that is started has the default action for each signal that this process handles, even where the tests run in the
-/// background of a shell, which ignores Ctrl-C. In this process each does what it always does.
+/// background of a shell, which ignores Ctrl-C. In this process each signal keeps its default action.
 fn xtask(arguments: &[&str]) -> Command {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
     static WATCHED: OnceLock<()> = OnceLock::new();
@@ -89,7 +89,7 @@ fn the_trainer_takes_the_place_of_this_process() {
     }
 }
 
-/// Cargo is the program that takes longest.
+/// Cargo is the slowest of the programs.
 #[test]
 fn a_signal_ends_the_build_too() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,12 +1,12 @@
-//! The convolutional network of candle's example `mnist-training`, as it stands there and with the layers of this crate: how long a step takes,
-//! and what is learned.
+//! The convolutional network of candle's example `mnist-training`, in its original form and with the layers of this crate: how long a step takes, and
+//! what is learned.
 //!
 //! ```text
 //! cargo run --release -p pointwise-candle --example mnist -- --mnist FOLDER
 //! ```
 //!
-//! Each line of the output is a training, as JSON. All trainings of a repetition begin with the same initial values and see the same batches.
-//! Without a folder the images are made up.
+//! Each line of the output is one training, as JSON. All trainings of a repetition begin with the same initial values and see the same batches.
+//! Without a folder the images are synthetic.
 
 use candle_core::{D, DType, Device, Module, ModuleT, Result, Tensor, Var, bail};
 use candle_nn::{Conv2dConfig, Linear, Optimizer, VarBuilder, VarMap, linear, loss, ops};
@@ -24,7 +24,7 @@ const CLASSES: usize = 10;
 /// As in candle's example.
 const BATCH: usize = 64;
 
-/// Steps that are not timed: the first ones make plans and fetch memory.
+/// Steps that are not timed: the first ones build plans and allocate memory.
 const WARM_UP: usize = 5;
 
 #[derive(Debug, Parser)]
@@ -33,11 +33,11 @@ struct Args {
     #[arg(long, conflicts_with = "cifar10")]
     mnist: Option<PathBuf>,
 
-    /// Folder with CIFAR-10's binary files: their middle 28x28 pixels, in grey.
+    /// Folder with CIFAR-10's binary files, of whose images the middle 28x28 pixels are used, in grey.
     #[arg(long)]
     cifar10: Option<PathBuf>,
 
-    /// Training images; all, if there are no more.
+    /// Number of training images, or all if there are fewer.
     #[arg(long, default_value_t = 640)]
     images: usize,
 
@@ -45,30 +45,30 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     epochs: u32,
 
-    /// How often everything is trained, each time from other initial values.
+    /// Number of repetitions of all trainings, each from other initial values.
     #[arg(long, default_value_t = 1)]
     repetitions: u64,
 
-    /// Whose layers.
+    /// Which layers to use.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "candle,right-pool,pointwise")]
     layers: Vec<Layers>,
 
-    /// Which optimizer: the example's AdamW with a step size of 0.001, or plain gradient descent with the one of `--sgd-rate`.
+    /// Which optimizer: the example's AdamW with a learning rate of 0.001, or plain gradient descent with that of `--sgd-rate`.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "adam-w,sgd")]
     optimizers: Vec<OptimizerName>,
 
-    /// Step size of gradient descent. With right gradients 0.05 is too large: about every second training diverges.
+    /// Learning rate of gradient descent. With right gradients 0.05 is too large: about every second training diverges.
     #[arg(long, default_value_t = 0.001)]
     sgd_rate: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
 enum Layers {
-    /// Everything candle's.
+    /// Everything from candle.
     Candle,
-    /// Everything candle's but the maximum pools.
+    /// Everything from candle except the maximum pools.
     RightPool,
-    /// Everything this crate's.
+    /// Everything from this crate.
     Pointwise,
 }
 
@@ -162,7 +162,7 @@ impl Set {
     }
 }
 
-/// An optimizer that somebody has chosen while the program runs.
+/// An optimizer chosen at run time.
 enum AnyOptimizer {
     CandleAdamW(candle_nn::AdamW),
     CandleSgd(candle_nn::SGD),
@@ -217,7 +217,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Trains, and says how it went.
+/// Trains, and reports the result.
 fn train(
     args: &Args,
     layers: Layers,
@@ -280,7 +280,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let kept = args.images.min(training.len());
     if kept < BATCH {
         return Err(
-            format!("{kept} training images are less than a batch of {BATCH}: give more --images").into()
+            format!("{kept} training images are fewer than a batch of {BATCH}: give more --images").into()
         );
     }
     let (training, test) = (Set::new(&training.truncated(kept))?, Set::new(&test)?);

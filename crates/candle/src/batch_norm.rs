@@ -9,8 +9,8 @@ use std::ops::Deref;
 
 /// BatchNorm (Ioffe and Szegedy 2015, arXiv:1502.03167), as [`candle_nn::BatchNorm`], which it [derefs](Deref) to.
 ///
-/// `(N, C, ...)` of the same shape. In f32 on the CPU it takes one pass over the images for mean and variance, safe against cancellation, and
-/// one to normalise, where candle takes a dozen; likewise backward. Gradients of gradients are not supported there.
+/// `(N, C, ...)` to the same shape. In f32 on the CPU it takes one pass over the images for mean and variance, safe against cancellation, and one to
+/// normalise, where candle takes a dozen; likewise backward. Second-order gradients are not supported there.
 #[derive(Debug, Clone)]
 pub struct BatchNorm {
     layer: candle_nn::BatchNorm,
@@ -92,15 +92,15 @@ impl BatchNorm {
         .map(Self::from)
     }
 
-    /// Normalises by the statistics of the batch, and moves the running ones on.
+    /// Normalises with the batch statistics and updates the running ones.
     ///
     /// # Errors
-    /// When the channels are not the layer's, there is one value of each alone, or the device fails.
+    /// When the number of channels is not the layer's, a channel has only one value, or the device fails.
     pub fn forward_train(&self, x: &Tensor) -> Result<Tensor> {
         let count = x.elem_count() / x.dims().get(1).copied().unwrap_or(1).max(1);
         if count < 2 {
             bail!(
-                "BatchNorm needs more than one value of each channel in training, not a batch of shape {:?}",
+                "BatchNorm needs more than one value per channel in training, not a batch of shape {:?}",
                 x.shape()
             )
         }
@@ -129,7 +129,7 @@ impl BatchNorm {
         self.normalise(&x.contiguous()?, mean, &variance, None)
     }
 
-    /// Whether the operation below computes it; candle says what is wrong with other shapes.
+    /// Whether the operation below can compute it; candle reports what is wrong with other shapes.
     fn serves(&self, x: &Tensor) -> bool {
         let parameters = self.weight_and_bias().map_or(vec![], |(weight, bias)| vec![weight, bias]);
         let all = [x, self.running_mean(), self.running_var()].into_iter().chain(parameters);
@@ -164,7 +164,7 @@ impl BatchNorm {
 }
 
 impl From<candle_nn::BatchNorm> for BatchNorm {
-    /// Of one that takes the mean away, as all do but those of a [`BatchNormConfig`] that says otherwise: make those by [`batch_norm`].
+    /// Takes a layer that subtracts the mean, as all do unless their [`BatchNormConfig`] says otherwise: make those with [`batch_norm`].
     fn from(layer: candle_nn::BatchNorm) -> Self {
         Self { layer, remove_mean: true }
     }
@@ -223,13 +223,13 @@ fn batch_statistics(x: &Tensor) -> Result<BatchStatistics> {
 struct Normalise {
     mean: Vec<f64>,
     inv_std: Vec<f64>,
-    /// Values that each channel's statistics were taken of; `None` of statistics that do not depend on `x`.
+    /// Number of values that each channel's statistics were computed from; `None` for statistics that do not depend on `x`.
     count: Option<f64>,
 }
 
 impl Normalise {
-    /// What is taken away from a channel's values, and what the mean is beyond it: an f32 alone would round a mean far from zero by more than
-    /// the distances from it can bear.
+    /// What is subtracted from a channel's values, and the rest of the mean: one f32 would round a mean far from zero too coarsely for the distances
+    /// from it.
     fn center(&self, channel: usize) -> (f32, f64) {
         let center = self.mean[channel] as f32;
         (center, self.mean[channel] - f64::from(center))
@@ -243,7 +243,7 @@ impl Normalise {
             .collect()
     }
 
-    /// The sums over images and pixels of each channel: of `dy`, and of `dy * (x - mean)`.
+    /// For each channel, the sums of `dy` and of `dy * (x - mean)` over images and pixels.
     fn gradient_sums(&self, x: &[f32], dy: &[f32], pixels: usize) -> [Vec<f64>; 2] {
         let channels = self.mean.len();
         let planes: Vec<[f64; 2]> = x

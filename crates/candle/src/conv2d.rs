@@ -7,12 +7,11 @@ use candle_core::{Module, Result, Tensor};
 use candle_nn::{BatchNorm, Conv2dConfig, VarBuilder};
 use std::ops::Deref;
 
-/// A convolution of two dimensions, as [`candle_nn::Conv2d`], which it [derefs](Deref) to: any kernel, stride, padding, dilation and groups,
-/// with or without a bias.
+/// A two-dimensional convolution, as [`candle_nn::Conv2d`], which it [derefs](Deref) to: any kernel, stride, padding, dilation and groups, with or
+/// without a bias.
 ///
-/// `(N, C, H, W)` images to `(N, C', H', W')`. In f32 on the CPU it is computed by the kernels, several times faster than candle's, and
-/// everywhere its gradients are right, also where candle's fail (with a stride on some maps that are not square). The first gradients, that is:
-/// gradients of gradients are not supported in f32 on the CPU.
+/// `(N, C, H, W)` images to `(N, C', H', W')`. In f32 on the CPU the kernels compute it, several times faster than candle's. Its gradients are right
+/// everywhere, also where candle's fail (with a stride on some maps that are not square). Second-order gradients are not supported in f32 on the CPU.
 ///
 /// A layer keeps its buffers between calls, and shares them with its clones.
 #[derive(Debug, Clone)]
@@ -28,7 +27,7 @@ impl Conv2d {
         candle_nn::Conv2d::new(weight, bias, config).into()
     }
 
-    /// With the scale and the shift of a BatchNorm behind it in weight and bias: what both compute in evaluation.
+    /// Folds the scale and shift of the BatchNorm that follows into weight and bias: the result computes what both do in evaluation.
     ///
     /// # Errors
     /// As [`candle_nn::Conv2d::absorb_bn`].
@@ -72,7 +71,8 @@ impl Module for Conv2d {
     }
 }
 
-/// Whether candle's gradient of the images has their shape: it makes up for the pixels that the last stride leaves by those of the rows alone.
+/// Whether candle's gradient of the images has their shape: candle adds the pixels that the last stride leaves over, but counts them by the rows
+/// alone.
 fn candle_differentiates(images: &Tensor, weight: &Tensor, placement: &Placement) -> Result<bool> {
     let (_, _, height, width) = images.dims4()?;
     let (_, _, rows, columns) = weight.dims4()?;

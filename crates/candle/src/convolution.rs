@@ -1,4 +1,4 @@
-//! Convolutions by the CPU's kernels as a candle operation.
+//! Convolutions with the CPU kernels, as a candle operation.
 
 use crate::composed::Placement;
 use crate::elements::{Elements, elements, sum};
@@ -8,7 +8,7 @@ use pointwise_kernels::{ConvShape, Convolution, InputGradient, Isa, Weights, Wor
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Images that are convolved at once: more take no less time each, and memory for their maps.
+/// Images convolved at once: more would save no time per image, and take memory for their maps.
 const IMAGES: usize = 128;
 
 /// A convolution of f32 tensors on the CPU, with or without a bias.
@@ -20,21 +20,21 @@ pub(crate) struct ConvolutionOp {
     plan: Arc<Mutex<Option<Plan>>>,
 }
 
-/// What is made once for calls of one shape with up to `images` images at once.
+/// Built once for calls of one shape with up to `images` images at once.
 #[derive(Debug)]
 struct Plan {
     images: usize,
     convolution: Convolution,
     weights: Vec<f32>,
     workspace: Workspace,
-    /// Results, or their gradients' images, as the kernels keep them.
+    /// Outputs, or gradients of the images, in the kernels' layout.
     stored: Vec<f32>,
 }
 
 /// The shape of a call.
 ///
-/// A dilated convolution is one without dilation for each phase of the padded input: each set of pixels whose distances are multiples of the
-/// dilation. An image has `phases` maps then.
+/// A dilated convolution is computed as one without dilation for each phase of the padded input, a phase being a set of pixels whose distances are
+/// multiples of the dilation. An image then has `phases` maps.
 #[derive(Debug, Clone, Copy)]
 struct Call {
     images: usize,
@@ -67,7 +67,7 @@ impl Call {
         Lattice { channels, map: [map.0, map.1], planar, step: self.phases, offset }
     }
 
-    /// Where the kernels' input of a phase lies in an image.
+    /// Where the kernels' input for a phase lies in an image.
     fn input_of(&self, phase: usize) -> Lattice {
         let phase = [phase / self.phases[1], phase % self.phases[1]];
         // Without dilation the kernels pad.
@@ -77,7 +77,7 @@ impl Call {
         self.lattice(in_channels, (height, width), self.input, offset)
     }
 
-    /// Where the kernels' output of a phase lies in the output.
+    /// Where the kernels' output for a phase lies in the output.
     fn output_of(&self, phase: usize) -> Lattice {
         let border = self.shape.border() as isize;
         let offset = [(phase / self.phases[1]) as isize + border, (phase % self.phases[1]) as isize + border];
@@ -94,7 +94,7 @@ impl ConvolutionOp {
         &self.placement
     }
 
-    /// Whether the kernels compute it: a dilated one with stride 1 alone.
+    /// Whether the kernels can compute it: a dilated convolution only with stride 1.
     pub(crate) fn serves(placement: &Placement) -> bool {
         placement.dilation == [1, 1] || placement.stride == [1, 1]
     }
@@ -127,14 +127,14 @@ impl ConvolutionOp {
             }
         };
         if !shape.is_valid() {
-            bail!("images of shape {images:?} and a weight of shape {weight:?} are nothing to convolve")
+            bail!("images of shape {images:?} cannot be convolved with a weight of shape {weight:?}")
         }
         Ok(Call { images: n, phases: dilation, shape, input, output, padding })
     }
 
-    /// A plan for a call: the one that was kept, if it fits. Taken out, so that calls on several threads do not wait for each other.
+    /// A plan for a call: the kept one if it fits. It is taken out, so that calls on several threads do not wait for each other.
     fn take_plan(&self, call: &Call) -> Result<Plan> {
-        // The images of a call, all phases of each.
+        // For the kernels, each phase of an image is an image.
         let images = call.images.clamp(1, IMAGES.div_ceil(call.phases())) * call.phases();
         let kept = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(plan) =
@@ -162,7 +162,7 @@ impl ConvolutionOp {
         let bias = bias.map(|(storage, layout)| elements(storage, layout)).transpose()?;
         if bias.is_some_and(|bias| bias.len() != call.shape.out_channels) {
             bail!(
-                "a bias of {} values is not one of {} channels",
+                "a bias of {} values does not fit {} channels",
                 bias.map_or(0, <[f32]>::len),
                 call.shape.out_channels
             )

@@ -6,11 +6,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Dropout, as [`candle_nn::Dropout`], with masks that a seed can decide: in training, zeroes elements with a probability and scales the
-/// others up, so that the expected value stays.
+/// Dropout, as [`candle_nn::Dropout`], with masks that a seed can determine: in training, it zeroes elements with a probability and scales the others
+/// up, which keeps the expected value.
 ///
-/// Masks are a function of the layer's seed and of the number of its passes in training so far, whatever the device, the number of threads
-/// or the order of work: see [`pointwise_random::Dropout`]. [`Dropout::new`] takes a seed by chance, as candle does.
+/// Masks are a function of the layer's seed and of the number of its passes in training so far, whatever the device, the number of threads or the
+/// order of work: see [`pointwise_random::Dropout`]. [`Dropout::new`] takes a random seed, as candle does.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// let x = Tensor::ones((4, 100), DType::F32, &Device::Cpu)?;
 /// let masks = |layer: Dropout| Ok::<_, candle_core::Error>(layer.forward(&x, true)?.to_vec2::<f32>()?);
 /// assert_eq!(masks(Dropout::new(0.5).with_seed(42))?, masks(Dropout::new(0.5).with_seed(42))?);
-/// // The next pass has another mask; a training that is resumed sets the number of passes.
+/// // The next pass has another mask; a resumed training sets the number of passes.
 /// let layer = Dropout::new(0.5).with_seed(42);
 /// layer.forward(&x, true)?;
 /// let second = layer.forward(&x, true)?.to_vec2::<f32>()?;
@@ -42,11 +42,11 @@ impl Dropout {
     /// Dropout of elements with a probability in `[0, 1)`, and a seed that is different each time.
     #[must_use]
     pub fn new(drop_p: f32) -> Self {
-        // The keys of the standard library's hashes are the system's random numbers.
+        // The standard library seeds its hash keys with the system's random numbers.
         Self { drop_p, seed: RandomState::new().hash_one(0), passes: Arc::default() }
     }
 
-    /// With a seed. Layers of one network need different ones: with the same, their masks are the same.
+    /// With a seed. Layers of one network need different seeds: equal seeds give equal masks.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
@@ -63,7 +63,7 @@ impl Dropout {
         self.passes.store(passes, Ordering::Relaxed);
     }
 
-    /// Drops elements when `train` is set; else gives `x` as it is. Any shape, any float type.
+    /// Drops elements when `train` is set; otherwise returns `x` unchanged. Any shape, any float type.
     ///
     /// # Errors
     /// When the probability is not in `[0, 1)`, or the device fails.

@@ -21,7 +21,7 @@ fn range(layout: &Layout) -> Result<Range<usize>> {
     }
 }
 
-/// The elements of a contiguous f32 tensor on the CPU, which nobody writes while they are read.
+/// The elements of a contiguous f32 tensor on the CPU, locked against writing.
 pub(crate) struct Elements<'a> {
     storage: StorageRef<'a>,
     range: Range<usize>,
@@ -44,7 +44,7 @@ impl Deref for Elements<'_> {
     fn deref(&self) -> &[f32] {
         match &*self.storage {
             Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
-            // Looked at in `of`, and nobody changes it under the lock.
+            // Checked in `of`, and nothing changes it under the lock.
             _ => &[],
         }
     }
@@ -70,10 +70,10 @@ impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for InPlace<F> {
     }
 }
 
-/// Values that a sum keeps apart: wide enough for every vector, and so that no addition waits for the last one.
+/// Partial sums that are kept apart: enough for every vector width, and so many that no addition waits for the previous one.
 const LANES: usize = 16;
 
-/// The sum of `value(i)` over the elements of `a` and `b`, slices of one length, in `f32` by lanes and then in `f64`.
+/// The sum of `value(i)` over the elements of `a` and `b`, slices of equal length, in `f32` by lanes and then in `f64`.
 pub(crate) fn sum_by_lanes(a: &[f32], b: &[f32], value: impl Fn(f32, f32) -> f32) -> f64 {
     let (a_rows, a_rest) = a.as_chunks::<LANES>();
     let (b_rows, b_rest) = b.as_chunks::<LANES>();

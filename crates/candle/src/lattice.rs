@@ -4,7 +4,7 @@ use pointwise_kernels::{padded, to_channels_last, to_planar};
 use std::ops::Range;
 
 /// Pixel `(i, j)` of a channels-last image `(rows, columns, padded channels)` is pixel `step * (i, j) + offset` of a planar one,
-/// `(channels, rows, columns)`, if that has it. Pairs are of rows and columns.
+/// `(channels, rows, columns)`, if it exists there. Pairs are of rows and columns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lattice {
     pub(crate) channels: usize,
@@ -17,7 +17,7 @@ pub(crate) struct Lattice {
 }
 
 impl Lattice {
-    /// Every pixel of the one is the same pixel of the other.
+    /// Whether every pixel of the one image is the same pixel of the other.
     fn is_whole(&self) -> bool {
         self.map == self.planar && self.step == [1, 1] && self.offset == [0, 0]
     }
@@ -56,7 +56,7 @@ impl Lattice {
         self.each(|from, to| image[to] = planar[from]);
     }
 
-    /// Writes a channels-last image into a planar one, as far as that has its pixels.
+    /// Writes those pixels of a channels-last image that the planar one has.
     pub(crate) fn scatter(&self, image: &[f32], planar: &mut [f32]) {
         if self.is_whole() {
             return to_planar(image, self.channels, planar);

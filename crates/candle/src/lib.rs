@@ -1,20 +1,20 @@
 //! Layers and optimizers for [candle](candle_core): candle-nn's names and signatures, fast on the CPU, with the right gradients.
 //!
-//! An existing program changes its `use` lines; `docs/candle.md` says which, and what it gains. Variables have the same names, shapes and
-//! initial values, so that weights pass either way.
+//! An existing program changes its `use` lines; `docs/candle.md` says which, and what it gains. Variables have the same names, shapes and initial
+//! values, so that weights can be exchanged.
 //!
 //! | here | in place of | what changes |
 //! |---|---|---|
-//! | [`Conv2d`], [`conv2d`], [`conv2d_no_bias`] | candle-nn's | several times faster; gradients of strides on all maps |
+//! | [`Conv2d`], [`conv2d`], [`conv2d_no_bias`] | candle-nn's | several times faster; gradients with strides on all maps |
 //! | [`MaxPool2d`] | [`Tensor::max_pool2d`](candle_core::Tensor::max_pool2d) | the whole gradient instead of a quarter; windows that overlap |
 //! | [`AvgPool2d`] | [`Tensor::avg_pool2d`](candle_core::Tensor::avg_pool2d) | windows that overlap |
 //! | [`BatchNorm`], [`batch_norm`] | candle-nn's | one pass for the statistics, one to normalise |
-//! | [`Dropout`] | candle-nn's | masks that a seed decides |
+//! | [`Dropout`] | candle-nn's | masks that a seed determines |
 //! | [`Sgd`] | candle-nn's `SGD` | momentum; state that saves and loads |
-//! | [`Adam`], [`AdamW`] | candle-nn's `AdamW` | one pass a parameter; state that saves and loads |
+//! | [`Adam`], [`AdamW`] | candle-nn's `AdamW` | one pass per parameter; state that saves and loads |
 //!
-//! All of this is in f32 on the CPU. On other devices and in other types the layers are candle's own where those are right, and
-//! [`composed`] of candle's operations where they are not.
+//! All of this holds in f32 on the CPU. On other devices and in other types the layers are candle's own where those are right, and [`composed`] of
+//! candle's operations where they are not.
 //!
 //! ```
 //! use candle_core::{DType, Device, ModuleT, Result, Tensor};

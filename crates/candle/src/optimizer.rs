@@ -18,10 +18,10 @@ pub type Adam = Stateful<ParamsAdam>;
 /// AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), as `torch.optim.AdamW` and [`candle_nn::AdamW`].
 pub type AdamW = Stateful<ParamsAdamW>;
 
-/// What [`Sgd`] is made with. Ranges as PyTorch's: none is negative.
+/// Parameters of [`Sgd`]. Ranges are PyTorch's: none may be negative.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamsSgd {
-    /// Step size.
+    /// Learning rate.
     pub lr: f64,
     /// Decay of the momentum buffer, which becomes `momentum * buffer + gradient`; 0 is plain gradient descent.
     pub momentum: f64,
@@ -32,16 +32,16 @@ pub struct ParamsSgd {
 }
 
 impl Default for ParamsSgd {
-    /// PyTorch's: a step size of 0.001 and nothing else.
+    /// PyTorch's: a learning rate of 0.001 and nothing else.
     fn default() -> Self {
         Self { lr: 0.001, momentum: 0.0, weight_decay: 0.0, nesterov: false }
     }
 }
 
-/// What [`Adam`] is made with.
+/// Parameters of [`Adam`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParamsAdam {
-    /// Step size.
+    /// Learning rate.
     pub lr: f64,
     /// Decay of the first moment.
     pub beta1: f64,
@@ -60,15 +60,15 @@ impl Default for ParamsAdam {
     }
 }
 
-/// What an optimizer does to a parameter, and what it keeps of it for the next step.
+/// How an optimizer updates a parameter, and what it keeps for the next step.
 pub trait Rule {
-    /// PyTorch's names of the buffers of a parameter, each of its shape and zero at first.
+    /// PyTorch's names for a parameter's buffers, each of the parameter's shape and zero at first.
     const BUFFERS: &'static [&'static str];
 
-    /// Step size.
+    /// Learning rate.
     fn lr(&self) -> f64;
 
-    /// Sets the step size.
+    /// Sets the learning rate.
     fn set_lr(&mut self, lr: f64);
 
     /// Takes step `number`, from 1: updates a parameter and its buffers in place.
@@ -78,7 +78,7 @@ pub trait Rule {
     fn update(&self, number: u64, parameter: &Var, gradient: &Tensor, buffers: &[Var]) -> Result<()>;
 }
 
-/// An optimizer by a [`Rule`]: use it as [`Sgd`], [`Adam`] or [`AdamW`], by [`candle_nn::Optimizer`].
+/// An optimizer with a [`Rule`]: use it as [`Sgd`], [`Adam`] or [`AdamW`], through [`candle_nn::Optimizer`].
 ///
 /// In f32 on the CPU a step is one pass over parameter, gradient and buffers; elsewhere it is composed of candle's operations. A variable
 /// without a gradient is left as it is.
@@ -96,7 +96,7 @@ pub trait Rule {
 /// let mut optimizer = Sgd::new(variables.all_vars(), params.clone())?;
 /// optimizer.backward_step(&weight.sqr()?.sum_all()?)?;
 ///
-/// // The state by the variables' names: what was interrupted continues with the same numbers.
+/// // The state is saved by variable name: an interrupted training continues with the same numbers.
 /// let folder = tempfile::tempdir()?;
 /// variables.save(folder.path().join("weights.safetensors"))?;
 /// optimizer.save(&variables, folder.path().join("optimizer.safetensors"))?;
@@ -120,7 +120,7 @@ struct Parameter {
     buffers: Vec<Var>,
 }
 
-/// What the names of buffers in a file begin with, as in the trainer's checkpoints: `optimizer.BUFFER.NAME`.
+/// Prefix of buffer names in a file, as in the trainer's checkpoints: `optimizer.BUFFER.NAME`.
 const PREFIX: &str = "optimizer";
 
 /// The name of the number of steps in a file: `(1)`, i64.
@@ -129,7 +129,7 @@ const STEPS: &str = "optimizer.step";
 impl<R: Rule> Optimizer for Stateful<R> {
     type Config = R;
 
-    /// For those of the variables that have a float type.
+    /// Takes those variables that have a float type.
     fn new(vars: Vec<Var>, rule: R) -> Result<Self> {
         let floats = vars.into_iter().filter(|var| var.dtype().is_float());
         let parameters = floats
@@ -162,13 +162,13 @@ impl<R: Rule> Optimizer for Stateful<R> {
 }
 
 impl<R: Rule> Stateful<R> {
-    /// What it was made with, and the step size as it is now.
+    /// The parameters, with the current learning rate.
     #[must_use]
     pub fn params(&self) -> &R {
         &self.rule
     }
 
-    /// Continues with other ones; the state stays.
+    /// Replaces the parameters; the state stays.
     pub fn set_params(&mut self, params: R) {
         self.rule = params;
     }
@@ -179,7 +179,7 @@ impl<R: Rule> Stateful<R> {
         self.steps
     }
 
-    /// Buffers by the names of a file, with their variable's name in `variables`.
+    /// Buffers by their names in a file, which end in their variable's name in `variables`.
     fn named(&self, variables: &VarMap) -> Result<HashMap<String, &Var>> {
         let names: HashMap<_, _> = match variables.data().lock() {
             Ok(variables) => variables.iter().map(|(name, var)| (var.id(), name.clone())).collect(),
@@ -188,10 +188,7 @@ impl<R: Rule> Stateful<R> {
         let mut named = HashMap::new();
         for Parameter { var, buffers } in &self.parameters {
             let Some(name) = names.get(&var.id()) else {
-                bail!(
-                    "a variable of shape {:?} that the optimizer has is not among the variables",
-                    var.shape()
-                )
+                bail!("the optimizer's variable of shape {:?} is not among the variables", var.shape())
             };
             for (buffer, var) in R::BUFFERS.iter().zip(buffers) {
                 named.insert(format!("{PREFIX}.{buffer}.{name}"), var);
@@ -200,8 +197,8 @@ impl<R: Rule> Stateful<R> {
         Ok(named)
     }
 
-    /// Writes the state, a safetensors file that takes the place of what is there once it is whole: each buffer as `optimizer.BUFFER.NAME` by PyTorch's name of
-    /// the buffer and the variable's name in `variables`, and the number of steps as `optimizer.step`.
+    /// Writes the state to a safetensors file, which replaces an existing one only once it is complete: each buffer as `optimizer.BUFFER.NAME`, from
+    /// PyTorch's name for the buffer and the variable's name in `variables`, and the number of steps as `optimizer.step`.
     ///
     /// # Errors
     /// When `variables` lacks one of the optimizer's, or the file cannot be written.
@@ -215,7 +212,7 @@ impl<R: Rule> Stateful<R> {
             .map_err(|error| candle_core::Error::msg(format!("{}: {error}", path.display())))
     }
 
-    /// Reads what [`Stateful::save`] has written; after an error the state is what it was. The step size is not part of it.
+    /// Reads what [`Stateful::save`] wrote; after an error the state is unchanged. The learning rate is not part of it.
     ///
     /// # Errors
     /// When the file cannot be read, lacks a buffer, has one too many or one of another shape or type, or `variables` lacks one of the
@@ -229,7 +226,7 @@ impl<R: Rule> Stateful<R> {
             Some(steps) if steps.dtype() == DType::I64 && steps.elem_count() == 1 => {
                 steps.flatten_all()?.to_vec1::<i64>()?[0]
             }
-            _ => return Err(said(format!("it is no optimizer's state, which has a number `{STEPS}`"))),
+            _ => return Err(said(format!("it is not an optimizer's state, which has a number `{STEPS}`"))),
         };
         let steps = u64::try_from(steps).map_err(|_| said(format!("{steps} steps")))?;
         let buffers = self.named(variables)?;
@@ -250,7 +247,9 @@ impl<R: Rule> Stateful<R> {
             pairs.push((var, tensor.to_device(var.device())?));
         }
         if let Some(name) = tensors.keys().min() {
-            return Err(said(format!("it has `{name}`, which is no buffer of this optimizer's variables")));
+            return Err(said(format!(
+                "it has `{name}`, which is not a buffer of this optimizer's variables"
+            )));
         }
         for (var, tensor) in pairs {
             var.set(&tensor)?;
@@ -261,7 +260,7 @@ impl<R: Rule> Stateful<R> {
 }
 
 impl AdamW {
-    /// With a step size, and candle's values for the rest.
+    /// With a learning rate, and candle's defaults for the rest.
     ///
     /// # Errors
     /// As [`Optimizer::new`].
@@ -284,7 +283,7 @@ impl Rule for ParamsSgd {
     fn update(&self, _: u64, parameter: &Var, gradient: &Tensor, buffers: &[Var]) -> Result<()> {
         let Self { lr, momentum, weight_decay, nesterov } = *self;
         let step = SgdStep { lr, momentum, weight_decay, nesterov };
-        let [buffer] = buffers else { bail!("{} buffers are not those of Sgd", buffers.len()) };
+        let [buffer] = buffers else { bail!("Sgd has one buffer, not {}", buffers.len()) };
         if !native([parameter.as_tensor(), gradient]) {
             return composed::sgd(&step, parameter, gradient, buffer);
         }
@@ -299,7 +298,7 @@ impl Rule for ParamsSgd {
     }
 }
 
-/// A step of Adam's kernels.
+/// A kernel that takes a step of Adam.
 type AdamKernel = fn(Isa, AdamStep, &mut [f32], &[f32], &mut [f32], &mut [f32]);
 
 fn adam_in_place(
@@ -335,7 +334,7 @@ impl Rule for ParamsAdam {
     fn update(&self, number: u64, parameter: &Var, gradient: &Tensor, buffers: &[Var]) -> Result<()> {
         let Self { lr, beta1, beta2, eps, weight_decay } = *self;
         let step = AdamStep { lr, beta1, beta2, eps, weight_decay, step: number };
-        let [first, second] = buffers else { bail!("{} buffers are not those of Adam", buffers.len()) };
+        let [first, second] = buffers else { bail!("Adam has two buffers, not {}", buffers.len()) };
         if !native([parameter.as_tensor(), gradient]) {
             return composed::adam(&step, parameter, gradient, first, second);
         }
@@ -357,7 +356,7 @@ impl Rule for ParamsAdamW {
     fn update(&self, number: u64, parameter: &Var, gradient: &Tensor, buffers: &[Var]) -> Result<()> {
         let Self { lr, beta1, beta2, eps, weight_decay } = *self;
         let step = AdamStep { lr, beta1, beta2, eps, weight_decay, step: number };
-        let [first, second] = buffers else { bail!("{} buffers are not those of AdamW", buffers.len()) };
+        let [first, second] = buffers else { bail!("AdamW has two buffers, not {}", buffers.len()) };
         if !native([parameter.as_tensor(), gradient]) {
             return composed::adamw(&step, parameter, gradient, first, second);
         }
@@ -365,21 +364,21 @@ impl Rule for ParamsAdamW {
     }
 }
 
-/// Runs `work` on a parameter's elements, to be written, and its gradient's.
+/// Runs `work` on a parameter's elements, which it may write, and on its gradient's.
 fn in_place(
     parameter: &Var,
     gradient: &Tensor,
     work: impl FnOnce(&mut [f32], &[f32]) -> Result<()>,
 ) -> Result<()> {
     if gradient.shape() != parameter.shape() {
-        bail!("a gradient of shape {:?} is not one of shape {:?}", gradient.shape(), parameter.shape())
+        bail!("a gradient of shape {:?} does not fit shape {:?}", gradient.shape(), parameter.shape())
     }
     let gradient = gradient.contiguous()?;
     let gradient = Elements::of(&gradient)?;
     with_elements(parameter, |parameter| work(parameter, &gradient))
 }
 
-/// Runs `work` on slices of one length in two parts: the whole sixteens of elements that the kernels take, and the rest with zeros behind it.
+/// Runs `work` on slices of equal length in two parts: the whole blocks of sixteen elements that the kernels take, and the rest padded with zeros.
 fn by_sixteens<const N: usize>(
     targets: [&mut [f32]; N],
     source: &[f32],

@@ -6,11 +6,11 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Module, Result, Shape, Tensor, 
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Maximum over windows: `(N, C, H, W)` to `(N, C, H', W')` with `H' = (H + 2 padding - kernel) / stride + 1`, rounded down; what no window
-/// covers is dropped. In place of [`Tensor::max_pool2d`], whose gradient is wrong.
+/// Maximum over windows: `(N, C, H, W)` to `(N, C, H', W')` with `H' = (H + 2 padding - kernel) / stride + 1`, rounded down; pixels that no window
+/// covers are dropped. Use it in place of [`Tensor::max_pool2d`], whose gradient is wrong.
 ///
-/// The gradient goes to the first maximum of a window in row-major order; a NaN is a maximum wherever it lies, and of several the last one
-/// takes the gradient: as in PyTorch. Gradients of gradients are not supported in f32 on the CPU.
+/// As in PyTorch, the gradient goes to the first maximum of a window in row-major order; a NaN counts as the maximum wherever it lies, and of several
+/// NaNs the last takes the gradient. Second-order gradients are not supported in f32 on the CPU.
 ///
 /// ```
 /// use candle_core::{Device, Module, Var};
@@ -30,10 +30,10 @@ pub struct MaxPool2d {
     windows: Windows,
 }
 
-/// Mean over windows: `(N, C, H, W)` to `(N, C, H', W')` with `H' = (H + 2 padding - kernel) / stride + 1`, rounded down; what no window
-/// covers is dropped. In place of [`Tensor::avg_pool2d`], which has no gradient of overlapping windows.
+/// Mean over windows: `(N, C, H, W)` to `(N, C, H', W')` with `H' = (H + 2 padding - kernel) / stride + 1`, rounded down; pixels that no window
+/// covers are dropped. Use it in place of [`Tensor::avg_pool2d`], which has no gradient for overlapping windows.
 ///
-/// Gradients of gradients are not supported in f32 on the CPU.
+/// Second-order gradients are not supported in f32 on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AvgPool2d {
     windows: Windows,
@@ -50,20 +50,20 @@ fn pair(sides: impl ToUsize2) -> [usize; 2] {
 }
 
 impl MaxPool2d {
-    /// Windows of these rows and columns side by side, without padding.
+    /// Windows with these rows and columns, side by side, without padding.
     #[must_use]
     pub fn new(kernel: impl ToUsize2) -> Self {
         Self { windows: side_by_side(kernel) }
     }
 
-    /// With so many rows and columns from a window to the next one.
+    /// Sets the stride: rows and columns from one window to the next.
     #[must_use]
     pub fn with_stride(mut self, stride: impl ToUsize2) -> Self {
         self.windows.stride = pair(stride);
         self
     }
 
-    /// With windows that hang so far over each edge, at most half their side.
+    /// Sets the padding: how far windows extend over each edge, at most half their side.
     #[must_use]
     pub fn with_padding(mut self, padding: impl ToUsize2) -> Self {
         self.windows.padding = pair(padding);
@@ -72,27 +72,27 @@ impl MaxPool2d {
 }
 
 impl AvgPool2d {
-    /// Windows of these rows and columns side by side, without padding.
+    /// Windows with these rows and columns, side by side, without padding.
     #[must_use]
     pub fn new(kernel: impl ToUsize2) -> Self {
         Self { windows: side_by_side(kernel), count_include_pad: true }
     }
 
-    /// With so many rows and columns from a window to the next one.
+    /// Sets the stride: rows and columns from one window to the next.
     #[must_use]
     pub fn with_stride(mut self, stride: impl ToUsize2) -> Self {
         self.windows.stride = pair(stride);
         self
     }
 
-    /// With windows that hang so far over each edge, at most half their side, where they have zeros.
+    /// Sets the padding with zeros: how far windows extend over each edge, at most half their side.
     #[must_use]
     pub fn with_padding(mut self, padding: impl ToUsize2) -> Self {
         self.windows.padding = pair(padding);
         self
     }
 
-    /// Whether the padding counts among the values of a window, as it does unless told otherwise.
+    /// Sets whether the padding counts among the values of a window, as it does by default.
     #[must_use]
     pub fn with_count_include_pad(mut self, count_include_pad: bool) -> Self {
         self.count_include_pad = count_include_pad;
@@ -122,7 +122,7 @@ impl Module for AvgPool2d {
     }
 }
 
-/// What a pool makes of a window.
+/// How a pool reduces a window.
 #[derive(Debug, Clone, Copy)]
 enum Reduction {
     Maximum,
@@ -135,7 +135,7 @@ struct PoolOp {
     reduction: Reduction,
 }
 
-/// A pool over planes of so many rows and columns.
+/// A pool over planes of one size.
 struct Planes {
     op: PoolOp,
     map: [usize; 2],
@@ -151,7 +151,7 @@ impl Planes {
         self.output[0] * self.output[1]
     }
 
-    /// The rows or columns that a window has.
+    /// The rows or columns of the plane that lie in a window.
     fn inside(&self, axis: usize, window: usize) -> Range<usize> {
         let Windows { kernel, stride, padding } = self.op.windows;
         let start = window * stride[axis];
@@ -169,7 +169,7 @@ impl Planes {
         }
     }
 
-    /// Whether windows are of 2x2, side by side: the pool of most networks.
+    /// Whether windows are 2x2 and side by side: the pool of most networks.
     fn is_plain(&self) -> bool {
         self.op.windows == Windows { kernel: [2, 2], stride: [2, 2], padding: [0, 0] }
     }

@@ -1,4 +1,4 @@
-//! The official archive, checked before it is used and never unpacked by the paths it holds.
+//! The official archive, checked before it is used and never unpacked to the paths it holds.
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek, Write};
@@ -47,7 +47,7 @@ pub(crate) fn check(path: &Path, spec: &FileSpec, progress: &dyn Progress) -> Re
     Ok(Checked { path: path.to_owned(), file, bytes })
 }
 
-/// What a file is that was taken for the archive and is not, if that can be told; else `error`, which is how that was found.
+/// The error that says what a file is that was mistaken for the archive, if that can be recognised; otherwise `error`, the original one.
 pub(crate) fn explained(cifar: &Cifar, path: &Path, error: Error) -> Error {
     if !matches!(error, Error::ArchiveSize { .. } | Error::ArchiveDigest { .. }) {
         return error;
@@ -67,7 +67,7 @@ fn version_error(cifar: &Cifar, path: PathBuf, version: &str) -> Error {
     Error::OtherVersion { path, version: version.to_owned(), wanted }
 }
 
-/// What the authors publish.
+/// A version that the authors publish.
 #[derive(Debug, Clone, Copy)]
 struct Version {
     what: &'static str,
@@ -77,7 +77,7 @@ struct Version {
     archive: &'static str,
     /// The size of its archive, where it is known.
     bytes: Option<u64>,
-    /// The files that tell its folder.
+    /// The files that identify its folder.
     files: &'static [&'static str],
 }
 
@@ -169,7 +169,7 @@ fn looks_packed(path: &Path) -> bool {
 
 enum Contents {
     Version(&'static str),
-    /// Something else that people have under the name of an archive.
+    /// Something else that has the name of an archive.
     Foreign(&'static str),
     /// Some archive.
     Archive,
@@ -212,7 +212,7 @@ fn contents(cifar: &Cifar, path: &Path) -> Result<Contents, Error> {
     })
 }
 
-/// How much of an archive is looked at for the name of its first member: a long name, which lies in front of it, may claim any length.
+/// How much of an archive is searched for the name of its first member: a long name, which precedes the member, may claim any length.
 const FIRST_MEMBER: u64 = 1 << 20;
 
 /// The name of an archive's first member, if it is an archive.
@@ -226,7 +226,7 @@ fn first_member(tar: impl Read) -> Option<String> {
 impl Checked {
     /// Reads the training and the test images without writing anything.
     ///
-    /// Of each record, label number `label` counts.
+    /// Of each record, label number `label` is used.
     pub(crate) fn load(
         self,
         cifar: &'static Cifar,
@@ -249,9 +249,9 @@ impl Checked {
         Ok((all.into_images()?, test.into_images()?))
     }
 
-    /// Unpacks the files into their folder in `cache`, which has them all or stays as it is.
+    /// Unpacks the files into their folder in `cache`, which gets all of them or stays as it is.
     ///
-    /// The caller sees to it that nobody else unpacks there at the same time.
+    /// The caller ensures that no other process unpacks there at the same time.
     pub(crate) fn unpack(
         self,
         cifar: &'static Cifar,
@@ -282,8 +282,7 @@ impl Checked {
         if kind(&folder)? == Kind::Nothing {
             put_in_place(&partial, &folder)?;
         } else {
-            // The folder is there but was not complete. Without the test file it is not taken for complete: that goes
-            // first and comes last.
+            // The folder exists but was not complete. Without the test file it does not count as complete: that file is removed first and added last.
             let names = cifar.files().map(|name| (partial.join(name), folder.join(name)));
             for (new, old) in names.clone() {
                 if !is_start_of(&old, &new)? {
@@ -300,10 +299,10 @@ impl Checked {
         Ok(folder)
     }
 
-    /// Calls `each` with the place (the test file is the last), name, size and contents of each of the files, in the
-    /// order of the archive. All other members are passed over.
+    /// Calls `each` with the place (the test file is the last), name, size and contents of each of the files, in the order of the archive. All other
+    /// members are skipped.
     ///
-    /// No archive gives more bytes than twice those of its files, and of no member more are read than the published file has.
+    /// Of an archive at most twice the bytes of its files are unpacked, and of a member no more are read than the published file has.
     fn each_member(
         self,
         cifar: &'static Cifar,
@@ -326,7 +325,7 @@ impl Checked {
                 return Err(bad(format!("its member {name} is not a plain file")));
             }
             if std::mem::replace(&mut seen[place], true) {
-                return Err(bad(format!("its member {name} is there twice")));
+                return Err(bad(format!("its member {name} occurs twice")));
             }
             let bytes = entry.size();
             let largest = cifar.largest(name);
@@ -458,7 +457,7 @@ mod tests {
         );
         let aside = unpacked.join("data_batch_1.bin.old2");
         let old = unpacked.join("data_batch_1.bin");
-        assert_eq!(watcher.notes(), [format!("what was {} is now {}", old.display(), aside.display())]);
+        assert_eq!(watcher.notes(), [format!("renamed {} to {}", old.display(), aside.display())]);
         assert_eq!(fs::read(aside).unwrap(), [1; 5]);
         assert_eq!(fs::read(unpacked.join("data_batch_1.bin.old")).unwrap(), [3]);
         assert_eq!(fs::read(unpacked.join("mine.txt")).unwrap(), [2]);
@@ -485,7 +484,7 @@ mod tests {
         }
     }
 
-    /// The bytes of an archive with a header of GNU tar in front that says that the name behind it has 4 GiB, of which there are some.
+    /// An archive that begins with a GNU tar header for a name of 4 GiB, of which only so many megabytes follow.
     fn long_name(megabytes: usize) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_path("././@LongLink").unwrap();
@@ -500,7 +499,7 @@ mod tests {
         packed.finish().unwrap()
     }
 
-    /// The tar reader quotes the name of a member in what it says of it.
+    /// The tar reader quotes the name of a member in its errors.
     #[test]
     fn an_error_about_a_member_with_any_name_is_a_line() {
         let mut header = tar::Header::new_old();
@@ -560,7 +559,7 @@ mod tests {
         }
     }
 
-    /// Under a right checksum, every bit of the first header, every length of its block, and the fields that say how long something is.
+    /// With a correct checksum, every bit of the first header, every length of its block, and the fields that say how long something is.
     #[test]
     fn damaged_headers_are_told_or_passed_over() {
         let (bytes, _) = small_archive();
@@ -569,7 +568,7 @@ mod tests {
         let flipped = (0..512 * 8).map(|bit| {
             let mut changed = tar.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            // Headers have a sum of their own.
+            // Headers have their own checksum.
             if !(148..156).contains(&(bit / 8)) {
                 let mut header = tar::Header::new_old();
                 header.as_mut_bytes().copy_from_slice(&changed[..512]);
@@ -644,7 +643,7 @@ mod tests {
         label[4].1[0] = 77;
         let cases = [
             (missing, "its member data_batch_3.bin is missing"),
-            (twice, "its member data_batch_2.bin is there twice"),
+            (twice, "its member data_batch_2.bin occurs twice"),
             (ragged, "data_batch_4.bin in "),
             (label, "record 0 of data_batch_5.bin in "),
         ];
@@ -679,7 +678,7 @@ mod tests {
         assert!(!folder.path().join(CIFAR10.folder).exists());
     }
 
-    /// The checksum may be right and the archive cut nevertheless, if somebody publishes such a one.
+    /// An archive with the right checksum may nevertheless be cut, if it was published that way.
     #[test]
     fn a_cut_archive_leaves_no_folder() {
         let (bytes, _) = small_archive();

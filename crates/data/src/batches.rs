@@ -12,9 +12,9 @@ use pointwise_recipe::{Augment, PaddingMode, TestTimeAugmentation, View};
 use crate::transform::check_views;
 use crate::{Draw, Error, Images, Normalisation, Transform};
 
-/// Batches that wait for their use; one more is in the making.
+/// Batches that wait to be used; one more is being prepared.
 const AHEAD: usize = 2;
-/// Batches that there are as long as used ones are given back: those, and the one in use.
+/// Batches that exist as long as used ones are given back: those, and the one in use.
 const BUFFERS: usize = AHEAD + 2;
 
 /// How training batches are made.
@@ -26,11 +26,11 @@ pub struct BatchSettings {
     pub batch_size: usize,
     /// Whether an epoch leaves out the batch that would have fewer.
     pub drop_last: bool,
-    /// Whether each epoch has a random order of its own; otherwise images come in the order of the dataset.
+    /// Whether each epoch has its own random order; otherwise images come in the order of the dataset.
     pub shuffle: bool,
     /// What is done to the images.
     pub augment: Augment,
-    /// What becomes of their values.
+    /// How their values are normalised.
     pub normalisation: Normalisation,
 }
 
@@ -43,7 +43,7 @@ pub struct Batch {
     pub labels: Vec<u16>,
 }
 
-/// Bytes of the batches that there are at a time, of so many images of that shape each.
+/// Bytes of all batches in memory at a time, each of so many images of that shape.
 #[must_use]
 pub fn batch_bytes(images: usize, shape: [usize; 3]) -> u64 {
     shape
@@ -53,7 +53,7 @@ pub fn batch_bytes(images: usize, shape: [usize; 3]) -> u64 {
 }
 
 impl Batch {
-    /// An empty one for so many images.
+    /// An empty batch with room for so many images.
     fn with_room(images: usize, image_values: usize) -> Result<Self, Error> {
         let values = images.saturating_mul(image_values);
         let mut batch = Self::default();
@@ -67,8 +67,8 @@ impl Batch {
 
 /// The batches of one training epoch (1-based), from batch number `first` (0-based) on, to resume in the middle of an epoch.
 ///
-/// All images come once, but for those of a short last batch where the settings leave it out. The result is a pure function of the
-/// arguments: nothing depends on time or threads, and batch k is the same whatever `first` is.
+/// All images come once, except those of a short last batch if the settings leave it out. The result is a pure function of the arguments: nothing
+/// depends on time or threads, and batch k is the same whatever `first` is.
 ///
 /// # Errors
 ///
@@ -86,7 +86,7 @@ pub fn training_batches(
     Batches::start(images, Plan { batch_size, drop_last, order, draws, transform }, first)
 }
 
-/// All images in the order of the data set, normalised and otherwise as they are; 0 counts as a `batch_size` of 1.
+/// All images in the order of the data set, normalised and otherwise unchanged; a `batch_size` of 0 counts as 1.
 ///
 /// # Errors
 ///
@@ -100,7 +100,7 @@ pub fn evaluation_batches(
     Batches::start(images, Plan::of_all(batch_size, Draw::default(), transform), 0)
 }
 
-/// As [`evaluation_batches`], of one of the [views](TestTimeAugmentation::views) of each image.
+/// As [`evaluation_batches`], with one of the [views](TestTimeAugmentation::views) of each image.
 ///
 /// # Errors
 ///
@@ -120,7 +120,7 @@ pub fn view_batches(
     Batches::start(images, Plan::of_all(batch_size, draw, transform), 0)
 }
 
-/// The places of the data set in the order of a training epoch (1-based): what [`training_batches`] goes through.
+/// Indices into the data set in the order of a training epoch (1-based), as [`training_batches`] goes through them.
 #[must_use]
 pub fn training_order(len: usize, settings: &BatchSettings, epoch: u32) -> Vec<u32> {
     let seed = settings.seed;
@@ -150,7 +150,7 @@ impl Order {
 enum Draws {
     /// The same to all.
     Same(Draw),
-    /// What a training epoch has for each.
+    /// What a training epoch draws for each.
     Random { seed: u64, epoch: u32 },
 }
 
@@ -196,8 +196,8 @@ impl Plan {
 
 /// An iterator over [`Batch`]es that another thread prepares ahead.
 ///
-/// Dropping it stops and joins the thread. A batch given back by [`recycle`](Batches::recycle) is filled again instead of a
-/// new one (4 bytes a value), which costs the system's zeroing of fresh memory.
+/// Dropping it stops and joins the thread. A batch given back by [`recycle`](Batches::recycle) is filled again; a new one (4 bytes a value) would
+/// cost the system's zeroing of fresh memory.
 #[derive(Debug)]
 pub struct Batches {
     remaining: usize,
@@ -213,7 +213,7 @@ impl Batches {
         let remaining = batches.saturating_sub(first);
         let (ready_sender, ready) = sync_channel(AHEAD);
         let (used, used_receiver) = channel::<Batch>();
-        // Looked at before it is taken: on the thread, too little memory could only be an abort.
+        // Memory is checked before it is taken: on the thread, too little could only be an abort.
         for _ in 0..BUFFERS.min(remaining) {
             let batch = Batch::with_room(plan.batch_size().min(images.len()), images.image_bytes())?;
             // The receiver is here.
@@ -384,7 +384,7 @@ mod tests {
     fn views_are_moved_and_mirrored() {
         let images = images(5);
         let [channels, height, width] = SHAPE;
-        // Behind -2 -1 comes 0 1 2: the outermost pixels are not repeated.
+        // After -2 -1 comes 0 1 2: the outermost pixels are not repeated.
         let mirrored = |at: i64, len: usize| {
             let last = len as i64 - 1;
             (last - (last - at.abs()).abs()) as usize
@@ -420,8 +420,8 @@ mod tests {
         let error = view_batches(&images, 2, &normalisation(), views, views.views()[0]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "test-time-augmentation.translate is 5, and images of 6 x 5 pixels can be moved by at most 4, since what comes in is \
-             mirrored: give a smaller one"
+            "test-time-augmentation.translate is 5, and images of 6 x 5 pixels can be moved by at most 4, since the pixels that \
+             come in are mirrored: give a smaller one"
         );
     }
 

@@ -67,7 +67,7 @@ impl Cifar {
         self.labels.len() + IMAGE_BYTES
     }
 
-    /// What the authors publish of the archive.
+    /// Name, size and MD5 of the archive as published.
     pub(crate) fn official(&self) -> FileSpec {
         let (bytes, md5) = self.official;
         FileSpec { name: self.archive, bytes, md5: md5.to_owned() }
@@ -84,7 +84,7 @@ impl Cifar {
         (if file == self.test { test } else { train }) * self.record_bytes() as u64
     }
 
-    /// What a folder needs, for people.
+    /// What a folder needs, as text for users.
     fn needed(&self) -> String {
         match self.train {
             [first, second, ..] => format!("{} and {first}, {second}, ... without a gap", self.test),
@@ -123,8 +123,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Looks in `path` and in its folder of the archive's name; `None` if neither has any of the files, an error if neither is
-    /// complete.
+    /// Looks in `path` and in its subfolder with the archive's name; `None` if neither has any of the files, an error if neither is complete.
     pub(crate) fn find(cifar: &'static Cifar, path: &Path) -> Result<Option<Self>, Error> {
         let inner = path.join(cifar.folder);
         match Self::find_in(cifar, path) {
@@ -137,7 +136,7 @@ impl Layout {
         }
     }
 
-    /// Whether these are all files, each with as many records as the official one, if it `is_official`.
+    /// Whether these are all files, each of whole records, and, if the data set `is_official`, of as many as the official file has.
     pub(crate) fn is_whole(&self, is_official: bool) -> Result<bool, Error> {
         let record = self.cifar.record_bytes() as u64;
         let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -183,7 +182,7 @@ impl Layout {
         self.train.iter().chain([&self.test])
     }
 
-    /// Reads the training and the test images; of each record, label number `label` counts.
+    /// Reads the training and the test images; of each record, label number `label` is used.
     pub(crate) fn load(&self, label: usize, progress: &dyn Progress) -> Result<(Images, Images), Error> {
         let mut total = 0;
         for file in self.files() {
@@ -206,7 +205,7 @@ impl Layout {
 #[derive(Debug)]
 pub(crate) struct Records {
     cifar: &'static Cifar,
-    /// Which label counts.
+    /// Which label is used.
     label: usize,
     pixels: Vec<u8>,
     labels: Vec<u16>,
@@ -230,7 +229,7 @@ impl Records {
 
     /// Appends the records of a file (or member of an archive) of so many `bytes`.
     ///
-    /// `name` names it in errors about its contents, `path` in errors of the system; `advance` hears the bytes read so far.
+    /// `name` names it in errors about its contents, `path` in errors of the system; `advance` receives the number of bytes read so far.
     pub(crate) fn read(
         &mut self,
         name: &str,
@@ -256,7 +255,7 @@ impl Records {
         let mut buffer = vec![0; cifar.record_bytes()];
         for record in 0..records {
             reader.read_exact(&mut buffer).map_err(|error| match error.kind() {
-                // It has shrunk since its size was asked.
+                // It has shrunk since its size was read.
                 ErrorKind::UnexpectedEof => wrong_size(record * record_bytes),
                 _ => reading(path)(error),
             })?;

@@ -15,15 +15,15 @@ use crate::image_folder::{self, Classes};
 use crate::published::Published;
 use crate::{Error, Images, Progress};
 
-/// One of them, with the labels that are asked for.
+/// One of them, with the requested labels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Labelled {
     pub(crate) cifar: &'static Cifar,
-    /// Which label of a record counts.
+    /// Which label of a record is used.
     pub(crate) label: usize,
 }
 
-/// Where the images came from, for people, and training and test images.
+/// Where the images came from, as text for users, and the training and test images.
 pub(crate) type Loaded = (String, (Images, Images));
 
 /// Reads them from a cache, which is completed first.
@@ -46,7 +46,7 @@ pub(crate) fn load(data: Labelled, path: &Path, progress: &dyn Progress) -> Resu
     load_path(data, path, &data.cifar.official(), progress)
 }
 
-/// Sees to it that the binary files are in the folder `cache`, and tells where.
+/// Ensures that the binary files are in the folder `cache`, and returns where.
 pub(crate) fn fetch(
     cifar: &'static Cifar,
     cache: &Path,
@@ -71,7 +71,7 @@ fn fetch_patiently(
     // Held until the end of this function; the system releases it if the process dies.
     let _lock = lock(cache, progress)?;
     if let Some(folder) = complete(cifar, cache, spec)? {
-        // Somebody else was faster.
+        // Another process was faster.
         return Ok(folder);
     }
     let archive = cache.join(cifar.archive);
@@ -88,7 +88,7 @@ fn fetch_patiently(
     archive::check(&archive, spec, progress)?.unpack(cifar, cache, progress)
 }
 
-/// The folder of the binary files, if all are there and whole.
+/// The folder of the binary files, if all exist and are complete.
 fn complete(cifar: &'static Cifar, cache: &Path, spec: &FileSpec) -> Result<Option<PathBuf>, Error> {
     match Layout::find(cifar, cache) {
         Ok(Some(layout)) => Ok(layout.is_whole(*spec == cifar.official())?.then_some(layout.folder)),
@@ -98,7 +98,7 @@ fn complete(cifar: &'static Cifar, cache: &Path, spec: &FileSpec) -> Result<Opti
     }
 }
 
-/// What `path` holds, read and checked, if that makes [`fetch`] needless: all of the files, or an image folder.
+/// What `path` holds, read and checked, if that makes [`fetch`] unnecessary: all of the files, or an image folder.
 pub(crate) fn find_whole(
     data: Labelled,
     path: &Path,
@@ -140,7 +140,7 @@ fn find(cifar: &'static Cifar, path: &Path) -> Result<Option<Found>, Error> {
     if let Ok(Some(layout)) = layout {
         return Ok(Some(Found::Binary(layout)));
     }
-    // It holds also what is missing where unpacking it was interrupted.
+    // The archive also holds what an interrupted unpacking did not write.
     let archive = path.join(cifar.archive);
     if kind(&archive)? == Kind::File {
         return Ok(Some(Found::Archive(archive)));
@@ -152,7 +152,7 @@ fn find(cifar: &'static Cifar, path: &Path) -> Result<Option<Found>, Error> {
     Ok(None)
 }
 
-/// CIFAR-10 may also be images in folders named after its classes, which some tools make of it.
+/// CIFAR-10 may also be images in folders named after its classes, as some tools export it.
 fn has_image_folders(cifar: &Cifar) -> bool {
     cifar.name == CIFAR10.name
 }
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(folder, cache.join("cifar-10-batches-bin"));
         assert_eq!(server.ranges(), [None, Some(500)]);
 
-        // Now nobody is asked any more, and load agrees with what is there.
+        // No server is contacted again, and load agrees with the files.
         let again = fetch_small(&cache, &[], &Watcher::default()).unwrap();
         assert_eq!(again, folder);
         let (_, images) = load(DATA, &cache, &NoProgress).unwrap();
@@ -521,7 +521,7 @@ mod tests {
         assert_eq!(folder, cache.path().join("cifar-100-binary"));
         fetch().unwrap();
         assert_eq!(server.asked(), ["cifar-100-binary.tar.gz"]);
-        // The archive is there: what is lost comes out of it.
+        // The archive is still there: lost files are restored from it.
         fs::remove_file(folder.join("train.bin")).unwrap();
         fetch().unwrap();
         assert!(server.asked().is_empty());
@@ -564,7 +564,7 @@ mod tests {
             error.contains("not one or more records of 3074 bytes (2 labels and 3072 pixels)"),
             "{error}"
         );
-        assert!(error.contains("no CIFAR-100 binary file"), "{error}");
+        assert!(error.contains("not a CIFAR-100 binary file"), "{error}");
         let folder = TempDir::new().unwrap();
         write_files(folder.path(), &cifar100_files()[1..]);
         let error = load(FINE, folder.path(), &NoProgress).unwrap_err().to_string();
@@ -572,7 +572,7 @@ mod tests {
         assert!(error.ends_with("the folder needs train.bin and test.bin"), "{error}");
     }
 
-    /// Each of the two is easily taken for the other.
+    /// The two are easily confused.
     #[test]
     fn the_other_cifar_is_named() {
         let folder = TempDir::new().unwrap();

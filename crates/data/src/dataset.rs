@@ -8,7 +8,7 @@ use crate::files::hex;
 use crate::spec::image_bytes;
 use crate::{DatasetSpec, Error};
 
-/// Holds the shape of images (C, H, W) to what there may be.
+/// Checks that the shape of images (C, H, W) is supported.
 pub(crate) fn check_shape(shape: [usize; 3]) -> Result<(), Error> {
     let sides = 1..=DatasetSpec::MAX_SIDE;
     if matches!(shape[0], 1 | 3) && sides.contains(&shape[1]) && sides.contains(&shape[2]) {
@@ -139,7 +139,7 @@ impl Images {
     ///
     /// # Errors
     ///
-    /// [`Error::Memory`] if they do not fit beside these.
+    /// [`Error::Memory`] if they do not fit in memory next to these.
     ///
     /// # Panics
     ///
@@ -175,9 +175,9 @@ pub struct Dataset {
     pub test: Images,
     /// Shape, classes and usual figures; shape and classes are those of both sets.
     pub spec: DatasetSpec,
-    /// Where the images are from, for people: "CIFAR-10 binary files in data/cifar-10-batches-bin".
+    /// Where the images are from, as text for users: "CIFAR-10 binary files in data/cifar-10-batches-bin".
     pub source: String,
-    /// Whether the images were drawn by a program instead of photographed: no figure of theirs is a real data set's.
+    /// Whether the images were drawn by a program instead of photographed: none of their figures is a real data set's.
     pub synthetic: bool,
 }
 
@@ -234,7 +234,7 @@ pub fn statistics(dataset: &Dataset) -> Statistics {
 /// Mean and standard deviation (of the population) of each channel, in units of `[0, 1]`; NaN if there are no images.
 #[must_use]
 pub(crate) fn channel_statistics(images: &Images) -> (Vec<f64>, Vec<f64>) {
-    /// Of these, 255^2 each, the sum fits in 32 bits, which vectorise.
+    /// The sum of this many values, 255^2 each, fits in 32 bits, which vectorise.
     const SUMMED: usize = 1 << 15;
 
     let [channels, height, width] = images.shape;
@@ -310,24 +310,24 @@ mod tests {
                 10,
                 8,
                 vec![0],
-                "there are no images of shape 2 x 2 x 2: give 1 or 3 channels, and a height and width from 1 to 4096",
+                "images of shape 2 x 2 x 2 are not supported: give 1 or 3 channels, and a height and width from 1 to 4096",
             ),
             (
                 [3, 0, 2],
                 10,
                 0,
                 vec![],
-                "there are no images of shape 3 x 0 x 2: give 1 or 3 channels, and a height and width from 1 to 4096",
+                "images of shape 3 x 0 x 2 are not supported: give 1 or 3 channels, and a height and width from 1 to 4096",
             ),
             (
                 [3, 1, 4097],
                 10,
                 0,
                 vec![],
-                "there are no images of shape 3 x 1 x 4097: give 1 or 3 channels, and a height and width from 1 to 4096",
+                "images of shape 3 x 1 x 4097 are not supported: give 1 or 3 channels, and a height and width from 1 to 4096",
             ),
-            (CIFAR, 0, 0, vec![], "there are no data sets of 0 classes: give 1 to 65536"),
-            (CIFAR, 65_537, 0, vec![], "there are no data sets of 65537 classes: give 1 to 65536"),
+            (CIFAR, 0, 0, vec![], "data sets of 0 classes are not supported: give 1 to 65536"),
+            (CIFAR, 65_537, 0, vec![], "data sets of 65537 classes are not supported: give 1 to 65536"),
         ];
         for (shape, classes, bytes, labels, expected) in cases {
             let error = Images::new(shape, classes, vec![0; bytes], labels).unwrap_err();

@@ -15,7 +15,7 @@ use crate::file_spec::FileSpec;
 use crate::files::{CHUNK, Kind, kind, put_in_place, reading, remove_if_there, set_aside, writing};
 use crate::{AddressFailure, Error, Progress, Unit};
 
-/// How patient a download is, and how it gets out.
+/// How patient a download is, and its proxy.
 pub(crate) struct Patience {
     /// Time for a connection, including TLS.
     pub(crate) connect: Duration,
@@ -23,13 +23,13 @@ pub(crate) struct Patience {
     pub(crate) silence: Duration,
     /// Time before an interrupted transfer is continued.
     pub(crate) pause: Duration,
-    /// How often in a row a transfer is continued that brought nothing new.
+    /// How often in a row a transfer that brought nothing new is continued.
     pub(crate) fruitless: u32,
     /// A transfer is slow if it brings fewer than `slow_bytes` in `slow_after`: then another address is tried first.
     pub(crate) slow_after: Duration,
     /// See `slow_after`.
     pub(crate) slow_bytes: u64,
-    /// By default the one of the environment (`HTTPS_PROXY`, ...).
+    /// By default that of the environment (`HTTPS_PROXY`, ...).
     pub(crate) proxy: Option<Proxy>,
 }
 
@@ -48,11 +48,10 @@ impl Default for Patience {
     }
 }
 
-/// Downloads what `spec` says into `target`, from the first of `addresses` that gives it.
+/// Downloads the file of `spec` to `target`, from the first of `addresses` that provides it.
 ///
-/// The bytes grow in a file beside it, `target` with `.part` appended, which a later call continues whatever the address;
-/// only when size and MD5 are right is it renamed, and what `target` was before is set aside. The caller sees to it that nobody
-/// else downloads there at the same time.
+/// The bytes go to a file next to it, `target` with `.part` appended, which a later call continues from any address; it is renamed only when size and
+/// MD5 are right, and a previous `target` is set aside. The caller ensures that no other process downloads there at the same time.
 pub(crate) fn download(
     target: &Path,
     addresses: &[String],
@@ -65,7 +64,7 @@ pub(crate) fn download(
         && let Some(name) = unusable_proxy(|name| std::env::var(name).ok())
     {
         progress.note(&format!(
-            "warning: the variable {name} does not hold a proxy's address, such as http://HOST:PORT: the download is tried without it"
+            "warning: the variable {name} does not hold a proxy address, such as http://HOST:PORT: the download is tried without it"
         ));
     }
     let agent: Agent = Agent::config_builder()
@@ -82,7 +81,7 @@ pub(crate) fn download(
     let transfer = Transfer { agent, part: part.into(), spec, dataset, patience, progress };
 
     let mut failures = Vec::new();
-    // A slow address is left for the ones behind it, and comes again after them: better slow than never.
+    // A slow address is left for the next ones, and tried again after them: better slow than never.
     let last = addresses.len().saturating_sub(1);
     let mut queue: VecDeque<_> =
         addresses.iter().enumerate().map(|(i, address)| (address, i < last)).collect();
@@ -105,7 +104,7 @@ pub(crate) fn download(
     Err(Error::Download { file, dataset, failures })
 }
 
-/// The first of the variables in which ureq looks for a proxy that holds something else, which it passes over in silence.
+/// The first of ureq's proxy variables that holds something other than a proxy, which ureq silently ignores.
 fn unusable_proxy(variable: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
     ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"]
         .into_iter()
@@ -131,7 +130,7 @@ impl From<Error> for Stop {
 /// How one request ended, if not by the end of the file.
 enum Attempt {
     Complete,
-    /// The transfer broke off after so many bytes: going on may help.
+    /// The transfer broke off after so many bytes: continuing may help.
     Interrupted {
         cause: String,
         received: u64,
@@ -186,7 +185,7 @@ impl Transfer<'_> {
                 }
             };
             let present = self.present()?;
-            // A thousandth more each time at least: that comes to an end.
+            // At least a thousandth more each time: that comes to an end.
             if present > most + self.spec.bytes / 1000 {
                 most = present;
                 fruitless = 0;
@@ -201,7 +200,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Bytes that are here.
+    /// Bytes downloaded so far.
     fn present(&self) -> Result<u64, Error> {
         match kind(&self.part)? {
             Kind::Nothing => Ok(0),
@@ -221,7 +220,7 @@ impl Transfer<'_> {
             return Ok(Attempt::Complete);
         }
 
-        // Compressed on the way, the size would not be known, nor where to continue.
+        // With compression, neither the size nor where to continue would be known.
         let mut request = self.agent.get(address).header(ACCEPT_ENCODING, "identity");
         if present > 0 {
             request = request.header(RANGE, format!("bytes={present}-"));
@@ -242,7 +241,7 @@ impl Transfer<'_> {
                 {
                     return Err(Stop::Failed(format!("the file has {bytes} bytes instead of {expected}")));
                 }
-                // No ranges here, or no range asked for: all of it comes.
+                // The server has no ranges, or none was requested: the whole file comes.
                 present = 0;
             }
             (206, 1..) => {
@@ -332,7 +331,7 @@ mod tests {
     use std::fs;
     use tempfile::TempDir;
 
-    /// A body of a few chunks, so that an interruption can be in the middle of one and behind one.
+    /// A body of a few chunks, so that an interruption can be in the middle of one and after one.
     const BODY_BYTES: usize = 2 * CHUNK + 1000;
 
     struct Case {
@@ -409,7 +408,7 @@ mod tests {
         case.assert_whole();
         assert_eq!(server.ranges(), [Some(5000)]);
 
-        // Killed between the last byte and the new name: nothing is left to ask for.
+        // Killed between the last byte and the rename: nothing is left to request.
         fs::rename(case.target(), case.part()).unwrap();
         let server = case.serve([]);
         case.download(&[&server]).unwrap();
@@ -457,10 +456,10 @@ mod tests {
     #[test]
     fn an_address_that_goes_silent_is_given_up_and_the_next_goes_on() {
         let mut case = Case::new();
-        // No server of a test is silent as long unless it is meant to be.
+        // No test server is silent this long unless it is meant to be.
         case.patience.silence = Duration::from_secs(2);
         case.patience.fruitless = 0;
-        // It says the first 3000 bytes and nothing more, and then nothing at all.
+        // It sends the first 3000 bytes and nothing more, and then nothing at all.
         let first = case.serve([Reply::SilentAfter(3000), Reply::SilentAfter(0), Reply::Whole]);
         let second = case.serve([Reply::Whole]);
         case.download(&[&first, &second]).unwrap();
@@ -538,7 +537,7 @@ mod tests {
         case.download(&[&server]).unwrap();
         case.assert_whole();
 
-        // Nor is it whole because it ends.
+        // An end does not make it whole either.
         let case = Case::new();
         let (short, second) =
             (Server::new(&case.body[..1000], [Reply::NoLength]), case.serve([Reply::Whole]));
@@ -584,7 +583,7 @@ mod tests {
         assert_eq!(unusable_proxy(|_| None), None);
     }
 
-    /// What the addresses gave in the end: nothing, and nothing that would be taken for it.
+    /// Why each address failed; nothing may be left that could be taken for the file.
     fn causes(case: &Case, servers: &[&Server]) -> Vec<String> {
         let error = case.download(servers).unwrap_err();
         assert!(!case.target().exists());
@@ -641,7 +640,7 @@ mod tests {
     #[test]
     fn a_login_page_is_not_the_file() {
         let case = Case::new();
-        // What was there is no worse for it.
+        // What was there stays intact.
         fs::write(case.part(), &case.body[..5000]).unwrap();
         let causes = causes(&case, &[&case.serve([Reply::LoginPage])]);
         assert_eq!(causes, [format!("the file has 39 bytes instead of {BODY_BYTES}")]);
@@ -659,7 +658,7 @@ mod tests {
         let server = case.serve([Reply::Redirect, Reply::Redirect, Reply::Whole]);
         case.download(&[&server]).unwrap();
         case.assert_whole();
-        // The range goes with them.
+        // Redirects keep the range.
         assert_eq!(server.ranges(), [Some(5000); 3]);
         let case = Case::new();
         let causes = causes(&case, &[&case.serve([Reply::Redirect; 100])]);
@@ -705,11 +704,11 @@ mod tests {
         assert!(!case.target().exists() && !case.part().exists());
     }
 
-    /// The address that a process of its own is to fetch from, and the folder that it is to fetch into.
+    /// The address that a separate process fetches from, and the folder that it fetches into.
     const ADDRESS: &str = "POINTWISE_TEST_ADDRESS";
     const INTO: &str = "POINTWISE_TEST_FETCH_TO";
 
-    /// What the processes do whose environment names a proxy; nothing where nobody asked for it.
+    /// What the processes do whose environment names a proxy; without the variables, nothing.
     #[test]
     fn fetches_with_the_proxy_of_its_environment() {
         let Some(address) = std::env::var_os(ADDRESS) else { return };
@@ -779,7 +778,7 @@ mod tests {
         assert!(!case.target().exists());
     }
 
-    /// `/dev/full` takes nothing, as a full disk.
+    /// `/dev/full` takes nothing, like a full disk.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_ends_it_with_the_way_out() {

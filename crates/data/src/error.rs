@@ -21,7 +21,7 @@ pub enum Error {
         wanted: String,
     },
 
-    /// The folder exists and holds nothing that could be loaded.
+    /// The folder exists but holds nothing that can be loaded.
     #[error(
         "no {dataset} in {}: looked for {looked_for}, and found {}",
         path.display(),
@@ -38,7 +38,7 @@ pub enum Error {
         found: Vec<String>,
     },
 
-    /// A file was given that is no archive.
+    /// The given file is not an archive.
     #[error("{} is neither a folder nor {name}: give the folder that holds {dataset}", path.display())]
     NotAnArchive {
         /// What was given.
@@ -50,7 +50,7 @@ pub enum Error {
     },
 
     /// A folder is needed, and something else was given.
-    #[error("{} is no folder: give the folder that holds {dataset}", path.display())]
+    #[error("{} is not a folder: give the folder that holds {dataset}", path.display())]
     NotAFolder {
         /// What was given.
         path: PathBuf,
@@ -104,7 +104,7 @@ pub enum Error {
     /// A binary file is empty or does not consist of whole records.
     #[error(
         "{file} has {bytes} bytes, which is not one or more records of {record} bytes ({} and 3072 pixels): it is cut short \
-         or no {dataset} binary file, so copy or fetch it again",
+         or not a {dataset} binary file, so copy or fetch it again",
         if *labels == 1 { "a label".to_owned() } else { format!("{labels} labels") }
     )]
     FileSize {
@@ -137,8 +137,8 @@ pub enum Error {
         last: u8,
     },
 
-    /// A file is no idx file of the data set.
-    #[error("{} {cause}: it is no idx file of {dataset}, so copy or fetch it again", path.display())]
+    /// A file is not an idx file of the data set.
+    #[error("{} {cause}: it is not an idx file of {dataset}, so copy or fetch it again", path.display())]
     Idx {
         /// The file.
         path: PathBuf,
@@ -182,7 +182,7 @@ pub enum Error {
 
     /// Images of a shape that is not supported.
     #[error(
-        "there are no images of shape {} x {} x {}: give 1 or 3 channels, and a height and width from 1 to {}",
+        "images of shape {} x {} x {} are not supported: give 1 or 3 channels, and a height and width from 1 to {}",
         shape[0], shape[1], shape[2], DatasetSpec::MAX_SIDE
     )]
     Shape {
@@ -191,13 +191,13 @@ pub enum Error {
     },
 
     /// More classes than there can be, or none.
-    #[error("there are no data sets of {classes} classes: give 1 to {}", DatasetSpec::MAX_CLASSES)]
+    #[error("data sets of {classes} classes are not supported: give 1 to {}", DatasetSpec::MAX_CLASSES)]
     Classes {
         /// Number of classes.
         classes: usize,
     },
 
-    /// A number of classes that is not drawn.
+    /// A number of classes that synthetic data cannot have.
     #[error("synthetic data has 2 to {} classes, not {classes}", DatasetSpec::MAX_CLASSES)]
     SyntheticClasses {
         /// Number of classes.
@@ -263,12 +263,12 @@ pub enum Error {
     BatchMemory {
         /// Images in a batch.
         images: usize,
-        /// What the batches take that are there at a time.
+        /// Bytes of all batches in memory at a time.
         bytes: u64,
     },
 
     /// No thread can be started.
-    #[error("no thread can be started that {what}: {cause}")]
+    #[error("cannot start the thread that {what}: {cause}")]
     Thread {
         /// What it is for: "prepares batches".
         what: &'static str,
@@ -308,7 +308,7 @@ pub enum Error {
         name: &'static str,
     },
 
-    /// A file that is named as an archive is something else.
+    /// A file with an archive's name is something else.
     #[error("{} is {what}, not the archive {name}", path.display())]
     NoArchive {
         /// The file.
@@ -360,7 +360,7 @@ pub enum Error {
         can_split: bool,
     },
 
-    /// The name of a folder cannot be a class's.
+    /// The name of a folder cannot be a class name.
     #[error("the class folder {:?} has {cause} in its name: rename it", path)]
     ClassName {
         /// The folder.
@@ -371,7 +371,7 @@ pub enum Error {
 
     /// A class has test images and no training images.
     #[error(
-        "the class folder {} has no training images beside it: put some into {}, or move it away",
+        "the class folder {} has no matching training images: put some into {}, or move it away",
         path.display(),
         train.display()
     )]
@@ -382,7 +382,7 @@ pub enum Error {
         train: PathBuf,
     },
 
-    /// Test images cannot be split off as asked for.
+    /// Test images cannot be split off as requested.
     #[error("--test-split {cause}")]
     TestSplit {
         /// What is wrong and what to do.
@@ -402,9 +402,9 @@ pub enum Error {
         classes: String,
     },
 
-    /// An image lies among the folders of the classes.
+    /// An image lies among the class folders.
     #[error(
-        "the image {} lies in no folder of a class: put it into one that is named after its class, as in train/cat/1.png",
+        "the image {} is not in a class folder: put it into one that is named after its class, as in train/cat/1.png",
         path.display()
     )]
     LooseImage {
@@ -412,15 +412,15 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A file lies among the folders of the classes.
-    #[error("{} is not the folder of a class: move it away", path.display())]
+    /// A file lies among the class folders.
+    #[error("{} is not a class folder: move it away", path.display())]
     NotAClass {
         /// The file.
         path: PathBuf,
     },
 
     /// Two folders stand for one class, as `Cat` and `cat` would.
-    #[error("{} and another folder beside it are both named {class}: put their images into one folder", path.display())]
+    #[error("{} and another folder next to it are both named {class}: put their images into one folder", path.display())]
     ClassTwice {
         /// The second folder.
         path: PathBuf,
@@ -428,7 +428,7 @@ pub enum Error {
         class: String,
     },
 
-    /// An image folder has something else than images where images are expected.
+    /// An image folder holds something other than images where images are expected.
     #[error("{} is not a png, jpg, jpeg or webp file: convert it or move it out of the image folder", path.display())]
     NotAnImage {
         /// The file or folder.
@@ -451,30 +451,30 @@ pub enum Error {
         cause: String,
     },
 
-    /// The Hugging Face Hub was asked for in a build without it.
+    /// The Hugging Face Hub was requested in a build without it.
     #[error(
         "this build cannot read {dataset} from the Hugging Face Hub: build it with `--features huggingface`"
     )]
     HuggingFaceDisabled {
-        /// The dataset that was asked for.
+        /// The requested dataset.
         dataset: String,
     },
 
-    /// The Hugging Face Hub did not give the dataset.
+    /// The Hugging Face Hub did not provide the dataset.
     #[error(
-        "cannot get {dataset} from the Hugging Face Hub, {cause}: check the name and the network, or give a folder that \
+        "cannot get {dataset} from the Hugging Face Hub ({cause}): check the name and the network, or give a folder that \
          holds CIFAR-10 with --data-dir"
     )]
     HuggingFace {
-        /// The dataset that was asked for.
+        /// The requested dataset.
         dataset: String,
         /// What went wrong.
         cause: String,
     },
 
-    /// A parquet file is not as CIFAR-10's are.
+    /// A parquet file does not have the format of CIFAR-10's.
     #[error(
-        "{file} is no parquet file of CIFAR-10, {cause}: use another dataset or delete the file from the cache of the Hub"
+        "{file} is not a parquet file of CIFAR-10, since {cause}: use another dataset or delete the file from the cache of the Hub"
     )]
     Parquet {
         /// The file.
@@ -485,7 +485,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether [`fetch`](crate::fetch) into the folder that was given makes this good.
+    /// Whether [`fetch`](crate::fetch) into the given folder fixes this.
     #[must_use]
     pub fn is_fetchable(&self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! Files: asking, hashing, putting in place.
+//! Files: inspecting, reading, putting in place.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read};
@@ -29,7 +29,7 @@ pub(crate) enum Kind {
     Nothing,
 }
 
-/// Unlike `Path::is_file`, tells a missing file from one that may not be looked at.
+/// Unlike `Path::is_file`, tells a missing file from one that may not be accessed.
 pub(crate) fn kind(path: &Path) -> Result<Kind, Error> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(Kind::Folder),
@@ -77,7 +77,7 @@ pub(crate) fn is_start_of(old: &Path, new: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Renames what is at `path`, if anything, so that its place is free and nothing is lost.
+/// Renames what is at `path`, if anything, so that the path is free and nothing is lost.
 pub(crate) fn set_aside(path: &Path, progress: &dyn Progress) -> Result<(), Error> {
     if kind(path)? == Kind::Nothing {
         return remove_if_there(path);
@@ -92,11 +92,11 @@ pub(crate) fn set_aside(path: &Path, progress: &dyn Progress) -> Result<(), Erro
         number += 1;
     };
     put_in_place(path, &aside)?;
-    progress.note(&format!("what was {} is now {}", path.display(), aside.display()));
+    progress.note(&format!("renamed {} to {}", path.display(), aside.display()));
     Ok(())
 }
 
-/// Waits for the right to change the folder.
+/// Waits for the lock on the folder.
 pub(crate) fn lock(cache: &Path, progress: &dyn Progress) -> Result<Option<File>, Error> {
     let path = cache.join(".fetch.lock");
     let file = File::create(&path).map_err(writing(&path))?;
@@ -110,7 +110,7 @@ pub(crate) fn lock(cache: &Path, progress: &dyn Progress) -> Result<Option<File>
     };
     match result {
         Ok(()) => Ok(Some(file)),
-        // Some network file systems have no locks: the user of such a one has to take turns alone.
+        // Some network file systems have no locks: there, users themselves have to take turns.
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
         Err(error) => Err(writing(&path)(error)),
     }

@@ -1,4 +1,4 @@
-//! What the fuzz targets (`tests/fuzz`) call: the parsers behind checks that no made-up input passes. In builds with `--cfg fuzzing` alone.
+//! What the fuzz targets (`tests/fuzz`) call: the parsers behind checks that no generated input passes. Only in builds with `--cfg fuzzing`.
 
 use std::fs;
 use std::io::Write;
@@ -15,10 +15,10 @@ use crate::files::{hex, reading};
 use crate::idx::{self, MNIST};
 use crate::{Error, Images, NoProgress};
 
-/// Bytes as gzip has them, without compression.
+/// Bytes in gzip format, without compression.
 pub fn gzipped(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
-    // Nothing is written but memory.
+    // Only memory is written.
     let _ = encoder.write_all(bytes);
     encoder.finish().unwrap_or_default()
 }
@@ -33,7 +33,7 @@ pub fn archive(path: &Path) -> Result<(Images, Images), Error> {
     let spec = FileSpec { name: CIFAR100.archive, bytes: bytes.len() as u64, md5 };
     let other = FileSpec { bytes: spec.bytes + 1, ..spec.clone() };
     if let Err(error) = archive::check(path, &other, &NoProgress) {
-        // A sentence, whatever it is.
+        // One line, whatever the file is.
         assert!(!archive::explained(&CIFAR100, path, error).to_string().contains('\n'));
     }
     archive::check(path, &spec, &NoProgress)?.load(&CIFAR100, 1, &NoProgress)

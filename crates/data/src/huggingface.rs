@@ -1,8 +1,7 @@
 //! CIFAR-10 from the Hugging Face Hub, as png images in parquet files.
 //!
-//! `candle_datasets::hub::from_hub` fetches the files; what is in them is read here. Its own
-//! `candle_datasets::vision::cifar::load` gives transposed images, leaves out rows that it cannot read and panics at an image
-//! that it cannot decode.
+//! `candle_datasets::hub::from_hub` fetches the files; their contents are read here. Its own `candle_datasets::vision::cifar::load` gives transposed
+//! images, leaves out rows that it cannot read and panics on an image that it cannot decode.
 
 use candle_datasets::hub::{FileReader, from_hub};
 use hf_hub::{HFClientSync, split_id};
@@ -19,7 +18,7 @@ const CLASSES: u16 = 10;
 /// Where the Hub keeps the parquet version of every dataset, and where `from_hub` looks.
 const REVISION: &str = "refs/convert/parquet";
 
-/// Fetches what is not in the Hub's cache on this machine, and decodes it.
+/// Fetches what is not in this machine's cache of the Hub, and decodes it all.
 pub(crate) fn load(dataset: &str, progress: &dyn Progress) -> Result<(Images, Images), Error> {
     let client = HFClientSync::new().map_err(|error| failed(dataset, error))?;
     load_with(&client, dataset, progress)
@@ -39,17 +38,17 @@ fn load_with(
     let listing = Listing::ask(client, dataset)?;
     progress.start(&format!("fetching {dataset}"), None, Unit::Bytes);
     let readers = without_panic(|| from_hub(client, dataset.to_owned()))
-        .ok_or_else(|| failed(dataset, "whose parquet files are damaged"))?
+        .ok_or_else(|| failed(dataset, "its parquet files are damaged"))?
         .map_err(|error| failed(dataset, error))?;
     progress.finish();
     if readers.len() != listing.files.len() || Listing::ask(client, dataset)? != listing {
-        return Err(failed(dataset, "which was changed while it was read"));
+        return Err(failed(dataset, "it was changed while it was read"));
     }
 
     let mut files = Vec::new();
     for (name, reader) in listing.files.iter().zip(&readers) {
         let set =
-            Set::of(name).ok_or_else(|| failed(dataset, format!("whose file {name} is of neither set")))?;
+            Set::of(name).ok_or_else(|| failed(dataset, format!("its file {name} is of neither set")))?;
         files.push((set, name, reader));
     }
     // 0000.parquet before 0001.parquet.
@@ -68,7 +67,7 @@ fn load_with(
             })?;
         }
         if decoded.labels.is_empty() {
-            return Err(failed(dataset, format!("which has no {} images", set.name())));
+            return Err(failed(dataset, format!("it has no {} images", set.name())));
         }
         Images::new(SHAPE, CLASSES.into(), decoded.pixels, decoded.labels)
     };
@@ -77,7 +76,7 @@ fn load_with(
     Ok(result)
 }
 
-/// The parquet files of a dataset, and of which commit.
+/// The parquet files of a dataset, and their commit.
 #[derive(PartialEq)]
 struct Listing {
     commit: Option<String>,
@@ -143,7 +142,7 @@ impl Decoded {
         Ok(())
     }
 
-    /// Appends a row; the error goes on "row 7 ...".
+    /// Appends a row; the error continues "row 7 ...".
     fn append(&mut self, row: &Row) -> Result<(), String> {
         let (mut encoded, mut label) = (None, None);
         for (name, field) in row.get_column_iter() {
@@ -290,7 +289,9 @@ mod tests {
             write_parquet(&path, &[(png(2, 32, 32), 3), row, (png(3, 32, 32), 3)]);
             let error = read(&path).err().expect(expected).to_string();
             assert!(
-                error.starts_with(&format!("0000.parquet is no parquet file of CIFAR-10, {expected}")),
+                error.starts_with(&format!(
+                    "0000.parquet is not a parquet file of CIFAR-10, since {expected}"
+                )),
                 "{error}"
             );
         }
@@ -308,7 +309,7 @@ mod tests {
         assert!(matches!(read(&path), Err(Error::Parquet { .. })));
     }
 
-    /// Also where the reader of parquet files panics, as it does at some of these.
+    /// Even if the parquet reader panics, as it does on some of these.
     #[test]
     fn a_file_cut_or_changed_anywhere_is_read_or_refused_in_a_sentence() {
         let folder = TempDir::new().unwrap();
@@ -329,7 +330,7 @@ mod tests {
                 Err(error) => {
                     let error = error.to_string();
                     assert!(
-                        error.starts_with("0000.parquet is no parquet file of CIFAR-10, "),
+                        error.starts_with("0000.parquet is not a parquet file of CIFAR-10, since "),
                         "{what}: {error}"
                     );
                     assert!(!error.contains('\n'), "{what}: {error}");
@@ -340,7 +341,7 @@ mod tests {
                 }
             }
         };
-        // Of the image itself not every byte: its own tests have that.
+        // Not every byte of the image itself: its own tests cover that.
         let image = 200..whole.len() - 1000;
         let places = (0..whole.len()).filter(|n| !image.contains(n) || n % 50 == 0);
         for n in places {
@@ -463,21 +464,21 @@ mod tests {
     fn a_dataset_without_a_set_or_with_another_is_an_error() {
         let error =
             Hub::new(&[("plain_text/train/0000.parquet", rows(0..2))]).load().unwrap_err().to_string();
-        assert!(error.contains("owner/name") && error.contains("which has no test images"), "{error}");
+        assert!(error.contains("owner/name") && error.contains("it has no test images"), "{error}");
         let hub = Hub::new(&[("train/0000.parquet", rows(0..2)), ("more/0000.parquet", rows(2..3))]);
         let error = hub.load().unwrap_err().to_string();
-        assert!(error.contains("whose file more/0000.parquet is of neither set"), "{error}");
+        assert!(error.contains("its file more/0000.parquet is of neither set"), "{error}");
     }
 
     #[test]
     fn a_hub_that_does_not_answer_is_an_error_that_names_the_dataset() {
         let hub = Hub { endpoint: "http://127.0.0.1:1".to_owned(), cache: TempDir::new().unwrap() };
         let error = hub.load().unwrap_err().to_string();
-        assert!(error.starts_with("cannot get owner/name from the Hugging Face Hub, "), "{error}");
+        assert!(error.starts_with("cannot get owner/name from the Hugging Face Hub ("), "{error}");
         assert!(error.ends_with("--data-dir"), "{error}");
     }
 
-    /// candle's own reader of the binary files, which insists on 10,000 records a file, agrees with ours.
+    /// candle's own reader of the binary files, which insists on 10,000 records per file, agrees with ours.
     #[test]
     fn candle_reads_the_same_binary_files() {
         let folder = TempDir::new().unwrap();
@@ -500,7 +501,7 @@ mod tests {
                 let part = images.narrow(0, start, 5_000).unwrap().flatten_all().unwrap();
                 let part = part.to_vec1::<f32>().unwrap();
                 let ours = &ours.pixels()[start * IMAGE_BYTES..][..5_000 * IMAGE_BYTES];
-                // candle multiplies by 1/255, which rounds otherwise than dividing.
+                // candle multiplies by 1/255, which rounds differently from dividing.
                 let same =
                     part.iter().zip(ours).all(|(theirs, &byte)| (theirs * 255.0).round() == f32::from(byte));
                 assert!(same, "images from {start} on");

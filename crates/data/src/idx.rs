@@ -1,7 +1,7 @@
 //! MNIST and Fashion-MNIST: four files in the idx format, gzipped as their authors publish them or unpacked.
 //!
-//! An idx file begins with two zeros, the type of its values (8: bytes), the number of its dimensions, and each of these as four
-//! bytes, most significant first; behind them are the values.
+//! An idx file begins with two zeros, the type of its values (8: bytes), the number of its dimensions, and each of these as four bytes, most
+//! significant first; the values follow.
 
 use std::fs::{self, File};
 use std::io::{BufReader, ErrorKind, Read};
@@ -39,7 +39,7 @@ const GZIPPED: [&str; 4] = [
 #[derive(Debug)]
 pub(crate) struct Idx {
     pub(crate) name: &'static str,
-    /// Folders in which others keep the files.
+    /// Folders in which other tools keep the files.
     folders: [&'static str; 2],
     /// Training and test images.
     counts: [u32; 2],
@@ -71,7 +71,7 @@ pub(crate) static FASHION_MNIST: Idx = Idx {
     ],
 };
 
-/// All of the family, which are told from each other. A test in `source.rs` holds that none is missing.
+/// All of the family, which must be told apart. A test in `source.rs` checks that none is missing.
 pub(crate) const ALL: [&Idx; 2] = [&MNIST, &FASHION_MNIST];
 
 impl Idx {
@@ -90,7 +90,7 @@ impl Idx {
     }
 }
 
-/// Where the images came from, for people, and training and test images.
+/// Where the images came from, as text for users, and the training and test images.
 pub(crate) fn load(
     idx: &'static Idx,
     path: &Path,
@@ -135,7 +135,7 @@ pub(crate) fn load_cached(
     load(idx, &folder, progress)
 }
 
-/// Downloads those of the four files that are missing or not as published, and tells where they are.
+/// Downloads those of the four files that are missing or not as published, and returns where they are.
 pub(crate) fn fetch(
     idx: &'static Idx,
     cache: &Path,
@@ -159,7 +159,7 @@ fn fetch_patiently(
     fs::create_dir_all(cache).map_err(writing(cache))?;
     // Held until the end of this function; the system releases it if the process dies.
     let _lock = lock(cache, progress)?;
-    // Somebody else may have been faster.
+    // Another process may have been faster.
     let (folder, lacking) = self::lacking(idx, cache, progress)?;
     for number in lacking {
         let spec = idx.spec(number);
@@ -206,7 +206,7 @@ fn check(idx: &Idx, number: usize, path: &Path, progress: &dyn Progress) -> Resu
     Ok(())
 }
 
-/// What `path` holds, read and checked, if that makes [`fetch`] needless.
+/// What `path` holds, read and checked, if that makes [`fetch`] unnecessary.
 pub(crate) fn find_whole(
     idx: &'static Idx,
     path: &Path,
@@ -302,7 +302,7 @@ fn find(idx: &Idx, path: &Path) -> Result<Option<FoundFiles>, Error> {
         let folder = if inner.is_empty() { path.to_owned() } else { path.join(inner) };
         let mut files = [const { None }; 4];
         for (number, file) in files.iter_mut().enumerate() {
-            // What is gzipped says itself whether it is whole.
+            // A gzipped file itself shows whether it is complete.
             for name in [GZIPPED[number], FILES[number]] {
                 let path = folder.join(name);
                 if file.is_none() && kind(&path)? == Kind::File {
@@ -336,7 +336,7 @@ fn is_gzipped(path: &Path) -> Result<bool, Error> {
     Ok(start == [0x1F, 0x8B])
 }
 
-/// The values of file number `number`, checked. `advance` hears the bytes of the file read so far.
+/// The values of file number `number`, checked. `advance` receives the number of bytes read from the file so far.
 ///
 /// No more is read, and no more memory taken, than the header says, which may say no more than the data set has.
 pub(crate) fn read(idx: &Idx, number: usize, path: &Path, advance: &dyn Fn(u64)) -> Result<Vec<u8>, Error> {
@@ -382,7 +382,7 @@ pub(crate) fn read(idx: &Idx, number: usize, path: &Path, advance: &dyn Fn(u64))
     }
     // Of a gzipped file, this also reads the checksum at its end.
     if reader.fill(&mut [0])? > 0 {
-        return Err(idx.bad(path, format!("continues behind the {count} {what} that its header tells of")));
+        return Err(idx.bad(path, format!("continues after the {count} {what} that its header announces")));
     }
     if number % 2 == 1
         && let Some(record) = values.iter().position(|&label| label >= CLASSES)
@@ -398,7 +398,7 @@ pub(crate) fn read(idx: &Idx, number: usize, path: &Path, advance: &dyn Fn(u64))
     Ok(values)
 }
 
-/// All data sets of the family have files of the same names and headers: an error if a file is another one's.
+/// An error if a file belongs to another data set of the family: all have the same file names and headers.
 fn refuse_other(idx: &Idx, number: usize, path: &Path) -> Result<(), Error> {
     others(idx).try_for_each(|other| refuse_file_of(other, idx, number, path))
 }
@@ -421,7 +421,7 @@ fn refuse_file_of(other: &Idx, idx: &Idx, number: usize, path: &Path) -> Result<
     }
 }
 
-/// What is wrong with a file that begins otherwise.
+/// What is wrong with a file that begins differently.
 fn not_idx(start: &[u8], wanted: [u8; 4]) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
     match start {
@@ -440,7 +440,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Fills `buffer` as far as the file goes; gives the bytes that were read.
+    /// Fills `buffer` as far as the file goes; returns the number of bytes read.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let mut n = 0;
         while n < buffer.len() {
@@ -451,7 +451,7 @@ impl Reader<'_> {
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
                     return Err(self.idx.bad(self.path, "is cut short".to_owned()));
                 }
-                // What the unpacking says of bytes that nobody packed.
+                // What unpacking reports for bytes that are not packed.
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData) => {
                     return Err(self.idx.bad(self.path, format!("cannot be unpacked ({error})")));
                 }
@@ -462,7 +462,7 @@ impl Reader<'_> {
     }
 }
 
-/// Tells how far a file is read.
+/// Reports how far a file is read.
 struct Watched<'a, R> {
     inner: R,
     position: u64,
@@ -563,7 +563,7 @@ mod tests {
     fn bad_files_are_refused_by_name() {
         let pixels = |n: usize| vec![7; n * SIDE * SIDE];
         let cases: Vec<(usize, Vec<u8>, &str)> = vec![
-            (0, Vec::new(), "train-images-idx3-ubyte is empty: it is no idx file of MNIST"),
+            (0, Vec::new(), "train-images-idx3-ubyte is empty: it is not an idx file of MNIST"),
             (0, b"<!doctype html>".to_vec(), "train-images-idx3-ubyte is a web page"),
             (
                 2,
@@ -585,7 +585,7 @@ mod tests {
             ),
             (1, idx_file(&[60_001], &[0]), "says that it has 60001 labels, and the data set has 60000"),
             (0, idx_file(&[7, 28, 28], &pixels(6)), "ends after 4704 of 5488 bytes of images"),
-            (0, idx_file(&[7, 28, 28], &pixels(8)), "continues behind the 7 images that its header tells of"),
+            (0, idx_file(&[7, 28, 28], &pixels(8)), "continues after the 7 images that its header announces"),
             (
                 3,
                 idx_file(&[4], &[0, 1, 10, 255]),
@@ -648,7 +648,7 @@ mod tests {
         let folder = folder_of(&files);
         let read_so_far = std::cell::Cell::new(0);
         let result = read(&MNIST, 0, &folder.path().join(GZIPPED[0]), &|bytes| read_so_far.set(bytes));
-        assert!(result.unwrap_err().to_string().contains("continues behind the 7 images"));
+        assert!(result.unwrap_err().to_string().contains("continues after the 7 images"));
         let (read, all) = (read_so_far.get(), files[0].1.len() as u64);
         assert!(read < all / 2, "{read} of {all} bytes were read");
     }
@@ -673,7 +673,7 @@ mod tests {
         let file = path.join("mnist.npz");
         fs::write(&file, "").unwrap();
         let error = load(&MNIST, &file, &NoProgress).unwrap_err().to_string();
-        assert!(error.ends_with("is no folder: give the folder that holds MNIST"), "{error}");
+        assert!(error.ends_with("is not a folder: give the folder that holds MNIST"), "{error}");
     }
 
     #[test]
@@ -720,7 +720,7 @@ mod tests {
         assert_eq!(load(small(), &cache, &NoProgress).unwrap().1, expected());
         // Nothing is lost.
         assert_eq!(fs::read(cache.join(format!("{}.old", GZIPPED[2]))).unwrap(), changed);
-        // An unpacked file with a part of the images is not all of them.
+        // An unpacked file with only some of its values is not complete.
         fs::write(cache.join(FILES[3]), idx_file(&[3], &[0, 1, 2])).unwrap();
         fetch_small(&cache, &addresses, &watcher).unwrap();
         assert_eq!(server.asked(), GZIPPED[3..]);
@@ -767,7 +767,7 @@ mod tests {
         assert_eq!((reports[1].records, reports[1].labels_valid), (Some(7), Some(true)));
         assert_eq!((reports[2].records, reports[2].labels_valid), (Some(4), None));
         assert_eq!(reports[3].labels_valid, Some(false));
-        // Each is good, and they do not go together.
+        // Each is good, but they do not go together.
         let mut files = gzipped();
         files[1].1 = gzip(&idx_file(&[6], &[0; 6]));
         let reports = verify(&MNIST, folder_of(&files).path(), &NoProgress).unwrap();

@@ -43,7 +43,7 @@ pub(crate) fn is_one(path: &Path) -> Result<bool, Error> {
     Ok(kind(&path.join(TRAIN))? == Kind::Folder || kind(&path.join(TEST))? == Kind::Folder)
 }
 
-/// Which classes the folders of images may be of.
+/// Which classes the folders of images may have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Classes<'a> {
     /// These, in this order, in any case.
@@ -70,7 +70,7 @@ fn spec_of(classes: Vec<String>, shape: [usize; 3]) -> DatasetSpec {
     DatasetSpec { name: "image folder".to_owned(), shape, classes, mean_std: None }
 }
 
-/// Reads the training and the test images, the latter out of the former by `split` and its seed.
+/// Reads the training and the test images, the latter taken from the former if `split` is given, with its seed.
 pub(crate) fn load(
     path: &Path,
     classes: Classes<'_>,
@@ -107,8 +107,8 @@ pub(crate) fn load(
     };
     if let Some(first) = left_out.first() {
         progress.note(&match left_out.len() {
-            1 => format!("{} is no image and is left out", first.display()),
-            n => format!("{n} files are no images and are left out, such as {}", first.display()),
+            1 => format!("{} is not an image and is left out", first.display()),
+            n => format!("{n} files are not images and are left out, such as {}", first.display()),
         });
     }
     progress.start("reading images", Some((train.len() + test.len()) as u64), Unit::Images);
@@ -141,7 +141,7 @@ struct ClassList {
 }
 
 impl ClassList {
-    /// Looks at the folders of training images. Texts that lie among them are added to `left_out`.
+    /// Lists the folders of training images. Text files among them are added to `left_out`.
     fn find(path: &Path, classes: Classes<'_>, left_out: &mut Vec<PathBuf>) -> Result<Self, Error> {
         if kind(path)? == Kind::Nothing {
             let wanted = "the folder that holds train/<class> and test/<class>".to_owned();
@@ -200,7 +200,7 @@ impl ClassList {
         }
     }
 
-    /// The images of folders with their labels, by class and then by name. Texts that lie among them are added to `left_out`.
+    /// The images of folders with their labels, by class and then by name. Text files among them are added to `left_out`.
     fn files(
         &self,
         folders: &[(PathBuf, u16)],
@@ -282,7 +282,7 @@ fn class_name(folder: &Path) -> Result<String, Error> {
     }
 }
 
-/// The error for a folder that has one set and lacks the other, with what may be meant for it.
+/// The error for a folder that has one set and lacks the other, with a folder that may be meant for it.
 fn missing_set(path: &Path, set: &'static str, can_split: bool) -> Error {
     let aliases: &[&str] = if set == TRAIN { &TRAIN_ALIASES } else { &TEST_ALIASES };
     let names = names(path).unwrap_or_default();
@@ -315,10 +315,9 @@ pub(crate) fn names(folder: &Path) -> Result<Vec<String>, Error> {
     Ok(entries(folder)?.iter().map(name).collect())
 }
 
-/// Reads a png, jpeg or webp file of any size, up to 10,000 pixels a side, as an image folder's files are read: turned upright
-/// as its EXIF data says, transparency left out, resized to the height and width of `shape` whatever its proportions (Catmull-Rom).
-/// Gives the plane of each channel, row by row; the one of a grey image has Rec. 709's weights of the colours. A pipe will do for a
-/// file.
+/// Reads a png, jpeg or webp file of any size, up to 10,000 pixels a side, as the files of an image folder are read: rotated upright according to its
+/// EXIF data, transparency dropped, resized to the height and width of `shape` regardless of its proportions (Catmull-Rom). Returns the plane of each
+/// channel, row by row; that of a grey image weights the colours by Rec. 709. The file may be a pipe.
 ///
 /// # Errors
 /// [`Error::Shape`]; [`Error::Read`] or [`Error::Decode`], each of which names the file.
@@ -370,7 +369,7 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
             DECODING_BYTES >> 20
         ));
     }
-    // Cameras store what they saw sideways, and say so.
+    // Cameras store images sideways, and say so.
     let orientation = guarded(|| decoder.orientation())?;
     let mut image = guarded(|| DynamicImage::from_decoder(decoder))?;
     match format {
@@ -387,7 +386,7 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     Ok(image)
 }
 
-/// What the image library gives. Its decoders panic on some damaged images.
+/// The result of the image library. Its decoders panic on some damaged images.
 fn guarded<T>(decode: impl FnOnce() -> ImageResult<T>) -> Result<T, String> {
     match without_panic(decode) {
         Some(Ok(decoded)) => Ok(decoded),
@@ -401,12 +400,12 @@ fn damaged(cause: &str) -> String {
     format!("{cause}; replace or remove it")
 }
 
-/// The last chunk of a png file, from its name on. The decoder does not ask for it.
+/// The last chunk of a png file, from its name on. The decoder does not require it.
 const PNG_END: &[u8] = b"IEND\xAE\x42\x60\x82";
 
 /// How long a webp file says it is.
 fn webp_length(encoded: &[u8]) -> usize {
-    // Behind "RIFF" is the number of bytes that follow it.
+    // After "RIFF" comes the number of bytes that follow.
     let length = encoded.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
     length as usize + 8
 }
@@ -494,7 +493,7 @@ mod tests {
         let first = path.join("labels.csv");
         assert_eq!(
             watcher.notes(),
-            [format!("2 files are no images and are left out, such as {}", first.display())]
+            [format!("2 files are not images and are left out, such as {}", first.display())]
         );
         assert_eq!(train.labels(), [0, 3, 3, 3, 9]);
         assert_eq!(test.labels(), [5]);
@@ -549,9 +548,9 @@ mod tests {
                 b"",
                 "tiger is not named after a class of CIFAR-10: rename it to one of airplane, ",
             ),
-            ("train/notes.pdf", b"", "notes.pdf is not the folder of a class"),
-            ("train/ship", b"", "ship is not the folder of a class"),
-            ("test/1.PNG", b"", "1.PNG lies in no folder of a class"),
+            ("train/notes.pdf", b"", "notes.pdf is not a class folder"),
+            ("train/ship", b"", "ship is not a class folder"),
+            ("test/1.PNG", b"", "1.PNG is not in a class folder"),
             ("train/cat/2.bmp", b"", "2.bmp is not a png, jpg, jpeg or webp file: convert it"),
             ("train/cat/b.png/c", b"", "b.png is not a png, jpg, jpeg or webp file: convert it"),
             ("train/cat/0.png", b"", "it is empty; replace or remove it"),
@@ -611,7 +610,7 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing: the png decoder panics at a palette that does not end with a whole colour.
+    /// Found by fuzzing: the png decoder panics on a palette that does not end with a whole colour.
     #[test]
     fn an_image_at_which_the_decoder_panics_is_refused() {
         let chunk = |name: &[u8; 4], data: &[u8]| {
@@ -620,7 +619,7 @@ mod tests {
             crc.update(&contents);
             [&(data.len() as u32).to_be_bytes(), contents.as_slice(), &crc.sum().to_be_bytes()].concat()
         };
-        // One pixel: an index of eight bits into the palette, behind the row's filter.
+        // One pixel: an index of eight bits into the palette, after the row's filter.
         let header = [0, 0, 0, 1, 0, 0, 0, 1, 8, 3, 0, 0, 0];
         let mut pixels = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         std::io::Write::write_all(&mut pixels, &[0, 0]).unwrap();
@@ -772,13 +771,13 @@ mod tests {
         fs::remove_dir_all(folder.path().join("test/犬")).unwrap();
         let found = load_own(&folder, None).unwrap();
         assert_eq!(found.images.1.class_counts(), [1, 1, 1, 1, 1, 1, 0]);
-        // Empty in the training as good as missing: the class is there, and nothing is known of it.
+        // An empty training folder is like a missing one: the class exists, but nothing is known of it.
         fs::remove_file(folder.path().join("train/cat/000.png")).unwrap();
         let error = own_error(&folder, None);
-        assert!(error.contains("test/cat has no training images beside it"), "{error}");
+        assert!(error.contains("test/cat has no matching training images"), "{error}");
         fs::remove_dir(folder.path().join("train/cat")).unwrap();
         let error = own_error(&folder, None);
-        assert!(error.contains("test/cat has no training images beside it"), "{error}");
+        assert!(error.contains("test/cat has no matching training images"), "{error}");
         assert!(error.contains(&folder.path().join("train/cat").display().to_string()), "{error}");
     }
 
@@ -824,6 +823,6 @@ mod tests {
             "{error}"
         );
         let error = spec(folder.path(), [2, 5, 6]).unwrap_err().to_string();
-        assert!(error.starts_with("there are no images of shape 2 x 5 x 6"), "{error}");
+        assert!(error.starts_with("images of shape 2 x 5 x 6 are not supported"), "{error}");
     }
 }

@@ -24,10 +24,10 @@ const CUT: &str = "it is cut short";
 const DAMAGED: &str = "its compressed data is damaged";
 const HEADER: &str = "its header is damaged";
 
-/// Checks that every component of the image has all of its blocks with all of their bits, that each code is one of the file's
-/// tables, and that the file has its end marker. Whatever follows that (a second picture, padding) is not looked at.
+/// Checks that every component of the image has all of its blocks with all of their bits, that each code is one of the file's tables, and that the
+/// file has its end marker. Whatever follows that (a second picture, padding) is ignored.
 ///
-/// For files that a decoder has accepted, with the width and height that it has found; an error is what is wrong, in a few words.
+/// For files that a decoder has accepted, with the width and height that it found; an error says what is wrong, in a few words.
 pub(crate) fn check(bytes: &[u8], size: (u32, u32)) -> Result<(), &'static str> {
     let mut reader = Reader { bytes, at: 2 };
     let mut frame: Option<Frame> = None;
@@ -47,7 +47,7 @@ pub(crate) fn check(bytes: &[u8], size: (u32, u32)) -> Result<(), &'static str> 
             SOS => {
                 let frame = frame.as_mut().ok_or(HEADER)?;
                 let scan = Scan::new(reader.segment()?, frame)?;
-                // A frame of a film that has no tables of its own, which the decoder fills in.
+                // A frame of a film without tables of its own, which the decoder fills in.
                 if !tables.any {
                     return Ok(());
                 }
@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The contents of the segment behind a marker.
+    /// The contents of the segment after a marker.
     fn segment(&mut self) -> Result<&'a [u8], &'static str> {
         let Some([high, low, ..]) = self.bytes.get(self.at..) else { return Err(CUT) };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -126,10 +126,10 @@ struct Component {
     v: usize,
     /// Blocks that hold pixels of the image.
     blocks: usize,
-    /// Of each block, a bit for each coefficient that a scan has made other than zero. Only progressive files need it: a later
-    /// scan has a bit more for such a coefficient.
+    /// For each block, a bit for each coefficient that a scan has made nonzero. Only progressive files need it: a later scan has one more bit for
+    /// such a coefficient.
     nonzero: Vec<u64>,
-    /// Of each coefficient, how many lower bits are to come in later scans; [`UNSEEN`] before the first.
+    /// For each coefficient, how many lower bits are to come in later scans; [`UNSEEN`] before the first.
     missing_bits: [u8; 64],
 }
 
@@ -147,7 +147,7 @@ impl Frame {
         let [_precision, y1, y0, x1, x0, count, rest @ ..] = segment else { return Err(HEADER) };
         let height = usize::from(u16::from_be_bytes([*y1, *y0]));
         let width = usize::from(u16::from_be_bytes([*x1, *x0]));
-        // What follows takes memory by these figures: only as much as the decoder has taken.
+        // Memory is taken by these figures below: only as much as the decoder has taken.
         if (width, height) != (size.0 as usize, size.1 as usize) || *count > MAX_COMPONENTS {
             return Err(HEADER);
         }
@@ -176,7 +176,7 @@ impl Frame {
 
 /// A Huffman table: codes of one length follow each other.
 struct Table {
-    /// For each length from 1 to 16, the first 16 bits behind its codes, and which symbol the code 0 of that length would be.
+    /// For each length from 1 to 16, the first 16 bits beyond its codes, and which symbol the code 0 of that length would be.
     limits: [u32; 16],
     offsets: [i32; 16],
     symbols: Vec<u8>,
@@ -239,7 +239,7 @@ impl Scan {
             parts.push((place, usize::from(spec[1] >> 4), usize::from(spec[1] & 15)));
         }
         let (first, last) = if frame.progressive { (u32::from(*first), u32::from(*last)) } else { (0, 63) };
-        // Of a progressive file, a scan has DC coefficients, or AC coefficients of one component.
+        // In a progressive file, a scan has DC coefficients, or AC coefficients of one component.
         let mixed = frame.progressive && if first == 0 { last != 0 } else { count != 1 || last < first };
         if parts.is_empty() || last > 63 || mixed {
             return Err(HEADER);
@@ -248,7 +248,7 @@ impl Scan {
         Ok(Self { parts, first, last, refining: high != 0, missing_bits: low })
     }
 
-    /// Reads through the scan, up to the marker behind it.
+    /// Reads through the scan, up to the marker after it.
     fn walk(
         &self,
         reader: &mut Reader<'_>,
@@ -258,7 +258,7 @@ impl Scan {
     ) -> Result<(), &'static str> {
         let mut bits = Bits { reader, buffer: 0, count: 0 };
         let mut end_of_bands = 0;
-        // One component lies there block by block; several take turns, by units that may lie over the edge.
+        // A single component is stored block by block; several are interleaved, in units that may extend over the edge.
         let alone = self.parts.len() == 1;
         let units = if alone { frame.components[self.parts[0].0].blocks } else { frame.units };
         for unit in 0..units {
@@ -342,7 +342,7 @@ impl Bits<'_, '_> {
         }
         let next = (self.buffer >> 48) as u32;
         let length = table.limits.iter().position(|&limit| next < limit);
-        // No code: behind the end of the data, where zeros follow, or within it.
+        // No code: beyond the end of the data, where zeros follow, or within it.
         let Some(i) = length else { return Err(if self.count < 16 { CUT } else { DAMAGED }) };
         let code = self.take(i as u32 + 1)?;
         let symbol = usize::try_from(code as i32 + table.offsets[i]).ok();
@@ -395,7 +395,7 @@ impl Bits<'_, '_> {
                 break;
             }
             if scan.refining {
-                // The sign of a new coefficient; its place is behind so many that are zero, and those between have a bit each.
+                // The sign of a new coefficient; it comes after `run` zero ones, and the nonzero ones in between have a bit each.
                 if size > 1 {
                     return Err(DAMAGED);
                 }
@@ -433,7 +433,7 @@ impl Bits<'_, '_> {
         Ok(())
     }
 
-    /// Ends a part of the scan: up to the next marker there may be padding only.
+    /// Ends a part of the scan: only padding may precede the next marker.
     fn end(&mut self) -> Result<(), &'static str> {
         self.take(self.count % 8)?;
         loop {
@@ -529,7 +529,7 @@ mod tests {
             assert_eq!(check(&bytes), Ok(()), "{name}");
             let followed = [&bytes, b"\0\0\xFF\xD8 and more".as_slice()].concat();
             assert_eq!(check(&followed), Ok(()), "{name}");
-            // Padding in front of a marker.
+            // Padding before a marker.
             let (data, end) = bytes.split_at(bytes.len() - 2);
             assert_eq!(check(&[data, &[0, 0, 0xFF, 0xFF], end].concat()), Ok(()), "{name}");
         }

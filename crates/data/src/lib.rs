@@ -1,9 +1,9 @@
-//! Data sets from many sources into memory, and seeded, augmented batches from there.
+//! Loads data sets from many sources into memory, and makes seeded, augmented batches from them.
 //!
-//! A [`Source`] says where the data is: a [`Published`] data set in a folder or on the network, a folder of images for each class, the
-//! Hugging Face Hub, or nowhere at all, drawn by [`Source::Synthetic`]. [`load`] checks every byte that it can and gives
-//! a [`Dataset`]: all images as `u8` in memory, and a [`DatasetSpec`] that says what they are. [`training_batches`] and
-//! [`evaluation_batches`] turn them into normalised `f32` batches on a thread of their own.
+//! A [`Source`] says where the data is: a [`Published`] data set in a folder or on the network, a folder of images for each class, the Hugging Face
+//! Hub, or nowhere at all: [`Source::Synthetic`] draws it. [`load`] checks every byte that it can and gives a [`Dataset`]: all images as `u8` in
+//! memory, and a [`DatasetSpec`] that says what they are. [`training_batches`] and [`evaluation_batches`] turn them into normalised `f32` batches on
+//! a separate thread.
 //!
 //! Every random draw is a pure function of `(seed, purpose, epoch, sample)` (crate `pointwise-random`), so that a training
 //! can be resumed in the middle of an epoch and sees the same batches, bit for bit.

@@ -15,13 +15,12 @@ pub struct Normalisation {
 }
 
 impl Normalisation {
-    /// What `normalise` comes to for a data set whose training images (those that are trained on, without held-out ones) are
-    /// `train`.
+    /// Resolves `normalise` for a data set whose training images (those that are trained on, without held-out ones) are `train`.
     ///
     /// # Errors
     ///
-    /// [`Error::Channels`] if figures are given for another number of channels; [`Error::Constant`] if the images that are to
-    /// be measured have the same value everywhere in a channel.
+    /// [`Error::Channels`] if figures are given for another number of channels; [`Error::Constant`] if the images to be measured have the same value
+    /// everywhere in a channel.
     pub fn resolve(normalise: &Normalise, spec: &DatasetSpec, train: &Images) -> Result<Self, Error> {
         let channels = spec.shape[0];
         let (mean, std) = match (normalise, &spec.mean_std) {
@@ -35,7 +34,7 @@ impl Normalisation {
         Ok(normalisation)
     }
 
-    /// Holds the figures to images of so many channels.
+    /// Checks the figures against the number of channels.
     pub(crate) fn check(&self, channels: usize) -> Result<(), Error> {
         for figures in [&self.mean, &self.std] {
             if figures.len() != channels {

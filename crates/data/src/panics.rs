@@ -1,18 +1,18 @@
-//! Decoders of other projects, whose panics are errors of the file that they read.
+//! Decoders of other projects, whose panics are treated as errors of the file that they read.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether this thread's panics are caught and need no words of their own.
+    /// Whether this thread's panics are caught and need not be printed.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `decode` gives, or `None` where it panics, as libraries do on some damaged files. Nothing is printed of such a panic; the process's
-/// panic hook is as before for all others.
+/// The result of `decode`, or `None` if it panics, as libraries do on some damaged files. Such a panic prints nothing; for all others, the process's
+/// panic hook is as before.
 ///
-/// It is for decoders that own all that they change: what a panic left half changed must not be used afterwards.
+/// For decoders that own everything that they change: what a panic left half changed must not be used afterwards.
 pub fn without_panic<T>(decode: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

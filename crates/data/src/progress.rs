@@ -1,4 +1,4 @@
-//! How long work tells how far it is.
+//! How long-running work reports its progress.
 
 /// What the progress of a piece of work is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub trait Progress: Send + Sync {
     /// Work `what` ("reading CIFAR-10", ...) begins; `total` is its size in `unit`s, if known.
     fn start(&self, what: &str, total: Option<u64>, unit: Unit);
 
-    /// So much of the work is done, in that unit; it may fall back when a download starts anew.
+    /// This much of the work is done, in that unit; it may fall back when a download starts again.
     fn advance(&self, position: u64);
 
     /// The work is done.

@@ -1,4 +1,4 @@
-//! The data sets that others publish: what is known of them without reading a byte.
+//! The data sets that others publish: what is known about them without reading a byte.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ pub enum Published {
 /// Where a published data set is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// A folder that somebody named, or the archive itself. Nothing is written there.
+    /// A folder that the user named, or the archive itself. Nothing is written there.
     Named(PathBuf),
     /// A folder that is filled from the network if need be, see [`fetch`](crate::fetch).
     Cache {
@@ -184,7 +184,7 @@ impl Published {
     pub const ALL: [Self; 5] =
         [Self::Cifar10, Self::Cifar100, Self::Cifar100Coarse, Self::Mnist, Self::FashionMnist];
 
-    /// The one of that name, if it is one.
+    /// The published data set of that kind, if it is one.
     #[must_use]
     pub fn of(kind: DataKind) -> Option<Self> {
         Some(match kind {
@@ -197,7 +197,7 @@ impl Published {
         })
     }
 
-    /// Its name, for people.
+    /// Its name, as text for users.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -220,7 +220,7 @@ impl Published {
         }
     }
 
-    /// Where its files are: of the CIFARs the archive, of the others the folder with the four files.
+    /// Where its files are: for the CIFARs the archive, for the others the folder with the four files.
     #[must_use]
     pub fn addresses(self) -> Vec<String> {
         let addresses: &[&str] = match self {

@@ -16,28 +16,28 @@ use crate::{Dataset, DatasetSpec, Error, Place, Progress, Published, TestSplit, 
 pub enum Source {
     /// A published data set.
     ///
-    /// The CIFARs: the first of these that is there is taken:
+    /// For the CIFARs, the first of these that exists is used:
     ///
-    /// 1. the binary files, of any number of records, in the folder or in its folder of the archive's name (of CIFAR-10 the test
-    ///    file and `data_batch_1.bin` to at most `data_batch_5.bin` without a gap);
+    /// 1. the binary files, of any number of records, in the folder or in its subfolder with the archive's name (for CIFAR-10 the test file and
+    ///    `data_batch_1.bin` to at most `data_batch_5.bin` without a gap);
     /// 2. the official archive, read without being unpacked;
-    /// 3. of CIFAR-10, folders `train` and `test` with one folder of images for each class, named after it in any case, read as those
-    ///    of [`Source::Folder`].
+    /// 3. for CIFAR-10, folders `train` and `test` with one folder of images for each class, named after it in any case, read as those of
+    ///    [`Source::Folder`].
     ///
-    /// MNIST and Fashion-MNIST: the four idx files, gzipped or not, in the folder, in its folder `raw`, or where torchvision keeps
-    /// them (`MNIST/raw`, `FashionMNIST/raw`).
+    /// For MNIST and Fashion-MNIST, the four idx files, gzipped or not, in the folder, in its subfolder `raw`, or where torchvision keeps them
+    /// (`MNIST/raw`, `FashionMNIST/raw`).
     Published {
         /// Which one.
         dataset: Published,
         /// Where it is.
         place: Place,
     },
-    /// Folders `train` and `test` with one folder of png, jpeg or webp images for each class, whose name is the class's: any UTF-8.
+    /// Folders `train` and `test` with one folder of png, jpeg or webp images for each class, named after the class in any UTF-8.
     ///
-    /// Classes are those of `train`, in the order of the bytes of their names; images come in the order of their classes and then of the
-    /// bytes of their file names. An image of another size is resized with a Catmull-Rom filter; transparency is
-    /// dropped; with one channel, colours become grey by Rec. 709's weights. Hidden files and what file managers and archivers
-    /// leave behind are passed over; texts are left out with a [note](Progress::note).
+    /// Classes are those of `train`, in the byte order of their names; images come in the order of their classes and then in the byte order of their
+    /// file names. An image of another size is resized with a Catmull-Rom filter; transparency is dropped; with one channel, colours become grey by
+    /// Rec. 709's weights. Hidden files and what file managers and archivers leave behind are skipped; text files are left out with a
+    /// [note](Progress::note).
     Folder {
         /// The folder.
         path: PathBuf,
@@ -72,12 +72,12 @@ pub enum Source {
 }
 
 impl Source {
-    /// What is known before an image is read: a folder is looked into for its classes.
+    /// What is known before an image is read: a folder is searched for its classes.
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] and [`Error::Classes`] for what there cannot be; of a folder, [`Error::NoSuchPath`],
-    /// [`Error::MissingSet`], [`Error::Read`] and those of the names of its classes.
+    /// [`Error::Shape`] and [`Error::Classes`] for what is not supported; for a folder, [`Error::NoSuchPath`], [`Error::MissingSet`], [`Error::Read`]
+    /// and those of the names of its classes.
     pub fn spec(&self) -> Result<DatasetSpec, Error> {
         match self {
             Self::Published { dataset, .. } => Ok(dataset.spec()),
@@ -108,7 +108,7 @@ fn family(dataset: Published) -> Family {
 ///
 /// # Errors
 ///
-/// Whatever keeps the data set from being complete and valid: nothing is left out in silence.
+/// Whatever keeps the data set from being complete and valid: nothing is silently left out.
 pub fn load(source: &Source, progress: &dyn Progress) -> Result<Dataset, Error> {
     let (spec, source, (train, test)) = match source {
         Source::Published { dataset, place } => {
@@ -153,15 +153,15 @@ pub fn load(source: &Source, progress: &dyn Progress) -> Result<Dataset, Error> 
     Ok(Dataset { train, test, spec, source, synthetic: false })
 }
 
-/// Sees to it that the files of a published data set are in a folder, and tells where.
+/// Ensures that the files of a published data set are in a folder, and returns where.
 ///
-/// The CIFARs: if not all of the binary files are in it or in its folder of the archive's name, whole, they are unpacked from the official
-/// archive in it, which is downloaded first if need be. Files of these names that hold something else are renamed, with `.old` behind
-/// their names; everything else in the folder stays as it is. MNIST and Fashion-MNIST: of the four files, those are
-/// downloaded that are missing or not as published.
+/// For the CIFARs: unless all of the binary files are in it or in its subfolder with the archive's name, complete, they are unpacked from the
+/// official archive in it, which is downloaded first if need be. Files of these names that hold something else are renamed, with `.old` appended;
+/// everything else in the folder stays as it is. For MNIST and Fashion-MNIST: those of the four files that are missing or not as published are
+/// downloaded.
 ///
-/// A process that is killed on the way leaves nothing that is taken for complete, and the next call continues the download. Several
-/// processes may fetch into one folder: they take turns.
+/// A process that is killed midway leaves nothing that counts as complete, and the next call continues the download. Several processes may fetch into
+/// one folder: they take turns.
 ///
 /// # Errors
 ///
@@ -178,12 +178,11 @@ pub fn fetch(
     }
 }
 
-/// What `path` holds, read and checked, if that makes [`fetch`] needless: all of a published data set, or, of CIFAR-10, an image
-/// folder.
+/// What `path` holds, read and checked, if that makes [`fetch`] unnecessary: all of a published data set, or, for CIFAR-10, an image folder.
 ///
 /// # Errors
 ///
-/// [`Error::Read`]; whatever else is wrong with a file, if `path` is one and no folder.
+/// [`Error::Read`]; if `path` is a file instead of a folder, whatever else is wrong with it.
 pub fn find_whole(dataset: Published, path: &Path, progress: &dyn Progress) -> Result<Option<String>, Error> {
     match family(dataset) {
         Family::Cifar(data) => cifar::find_whole(data, path, progress),
@@ -191,12 +190,12 @@ pub fn find_whole(dataset: Published, path: &Path, progress: &dyn Progress) -> R
     }
 }
 
-/// Examines the files of a published data set in `path` or in the usual folder in it, and the archive, whatever of them is there.
+/// Examines the files of a published data set in `path` or in its usual subfolder, and the archive, as far as they exist.
 ///
 /// # Errors
 ///
-/// [`Error::NoSuchPath`], [`Error::NotAnArchive`], [`Error::NotFound`] if there is none of them, [`Error::MissingFile`] if some
-/// are missing, [`Error::Read`]. A file with wrong contents is no error but has a [`problem`](FileReport::problem).
+/// [`Error::NoSuchPath`], [`Error::NotAnArchive`], [`Error::NotFound`] if there is none of them, [`Error::MissingFile`] if some are missing,
+/// [`Error::Read`]. A file with wrong contents is not an error but has a [`problem`](FileReport::problem).
 pub fn verify(dataset: Published, path: &Path, progress: &dyn Progress) -> Result<Vec<FileReport>, Error> {
     match family(dataset) {
         Family::Cifar(data) => verify::cifar(data.cifar, path, progress),

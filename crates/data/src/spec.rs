@@ -1,4 +1,4 @@
-//! What a data set is like.
+//! The description of a data set.
 
 /// What is known of a data set before its images are read.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,12 +9,12 @@ pub struct DatasetSpec {
     pub shape: [usize; 3],
     /// The names of the classes in the order of their labels, from 0 on.
     pub classes: Vec<String>,
-    /// The mean and standard deviation of each channel that are usual for it, with values in `[0, 1]`.
+    /// Its usual mean and standard deviation of each channel, with values in `[0, 1]`.
     pub mean_std: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 impl DatasetSpec {
-    /// Most classes: a label has 16 bits.
+    /// Largest number of classes: a label has 16 bits.
     pub const MAX_CLASSES: usize = 65_536;
     /// Largest height and width of an image in pixels.
     pub const MAX_SIDE: usize = 4096;

@@ -1,10 +1,10 @@
-//! Images drawn by a program, of classes that are named after what they show.
+//! Images drawn by a program, with classes named after what they show.
 //!
-//! Each image shows one figure (a disc, a ring, ...) of random place, size, rotation and colours before a
-//! background with a gradient, blotches, lines and dots, under noise. With up to ten classes, the figure is the class. It has a
-//! favourite colour that it shares with another figure and mostly does not wear, so that colour helps a little and only the form
-//! tells. The mirror image of a figure is the same figure: training with flips is right. With more classes, colours, places and
-//! a strip of cells tell as well, and with more than 60 (of grey images, 20) flips are not right any more.
+//! Each image shows one figure (a disc, a ring, ...) of random place, size, rotation and colours in front of a background with a gradient, blotches,
+//! lines and dots, under noise. With up to ten classes, the figure is the class. It has a favourite colour that it shares with another figure and
+//! mostly does not have, so that colour helps a little and only the form is decisive. The mirror image of a figure is the same figure: training with
+//! flips is valid. With more classes, colours, places and a strip of cells tell them apart as well, and with more than 60 (for grey images, 20) flips
+//! are no longer valid.
 //!
 //! Everything is computed with operations that IEEE 754 defines to the bit (no sine, no power), so that the images are the
 //! same on every machine.
@@ -20,7 +20,7 @@ use crate::dataset::{check_shape, reserve};
 use crate::published::CIFAR10_FIGURES;
 use crate::{DatasetSpec, Error, Images, Progress, Unit};
 
-/// Side of the square in which scenes are thought; images of other sizes show it stretched.
+/// Side of the square in which scenes are defined; images of other sizes show it stretched.
 const SIDE: f32 = 32.0;
 
 /// The figures, in the order of their labels.
@@ -186,7 +186,7 @@ fn draw_set(
     Images::new(spec.shape, classes, pixels, labels)
 }
 
-/// Each so many images as there are classes show all of them, in an order of their own.
+/// Every group of as many images as there are classes shows each class once, in its own order.
 fn labels(seed: u64, set: u32, n: usize, classes: usize) -> Result<Vec<u16>, Error> {
     let mut labels = reserve(|| format!("{n} labels"), n)?;
     let rounds = 0..n.div_ceil(classes) as u32;
@@ -195,7 +195,7 @@ fn labels(seed: u64, set: u32, n: usize, classes: usize) -> Result<Vec<u16>, Err
     Ok(labels)
 }
 
-/// A point of the plane, or red, green and blue from 0 to 1.
+/// Red, green and blue from 0 to 1.
 type Colour = [f32; 3];
 
 /// Half of the plane's band: pixels nearer to the line than `half_width` are covered.
@@ -274,7 +274,7 @@ impl Scene {
         let values = if is_grey && design.colour.is_some() { 0.35..0.65 } else { 0.1..0.95 };
         let mut background = [background_hue, background_hue + rng.random_range(-0.1..0.1)]
             .map(|hue| colour(hue, rng.random_range(0.0..0.7), rng.random_range(values.clone())));
-        // A figure of the colour of its background could not be seen by anyone: make one of them lighter.
+        // A figure in the colour of its background would be invisible: make one of them lighter.
         let contrast = brightness(figure) - (brightness(background[0]) + brightness(background[1])) / 2.0;
         if contrast.abs() < LEAST_CONTRAST {
             let shift = if contrast > 0.0 { contrast - LEAST_CONTRAST } else { contrast + LEAST_CONTRAST };
@@ -347,7 +347,7 @@ fn random_colour(rng: &mut Stream) -> Colour {
 /// Hue (a full turn is 1), saturation and value, from 0 to 1, as a colour.
 fn colour(hue: f32, saturation: f32, value: f32) -> Colour {
     [5.0, 3.0, 1.0].map(|shift| {
-        // Hues slightly below 0 are welcome.
+        // Hues slightly below 0 are allowed.
         let k = (shift + (hue + 1.0) * 6.0) % 6.0;
         value - value * saturation * k.min(4.0 - k).clamp(0.0, 1.0)
     })
@@ -399,7 +399,7 @@ impl Canvas {
     fn draw(&mut self, rng: &mut Stream, class: usize, catalogue: &Catalogue, image: &mut [u8]) {
         let design = catalogue.design(class);
         let scene = Scene::draw(rng, design, catalogue);
-        // One loop for each figure, so that the compiler sees through the distance. Negative inside, in units of the size.
+        // One loop for each figure, so that the compiler can inline the distance. Negative inside, in units of the size.
         match design.figure {
             // A disc.
             0 => self.paint(&scene, rng, image, |u, v| radius(u, v) - 0.9),
@@ -580,7 +580,7 @@ mod tests {
         assert_ne!(train.labels()[..10], train.labels()[10..20]);
     }
 
-    /// Nobody may change what a seed draws without noticing: figures of runs on synthetic data depend on it.
+    /// What a seed draws must not change unnoticed: figures of runs on synthetic data depend on it.
     #[test]
     fn the_images_of_a_seed_stay_as_they_are() {
         let (train, _) = images(42, 100, 0);

@@ -1,4 +1,4 @@
-//! Test images out of the training images of a folder that has no others.
+//! Test images taken from the training images of a folder that has no test images.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,9 +10,9 @@ use crate::Error;
 /// How many images are split off: a share in (0, 1), or a number from 1 on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TestSplit {
-    /// Of all images.
+    /// A share of all images.
     Share(f64),
-    /// Images.
+    /// A number of images.
     Count(u32),
 }
 
@@ -40,8 +40,8 @@ impl FromStr for TestSplit {
     }
 }
 
-/// Takes test images out of `images` (anything with a label below `classes`), from each class in proportion to its size and never its
-/// last one. Which ones is a function of the seed and of the numbers of images; both parts keep their order.
+/// Takes test images out of `images` (anything with a label below `classes`), from each class in proportion to its size and never its last one. The
+/// choice is a function of the seed and of the numbers of images; both parts keep their order.
 pub(crate) fn take<T>(
     split: TestSplit,
     seed: u64,
@@ -64,7 +64,7 @@ pub(crate) fn take<T>(
         return Err(Error::TestSplit { cause });
     }
     let taken = shares(wanted, &counts);
-    // Of each class, which of its images go.
+    // For each class, which of its images are taken.
     let mut chosen: Vec<Vec<bool>> = Vec::with_capacity(classes);
     for (class, (&count, &taken)) in counts.iter().zip(&taken).enumerate() {
         let mut goes = vec![false; count];
@@ -83,7 +83,7 @@ pub(crate) fn take<T>(
     Ok(test)
 }
 
-/// Shares `wanted` out in proportion to `counts`, by largest remainders, each one below its count.
+/// Distributes `wanted` in proportion to `counts`, by largest remainders, each one below its count.
 fn shares(wanted: usize, counts: &[usize]) -> Vec<usize> {
     let total: usize = counts.iter().sum();
     let most = |class: usize| counts[class].saturating_sub(1);

@@ -1,4 +1,4 @@
-//! What the tests of several modules need: data in all its forms, a small web server, a watcher of progress.
+//! Helpers for the tests of several modules: data in all its forms, a small web server, a watcher of progress.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,7 +21,7 @@ use crate::{Progress, Unit};
 /// A label and an image of CIFAR-10.
 pub(crate) const RECORD_BYTES: usize = 3073;
 
-/// Bytes that do not compress, each of its seed.
+/// Bytes that do not compress, determined by the seed.
 pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut words = Stream::new(seed, Purpose::Synthetic, 0);
     (0..bytes).map(|_| words.word() as u8).collect()
@@ -31,7 +31,7 @@ pub(crate) fn md5_hex(bytes: &[u8]) -> String {
     hex(&Md5::digest(bytes))
 }
 
-/// So many records of a binary file, with labels 0, 1, ..., 9, 0, ... and noise.
+/// `count` records of a binary file, with labels 0, 1, ..., 9, 0, ... and noise.
 pub(crate) fn records(seed: u64, count: usize) -> Vec<u8> {
     let mut bytes = noise(seed, count * RECORD_BYTES);
     for (i, record) in bytes.chunks_mut(RECORD_BYTES).enumerate() {
@@ -56,7 +56,7 @@ pub(crate) fn write_files(folder: &Path, files: &[(&str, Vec<u8>)]) {
     }
 }
 
-/// A gzipped tar of these members, and what is to be known about it.
+/// A gzipped tar of these members, and its size and MD5.
 pub(crate) fn archive_of(members: &[(&str, Vec<u8>)]) -> (Vec<u8>, FileSpec) {
     let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (name, contents) in members {
@@ -73,7 +73,7 @@ pub(crate) fn archive_of(members: &[(&str, Vec<u8>)]) -> (Vec<u8>, FileSpec) {
     (bytes, spec)
 }
 
-/// The official archive in small: its order of members, with the two that are no data.
+/// A small version of the official archive: its order of members, with the two that are not data.
 pub(crate) fn small_archive() -> (Vec<u8>, FileSpec) {
     let files = six_files();
     let member = |place: usize| (format!("cifar-10-batches-bin/{}", files[place].0), files[place].1.clone());
@@ -85,7 +85,7 @@ pub(crate) fn small_archive() -> (Vec<u8>, FileSpec) {
     archive_of(&members.iter().map(|(name, contents)| (name.as_str(), contents.clone())).collect::<Vec<_>>())
 }
 
-/// CIFAR-100's two files in small: of record i the coarse label `i % 20`, the fine one `13 * i % 100`, and noise.
+/// Small versions of CIFAR-100's two files: record i has the coarse label `i % 20`, the fine one `13 * i % 100`, and noise.
 pub(crate) fn cifar100_files() -> Vec<(&'static str, Vec<u8>)> {
     let records = |seed: u64, count: usize| {
         let pixels = noise(seed, count * 3072);
@@ -95,7 +95,7 @@ pub(crate) fn cifar100_files() -> Vec<(&'static str, Vec<u8>)> {
     vec![("train.bin", records(1, 200)), ("test.bin", records(2, 6))]
 }
 
-/// CIFAR-100's archive in small, with the members that are no data.
+/// A small version of CIFAR-100's archive, with a member that is not data.
 pub(crate) fn cifar100_archive() -> (Vec<u8>, FileSpec) {
     let mut members = vec![("cifar-100-binary/fine_label_names.txt".to_owned(), b"apple\n".to_vec())];
     let files = cifar100_files().into_iter();
@@ -105,7 +105,7 @@ pub(crate) fn cifar100_archive() -> (Vec<u8>, FileSpec) {
     (bytes, FileSpec { name: CIFAR100.archive, ..spec })
 }
 
-/// Remembers what progress it was told.
+/// Records the progress reported to it.
 #[derive(Default)]
 pub(crate) struct Watcher {
     notes: Mutex<Vec<String>>,
@@ -143,7 +143,7 @@ impl Progress for Watcher {
     }
 }
 
-/// An idx file of so many values of the dimensions behind the first.
+/// An idx file with these dimensions and values.
 pub(crate) fn idx_file(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
     dimensions.iter().for_each(|side| bytes.extend(side.to_be_bytes()));
@@ -196,7 +196,7 @@ impl FileServer {
         Self { address, asked }
     }
 
-    /// The names that were asked for, since the last call of this.
+    /// The names requested since the last call.
     pub(crate) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
@@ -205,29 +205,29 @@ impl FileServer {
 /// How the server answers one request.
 #[derive(Clone, Copy)]
 pub(crate) enum Reply {
-    /// What is asked for: the body, or its end after the start of the range.
+    /// What is requested: the body, or its end from the start of the range on.
     Whole,
-    /// The whole body with status 200, whatever range is asked for.
+    /// The whole body with status 200, whatever range is requested.
     IgnoreRange,
     /// As [`Reply::IgnoreRange`], but hangs up after so many bytes.
     IgnoreRangeAndCutAfter(usize),
-    /// Another range than asked for, and says so.
+    /// A range other than requested, declared as such.
     ShiftedRange,
     /// The whole body without saying how long it is.
     NoLength,
-    /// Announces all that is asked for and hangs up after so many bytes.
+    /// Announces all that is requested and hangs up after so many bytes.
     CutAfter(usize),
-    /// Announces all that is asked for and says nothing more after so many bytes, until the client hangs up.
+    /// Announces all that is requested and sends nothing more after so many bytes, until the client hangs up.
     SilentAfter(usize),
     /// No body but a status.
     Status(u16),
     /// Hangs up after so many bytes of the answer's head.
     CutHead(usize),
-    /// A page for people with status 200, whatever is asked for, as where one has to log in first.
+    /// A web page with status 200, whatever is requested, as from a network that requires a login.
     LoginPage,
-    /// Sends elsewhere on this server, where the next reply waits.
+    /// Redirects elsewhere on this server, where the next reply waits.
     Redirect,
-    /// Ranges are not given.
+    /// The range is refused.
     RangeRefused,
     /// A few bytes at a time, with a pause after each.
     Drops {
@@ -306,7 +306,7 @@ impl Server {
         Self { address, ranges: Arc::default() }
     }
 
-    /// Gives the file over TLS, to one client that trusts a certificate which nobody vouches for.
+    /// Gives the file over TLS, to one client that trusts a certificate that no authority has signed.
     pub(crate) fn untrusted(body: &[u8]) -> Self {
         let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
@@ -324,7 +324,7 @@ impl Server {
             let (mut stream, _) = listener.accept().unwrap();
             let mut connection = rustls::ServerConnection::new(Arc::new(config)).unwrap();
             let mut stream = rustls::Stream::new(&mut connection, &mut stream);
-            // A client that does not trust it hangs up before it asks for anything.
+            // A client that does not trust it hangs up before it requests anything.
             let mut request = [0; 1024];
             if stream.read(&mut request).is_ok() {
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());

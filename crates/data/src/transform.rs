@@ -18,7 +18,7 @@ pub struct Draw {
     pub left: i32,
     /// Left and right exchanged, after the crop.
     pub flip: bool,
-    /// Row and column around which the outcome is cut out.
+    /// Row and column of the result around which Cutout cuts.
     pub cutout: Option<[u32; 2]>,
 }
 
@@ -35,8 +35,8 @@ impl Transform {
     ///
     /// # Errors
     ///
-    /// [`Error::Augment`] if the padding or the cutout is larger than any image, or if reflections are asked for of more pixels
-    /// than an image has; [`Error::Channels`] if the figures are for another number of channels.
+    /// [`Error::Augment`] if the padding or the cutout is larger than any image, or if reflections need more pixels than an image has;
+    /// [`Error::Channels`] if the figures are for another number of channels.
     pub fn new(shape: [usize; 3], augment: Augment, normalisation: &Normalisation) -> Result<Self, Error> {
         check_augment(augment, shape)?;
         normalisation.check(shape[0])?;
@@ -45,8 +45,8 @@ impl Transform {
 
     /// What is done to a sample (its place in the data set) in an epoch (from 1): a pure function of the arguments.
     ///
-    /// Of the block of four words for epoch and sample, the first decides the rows, the second the columns, the highest bit of the
-    /// third the flip, and the fourth the pixel that is cut out around. An alternating flip is decided in epoch 1.
+    /// Of the block of four words for epoch and sample, the first decides the rows, the second the columns, the highest bit of the third the flip,
+    /// and the fourth the centre of the cutout. An alternating flip is decided in epoch 1.
     #[must_use]
     #[inline]
     pub fn draw(&self, seed: u64, epoch: u32, sample: u32) -> Draw {
@@ -114,14 +114,14 @@ impl Transform {
         &self.table
     }
 
-    /// The part of `0..len` that is cut out around `centre`: as many pixels as there are to be, from half of them before it on.
+    /// The part of `0..len` that is cut out around `centre`: `cutout` pixels, beginning half of them before it.
     fn cut(&self, centre: u32, len: usize) -> std::ops::Range<usize> {
         let start = i64::from(centre) - i64::from(self.augment.cutout / 2);
         let within = |at: i64| at.clamp(0, len as i64) as usize;
         within(start)..within(start + i64::from(self.augment.cutout))
     }
 
-    /// The row (or column) of an image of `len` that shows at `at`; none where it is black.
+    /// The row (or column) of an image of `len` that shows at `at`; `None` where it is black.
     fn source(&self, at: i64, len: usize) -> Option<usize> {
         let last = len as i64 - 1;
         let at = match self.augment.padding_mode {
@@ -150,12 +150,11 @@ impl Transform {
     }
 }
 
-/// Whether images of `shape` (C, H, W) can be augmented so.
+/// Whether images of `shape` (C, H, W) can be augmented this way.
 ///
 /// # Errors
 ///
-/// [`Error::Augment`] if the padding or the cutout is larger than any image, or if reflections are asked for of more pixels than
-/// an image has.
+/// [`Error::Augment`] if the padding or the cutout is larger than any image, or if reflections need more pixels than an image has.
 pub fn check_augment(augment: Augment, shape: [usize; 3]) -> Result<(), Error> {
     let [_, height, width] = shape;
     let Augment { crop, padding_mode, cutout, .. } = augment;
@@ -170,7 +169,7 @@ pub fn check_augment(augment: Augment, shape: [usize; 3]) -> Result<(), Error> {
     }
     if padding_mode == PaddingMode::Reflect && crop as usize >= height.min(width) && crop > 0 {
         return refused(format!(
-            "augment.crop is {crop} with reflections, which images of {height} x {width} pixels have only {} of: give a smaller \
+            "augment.crop is {crop} with reflections, of which images of {height} x {width} pixels have only {}: give a smaller \
              crop, or padding_mode = \"zeros\"",
             height.min(width) - 1
         ));
@@ -178,11 +177,11 @@ pub fn check_augment(augment: Augment, shape: [usize; 3]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether images of `shape` (C, H, W) have such views.
+/// Whether images of `shape` (C, H, W) can have these views.
 ///
 /// # Errors
 ///
-/// [`Error::Augment`] if they are to be moved by more pixels than reflections can show.
+/// [`Error::Augment`] if they would move by more pixels than reflections can show.
 pub fn check_views(views: TestTimeAugmentation, shape: [usize; 3]) -> Result<(), Error> {
     let [_, height, width] = shape;
     let translate = views.translate;
@@ -191,7 +190,7 @@ pub fn check_views(views: TestTimeAugmentation, shape: [usize; 3]) -> Result<(),
         return Err(Error::Augment {
             cause: format!(
                 "test-time-augmentation.translate is {translate}, and images of {height} x {width} pixels can be moved by at most \
-                 {most}, since what comes in is mirrored: give a smaller one"
+                 {most}, since the pixels that come in are mirrored: give a smaller one"
             ),
         });
     }
@@ -215,7 +214,7 @@ mod tests {
         let pad = augment.crop as usize;
         let (tall, wide) = (height + 2 * pad, width + 2 * pad);
         let mut padded = vec![0u8; channels * tall * wide];
-        // Behind -2 -1 comes 0 1 2 ...: the edge is not repeated.
+        // After -2 -1 comes 0 1 2 ...: the edge is not repeated.
         let mirrored = |at: usize, len: usize| {
             let at = at as i64 - pad as i64;
             let at = at.abs();
@@ -406,7 +405,7 @@ mod tests {
             };
             assert_eq!(transform.draw(42, 7, sample as u32), expected);
         }
-        // Cutout takes the fourth.
+        // Cutout uses the fourth.
         let cutout = self::transform([3, 5, 7], Augment { cutout: 2, ..Augment::NONE });
         let pixel = below(block(42, Purpose::Augment, 7, 9)[3], 35);
         let expected = Draw { cutout: Some([pixel / 7, pixel % 7]), ..Draw::default() };
@@ -437,7 +436,7 @@ mod tests {
         assert!(check_augment(reflect(0), [3, 1, 1]).is_ok());
         assert!(check_augment(Augment { crop: 40, ..Augment::NONE }, [3, 5, 8]).is_ok());
         for (augment, expected) in [
-            (reflect(5), "augment.crop is 5 with reflections, which images of 5 x 8 pixels have only 4 of"),
+            (reflect(5), "augment.crop is 5 with reflections, of which images of 5 x 8 pixels have only 4"),
             (Augment { crop: 5000, ..Augment::NONE }, "augment.crop is 5000: give a number from 0 to 4096"),
             (
                 Augment { cutout: 4097, ..Augment::NONE },

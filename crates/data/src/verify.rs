@@ -30,7 +30,7 @@ pub struct FileReport {
     pub problem: Option<String>,
 }
 
-/// Examines the files of a CIFAR in `path` or in its folder of the archive's name, and the archive in it (or that `path` is).
+/// Examines the files of a CIFAR in `path` or in its subfolder with the archive's name, and the archive in it (or the one that `path` is).
 pub(crate) fn cifar(
     cifar: &'static Cifar,
     path: &Path,
@@ -59,7 +59,7 @@ fn binary(cifar: &Cifar, path: &Path, progress: &dyn Progress) -> Result<FileRep
     let (record_bytes, name) = (cifar.record_bytes() as u64, path.display().to_string());
     let mut first_bad: Option<Error> = None;
     let (bytes, sha256) = examine(path, progress, |chunk, start| {
-        // Labels are at the start of records; each byte of them is looked at where it is, as records do not end where chunks do.
+        // Labels are at the start of records; each label byte is checked in place, as records do not end where chunks do.
         for number in 0..cifar.label_bytes() {
             let record = start.saturating_sub(number as u64).div_ceil(record_bytes);
             let offset = (record * record_bytes + number as u64 - start) as usize;
@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Both label bytes of a record are looked at, in every chunk.
+    /// Both label bytes of a record are checked, in every chunk.
     #[test]
     fn both_labels_of_cifar100_are_found_in_every_chunk() {
         use crate::binary::CIFAR100;

@@ -1,14 +1,14 @@
-//! What the engine `cuda` asks of a GPU that it meets for the first time. A question's answers are lines of JSON on stdout, each as it is
-//! known: whatever happens then, they were said.
+//! What the engine `cuda` asks of a GPU on first contact. The answers to a question are JSON lines on stdout, each printed as soon as it is
+//! known: a later failure loses none.
 //!
 //! ```text
 //! first_contact ground|clock|layers|distances|timeline|speed [--small]
 //! ```
 //!
-//! * `ground`: the card, and the files of NVIDIA's libraries in this process.
-//! * `clock`: what opening, the first steps and the first replay take, cold and warm.
-//! * `layers`: every algorithm that cuDNN lists for each layer and direction, both ways of choosing, each tried.
-//! * `distances`: loss and gradients of a first step against the engine `cpu`, and the losses of the steps that follow.
+//! * `ground`: the GPU, and the files of NVIDIA's libraries in this process.
+//! * `clock`: the time of opening, of the first steps and of the first replay, cold and warm.
+//! * `layers`: tries every algorithm that cuDNN lists for each layer and direction, with both ways of choosing.
+//! * `distances`: loss and gradients of a first step compared with the engine `cpu`, and the losses of the steps that follow.
 //! * `timeline`: a step's kernels and library calls one by one, and the same step recorded.
 //! * `speed`: recorded steps of each network alone, and of three engines on three threads.
 //!
@@ -33,18 +33,18 @@ use serde_json::{Value, json};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// In the order of their use: TF32 and bf16 are what is trained in.
+/// In order of use: training uses TF32 and bf16.
 const PRECISIONS: [Precision; 3] = [Precision::Bf16, Precision::Tf32, Precision::F32];
 
 const GPU: DeviceName = DeviceName::Cuda(0);
 
-/// What is asked about.
+/// The subject of the questions.
 struct Subject {
     networks: Vec<Network>,
     recipe: Recipe,
     /// Images in a batch.
     batch: usize,
-    /// Steps that follow the first one where losses are compared.
+    /// Steps after the first one when losses are compared.
     following: usize,
     /// Timed steps.
     steps: usize,
@@ -117,7 +117,7 @@ fn say(part: &str, what: &str, facts: Value) -> Outcome {
     Ok(stdout.flush()?)
 }
 
-/// Milliseconds, and what came of it.
+/// Milliseconds, and the result.
 fn timed<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<(f64, T)> {
     let start = Instant::now();
     let value = work()?;
@@ -139,7 +139,7 @@ fn ground(subject: &Subject) -> Outcome {
     Ok(())
 }
 
-/// The files of NVIDIA's libraries that this process has loaded; where links are named by version, behind these.
+/// The files of NVIDIA's libraries that this process has loaded; where links are named by version, their targets.
 fn mapped() -> Outcome<Vec<String>> {
     let libraries =
         ["libcuda.", "libcublas", "libcudnn", "libnvrtc", "libcurand", "libcudart", "libnvJitLink"];
@@ -188,7 +188,7 @@ fn clock(subject: &Subject) -> Outcome {
 fn layers(subject: &Subject) -> Outcome {
     for (network, precision) in subject.all() {
         let mut engine = subject.engine(network, precision)?;
-        // Whether one was chosen, of each layer, direction and way of choosing.
+        // Whether an algorithm was chosen, for each layer, direction and way of choosing.
         let mut chosen = BTreeMap::new();
         for found in engine.survey(subject.batch)? {
             let key = format!("{} {} {}", found.layer, found.tried.direction, found.choice);
@@ -210,7 +210,7 @@ fn layers(subject: &Subject) -> Outcome {
             });
             say("layers", "algorithm", facts)?;
         }
-        // Kernels of our own stand in.
+        // Our own kernels stand in.
         for (key, _) in chosen.iter().filter(|(_, chosen)| !**chosen) {
             let facts = json!({ "model": network.name, "precision": precision.name(), "direction": key });
             say("layers", "no algorithm", facts)?;
@@ -261,7 +261,7 @@ fn distances(subject: &Subject) -> Outcome {
     Ok(())
 }
 
-/// The root of the sum of squares of the differences over that of what is expected; infinite where one is missing.
+/// The root of the sum of squares of the differences over that of what is expected; infinite if one is missing.
 fn distance(got: &[f32], expected: &[f32]) -> f64 {
     if got.len() != expected.len() {
         return f64::INFINITY;
@@ -271,7 +271,7 @@ fn distance(got: &[f32], expected: &[f32]) -> f64 {
     difference / norm(&mut expected.iter().map(|value| f64::from(*value))).max(f64::MIN_POSITIVE)
 }
 
-/// Of a step on each batch.
+/// The losses of a step on each batch.
 fn losses(engine: &mut dyn Engine, batches: &[Images]) -> Outcome<Vec<f64>> {
     let mut losses = Vec::new();
     for images in batches {
@@ -391,7 +391,7 @@ fn beside_others(
         resident.steps(&mut engine, before_the_clock(subject.steps))?;
         Ok((engine, resident))
     };
-    // Nobody waits for a thread that failed.
+    // No thread waits for one that failed.
     let prepared: Outcome<(Cuda, Resident)> = prepare();
     barrier.wait();
     let (mut engine, mut resident) = prepared?;
@@ -399,10 +399,10 @@ fn beside_others(
     Ok(ms / 1e3 / subject.steps as f64)
 }
 
-/// Steps of an epoch of [`Resident`] images, which are taken without anybody waiting between them.
+/// Steps of an epoch of [`Resident`] images, which are taken without waiting in between.
 const GROUP: usize = 20;
 
-/// Steps before `count` timed ones: the first two record the step, and an idle card takes a while to its clock.
+/// Steps before `count` timed ones: the first two record the step, and an idle GPU takes a while to reach its clock.
 fn before_the_clock(count: usize) -> usize {
     3 + count / 10
 }
@@ -456,7 +456,7 @@ impl Resident {
     }
 }
 
-/// A batch with mean 0 and standard deviation 1 that depends on its number alone.
+/// A batch with mean 0 and standard deviation 1 that depends only on its number.
 struct Images {
     values: Vec<f32>,
     labels: Vec<u16>,

@@ -1,10 +1,10 @@
-//! Trains a network of one's own description on the CPU engine: no tensors, no graph, a few lines.
+//! Trains a network from your own description on the CPU engine: no tensors, no graph, a few lines.
 //!
 //! ```text
 //! cargo run --release -p pointwise-engine --example own_network
 //! ```
 //!
-//! The task is made up: tell which quarter of a small noisy image is the brightest.
+//! The task is synthetic: find the brightest quarter of a small noisy image.
 
 use pointwise_engine::{Batch, Engine, Settings, Totals, cpu::Cpu};
 use pointwise_network::Network;

@@ -1,8 +1,8 @@
-//! What a device is called by its maker.
+//! The vendor's name of a device.
 
 use pointwise_recipe::DeviceName;
 
-/// The name of the card; `None` of the processor.
+/// The name of the GPU; `None` for the CPU.
 #[must_use]
 pub fn accelerator(device: DeviceName) -> Option<String> {
     match device {

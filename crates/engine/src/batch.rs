@@ -1,4 +1,4 @@
-//! Batches, and what a pass over one is counted by.
+//! Batches, and running totals over them.
 
 use crate::error::EngineError;
 
@@ -22,7 +22,7 @@ pub struct Totals {
     pub samples: u64,
     /// Mean loss of the newest batch, in nats.
     pub last_loss: f64,
-    /// With `clip_norm`, the L2 norm of all gradients of the newest training step together, before they were clipped.
+    /// With `clip_norm`, the joint L2 norm of all gradients of the newest training step, before clipping.
     pub last_gradient_norm: Option<f64>,
 }
 
@@ -41,7 +41,7 @@ impl Totals {
         self.loss_sum / self.samples as f64
     }
 
-    /// Share of correct images, 0 to 1; NaN when no image was seen.
+    /// Fraction of correct images, 0 to 1; NaN when no image was seen.
     #[must_use]
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.samples as f64
@@ -66,7 +66,7 @@ pub fn count_correct(logits: &[f32], labels: &[u16], classes: usize) -> u64 {
         .count() as u64
 }
 
-/// Checks that a batch fits `input` and `classes`; gives its number of images.
+/// Checks that a batch fits `input` and `classes` and returns its number of images.
 ///
 /// # Errors
 /// [`EngineError::Batch`], saying what does not fit.
@@ -75,7 +75,7 @@ pub(crate) fn check_batch(batch: Batch<'_>, input: [usize; 3], classes: usize) -
     let n = batch.labels.len();
     if n == 0 || batch.images.len() != n * image {
         return Err(EngineError::Batch(format!(
-            "{n} labels came with {} values of images, {image} for each image",
+            "{n} labels came with {} image values, {image} per image",
             batch.images.len()
         )));
     }
@@ -113,9 +113,9 @@ mod tests {
     fn batches_that_do_not_fit_are_refused() {
         let images = vec![0.0; 2 * 12];
         let cases: [(&[f32], &[u16], &str); 4] = [
-            (&images, &[0], "1 labels came with 24 values of images, 12 for each image"),
-            (&images[..23], &[0, 1], "2 labels came with 23 values of images, 12 for each image"),
-            (&[], &[], "0 labels came with 0 values of images, 12 for each image"),
+            (&images, &[0], "1 labels came with 24 image values, 12 per image"),
+            (&images[..23], &[0, 1], "2 labels came with 23 image values, 12 per image"),
+            (&[], &[], "0 labels came with 0 image values, 12 per image"),
             (&images, &[0, 10], "label 10 of image 1 is not one of the 10 classes"),
         ];
         for (images, labels, expected) in cases {

@@ -1,13 +1,13 @@
 //! The CPU engine: a network compiled into a plan of fused blocks over `pointwise-kernels`.
 //!
-//! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, an activation, 2x2 maximum
-//! pooling. Only the convolution's raw result is stored. Whatever reads a block's output, the next convolution forward or its
-//! gradients backward, asks for one image at a time, and scale, shift, ReLU and pooling are applied on the way, in the reading
-//! thread's cache. Backward, the sums that BatchNorm's gradient needs are taken from each image as it is finished, and
-//! the gradient itself is formed on the way into the convolution. All buffers are allocated once, at the first batch of a size.
+//! A block is a convolution (or a linear layer, treated as one) and what follows it: BatchNorm or a bias, an activation, 2x2 maximum
+//! pooling. Only the convolution's raw result is stored. The readers of a block's output (the next convolution's forward pass and
+//! gradients) request one image at a time; scale, shift, ReLU and pooling are applied on the fly, in the reading thread's cache. In the
+//! backward pass, the sums for BatchNorm's gradient are accumulated as each image is finished, and the gradient itself is computed on the
+//! fly for the convolution. All buffers are allocated once, at the first batch of a size.
 //!
-//! **Invariant:** the numbers do not depend on the number of threads. Sums over images are taken in the images' order, sums of a
-//! weight's gradient over groups of images whose size depends on shapes alone.
+//! **Invariant:** the results do not depend on the number of threads. Sums over images follow the images' order; sums of a weight's
+//! gradient run over groups of images whose size depends only on shapes.
 
 mod block;
 
@@ -52,19 +52,19 @@ pub struct Cpu {
     optimizer_seconds: f64,
 }
 
-/// What the moving average, or the slow weights of `lookahead`, have beside [`Parameters`].
+/// What the moving average, or the slow weights of `lookahead`, need besides [`Parameters`].
 #[derive(Debug)]
 struct Averaging {
     /// `None` for `lookahead`.
     ema: Option<Ema>,
-    /// The averaged statistics; the trained ones while the plan has the averaged ones.
+    /// The averaged statistics; the trained ones while the plan holds the averaged ones.
     statistics: BTreeMap<String, Array>,
-    /// Whether plan and parameters have changed places with what is averaged.
+    /// Whether plan and parameters are swapped with the averages.
     is_used: bool,
 }
 
 impl Averaging {
-    /// Takes the statistics in.
+    /// Averages the trained statistics in.
     fn take_statistics(&mut self, trained: &BTreeMap<String, Array>, decay: f64) {
         for (average, trained) in self.statistics.values_mut().zip(trained.values()) {
             for (average, trained) in average.values.iter_mut().zip(&trained.values) {
@@ -74,8 +74,8 @@ impl Averaging {
     }
 }
 
-/// What training a network by a recipe on batches of `batch` images takes on this machine, with the current rayon pool; takes none
-/// of it.
+/// The memory for training a network by a recipe on batches of `batch` images on this machine, with the current rayon pool; allocates
+/// nothing.
 ///
 /// # Errors
 /// [`EngineError::Network`].
@@ -86,16 +86,16 @@ pub fn training_memory(network: &Network, recipe: &Recipe, batch: usize) -> Resu
 }
 
 impl Cpu {
-    /// Makes an engine with the network's initial values, for this machine's best instruction set and the current rayon pool.
+    /// Creates an engine with the network's initial values, for this machine's best instruction set and the current rayon pool.
     ///
     /// # Errors
-    /// [`EngineError::Network`]; [`EngineError::Recipe`]; [`EngineError::DeviceUnavailable`] when the settings name another device than the CPU;
-    /// [`EngineError::Memory`] when there is not enough for a single image.
+    /// [`EngineError::Network`]; [`EngineError::Recipe`]; [`EngineError::DeviceUnavailable`] when the settings name a device other than the
+    /// CPU; [`EngineError::Memory`] when there is not enough memory for a single image.
     pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
         Self::with_isa(network, settings, Isa::detect())
     }
 
-    /// As [`Cpu::new`], for an instruction set.
+    /// As [`Cpu::new`], for a given instruction set.
     ///
     /// # Errors
     /// As [`Cpu::new`].
@@ -103,7 +103,7 @@ impl Cpu {
         if settings.device != crate::DeviceName::Cpu {
             return Err(EngineError::DeviceUnavailable {
                 device: settings.device.to_string(),
-                reason: "the engine `cpu` computes on the CPU".to_owned(),
+                reason: "the engine `cpu` runs only on the CPU".to_owned(),
             });
         }
         let graph = network.graph()?;
@@ -113,7 +113,7 @@ impl Cpu {
         let plan = Plan::new(&graph, isa, settings.seed, &mut parameters);
         parameters.set_groups(plan.ranges().map(|(name, dims, range)| (range, recipe.group(name, dims))));
         let memory = |batch| plan.memory(batch, parameters.bytes());
-        // Not for training yet, but with the initial values beside the parameters.
+        // Not for training yet, but with the initial values in addition to the parameters.
         let initial = (parameters.bytes() / parameters.arenas()) as u64;
         require(memory, parameters.arenas(), &network.name, 0, 1, false, initial)?;
         parameters.allocate()?;
@@ -144,13 +144,13 @@ impl Cpu {
         self.isa
     }
 
-    /// What training on batches of `batch` images takes.
+    /// The memory for training on batches of `batch` images.
     #[must_use]
     pub fn memory(&self, batch: usize) -> Memory {
         self.plan.memory(batch, self.parameters.bytes())
     }
 
-    /// Makes room for a batch, after a look whether there is memory for it and for `beside` bytes more.
+    /// Allocates memory for a batch, if there is enough for it and for `beside` bytes more.
     fn reserve(&mut self, batch: usize, training: bool, beside: u64) -> Result<(), EngineError> {
         if batch <= self.plan.batch() {
             return Ok(());
@@ -177,7 +177,7 @@ impl Cpu {
         times
     }
 
-    /// Loss, and the gradient of every parameter by name, of one batch in training mode, without taking the step.
+    /// The loss of one batch in training mode and the gradient of every parameter by name, without taking the step.
     ///
     /// BatchNorm's running statistics are updated, as by every forward pass in training mode.
     ///
@@ -188,14 +188,14 @@ impl Cpu {
         Ok((loss, self.plan.export()(&self.parameters.gradients)))
     }
 
-    /// Mean loss and number of correct images; gradients are left in the arena.
+    /// Returns the mean loss and the number of correct images; leaves the gradients in the arena.
     fn forward_backward(&mut self, batch: Batch<'_>) -> Result<(f64, u64), EngineError> {
         let n = check_batch(batch, self.network.input, self.classes)?;
         self.plan.check_training(n)?;
         self.reserve(n, true, 0)?;
         let Self { plan, parameters, step, classes, settings, .. } = self;
         let smoothing = settings.recipe.label_smoothing;
-        // On a thread of the pool, so that it waits for the others by working, not by sleeping.
+        // On a thread of the pool, so that it works instead of sleeping while it waits for the others.
         rayon::scope(|_| {
             plan.forward_train(parameters, batch.images, n, *step);
             let stride = plan.logit_stride();
@@ -221,8 +221,8 @@ impl Cpu {
     }
 }
 
-/// An error when the memory that a batch takes is not there, and `beside` bytes more; `held` bytes of it are taken already. `arenas`
-/// is [`Parameters::arenas`].
+/// An error unless the memory for a batch and `beside` bytes more is available; `held` bytes of it are already allocated. `arenas` is
+/// [`Parameters::arenas`].
 fn require(
     memory: impl Fn(usize) -> Memory,
     arenas: usize,
@@ -232,13 +232,13 @@ fn require(
     training: bool,
     beside: u64,
 ) -> Result<(), EngineError> {
-    // What the rest of the program takes.
+    // What the rest of the program needs.
     const PROGRAM: usize = 32 << 20;
     let need = |batch: usize| {
         let memory = memory(batch);
         let share = memory.parameters / arenas;
         let whole = memory.total().saturating_add(PROGRAM);
-        // Writing a checkpoint holds all but the gradients twice more; without training, gradients are never written to.
+        // Writing a checkpoint holds two more copies of everything but the gradients; without training, gradients are never written to.
         let used = if training { whole.saturating_add(2 * (arenas - 1) * share) } else { whole - share };
         (used.saturating_sub(held) as u64).saturating_add(beside)
     };

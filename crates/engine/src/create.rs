@@ -1,4 +1,4 @@
-//! The engine of a kind.
+//! Creates an engine of a given kind.
 
 #[cfg(feature = "cuda")]
 use crate::cuda;
@@ -9,13 +9,12 @@ use crate::{cpu, reference};
 use pointwise_network::Network;
 use pointwise_recipe::{EngineKind, Precision};
 
-/// Makes an engine with the network's initial values.
+/// Creates an engine with the network's initial values.
 ///
 /// # Errors
-/// [`EngineError::Network`] when the description does not fit together, [`EngineError::Recipe`] when a value of the recipe is out of
-/// range or one of its groups matches no parameter, [`EngineError::Unavailable`] when this build has no such
-/// engine, [`EngineError::Unsupported`] when it does not compute as the settings ask, [`EngineError::Device`] when the device
-/// fails.
+/// [`EngineError::Network`] when the description is inconsistent, [`EngineError::Recipe`] when a value of the recipe is out of range or one
+/// of its groups matches no parameter, [`EngineError::Unavailable`] when this build has no such engine, [`EngineError::Unsupported`] when
+/// it does not support the settings, [`EngineError::Device`] when the device fails.
 pub fn create(
     kind: EngineKind,
     network: &Network,

@@ -1,22 +1,22 @@
-//! The engine on an NVIDIA GPU: a network compiled into a plan of cuDNN's convolutions, cuBLAS's products and own kernels.
+//! The engine on an NVIDIA GPU: a network compiled into a plan of cuDNN convolutions, cuBLAS products and our own kernels.
 //!
-//! A block is a convolution (or a linear layer, which is one) with what follows it: BatchNorm or a bias, an activation, 2x2 maximum
-//! pooling. Each block keeps the convolution's raw result, without bias, and its output; which of a window's results the pool took
-//! is found again backward. Other pools, sums, products and concatenations are stages of their own. A whole step is recorded as a CUDA
-//! graph the second time that it is taken, and only replayed from then on: what changes from step to step (the place in the order of
-//! images, the learning rate, Adam's corrections, the dropout's counter) lies in the GPU's memory and is advanced there.
+//! A block is a convolution (or a linear layer, treated as one) and what follows it: BatchNorm or a bias, an activation, 2x2 maximum
+//! pooling. Each block keeps the convolution's raw result, without bias, and its output; the pool's choice in each window is recomputed in
+//! the backward pass. Other pools, sums, products and concatenations are stages of their own. A whole step is recorded as a CUDA graph the
+//! second time it is taken, and only replayed from then on: what changes from step to step (the position in the order of images, the
+//! learning rate, Adam's corrections, the dropout counter) lies in GPU memory and is advanced there.
 //!
-//! * Convolutions are cuDNN's, channels last, but for those below. For each layer, direction and batch size an algorithm is chosen once: the
-//!   fastest of the first few that cuDNN proposes, measured; or with `deterministic` the first that gives the same bits every time. A batch
-//!   smaller than one that was measured takes over its choice where cuDNN allows that.
-//! * 1x1 convolutions of stride 1 and linear layers are matrix products of cuBLAS. Of a padded 1x1 convolution the inner map alone is
-//!   computed and kept: in the border every product is with zero.
+//! * Convolutions are cuDNN's, channels last, except for those below. For each layer, direction and batch size an algorithm is chosen once:
+//!   the fastest of the first few that cuDNN proposes, measured; or with `deterministic` the first that gives the same bits every time. A
+//!   batch smaller than a measured one reuses its choice where cuDNN allows that.
+//! * 1x1 convolutions of stride 1 and linear layers are matrix products of cuBLAS. For a padded 1x1 convolution, only the inner map is
+//!   computed and kept: in the border every product is zero.
 //! * Depthwise convolutions, groups that do not begin with whole vectors of channels, and what cuDNN has no algorithm for are computed
 //!   by kernels of our own.
-//! * Sums (BatchNorm's, the loss, the norm of the gradients) are taken in an order that the shapes alone decide: no atomic additions.
+//! * Sums (BatchNorm's, the loss, the norm of the gradients) are computed in an order that depends only on the shapes: no atomic additions.
 //!
-//! With `deterministic`, the same seed gives the same bits on the same kind of GPU with the same libraries. Without it, cuDNN may
-//! choose other algorithms in another process, and ones that add in no fixed order.
+//! With `deterministic`, the same seed gives the same bits on the same kind of GPU with the same libraries. Without it, another process may
+//! choose other cuDNN algorithms, including ones that add in no fixed order.
 
 #![cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "without a GPU the plans are only tested"))]
 

@@ -1,4 +1,4 @@
-//! What a user may ask for, and the devices behind the names.
+//! The devices that a user can choose, by name.
 
 use crate::codes::explained;
 use crate::error::EngineError;
@@ -7,10 +7,10 @@ use candle_core::Device;
 use pointwise_recipe::DeviceName;
 use std::str::FromStr;
 
-/// What a user may ask for.
+/// The user's choice of device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first GPU if there is one that can be used, else the CPU.
+    /// The first GPU if one can be used, else the CPU.
     Auto,
     /// This device and no other.
     Only(DeviceName),
@@ -29,7 +29,7 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The device to use; says so with an error when it was asked for by name and cannot be used.
+    /// The device to use; an error when it was requested by name and cannot be used.
     ///
     /// # Errors
     /// [`EngineError::DeviceUnavailable`].
@@ -44,8 +44,8 @@ impl DeviceChoice {
     }
 }
 
-/// That a device can be used: that NVIDIA's driver has that GPU, and that the libraries are there. Nothing is opened, which takes
-/// seconds.
+/// Checks that a device can be used: that NVIDIA's driver has that GPU and the libraries are installed. It opens nothing, because that
+/// takes seconds.
 fn look_for(name: DeviceName) -> Result<(), EngineError> {
     let found = match name {
         DeviceName::Cpu => return Ok(()),
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn only_a_gpu_is_an_accelerator() {
         assert_eq!(accelerator(DeviceName::Cpu), None);
-        // With a driver it has a name of its own.
+        // With a driver, the GPU has a name.
         assert!(accelerator(DeviceName::Cuda(0)).is_some_and(|name| !name.is_empty()));
     }
 

@@ -1,4 +1,4 @@
-//! What every engine offers.
+//! The interface of every engine.
 
 use crate::batch::{Batch, Totals};
 use crate::error::EngineError;
@@ -13,30 +13,30 @@ pub trait Engine {
     ///
     /// # Errors
     /// [`EngineError::Batch`] for a batch that does not fit; [`EngineError::NotFinite`] when the loss, or with `clip_norm` the
-    /// norm of the gradients, is NaN or infinite (an engine that works ahead may say so at the next [`Engine::totals`]), which leaves
-    /// parameters as they were; [`EngineError::Average`] when averaged weights are in use; [`EngineError::MissingGradient`];
+    /// norm of the gradients, is NaN or infinite, which leaves the parameters unchanged (an asynchronous engine may report it only at the
+    /// next [`Engine::totals`]); [`EngineError::Average`] when averaged weights are in use; [`EngineError::MissingGradient`];
     /// [`EngineError::Device`].
     fn train_step(&mut self, batch: Batch<'_>) -> Result<(), EngineError>;
 
-    /// What the coming steps are taken with, until it is called again: at first the optimizer's own learning rate and momentum.
+    /// Sets the learning rate and momentum of the following steps, until the next call. Initially they are the optimizer's own.
     ///
     /// # Errors
-    /// [`EngineError::Rate`] for a learning rate that is negative or no number, or a momentum outside of `[0, 1)`.
+    /// [`EngineError::Rate`] for a learning rate that is negative or not finite, or a momentum outside `[0, 1)`.
     fn set_rate(&mut self, rate: Rate) -> Result<(), EngineError>;
 
-    /// Whether evaluation and logits are those of the averaged weights and statistics, in place of the trained ones. Before the first
-    /// step they are equal. The state is the same either way.
+    /// Whether evaluation and logits use the averaged weights and statistics instead of the trained ones. Before the first step both are
+    /// equal. The state is the same either way.
     ///
     /// # Errors
     /// [`EngineError::Average`] when the recipe has no `ema`.
     fn use_average(&mut self, on: bool) -> Result<(), EngineError>;
 
-    /// Averages the trained weights and BatchNorm's statistics into the slow ones of the recipe's `lookahead`, of which the share `decay`,
-    /// in `[0, 1]`, stays, and sets the trained ones to them. Before the first time the slow ones are the weights that the training began
-    /// with. An engine that works ahead leaves everything as it is after a value that was not finite.
+    /// Averages the trained weights and BatchNorm's statistics into the slow ones of the recipe's `lookahead`, which keep the fraction
+    /// `decay` in `[0, 1]` of their old values, and sets the trained ones to the result. Before the first call the slow weights are those
+    /// that training began with. An asynchronous engine changes nothing after a value that was not finite.
     ///
     /// # Errors
-    /// [`EngineError::Average`] when the recipe has no `lookahead`, or for a share that is none; [`EngineError::Device`].
+    /// [`EngineError::Average`] when the recipe has no `lookahead`, or for a `decay` out of range; [`EngineError::Device`].
     fn lookahead(&mut self, decay: f64) -> Result<(), EngineError> {
         let _ = decay;
         Err(NO_SLOW_WEIGHTS)
@@ -66,7 +66,7 @@ pub trait Engine {
     /// [`EngineError::Device`].
     fn set_totals(&mut self, totals: Totals) -> Result<(), EngineError>;
 
-    /// Everything that the next step depends on but its rate, by PyTorch's names.
+    /// Everything that the next step depends on except its rate, by PyTorch's names.
     ///
     /// # Errors
     /// [`EngineError::Device`].
@@ -74,33 +74,33 @@ pub trait Engine {
         self.snapshot(true)?.state()
     }
 
-    /// A copy of the state as it is now, which another thread can bring to PyTorch's names and layouts while training continues. Without
+    /// A copy of the current state, which another thread can convert to PyTorch's names and layouts while training continues. Without
     /// `optimizer`, it leaves out what evaluation does not need: the optimizer's state and the averages.
     ///
     /// # Errors
     /// [`EngineError::Device`].
     fn snapshot(&self, optimizer: bool) -> Result<Box<dyn Snapshot>, EngineError>;
 
-    /// Replaces everything that [`Engine::state`] gives. A state without the optimizer's starts a training anew, and the average with it,
-    /// which the next step sets; slow weights begin as the state's.
+    /// Replaces everything that [`Engine::state`] returns. A state without the optimizer's starts a new training run and a new average,
+    /// which the next step sets; slow weights start as the state's weights.
     ///
     /// # Errors
     /// [`EngineError::Weights`] when a name or a shape is not the network's, [`EngineError::OtherRecipe`] when the recipe has another
-    /// optimizer or, other than the state, averages; then nothing was changed.
+    /// optimizer, or only one of state and recipe has averages; then nothing has changed.
     fn load_state(&mut self, state: &State) -> Result<(), EngineError>;
 
-    /// Makes room for batches of up to `batch` images, for training or evaluation alone, which otherwise the first of them does, where
-    /// `beside` bytes are left for what the caller takes while the engine is at work.
+    /// Allocates memory for batches of up to `batch` images, for training or for evaluation alone, and leaves `beside` bytes for what the
+    /// caller allocates meanwhile. Without this call, the first batch allocates it.
     ///
     /// # Errors
-    /// [`EngineError::Memory`] when there is not as much memory as that takes; then nothing was changed.
+    /// [`EngineError::Memory`] when that needs more memory than is available; then nothing has changed.
     fn prepare(&mut self, batch: usize, training: bool, beside: u64) -> Result<(), EngineError> {
         let _ = (batch, training, beside);
         Ok(())
     }
 
-    /// Keeps images on the device, if the engine does that; then whole epochs need none from the host. `None` if it does not: then the
-    /// other methods for resident images are errors.
+    /// Keeps images on the device, so that whole epochs need none from the host. `None` if the engine does not support it: then the other
+    /// methods for resident images return errors.
     ///
     /// # Errors
     /// [`EngineError::Batch`] for images that do not fit; [`EngineError::Device`].
@@ -109,10 +109,11 @@ pub trait Engine {
         Ok(None)
     }
 
-    /// Says how the images of a training epoch come, and gives what [`Engine::train_resident`] takes until the next epoch of the set begins.
+    /// Sets the order and augmentation of a training epoch's images, and returns the epoch for [`Engine::train_resident`], valid until the
+    /// next epoch of the set begins.
     ///
     /// # Errors
-    /// [`EngineError::Batch`] for an order that is none; [`EngineError::Device`].
+    /// [`EngineError::Batch`] for an order that is not a permutation; [`EngineError::Device`].
     fn begin_epoch(&mut self, set: ResidentSet, epoch: ResidentEpoch<'_>) -> Result<BegunEpoch, EngineError> {
         let _ = (set, epoch);
         Err(not_resident())
@@ -127,7 +128,7 @@ pub trait Engine {
         Err(not_resident())
     }
 
-    /// [`Engine::evaluate`] on the images in `range` as they lie, normalised and otherwise as they are.
+    /// [`Engine::evaluate`] on the images in `range` in stored order, normalised but not augmented.
     ///
     /// # Errors
     /// As [`Engine::evaluate`].
@@ -146,7 +147,7 @@ pub trait Snapshot: Send {
     fn state(self: Box<Self>) -> Result<State, EngineError>;
 }
 
-/// Refuses a rate that no step can be taken with.
+/// Rejects a learning rate or momentum out of range.
 pub(crate) fn check_rate(rate: Rate) -> Result<(), EngineError> {
     let refuse = |name, value| Err(EngineError::Rate { name, value });
     match rate {
@@ -166,17 +167,17 @@ pub(crate) const NO_AVERAGE: EngineError =
 pub(crate) const NO_SLOW_WEIGHTS: EngineError =
     EngineError::Average("there are no slow weights: give the recipe a `lookahead`");
 
-/// Refuses a share of the slow weights that is none.
+/// Rejects a fraction of the slow weights out of range.
 pub(crate) fn check_share(decay: f64) -> Result<(), EngineError> {
     match decay {
         0.0..=1.0 => Ok(()),
-        _ => Err(EngineError::Average("the share of the slow weights that stays must be from 0 to 1")),
+        _ => Err(EngineError::Average("the kept fraction of the slow weights must be from 0 to 1")),
     }
 }
 
 /// The error of a step while the averaged weights are in use.
 pub(crate) const AVERAGE_IN_USE: EngineError =
-    EngineError::Average("the averaged weights are in use, and training continues from the others");
+    EngineError::Average("the averaged weights are in use: switch back to the trained ones to train");
 
 fn not_resident() -> EngineError {
     EngineError::Batch("this engine keeps no images".to_owned())

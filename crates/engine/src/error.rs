@@ -3,19 +3,19 @@ use pointwise_network::NetworkError;
 use pointwise_recipe::{DeviceName, EngineKind, RecipeError};
 use pointwise_weights::WeightsError;
 
-/// Why an engine could not do what it was asked for.
+/// Why an engine failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// The engine is not part of this build.
     #[error("the engine `{0}` is not part of this build (it needs the feature `cuda`); use `--engine cpu`")]
     Unavailable(EngineKind),
-    /// The engine does not compute as the settings ask.
+    /// The engine does not support the settings.
     #[error("the engine `{engine}` does not compute {what}; {fix}")]
     Unsupported {
         /// The engine.
         engine: EngineKind,
-        /// What it was asked for, such as `in bf16`.
+        /// The unsupported request, such as `in bf16`.
         what: String,
         /// What to do instead.
         fix: String,
@@ -26,12 +26,12 @@ pub enum EngineError {
     /// The device cannot be used.
     #[error("the device {device} cannot be used: {reason}; use `--device cpu`")]
     DeviceUnavailable {
-        /// The device asked for.
+        /// The requested device.
         device: String,
-        /// What stands in the way.
+        /// Why it cannot be used.
         reason: String,
     },
-    /// The description does not fit together.
+    /// The network description is inconsistent.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// A value of the recipe is out of range, or a parameter group matches nothing.
@@ -49,42 +49,42 @@ pub enum EngineError {
         step: u64,
         /// `loss` or `gradient norm`.
         quantity: &'static str,
-        /// What it was.
+        /// Its value.
         value: f64,
     },
-    /// A rate that no step can be taken with.
+    /// A learning rate or momentum out of range.
     #[error("the {name} of a step cannot be {value}")]
     Rate {
         /// `learning rate` or `momentum`.
         name: &'static str,
-        /// What it was.
+        /// Its value.
         value: f64,
     },
-    /// Averaged weights are asked for or in use where they cannot be.
+    /// Averaged weights are requested or in use where they cannot be.
     #[error("{0}")]
     Average(&'static str),
     /// Automatic differentiation gave a parameter no gradient.
     #[error("the parameter `{0}` received no gradient")]
     MissingGradient(String),
-    /// A state is not this network's.
+    /// A state does not fit the network.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// A state belongs to a training by another recipe.
-    #[error("the state is of another recipe: {0}")]
+    /// A state comes from training with another recipe.
+    #[error("the state comes from another recipe: {0}")]
     OtherRecipe(String),
-    /// There is not as much memory as the engine would take.
+    /// The engine needs more memory than is available.
     #[error("{what} takes {} of memory, and {available}: {fix}", shown(*.need))]
     Memory {
-        /// What it would be taken for.
+        /// What needs the memory.
         what: String,
-        /// Bytes.
+        /// Bytes needed.
         need: u64,
-        /// How much there is.
+        /// The memory available.
         available: Available,
-        /// What to do.
+        /// How to fix it.
         fix: &'static str,
     },
-    /// The system refused memory.
+    /// The system refused an allocation.
     #[error("{0}: give a smaller --batch-size or free memory")]
     Allocation(#[from] pointwise_kernels::OutOfMemory),
     /// The tensor library or the device failed.
@@ -93,7 +93,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// What went wrong while a device was looked for or opened: it cannot be used, and for that reason.
+    /// Turns an error while detecting or opening a device into the reason why it is unavailable.
     pub(crate) fn of_device(self, device: DeviceName) -> Self {
         match self {
             Self::Device(reason) => Self::DeviceUnavailable { device: device.to_string(), reason },
@@ -109,7 +109,7 @@ impl From<candle_core::Error> for EngineError {
     }
 }
 
-/// The loss or the norm of the gradients of a step, from 1, if it is finite.
+/// Returns the loss or gradient norm of a step (from 1) if it is finite.
 pub(crate) fn finite(quantity: &'static str, value: f64, step: u64) -> Result<f64, EngineError> {
     if value.is_finite() { Ok(value) } else { Err(EngineError::NotFinite { step, quantity, value }) }
 }

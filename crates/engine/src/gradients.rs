@@ -1,4 +1,4 @@
-//! Which gradient lies in which buffer, and until when: planned before anything runs, so that buffers are few and allocated once.
+//! Which gradient lies in which buffer, and for how long: planned before anything runs, so that buffers are few and allocated once.
 
 use pointwise_network::{Source, Stage, StageKind};
 use std::cmp::Reverse;
@@ -9,21 +9,21 @@ use std::ops::RangeInclusive;
 pub(crate) enum Flow {
     /// Nothing before it is trained.
     None,
-    /// Written into a buffer. Here as below, `last` says whether the input's gradient is then complete.
+    /// Written into a buffer. Here and below, `last` says whether the input's gradient is then complete.
     Write { into: usize, last: bool },
-    /// Written into a buffer, and what other readers of the input have given is added to it from another; or added to that where it is,
-    /// which is then both.
+    /// Written into a buffer, plus the other readers' contributions from a second buffer; or accumulated into theirs, when both are the
+    /// same buffer.
     Add { into: usize, from: usize, last: bool },
-    /// It is the gradient of the output itself, in the same buffer.
+    /// The gradient of the output itself, in the same buffer.
     Share { last: bool },
 }
 
 /// The gradients around a stage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StageGradients {
-    /// The buffer with the gradient of the output; `None` where nobody needs it.
+    /// The buffer with the gradient of the output; `None` if nothing needs it.
     pub(crate) output: Option<usize>,
-    /// Where it is copied before a sum's ReLU is taken out of it, if another stage still reads it as it is.
+    /// Where it is copied before the backward pass of a sum's ReLU changes it, if another stage still reads the original.
     pub(crate) copy: Option<usize>,
     /// For each input.
     pub(crate) inputs: Vec<Flow>,
@@ -32,21 +32,21 @@ pub(crate) struct StageGradients {
 /// The gradients of a network's stages.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// Floats for each image of each buffer; the gradient of the last stage's output is in the first.
+    /// Floats per image of each buffer; the gradient of the last stage's output is in the first.
     pub(crate) buffers: Vec<usize>,
     pub(crate) stages: Vec<StageGradients>,
 }
 
 impl Schedule {
-    /// Plans the backward pass; `lens` are the floats of an image of each stage's output. With `in_place`, a stage can add its share of a
-    /// gradient to that of others where it lies; otherwise it writes it into a buffer of its own.
+    /// Plans the backward pass; `lens` are the floats per image of each stage's output. With `in_place`, a stage can accumulate its share
+    /// of a gradient into that of others; otherwise it writes it into its own buffer.
     pub(crate) fn new(stages: &[Stage], lens: &[usize], in_place: bool) -> Self {
         let mut trained: Vec<bool> = Vec::new();
         for stage in stages {
             let own = matches!(&stage.kind, StageKind::Block(layers) if !layers.parameters().is_empty());
             trained.push(own || stage.sources.iter().any(|source| is_trained(*source, &trained)));
         }
-        // How many readers of each stage have not given their share yet.
+        // How many readers of each stage have not contributed their share yet.
         let mut readers = vec![0; stages.len()];
         for (stage, _) in stages.iter().zip(&trained).filter(|(_, trained)| **trained) {
             for source in &stage.sources {
@@ -121,7 +121,7 @@ fn is_trained(source: Source, trained: &[bool]) -> bool {
 }
 
 impl StageGradients {
-    /// Puts buffers in the place of values.
+    /// Replaces values with their buffers.
     fn place(&mut self, places: &[usize]) {
         for value in self.output.iter_mut().chain(&mut self.copy) {
             *value = places[*value];
@@ -136,13 +136,13 @@ impl StageGradients {
     }
 }
 
-/// What is in memory for a part of the backward pass: the gradient of an output, or of several.
+/// A value in memory for part of the backward pass: the gradient of one output, or of several.
 #[derive(Debug)]
 struct Value {
     len: usize,
-    /// How many gradients it is.
+    /// How many gradients share it.
     holders: usize,
-    /// The stages that it is there for; the backward pass goes from the last to the first.
+    /// The stages during which it is live; the backward pass goes from the last to the first.
     stages: RangeInclusive<usize>,
 }
 
@@ -154,7 +154,7 @@ struct Values {
 }
 
 impl Values {
-    /// A new value, from the present stage on.
+    /// A new value, live from the current stage on.
     fn take(&mut self, len: usize) -> usize {
         self.values.push(Value { len, holders: 1, stages: 0..=self.now });
         self.values.len() - 1
@@ -177,8 +177,8 @@ impl Values {
         }
     }
 
-    /// The lengths of buffers for all values, and the buffer of each value, the first one's in front: the values placed in their order,
-    /// which takes the fewest buffers, or the largest first, whichever takes less memory.
+    /// The lengths of buffers for all values, and the buffer of each value, the first value's first: values placed in order, which needs
+    /// the fewest buffers, or largest first, whichever takes less memory.
     fn places(&self) -> (Vec<usize>, Vec<usize>) {
         let in_order: Vec<usize> = (0..self.values.len()).collect();
         let mut by_len = in_order.clone();
@@ -200,8 +200,8 @@ impl Values {
         (lens, places)
     }
 
-    /// Places values in this order: each in the buffer that is free for all of its stages and has to grow least, and of those the
-    /// smallest; or in a new one.
+    /// Places values in this order: each in a buffer that is free during all of its stages, the one that has to grow least (the smallest
+    /// among equals), or in a new one.
     fn place(&self, order: &[usize]) -> (Vec<usize>, Vec<usize>) {
         let mut lens: Vec<usize> = Vec::new();
         let mut held: Vec<Vec<usize>> = Vec::new();
@@ -235,8 +235,7 @@ mod tests {
     use pointwise_network::Network;
     use pointwise_network::stages;
 
-    /// Runs a schedule on names of gradients instead of numbers: every reader's share must be in a buffer when its gradient is used, and nothing
-    /// else.
+    /// Runs a schedule symbolically: when a gradient is used, its buffer must hold every reader's share and nothing else.
     fn check(network: &Network, in_place: bool) {
         let stages = stages(&network.graph().unwrap());
         let lens: Vec<usize> =
@@ -266,7 +265,7 @@ mod tests {
             let own = copy.unwrap_or(output);
             held[own] = held[output].clone();
             if matches!(stages[at].kind, StageKind::Sum { relu: true }) {
-                // It is changed where it lies, whatever else it is.
+                // It is changed in place, whatever else it holds.
                 held[own].retain(|(of, _)| *of == at);
             }
             for (source, flow) in stages[at].sources.iter().zip(inputs) {
@@ -292,7 +291,7 @@ mod tests {
         }
     }
 
-    /// Sums whose gradient is that of several stages, with and without a ReLU, and maps that sums and convolutions read.
+    /// Sums that share their gradient with several stages, with and without a ReLU, and maps that both sums and convolutions read.
     const SUMS: &str = r#"
         name = "sums"
         input = [3, 8, 8]

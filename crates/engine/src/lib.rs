@@ -1,12 +1,12 @@
-//! "One step of this network on this device".
+//! One training or evaluation step of a network on a device.
 //!
 //! An [`Engine`] owns the parameters, BatchNorm's statistics and the optimizer's state of one network, and takes training and
-//! evaluation steps on batches that the caller prepares. What a step is made of is the [`Recipe`](pointwise_recipe::Recipe)'s in its
-//! [`Settings`]; the rate is told before a step ([`Engine::set_rate`]). It keeps its own running [`Totals`], so that a step needs no answer
-//! from the device: an engine whose step is a graph of kernels on preallocated buffers reads them back only when asked.
+//! evaluation steps on batches that the caller prepares. The [`Recipe`](pointwise_recipe::Recipe) in its [`Settings`] defines a step;
+//! [`Engine::set_rate`] sets the learning rate of the next ones. It keeps its own running [`Totals`], so a step does not wait for the
+//! device: an engine whose step is a graph of kernels on preallocated buffers reads them back only when asked.
 //!
 //! The [`reference`](mod@reference) engine is candle autograd over the candle-nn modules of `pointwise-models`, on any candle device: slow,
-//! obvious, and what every other engine is compared with.
+//! obvious, and the baseline for every other engine.
 //!
 //! ```no_run
 //! use pointwise_engine::{Batch, Engine, EngineKind, Settings, create};

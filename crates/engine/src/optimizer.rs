@@ -1,4 +1,4 @@
-//! What a step of an optimizer does to a parameter: for every engine the constants; on candle tensors the formulas of `pointwise-candle`.
+//! An optimizer's step on a parameter: the constants for every engine, and on candle tensors the formulas of `pointwise-candle`.
 
 use candle_core::{Result, Tensor, Var};
 use pointwise_candle::composed::{adam, adamw, sgd};
@@ -44,13 +44,13 @@ impl Step {
     /// Takes the step on candle tensors, in place; `buffers` are those of [`Optimizer::buffers`] in their order.
     ///
     /// # Errors
-    /// When there are not as many buffers as the optimizer keeps, shapes differ or the device fails.
+    /// When the number of buffers is not the optimizer's, shapes differ or the device fails.
     pub fn update(&self, parameter: &Var, gradient: &Tensor, buffers: &[&Var]) -> Result<()> {
         match (self, buffers) {
             (Self::Adam(step), [first, second]) => adam(step, parameter, gradient, first, second),
             (Self::AdamW(step), [first, second]) => adamw(step, parameter, gradient, first, second),
             (Self::Sgd(step), [buffer]) => sgd(step, parameter, gradient, buffer),
-            // Each is named, so that the compiler asks for a new one.
+            // Lists every optimizer, so that the compiler reports a new one as missing.
             (Self::Adam(_) | Self::AdamW(_) | Self::Sgd(_), _) => {
                 candle_core::bail!("{} buffers are not those of {self:?}", buffers.len())
             }
@@ -58,8 +58,7 @@ impl Step {
     }
 }
 
-/// What all gradients are multiplied by where their norm shall be at most `most` (`torch.nn.utils.clip_grad_norm_`); 1 for a norm that is
-/// no number.
+/// The factor that clips all gradients to a joint norm of at most `most` (`torch.nn.utils.clip_grad_norm_`); 1 for a NaN.
 pub(crate) fn clip_factor(norm: f64, most: f64) -> f64 {
     (most / (norm + 1e-6)).min(1.0)
 }

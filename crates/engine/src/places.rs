@@ -1,4 +1,4 @@
-//! Where a compiled plan keeps the state of its network: in and out by PyTorch's names.
+//! Where a compiled plan keeps its network's state: import and export by PyTorch's names.
 
 use crate::engine::Snapshot;
 use crate::error::EngineError;
@@ -6,7 +6,7 @@ use pointwise_weights::{Array, Average, OptimizerState, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A parameter: PyTorch's name and shape, and where its values lie, in the plan's terms.
+/// A parameter: PyTorch's name and shape, and where the plan keeps its values.
 #[derive(Debug)]
 pub(crate) struct Place<L> {
     pub(crate) name: String,
@@ -14,7 +14,7 @@ pub(crate) struct Place<L> {
     pub(crate) at: L,
 }
 
-/// Where each parameter lies.
+/// The location of each parameter.
 #[derive(Debug)]
 pub(crate) struct Places<L>(Vec<Place<L>>);
 
@@ -33,7 +33,7 @@ impl<L> Places<L> {
         self.0.iter()
     }
 
-    /// All parameters by name; `read` gives the values of one in PyTorch's order.
+    /// All parameters by name; `read` returns the values of one in PyTorch's order.
     pub(crate) fn export(&self, read: impl Fn(&Place<L>) -> Vec<f32>) -> BTreeMap<String, Array> {
         let export = |place: &Place<L>| {
             (place.name.clone(), Array { shape: place.shape.clone(), values: read(place) })
@@ -41,7 +41,7 @@ impl<L> Places<L> {
         self.0.iter().map(export).collect()
     }
 
-    /// The inverse of [`Places::export`], for arrays that were checked; `write` takes the values of one.
+    /// The inverse of [`Places::export`], for checked arrays; `write` stores the values of one.
     pub(crate) fn import(&self, arrays: &BTreeMap<String, Array>, mut write: impl FnMut(&Place<L>, &[f32])) {
         for place in &self.0 {
             write(place, &arrays[&place.name].values);
@@ -73,7 +73,7 @@ pub(crate) fn export_statistics<'a>(
     (statistics, tracked)
 }
 
-/// The running mean, the running variance and the batches tracked of the BatchNorm at a path, from arrays that were checked.
+/// The running mean, the running variance and the batches tracked of the BatchNorm at a path, from checked arrays.
 pub(crate) fn import_statistics<'a>(
     path: &str,
     statistics: &'a BTreeMap<String, Array>,
@@ -84,19 +84,19 @@ pub(crate) fn import_statistics<'a>(
     (values("running_mean"), values("running_var"), batches)
 }
 
-/// Brings the values of a plan's arena to PyTorch's names and layouts.
+/// Converts the values of a plan's arena to PyTorch's names and layouts.
 pub(crate) type Export = Arc<dyn Fn(&[f32]) -> BTreeMap<String, Array> + Send + Sync>;
 
-/// What an optimizer keeps, by PyTorch's names of the buffers.
+/// An optimizer's buffers by PyTorch's names.
 pub(crate) type Buffers<T> = Vec<(&'static str, T)>;
 
-/// The state of a compiled plan: copies of its arenas, not yet brought to PyTorch's layouts.
+/// The state of a compiled plan: copies of its arenas, not yet converted to PyTorch's layouts.
 pub(crate) struct Arenas {
     pub(crate) export: Export,
     pub(crate) parameters: Vec<f32>,
     pub(crate) statistics: BTreeMap<String, Array>,
     pub(crate) batches_tracked: BTreeMap<String, i64>,
-    /// By PyTorch's names of the buffers, and the steps taken.
+    /// The buffers by PyTorch's names, and the steps taken.
     pub(crate) optimizer: Option<(Buffers<Vec<f32>>, u64)>,
     /// Of parameters and statistics.
     pub(crate) average: Option<(Vec<f32>, BTreeMap<String, Array>)>,
@@ -105,7 +105,7 @@ pub(crate) struct Arenas {
 impl Snapshot for Arenas {
     fn state(self: Box<Self>) -> Result<State, EngineError> {
         let Self { export, parameters, statistics, batches_tracked, optimizer, average } = *self;
-        // Each copy is freed as soon as it is exported, so that the whole state is never there twice.
+        // Each copy is freed as soon as it is exported, so that the whole state is never in memory twice.
         let export = |arena: Vec<f32>| export(&arena);
         Ok(State {
             parameters: export(parameters),

@@ -1,8 +1,8 @@
 //! The reference engine: candle autograd over candle-nn modules.
 //!
-//! Every operation is candle's own where that is right, and a composition of candle operations (`pointwise_candle::composed`) where
-//! it is not. It runs on every device that candle has, allocates as it goes and keeps the whole graph of a step: it is there to
-//! be believed, not to be fast.
+//! Every operation is candle's own where that is correct, and a composition of candle operations (`pointwise_candle::composed`) where it is
+//! not. It runs on every device that candle supports, allocates as it goes and keeps the whole graph of a step: it is written to be
+//! trusted, not to be fast.
 
 use crate::batch::{Batch, Totals, check_batch, count_correct};
 use crate::device::open;
@@ -33,7 +33,7 @@ pub struct Reference {
     store: ParameterStore,
     model: Model,
     rate: Rate,
-    /// The optimizer's, in the order of [`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers).
+    /// The optimizer's buffers, in the order of [`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers).
     buffers: Vec<BTreeMap<String, Var>>,
     /// With `ema` or `lookahead`.
     average: Option<Averaging>,
@@ -48,11 +48,11 @@ struct Averaging {
     /// `None` for `lookahead`.
     ema: Option<Ema>,
     average: Copies,
-    /// The trained ones, while the modules have the averaged ones.
+    /// The trained values, while the modules hold the averaged ones.
     trained: Option<Copies>,
 }
 
-/// Values of parameters and statistics that do not change with them.
+/// Independent copies of the parameters and statistics.
 #[derive(Debug, Clone)]
 struct Copies {
     parameters: BTreeMap<String, Tensor>,
@@ -92,11 +92,11 @@ impl Copies {
     }
 }
 
-/// The state in the engine's tensors, of which none changes any more.
+/// The state as tensors of the engine that no longer change.
 struct Tensors {
     trained: Copies,
     batches_tracked: BTreeMap<String, i64>,
-    /// By PyTorch's names of the buffers, and the steps taken.
+    /// The buffers by PyTorch's names, and the steps taken.
     optimizer: Option<(Buffers<BTreeMap<String, Tensor>>, u64)>,
     average: Option<Copies>,
 }
@@ -124,7 +124,7 @@ impl Snapshot for Tensors {
 }
 
 impl Averaging {
-    /// Takes what was trained in, in the way of `torch.lerp`: from the nearer end, and what is equal stays.
+    /// Averages the trained values in, like `torch.lerp`: from the nearer end, so that equal values stay the same.
     fn take(&mut self, store: &ParameterStore, decay: f64) -> Result<(), EngineError> {
         let Copies { mut parameters, mut statistics } = Copies::of(store)?;
         let olds = self.average.parameters.iter().chain(&self.average.statistics);
@@ -141,7 +141,7 @@ impl Averaging {
 }
 
 impl Reference {
-    /// Makes an engine with the network's initial values.
+    /// Creates an engine with the network's initial values.
     ///
     /// # Errors
     /// [`EngineError::Network`], [`EngineError::Recipe`], [`EngineError::DeviceUnavailable`], [`EngineError::Device`].
@@ -151,7 +151,7 @@ impl Reference {
         let recipe = &settings.recipe;
         let device = open(settings.device)?;
         if settings.device == DeviceName::Cpu {
-            // While they are made, initial values are there twice.
+            // While the initial values are generated, they are in memory twice.
             let copies = 1 + copies_of_parameters(settings);
             let need = copies.saturating_mul(graph.parameter_count()).saturating_mul(size_of::<f32>()) as u64;
             if let Some(available) = lacking(need) {
@@ -222,7 +222,7 @@ impl Reference {
         Ok(())
     }
 
-    /// Loss, and the gradient of every parameter by name, of one batch in training mode, without taking the step.
+    /// The loss of one batch in training mode and the gradient of every parameter by name, without taking the step.
     ///
     /// BatchNorm's running statistics are updated, as by every forward pass in training mode.
     ///
@@ -237,7 +237,7 @@ impl Reference {
         Ok((f64::from(loss.to_scalar::<f32>()?), gradients))
     }
 
-    /// Logits in training mode with the dropout of the coming step; BatchNorm's running statistics are updated.
+    /// Logits in training mode with the dropout of the next step; BatchNorm's running statistics are updated.
     ///
     /// # Errors
     /// [`EngineError::Batch`], [`EngineError::Device`].
@@ -352,8 +352,8 @@ impl Engine for Reference {
         if self.settings.device != DeviceName::Cpu {
             return Ok(());
         }
-        // At the least: the results of all layers lie there at once, and their gradients; those of the parameters with what the optimizer
-        // makes of them, and two copies of the state while a checkpoint is written.
+        // A lower bound: the outputs of all layers and their gradients at once; the parameters' gradients and the optimizer's results; and
+        // two copies of the state while a checkpoint is written.
         let graph = self.network.graph()?;
         let values: usize = graph.nodes[1..].iter().map(|node| node.output.iter().product::<usize>()).sum();
         let floats = if training { 2 * values } else { values };
@@ -449,8 +449,8 @@ fn smoothed_cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> R
     Ok(((loss * (1.0 - smoothing))? + (mean * smoothing)?)?)
 }
 
-/// Scales gradients down so that their norm is at most `most`, as `torch.nn.utils.clip_grad_norm_`; gives the norm before. One that is not
-/// finite changes nothing.
+/// Scales gradients down so that their norm is at most `most`, as `torch.nn.utils.clip_grad_norm_`; returns the norm before clipping. A
+/// norm that is not finite changes nothing.
 fn clip(gradients: &mut BTreeMap<String, Tensor>, most: f64) -> Result<f64, EngineError> {
     let mut squares = 0.0;
     for gradient in gradients.values() {
@@ -466,7 +466,7 @@ fn clip(gradients: &mut BTreeMap<String, Tensor>, most: f64) -> Result<f64, Engi
     Ok(norm)
 }
 
-/// How often the values of all parameters are part of a state: themselves, the optimizer's buffers, an average.
+/// How many times a state holds the values of all parameters: themselves, the optimizer's buffers, an average.
 fn copies_of_parameters(settings: &Settings) -> usize {
     1 + settings.recipe.optimizer.buffers().len() + usize::from(settings.recipe.averages())
 }
@@ -503,7 +503,7 @@ fn arrays<'a>(
     all.map(|(name, tensor)| Ok((name.clone(), array(tensor)?))).collect()
 }
 
-/// Sets variables from arrays that [`State::check`] has passed.
+/// Sets variables from arrays that passed [`State::check`].
 fn set(vars: &BTreeMap<String, Var>, arrays: &BTreeMap<String, Array>) -> Result<(), EngineError> {
     for (name, var) in vars {
         var.set(&tensor(&arrays[name], var.device())?)?;

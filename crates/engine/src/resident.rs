@@ -10,11 +10,11 @@ pub struct ResidentImages<'a> {
     pub images: &'a [u8],
     /// `N` class numbers, each below the network's number of classes.
     pub labels: &'a [u16],
-    /// `(C, 256)`: the number that the network sees for each byte.
+    /// `(C, 256)`: the network's input value for each byte.
     pub values: &'a [f32],
 }
 
-/// Stands for images that an engine keeps.
+/// A handle to images that an engine keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResidentSet(pub(crate) usize);
 
@@ -26,20 +26,20 @@ pub struct BegunEpoch {
     pub(crate) count: u64,
 }
 
-/// How the images of a training epoch come.
+/// The order and augmentation of a training epoch's images.
 #[derive(Debug, Clone, Copy)]
 pub struct ResidentEpoch<'a> {
     /// The epoch, from 1.
     pub epoch: u32,
-    /// Each place of the data set once, in the order of this epoch.
+    /// Each index of the data set once, in this epoch's order.
     pub order: &'a [u32],
-    /// Black pixels on each side before a random crop, which a horizontal flip with probability 1/2 follows; `None` for neither. The
+    /// Black pixels added on each side before a random crop, followed by a horizontal flip with probability 1/2; `None` for neither. The
     /// draws are those of [`Purpose::Augment`](pointwise_random::Purpose::Augment) for the engine's seed: words 0 and 1
     /// [`below`](pointwise_random::below) `2 * margin + 1` are the first row and column, the highest bit of word 2 is the flip.
     pub margin: Option<u32>,
 }
 
-/// Checks images against an input and a number of classes; gives their number.
+/// Checks images against an input and a number of classes, and returns their number.
 #[cfg(any(feature = "cuda", test))]
 pub(crate) fn check_images(
     images: ResidentImages<'_>,
@@ -50,13 +50,13 @@ pub(crate) fn check_images(
     let n = images.labels.len();
     if n == 0 || images.images.len() != n * image || u32::try_from(n).is_err() {
         return Err(EngineError::Batch(format!(
-            "{n} labels came with {} bytes of images, {image} for each image",
+            "{n} labels came with {} image bytes, {image} per image",
             images.images.len()
         )));
     }
     if images.values.len() != channels * 256 {
         return Err(EngineError::Batch(format!(
-            "there are {} numbers for the bytes of {channels} channels, not 256 for each",
+            "there are {} values for the bytes of {channels} channels, not 256 per channel",
             images.values.len()
         )));
     }
@@ -82,9 +82,9 @@ mod tests {
         };
         assert_eq!(check(&bytes, &[0, 9], &values), Ok(2));
         for (images, labels, values, expected) in [
-            (&bytes[..], &[1][..], &values[..], "1 labels came with 24 bytes"),
+            (&bytes[..], &[1][..], &values[..], "1 labels came with 24 image bytes"),
             (&[], &[], &values, "0 labels"),
-            (&bytes, &[0, 1], &values[1..], "767 numbers for the bytes of 3 channels"),
+            (&bytes, &[0, 1], &values[1..], "767 values for the bytes of 3 channels"),
             (&bytes, &[0, 10], &values, "label 10 of image 1"),
         ] {
             let error = check(images, labels, values).unwrap_err();

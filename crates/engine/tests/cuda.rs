@@ -1,4 +1,4 @@
-//! The engine `cuda` on whatever NVIDIA GPU there is, or on the emulator of `tests/cuda`. Without either nothing is tested here.
+//! The engine `cuda` on any NVIDIA GPU, or on the emulator of `tests/cuda`. Without either, nothing is tested here.
 #![cfg(feature = "cuda")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -19,7 +19,7 @@ use pointwise_random::{Purpose, Stream, below, block, permutation};
 use pointwise_recipe::{Rate, Recipe, Span};
 use std::collections::BTreeSet;
 
-/// The settings for a GPU; `None` where there is none.
+/// The settings for a GPU; `None` if there is none.
 fn settings(precision: Precision) -> Option<Settings> {
     let device = DeviceName::Cuda(0);
     has_gpu().then(|| Settings { device, precision, deterministic: true, ..study_settings() })
@@ -60,7 +60,7 @@ fn disagreements(network: &Network, n: usize, settings: &Settings, tolerance: f3
     assert_eq!(gradients.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     for (name, gradient) in &gradients {
         assert_eq!(gradient.shape, expected[name].shape);
-        // In less than f32 a ReLU or a pool can turn: then a gradient is another one.
+        // Below f32 precision a ReLU or a pool can flip: then a gradient differs.
         if precision == Precision::F32 {
             check(name, distance(&gradient.values, &expected[name].values, 5e-2));
         } else {
@@ -103,10 +103,10 @@ fn it_agrees_with_the_reference_on_graphs() {
     let mut failures = Vec::new();
     for (precision, tolerance) in TOLERANCES {
         let Some(settings) = settings(precision) else { return };
-        // The residual network is three times as deep as those above, and its roundings as many more.
+        // The residual network is three times as deep as those above, and rounds three times as often.
         let tolerance = if precision == Precision::Tf32 { 3.0 * tolerance } else { tolerance };
         for network in graph_networks() {
-            // Where rounding decides what a kink does, a gradient is another one, which happens to a batch now and then.
+            // Where rounding decides the side of a kink, a gradient differs, which happens to a batch now and then.
             let mut last = Vec::new();
             let agrees = [3, 14, 2].into_iter().filter(|n| {
                 let found = disagreements(&network, *n, &settings, tolerance);
@@ -137,8 +137,7 @@ fn groups_that_cudnn_refuses_are_computed_without_it() {
 
 #[test]
 fn equal_values_and_kinks_have_the_references_gradients() {
-    // Without padding behind it, a map of equal values stays one: each window has its maximum several times, and 0 and 6 are met
-    // exactly.
+    // Without padding after it, a map of equal values stays one: each window contains its maximum several times, and 0 and 6 occur exactly.
     let Some(settings) = settings(Precision::F32) else { return };
     let pools = [
         "{ MaxPool2d = { kernel_size = 3, stride = 1, padding = 1 } }",
@@ -192,7 +191,7 @@ fn mean_distance(a: &[f32], b: &[f32]) -> f32 {
     (difference.sqrt()) / size.sqrt().max(5e-2)
 }
 
-/// Images as a data set has them.
+/// Images as in a data set.
 struct Bytes {
     images: Vec<u8>,
     labels: Vec<u16>,
@@ -266,7 +265,7 @@ fn resident_images_give_the_bits_of_batches_from_the_host() {
                 let order = permutation(9, Purpose::Shuffle, epoch, 11);
                 let begun =
                     resident.begin_epoch(set, ResidentEpoch { epoch, order: &order, margin }).unwrap();
-                // The last batch is short, and is recorded and replayed as the others are.
+                // The last batch is short, and is recorded and replayed like the others.
                 for range in [0..4, 4..8, 8..11] {
                     resident.train_resident(begun, range.clone()).unwrap();
                     let samples = &order[range];
@@ -277,7 +276,7 @@ fn resident_images_give_the_bits_of_batches_from_the_host() {
                     let labels: Vec<u16> =
                         samples.iter().map(|sample| bytes.labels[*sample as usize]).collect();
                     staged.train_step(Batch { images: &images, labels: &labels }).unwrap();
-                    // Between the steps of an epoch, as they lie.
+                    // Between the steps of an epoch, in stored order.
                     resident.evaluate_resident(set, 3..9).unwrap();
                     let images: Vec<f32> =
                         (3..9).flat_map(|sample| bytes.augmented(&network, 0, 0, sample, None)).collect();
@@ -315,7 +314,7 @@ fn resident_images_are_checked() {
         assert!(matches!(engine.evaluate_resident(set, range), Err(EngineError::Batch(_))));
     }
     engine.train_resident(first, 0..2).unwrap();
-    // An epoch that another has followed is over; to evaluate, none is needed.
+    // An epoch is over once another has begun; evaluation needs none.
     let second = engine.begin_epoch(set, epoch).unwrap();
     let error = engine.train_resident(first, 0..2).unwrap_err();
     assert!(error.to_string().contains("another epoch has begun"), "{error}");
@@ -370,7 +369,7 @@ fn a_loss_that_is_not_finite_leaves_the_parameters() {
     let numbers = |state: &State| (state.parameters.clone(), state.optimizer.clone());
     assert!(numbers(&after) == numbers(&before));
     assert!(matches!(engine.totals(), Err(EngineError::NotFinite { step: 2, .. })));
-    // A new beginning.
+    // A new training run.
     engine.load_state(&before).unwrap();
     engine.set_totals(Totals::default()).unwrap();
     images[5] = 0.0;
@@ -387,7 +386,7 @@ fn it_computes_on_a_gpu_alone() {
     assert!(error.contains("bf16") && error.contains("--engine cuda"), "{error}");
 }
 
-/// What the emulator's log holds of: an epoch of six equal steps on images that stay, each at a rate of its own.
+/// What the emulator's log records: an epoch of six equal steps on resident images, each at its own rate.
 #[test]
 fn six_steps() {
     let Some(settings) = settings(Precision::F32) else { return };
@@ -461,7 +460,7 @@ fn a_step_is_these_calls_once_and_then_one() {
     ];
     assert_eq!(recorded, expected.concat());
 
-    // Step one is taken call by call, step two recorded; from then on there is nothing else until the totals are asked for.
+    // Step one is taken call by call, step two recorded; from then on there is nothing else until the totals are requested.
     let first = lines.iter().position(|line| line.starts_with("graph launch")).unwrap();
     let replayed = format!("graph launch nodes={}", recorded.len());
     for step in lines[first..first + 9].chunks(2) {
@@ -471,7 +470,7 @@ fn a_step_is_these_calls_once_and_then_one() {
     assert!(lines[first + 9].starts_with("copy dtoh bytes=104"), "{}", lines[first + 9]);
 }
 
-/// A training step of the study's networks: kernels of our own, and calls of cuBLAS and cuDNN. No batch size changes them.
+/// A training step of the study's networks: our own kernels, and calls of cuBLAS and cuDNN. The batch size does not change them.
 const STUDY_CALLS: [(&str, Precision, usize, usize); 6] = [
     ("alexnet", Precision::F32, 39, 17),
     ("alexnet", Precision::Bf16, 39, 17),
@@ -481,7 +480,7 @@ const STUDY_CALLS: [(&str, Precision, usize, usize); 6] = [
     ("nin", Precision::Bf16, 69, 32),
 ];
 
-/// What the emulator's log holds of: four steps of each, on images that stay.
+/// What the emulator's log records: four steps of each, on resident images.
 #[test]
 fn steps_of_the_study() {
     let Some(emulated) = settings(Precision::F32) else { return };
@@ -515,7 +514,7 @@ fn a_step_of_the_study_is_so_many_calls() {
         let recorded: Vec<&str> = run.lines().filter_map(|line| line.strip_prefix("record ")).collect();
         let own = recorded.iter().filter(|call| call.starts_with("launch ")).count();
         found.push((name, precision, own, recorded.len() - own));
-        // Behind the recorded step the host makes one call a step, which copies nothing, until the totals are asked for.
+        // After the recorded step the host makes one call per step, which copies nothing, until the totals are requested.
         let mut after = run.lines().skip_while(|line| !line.starts_with("graph launch"));
         let replayed = format!("graph launch nodes={}", recorded.len());
         for _ in 0..3 {
@@ -527,8 +526,8 @@ fn a_step_of_the_study_is_so_many_calls() {
     assert_eq!(found, STUDY_CALLS);
 }
 
-/// Kilobytes that a training step on two images reads and writes: kernels of our own but for the optimizer's, the optimizer's, and
-/// cuBLAS and cuDNN. Each map and each parameter counts once for each kernel that reads or writes it.
+/// Kilobytes that a training step on two images reads and writes: our own kernels except the optimizer's, the optimizer's, and cuBLAS and
+/// cuDNN. Each map and each parameter counts once for each kernel that reads or writes it.
 const STUDY_KILOBYTES: [(&str, Precision, [usize; 3]); 6] = [
     ("alexnet", Precision::F32, [8808, 63_213, 32_484]),
     ("alexnet", Precision::Bf16, [4450, 63_306, 16_291]),
@@ -570,7 +569,7 @@ fn a_step_of_the_study_moves_so_many_bytes() {
 
 #[test]
 fn measured_algorithms_agree_too() {
-    // As above; a smaller batch takes over what was measured for a larger one.
+    // As above; a smaller batch reuses what was measured for a larger one.
     const TOLERANCE: f32 = 5e-5;
     let Some(settings) = settings(Precision::F32) else { return };
     let settings = Settings { deterministic: false, ..settings };
@@ -592,7 +591,7 @@ fn measured_algorithms_agree_too() {
     }
 }
 
-/// Every optimizer, alone and with whatever else makes a step.
+/// Every optimizer, alone and with whatever else can be part of a step.
 fn recipes() -> Vec<(String, Recipe)> {
     let optimizers = [
         "Adam = { lr = 0.01, betas = [0.8, 0.99], weight_decay = 0.1 }",
@@ -627,7 +626,7 @@ fn recipes() -> Vec<(String, Recipe)> {
     recipes
 }
 
-/// Smooth, and without a bias before a norm: of that, engines differ in the noise that Adam would make steps of.
+/// Smooth, and without a bias before a norm: in the bias's gradient, engines differ in noise, which Adam would turn into steps.
 fn smooth() -> Network {
     let text = r#"
         name = "smooth"
@@ -641,7 +640,7 @@ fn smooth() -> Network {
     Network::from_toml(text).unwrap()
 }
 
-/// The rate of step `step`, from 0: another one at each, with momentum of its own later and without it at the end.
+/// The rate of step `step`, from 0: a different one at each, later with its own momentum and at the end without it.
 fn rate(recipe: &Recipe, step: usize) -> Rate {
     let lr = recipe.optimizer.lr() * (1.0 + 0.5 * (step as f64).sin());
     let momentum = match step {
@@ -658,7 +657,7 @@ fn step_batch(network: &Network, step: usize) -> (Vec<f32>, Vec<u16>) {
     (uniform(1000 + step as u64, len), (0..6).map(|i| ((i * 3 + step) % 7) as u16).collect())
 }
 
-/// Takes step `step`, from 0, of four epochs of five, and what follows it.
+/// Takes step `step`, from 0, of four epochs of five steps, and what follows it.
 fn take(engine: &mut dyn Engine, network: &Network, recipe: &Recipe, step: usize) {
     let (images, labels) = step_batch(network, step);
     engine.set_rate(rate(recipe, step)).unwrap();
@@ -765,7 +764,7 @@ fn averages_stand_in_for_what_was_trained() {
             assert_eq!(step > 0, watched.logits(&images).unwrap() != trained, "{precision}: step {step}");
             let error = watched.train_step(batch).unwrap_err();
             assert!(matches!(error, EngineError::Average(_)), "{error}");
-            // A state that is loaded meanwhile is told apart.
+            // A state that is loaded meanwhile is kept separate.
             watched.load_state(&state).unwrap();
             assert_eq!(watched.logits(&images).unwrap(), other.logits(&images).unwrap());
             assert!(watched.state().unwrap() == state);
@@ -776,7 +775,7 @@ fn averages_stand_in_for_what_was_trained() {
     }
 }
 
-/// Recorded steps and evaluation continue from what the slow weights became, also where products read copies of them.
+/// Recorded steps and evaluation continue from the new slow weights, also where products read copies of them.
 #[test]
 fn slow_weights_are_those_that_are_computed_with() {
     for precision in Precision::ALL {

@@ -1,4 +1,4 @@
-//! What the engine `cuda` keeps of its measurements, on a GPU or on the emulator of `tests/cuda`.
+//! The measurements that the engine `cuda` keeps, on a GPU or on the emulator of `tests/cuda`.
 #![cfg(feature = "cuda")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -31,7 +31,7 @@ fn file(cache: &Path) -> PathBuf {
     files[0].clone()
 }
 
-/// The text with another number for the algorithm of each line forward.
+/// The text with another algorithm number in each line for the forward direction.
 fn with_forward_algorithm(text: &str, algorithm: u32) -> String {
     text.lines()
         .map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
@@ -50,7 +50,7 @@ fn what_was_measured_is_used_the_next_time_and_what_cannot_be_used_is_measured_a
     let measured = fs::read_to_string(&file).unwrap();
     let directions = |name: &str| measured.lines().filter(|line| line.contains(name)).count();
     assert!(directions(" convolution ") > 0 && directions(" convolution_filter ") > 0, "{measured}");
-    // Another one that cuDNN lists: it is taken as it is, and stays.
+    // Another algorithm that cuDNN lists: it is taken as it is, and stays.
     let others: Vec<String> =
         [0, 1].map(|algorithm| with_forward_algorithm(&measured, algorithm)).into_iter().collect();
     let other = others.iter().find(|other| **other != measured).unwrap();
@@ -58,11 +58,11 @@ fn what_was_measured_is_used_the_next_time_and_what_cannot_be_used_is_measured_a
     let second = loss(&cache).unwrap();
     assert!(((second - first) / first).abs() < 1e-4, "{second} {first}");
     assert_eq!(&fs::read_to_string(&file).unwrap(), other);
-    // One that there is not.
+    // One that does not exist.
     fs::write(&file, with_forward_algorithm(&measured, 99)).unwrap();
     assert!(((loss(&cache).unwrap() - first) / first).abs() < 1e-4);
     let corrected = fs::read_to_string(&file).unwrap();
     assert!(!corrected.contains(" convolution 99 "), "{corrected}");
-    // No folder can be there.
+    // No folder can exist there.
     assert!(loss(&file).is_some());
 }

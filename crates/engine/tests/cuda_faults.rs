@@ -1,5 +1,5 @@
-//! The engine `cuda` where a GPU or a library of NVIDIA's does not do what is asked, as the emulator of `tests/cuda` can: each fault is a
-//! variable in the environment of a process of its own, which runs one of the tests here again. Without the emulator nothing is tested.
+//! The engine `cuda` when a GPU or an NVIDIA library fails, as the emulator of `tests/cuda` can simulate: each fault is an environment
+//! variable of a separate process, which runs one of the tests here again. Without the emulator nothing is tested.
 #![cfg(feature = "cuda")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -19,7 +19,7 @@ use std::sync::mpsc::sync_channel;
 fn is_emulated() -> bool {
     let emulated = accelerator(DeviceName::Cuda(0)).is_some_and(|name| name.contains("emulator"));
     if !emulated {
-        eprintln!("skipped: only the emulator has faults to order");
+        eprintln!("skipped: only the emulator can simulate faults");
     }
     emulated
 }
@@ -46,7 +46,7 @@ struct Faulty {
 }
 
 impl Faulty {
-    /// Runs the test of that name with these variables.
+    /// Runs the test with that name and these variables.
     fn run(test: &str, variables: &[(&str, &str)]) -> Self {
         let name: Vec<String> = variables.iter().map(|(name, value)| format!("{name}-{value}")).collect();
         let log = format!("{test}-{}.log", name.join("-").replace([':', ','], "_"));
@@ -68,7 +68,7 @@ impl Faulty {
         }
     }
 
-    /// As [`Faulty::run`], of a test that must pass nevertheless.
+    /// As [`Faulty::run`], for a test that must pass nevertheless.
     fn pass(test: &str, variables: &[(&str, &str)]) -> Self {
         let faulty = Self::run(test, variables);
         assert!(faulty.succeeded, "{variables:?}: {}", faulty.said);
@@ -133,7 +133,7 @@ fn every_card_from_compute_capability_8_on_has_code_and_others_are_refused() {
     assert!(!old.succeeded && old.said.contains("CUDA_ERROR_NO_BINARY_FOR_GPU"), "{}", old.said);
 }
 
-/// Trains three steps and says to what.
+/// Trains three steps and returns the state in words.
 fn trained() -> String {
     let network = small();
     let (images, labels) = (images(&network, 6), labels(&network, 6));
@@ -271,7 +271,7 @@ fn a_recording_that_is_spoiled_is_tried_once_more() {
     let once = Faulty::pass(test, &[("POINTWISE_EMULATOR_SPOILED", "1")]);
     assert_eq!(once.lines("capture end spoiled").count(), 1, "{}", once.log);
     assert_eq!(once.lines("capture end nodes=").count(), 1, "{}", once.log);
-    // Each step is right without a graph, too: it is the description that the test is not content with.
+    // Each step is also correct without a graph: it is the description that fails the test.
     let twice = Faulty::run(test, &[("POINTWISE_EMULATOR_SPOILED", "1,2")]);
     assert!(!twice.succeeded && twice.said.contains("without CUDA graphs ("), "{}", twice.said);
 }

@@ -152,7 +152,7 @@ fn the_cpu_engine_agrees_with_the_reference_on_graphs() {
 
 #[test]
 fn the_cpu_engine_agrees_with_the_reference_on_networks_drawn_at_random() {
-    // Deep ones add up rounding, in biases whose gradients all but cancel above all. What is wrong is off by a large share.
+    // Deep networks accumulate rounding, above all in biases whose gradients almost cancel. A wrong value is off by a large fraction.
     const TOLERANCE: f32 = 1e-3;
     let failures: Vec<String> =
         (0..200).flat_map(|seed| disagreements(&drawn_network(seed), 4, TOLERANCE)).collect();
@@ -165,8 +165,8 @@ fn the_cpu_engine_agrees_with_the_reference_on_variations_of_nin() {
     let mut failures = Vec::new();
     for name in ["nin-r4", "nin-relu", "nin-nopad", "nin-nopad-relu-r2"] {
         let network = Network::by_name(name).unwrap();
-        // Where rounding decides which of two values a pool takes, or the side of a ReLU, gradients move by per cents. That happens
-        // to a batch now and then; an engine that is wrong agrees on none.
+        // Where rounding decides which of two values a pool takes, or the side of a ReLU, gradients change by several percent. That happens
+        // to a batch now and then; a wrong engine agrees on none.
         let mut last = Vec::new();
         let agrees = [2, 3, 4, 5, 6].into_iter().any(|n| {
             last = disagreements(&network, n, TOLERANCE);
@@ -329,7 +329,7 @@ fn a_loss_that_is_not_finite_stops() {
         let mut engine = make(kind, &network);
         let mut images = images(&network, 2);
         images[0] = f32::NAN;
-        // An engine that works ahead says so later.
+        // An asynchronous engine reports it later.
         let step = engine.train_step(Batch { images: &images, labels: &[0, 1] });
         let error = step.and_then(|()| engine.totals().map(drop)).unwrap_err();
         assert!(matches!(error, EngineError::NotFinite { step: 1, .. }), "{kind}: {error}");
@@ -348,7 +348,7 @@ fn memory_that_is_not_there_is_refused_before_it_is_taken() {
             assert!(matches!(error, EngineError::Memory { .. }), "{kind}: {error}");
             assert!(error.to_string().contains("give a smaller --batch-size"), "{kind}: {error}");
         }
-        // Nor is what the caller takes beside.
+        // Nor is what the caller needs in addition.
         let error = engine.prepare(2, true, 1 << 50).unwrap_err();
         assert!(matches!(error, EngineError::Memory { .. }), "{kind}: {error}");
         // It can be used as before.
@@ -428,8 +428,8 @@ fn batches_that_cannot_be_computed_are_refused() {
     assert!(error.contains("cuda:0") && error.contains("--device cpu"), "{error}");
 }
 
-/// Steps and an evaluation of each network give the same bytes for 1, 2, 3 and 5 threads: twenty of the published ones, in which
-/// they begin to learn, and five of networks of every kind of layer.
+/// Steps and an evaluation of each network give the same bytes for 1, 2, 3 and 5 threads: twenty steps of the published networks, in which
+/// they begin to learn, and five of networks with every kind of layer.
 #[test]
 fn threads_change_no_bit() {
     // Enough for several groups of images in every layer, the last of them short.
@@ -457,7 +457,7 @@ fn threads_change_no_bit() {
             one.1.last_loss
         );
         for threads in [2, 3, 5] {
-            assert!(train(threads) == one, "{name}: {threads} threads give other bits than one");
+            assert!(train(threads) == one, "{name}: {threads} threads differ from one");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The bits of the engine `cpu` stay what they are: a seed gives the same trained network with every version of the program.
 //!
-//! On x86-64 alone: on 64-bit Arm the portable kernels fuse products and sums. The loss and Adam's corrections take `exp`, `ln` and
-//! `pow` in `f64` from the C library: one that rounds them otherwise moves these bits, too.
+//! On x86-64 only: on 64-bit Arm the portable kernels fuse products and sums. The loss and Adam's corrections take `exp`, `ln` and `pow` in
+//! `f64` from the C library: one that rounds them differently also changes these bits.
 #![cfg(target_arch = "x86_64")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -17,12 +17,12 @@ use std::collections::BTreeMap;
 /// The batch of the published study.
 const BATCH: usize = 126;
 
-/// What some steps on [`BATCH`] drawn images and an evaluation come to, as SHA-256.
+/// The SHA-256 of the results of some steps on [`BATCH`] drawn images and an evaluation.
 struct Frozen {
     network: &'static str,
     /// Two steps, with AVX-512 and with AVX2: they round alike.
     fused: &'static str,
-    /// One step, with any processor's instructions; it is slow, so that a network whose layers the others have is left out.
+    /// One step, with any processor's instructions; it is slow, so a network whose layers the others cover is left out.
     portable: Option<&'static str>,
 }
 
@@ -75,7 +75,7 @@ fn totals(digest: &mut Sha256, totals: Totals) {
     digest.update(totals.correct.to_le_bytes());
 }
 
-/// Trains and evaluates; gives the digest of everything that comes out.
+/// Trains and evaluates; returns the digest of all results.
 fn trained(network: &Network, isa: Isa, steps: usize) -> String {
     let (images, labels) = drawn(network);
     let batch = Batch { images: &images, labels: &labels };
@@ -115,5 +115,5 @@ fn the_bits_of_the_published_networks_stay_what_they_are() {
             }
         }
     }
-    assert!(moved.is_empty(), "the numbers of training have moved:\n{}", moved.join("\n"));
+    assert!(moved.is_empty(), "the results of training have changed:\n{}", moved.join("\n"));
 }

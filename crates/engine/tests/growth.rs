@@ -1,5 +1,5 @@
-//! Memory does not grow: over thousands of steps, and over many engines one after another. A program of its own, whose resident set no
-//! other test changes.
+//! Memory does not grow: over thousands of steps, and over many engines one after another. A separate program, whose resident set no other
+//! test changes.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -29,8 +29,8 @@ const MOST: u64 = 1 << 20;
 
 const ROUNDS: usize = 30;
 
-/// Does the work `ROUNDS` times. The allocator may take some pages more now and then, which no limit tells from a small leak; but work that
-/// leaves memory behind does so in every round. What is left behind only now and then is held to [`MOST`] in all.
+/// Does the work `ROUNDS` times. The allocator may take a few more pages now and then, which no limit can distinguish from a small leak;
+/// but work that leaks memory does so in every round. What leaks only now and then is limited to [`MOST`] in total.
 fn stays(what: &str, mut work: impl FnMut()) {
     let sizes: Vec<u64> = std::iter::once(resident())
         .chain((0..ROUNDS).map(|_| {

@@ -1,4 +1,4 @@
-//! What a training meets that nobody plans: images of one value, one class, a batch of one image. The figures are PyTorch's.
+//! Unplanned cases in training: images of one value, one class, a batch of one image. The expected values are PyTorch's.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -9,10 +9,11 @@ use pointwise_network::Network;
 use pointwise_recipe::Recipe;
 use std::collections::BTreeMap;
 
-/// Of sums of absolute values, whose terms are f32 of PyTorch's own order.
+/// For sums of absolute values, whose terms are f32 in PyTorch's own order.
 const TOLERANCE: f64 = 2e-5;
 
-/// A gradient that is zero but for rounding, which a variance of zero divides by the root of `eps`: the bias and the weights before the norm.
+/// A gradient that is zero except for rounding, which a variance of zero divides by the root of `eps`: the bias and the weights before the
+/// norm.
 const ROUNDING: f64 = 1e-3;
 
 fn network() -> Network {
@@ -28,7 +29,7 @@ fn settings(lr: f64) -> Settings {
     Settings::new(Recipe::from_toml(&recipe).unwrap())
 }
 
-/// Numbers that look like any, and that PyTorch has, too: `torch.sin(i * 0.7 + k) * 0.3` of `torch.arange` in f64.
+/// Arbitrary-looking values that PyTorch can compute, too: `torch.sin(i * 0.7 + k) * 0.3` of `torch.arange` in f64.
 fn values(len: usize, k: usize) -> impl Iterator<Item = f32> {
     (0..len).map(move |i| ((i as f64 * 0.7 + k as f64).sin() * 0.3) as f32)
 }
@@ -133,7 +134,7 @@ fn a_norm_of_one_value_is_refused_and_of_one_image_with_pixels_is_not() {
         let error = engine.train_step(Batch { images: &images[..108], labels: &[0] }).unwrap_err();
         assert!(error.to_string().contains("needs more than one value for each channel"), "{kind}: {error}");
         assert_eq!(engine.state().unwrap(), before, "{kind}");
-        // Evaluation has running statistics.
+        // Evaluation uses running statistics.
         engine.evaluate(Batch { images: &images[..108], labels: &[0] }).unwrap();
         let mut engine = create(kind, &network(), &settings(0.1)).unwrap();
         engine.train_step(Batch { images: &images[..108], labels: &[0] }).unwrap();

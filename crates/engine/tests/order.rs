@@ -1,5 +1,5 @@
-//! No number of the engine `cuda` depends on the order of blocks and threads, which the emulator of `tests/cuda` can turn around: a
-//! missing barrier shows.
+//! No result of the engine `cuda` depends on the order of blocks and threads, which the emulator of `tests/cuda` can reverse: a missing
+//! barrier shows.
 #![cfg(feature = "cuda")]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -29,8 +29,8 @@ fn network() -> Network {
     .unwrap()
 }
 
-/// What the kernels of the one above do not do: groups of one channel and of several, an overlapping pool, sums, products, another
-/// activation than ReLU, runs of channels that begin within a vector, classes that several threads share.
+/// What the kernels of the network above do not cover: groups of one channel and of several, an overlapping pool, sums, products, an
+/// activation other than ReLU, runs of channels that begin within a vector, classes that several threads share.
 fn graph() -> Network {
     Network::from_toml(
         r#"
@@ -53,7 +53,7 @@ fn graph() -> Network {
 /// Set in the process that trains.
 const TRAINS: &str = "POINTWISE_TEST_TRAINS";
 
-/// Says what it comes to.
+/// Prints the result.
 #[test]
 fn a_process_that_trains() {
     if env::var_os(TRAINS).is_none() {
@@ -86,7 +86,7 @@ fn a_process_that_trains() {
     println!("STATE {:?} {:?}", engine.state().unwrap(), engine.totals().unwrap());
 }
 
-/// What a process that trains this network in this order comes to; `None` without a GPU.
+/// The result of a process that trains this network in this order; `None` without a GPU.
 fn trained(network: &str, order: &str) -> Option<String> {
     if !has_gpu() {
         return None;

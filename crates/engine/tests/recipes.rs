@@ -1,4 +1,4 @@
-//! What a recipe makes of a step: that the engines agree, and that each part does what it says.
+//! A recipe's effect on a step: the engines agree, and each part does what it says.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -26,8 +26,8 @@ fn make(kind: EngineKind, network: &Network, recipe: &Recipe) -> Box<dyn Engine>
     create(kind, network, &Settings { recipe: recipe.clone(), ..device_settings(kind) }).unwrap()
 }
 
-/// Smooth, so that rounding decides nothing, and without a bias under a norm, whose gradient is nothing but rounding. Channels do not
-/// fill vectors.
+/// Smooth, so that rounding decides nothing, and without a bias before a norm, whose gradient is nothing but rounding. Channels do not fill
+/// vectors.
 fn smooth() -> Network {
     Network::from_toml(
         r#"
@@ -89,7 +89,7 @@ fn full_recipes() -> Vec<Recipe> {
     optimizers().into_iter().map(full).collect()
 }
 
-/// Every optimizer, with slow weights, and with groups that stand still from the start, after an epoch and after two.
+/// Every optimizer, with slow weights, and with groups frozen from the start, after one epoch and after two.
 fn returning_recipes() -> Vec<Recipe> {
     let recipe = |optimizer| Recipe {
         optimizer,
@@ -99,7 +99,7 @@ fn returning_recipes() -> Vec<Recipe> {
     optimizers().into_iter().map(recipe).collect()
 }
 
-/// Groups of which the first stands still after an epoch, the next from the start, and others after two epochs.
+/// Groups of which the first is frozen after one epoch, the next from the start, and others after two epochs.
 fn freezing(mut parameter_groups: Vec<ParameterGroup>) -> Recipe {
     for (group, epochs) in parameter_groups.iter_mut().zip([1, 0, 2]) {
         group.frozen_after = Some(epochs);
@@ -123,12 +123,12 @@ fn recipes() -> Vec<Recipe> {
     parts.map(some).chain(returning_recipes()).collect()
 }
 
-/// Four epochs; the last step is none after which slow weights are averaged by themselves.
+/// Four epochs; slow weights are not averaged automatically after the last step.
 fn span() -> Span {
     Span::of_epochs(STEPS / 4, 4)
 }
 
-/// What a step is taken with: a rate that changes, the momentum with it.
+/// The rate of a step: it changes, and the momentum with it.
 fn rate(recipe: &Recipe, step: u64) -> Rate {
     let schedule = Schedule::OneCycle(OneCycleLr::default());
     Recipe { schedule, ..recipe.clone() }.rate(step, span())
@@ -146,7 +146,7 @@ fn train(engine: &mut dyn Engine, network: &Network, recipe: &Recipe, from: u64,
     }
 }
 
-/// All arrays of a state, by what they are.
+/// All arrays of a state, by kind and name.
 fn arrays(state: &State) -> BTreeMap<String, &Array> {
     let average = state.average.iter().flat_map(|average| [&average.parameters, &average.statistics]);
     let buffers = state.optimizer.iter().flat_map(|optimizer| &optimizer.buffers);
@@ -230,7 +230,7 @@ fn threads_change_no_bit_with_any_optimizer() {
         };
         let one = trained(1);
         for threads in [2, 3, 5] {
-            assert!(trained(threads) == one, "{threads} threads give other bits than one with {recipe:?}");
+            assert!(trained(threads) == one, "{threads} threads differ from one with {recipe:?}");
         }
     }
 }
@@ -241,7 +241,7 @@ fn a_loaded_state_goes_on_to_the_same_bits_with_any_optimizer() {
     for (kind, recipe) in
         engines().into_iter().flat_map(|kind| full_recipes().into_iter().map(move |all| (kind, all)))
     {
-        // Of the groups of another network.
+        // The recipes' groups belong to another network.
         let recipe = Recipe { parameter_groups: vec![group(None, Some(1), 0.5, Some(0.0))], ..recipe };
         let mut whole = make(kind, &network, &recipe);
         train(&mut *whole, &network, &recipe, 0, 3);
@@ -250,7 +250,7 @@ fn a_loaded_state_goes_on_to_the_same_bits_with_any_optimizer() {
         let expected = whole.state().unwrap();
         for in_use in [false, true] {
             let mut resumed = make(kind, &network, &recipe);
-            // What it did before shows no more; a state may come while the averaged weights are in use.
+            // What it did before must not show; a state may be loaded while the averaged weights are in use.
             train(&mut *resumed, &network, &recipe, 0, 2);
             resumed.use_average(in_use).unwrap();
             resumed.load_state(&middle).unwrap();
@@ -262,7 +262,7 @@ fn a_loaded_state_goes_on_to_the_same_bits_with_any_optimizer() {
     }
 }
 
-/// At a step after which weights are averaged, and between two; into an engine that has gone its own way.
+/// At a step after which weights are averaged, and between two; into an engine that has trained differently.
 #[test]
 fn slow_weights_and_frozen_groups_go_on_to_the_same_bits() {
     let network = smooth();
@@ -295,7 +295,7 @@ fn slow_weights_and_frozen_groups_go_on_to_the_same_bits() {
     }
 }
 
-/// Slow weights are what the formula makes of the trained ones, which are then equal to them; nothing else changes.
+/// Slow weights follow the formula from the trained ones, which are then equal to them; nothing else changes.
 #[test]
 fn lookahead_averages_into_the_slow_weights_and_returns_to_them() {
     let network = smooth();
@@ -307,7 +307,7 @@ fn lookahead_averages_into_the_slow_weights_and_returns_to_them() {
         let mut engine = make(kind, &network, &recipe);
         engine.load_state(&moved_state(&network)).unwrap();
         let mut slow = engine.state().unwrap();
-        // By hand: the recipe's own steps are not asked for.
+        // By hand: the recipe's own steps are not used.
         let own = Recipe { lookahead: None, ..recipe };
         for turn in 0..3 {
             train(&mut *engine, &network, &own, 2 * turn, 2 * turn + 2);
@@ -315,7 +315,7 @@ fn lookahead_averages_into_the_slow_weights_and_returns_to_them() {
             let average = before.average.as_ref().unwrap();
             assert_eq!(average.parameters, slow.parameters, "{kind}, {decay}: a step moves no slow weight");
             assert_eq!(average.statistics, slow.statistics, "{kind}, {decay}");
-            // What evaluation keeps of the weights in other forms is of the old ones.
+            // The transformed weights that evaluation keeps are those of the old ones.
             let trained = engine.logits(&images).unwrap();
             engine.lookahead(decay).unwrap();
             let after = engine.state().unwrap();
@@ -348,7 +348,7 @@ fn lookahead_averages_into_the_slow_weights_and_returns_to_them() {
         }
         for share in [-0.1, 1.1, f64::NAN] {
             let error = engine.lookahead(share).unwrap_err().to_string();
-            assert_eq!(error, "the share of the slow weights that stays must be from 0 to 1");
+            assert_eq!(error, "the kept fraction of the slow weights must be from 0 to 1");
         }
         for on in [true, false] {
             let error = engine.use_average(on).unwrap_err().to_string();
@@ -362,7 +362,7 @@ fn lookahead_averages_into_the_slow_weights_and_returns_to_them() {
     }
 }
 
-/// From its epoch on, and what the optimizer keeps of it, whatever else makes a step; the statistics of BatchNorm continue.
+/// From its epoch on, including its optimizer state, whatever else is part of a step; BatchNorm's statistics continue.
 #[test]
 fn a_frozen_group_stands_still_to_the_bit() {
     let network = smooth();
@@ -376,7 +376,7 @@ fn a_frozen_group_stands_still_to_the_bit() {
         let recipe = Recipe { optimizer, ..freezing(groups()) };
         let mut engine = make(kind, &network, &recipe);
         let mut start = moved_state(&network);
-        // A negative zero is no positive one.
+        // A negative zero is not a positive one.
         start.parameters.values_mut().for_each(|array| array.values[0] = -0.0);
         engine.load_state(&start).unwrap();
         let mut before = engine.state().unwrap();
@@ -410,14 +410,14 @@ fn a_frozen_group_stands_still_to_the_bit() {
     }
 }
 
-/// Whatever becomes of the engine, and on whichever thread it is brought to names.
+/// Whatever becomes of the engine, and on whichever thread it is converted to names.
 #[test]
 fn a_snapshot_is_the_state_as_it_was() {
     let network = tiny(0.5);
     for (kind, recipe) in
         engines().into_iter().flat_map(|kind| full_recipes().into_iter().map(move |all| (kind, all)))
     {
-        // Of the groups of another network.
+        // The recipes' groups belong to another network.
         let recipe = Recipe { parameter_groups: vec![group(None, Some(1), 0.5, Some(0.0))], ..recipe };
         let mut engine = make(kind, &network, &recipe);
         for (from, to) in [(0, 0), (0, 3)] {
@@ -465,7 +465,7 @@ fn the_average_is_that_of_every_step() {
         let recipe = Recipe { ema: Some(Ema { decay }), ..study_recipe() };
         let mut engine = make(kind, &network, &recipe);
         let mut plain = make(kind, &network, &study_recipe());
-        // Before the first step it is what there is.
+        // Before the first step it equals the weights.
         let initial = engine.logits(&images).unwrap();
         engine.use_average(true).unwrap();
         assert_eq!(engine.logits(&images).unwrap(), initial);
@@ -476,7 +476,7 @@ fn the_average_is_that_of_every_step() {
             engine.train_step(batch).unwrap();
             plain.train_step(batch).unwrap();
             let state = engine.state().unwrap();
-            // Averaging changes nothing of the training.
+            // Averaging does not change the training.
             assert_eq!(State { average: None, ..state.clone() }, plain.state().unwrap());
             let trained = state.parameters.iter().chain(&state.statistics);
             for (name, array) in trained {
@@ -517,7 +517,7 @@ fn the_average_is_that_of_every_step() {
             engine.use_average(true).unwrap();
             assert_eq!(engine.logits(&images).unwrap(), averaged, "{kind}");
             let error = engine.train_step(batch).unwrap_err().to_string();
-            assert_eq!(error, "the averaged weights are in use, and training continues from the others");
+            assert_eq!(error, "the averaged weights are in use: switch back to the trained ones to train");
             engine.use_average(false).unwrap();
             engine.use_average(false).unwrap();
             assert_eq!(engine.logits(&images).unwrap(), raw, "{kind}");
@@ -588,7 +588,7 @@ fn a_step_is_no_longer_than_clipping_allows() {
     }
 }
 
-/// One whose loss is finite and whose gradients are as large as the factor.
+/// A network whose loss is finite and whose gradients are as large as the factor.
 fn steep(factor: f64) -> (Network, State) {
     let network = Network::from_toml(&format!(
         "name = \"steep\"\ninput = [1, 2, 2]\nlayers = [\"Flatten\", {{ name = \"head\", Linear = {{ out_features = 3 }} }}, \
@@ -608,7 +608,7 @@ fn a_norm_that_is_not_finite_stops_and_leaves_the_parameters() {
         let (network, state) = steep(3e38);
         let mut engine = make(kind, &network, &recipe);
         engine.load_state(&state).unwrap();
-        // An engine that works ahead says so later.
+        // An asynchronous engine reports it later.
         let error = engine.train_step(batch).and_then(|()| engine.totals().map(drop)).unwrap_err();
         assert!(
             matches!(error, EngineError::NotFinite { step: 1, quantity: "gradient norm", .. }),
@@ -619,7 +619,7 @@ fn a_norm_that_is_not_finite_stops_and_leaves_the_parameters() {
         if kind != EngineKind::Cuda {
             assert_eq!(engine.totals().unwrap(), Totals::default(), "{kind}");
         }
-        // One whose squares alone are too large for f32 is clipped.
+        // A norm is clipped even if only its squares are too large for f32.
         let (network, state) = steep(1e30);
         let optimizer = Sgd { lr: 1.0, ..Sgd::default() }.into();
         let mut engine = make(kind, &network, &Recipe { optimizer, ..recipe.clone() });
@@ -689,7 +689,7 @@ fn what_no_step_can_be_taken_with_is_refused() {
                 "{kind}"
             );
         }
-        // Of a schedule that ends at zero.
+        // As from a schedule that ends at zero.
         engine.set_rate(Rate { momentum: Some(0.0), ..Rate::new(0.0) }).unwrap();
         let refused = |recipe: Recipe| {
             create(kind, &network, &Settings { recipe, ..device_settings(kind) }).err().unwrap().to_string()
@@ -730,42 +730,42 @@ fn a_state_of_another_recipe_is_refused_and_changes_nothing() {
         (
             plain(sgd.clone()),
             &of_adam,
-            "the state is of another recipe: its optimizer kept exp_avg and exp_avg_sq, and SGD keeps momentum_buffer",
+            "the state comes from another recipe: its optimizer kept exp_avg and exp_avg_sq, but SGD keeps momentum_buffer",
         ),
         (
             plain(AdamW::default().into()),
             &of_sgd,
-            "the state is of another recipe: its optimizer kept momentum_buffer, and AdamW keeps exp_avg and exp_avg_sq",
+            "the state comes from another recipe: its optimizer kept momentum_buffer, but AdamW keeps exp_avg and exp_avg_sq",
         ),
         (
             plain(adam.clone()),
             &half,
-            "the state is of another recipe: its optimizer kept exp_avg, and Adam keeps exp_avg and exp_avg_sq",
+            "the state comes from another recipe: its optimizer kept exp_avg, but Adam keeps exp_avg and exp_avg_sq",
         ),
         (
             plain(adam.clone()),
             &none,
-            "the state is of another recipe: its optimizer kept nothing, and Adam keeps exp_avg and exp_avg_sq",
+            "the state comes from another recipe: its optimizer kept nothing, but Adam keeps exp_avg and exp_avg_sq",
         ),
         (
             ema(adam.clone()),
             &of_adam,
-            "the state is of another recipe: it has no averaged weights, and the recipe has `ema`",
+            "the state comes from another recipe: it has no averaged weights, but the recipe has `ema`",
         ),
         (
             plain(adam.clone()),
             &averaged,
-            "the state is of another recipe: it has averaged weights, and the recipe has no `ema` and no `lookahead`",
+            "the state comes from another recipe: it has averaged weights, but the recipe has neither `ema` nor `lookahead`",
         ),
         (
             slow(adam.clone()),
             &of_adam,
-            "the state is of another recipe: it has no slow weights, and the recipe has `lookahead`",
+            "the state comes from another recipe: it has no slow weights, but the recipe has `lookahead`",
         ),
         (
             plain(adam.clone()),
             &returned,
-            "the state is of another recipe: it has averaged weights, and the recipe has no `ema` and no `lookahead`",
+            "the state comes from another recipe: it has averaged weights, but the recipe has neither `ema` nor `lookahead`",
         ),
         (plain(sgd), &unnamed, "the state is not one of `smooth`: momentum_buffer of `head.bias` is missing"),
         (ema(adam), &thinner, "the state is not one of `smooth`: average of `norm.running_var` is missing"),
@@ -776,7 +776,7 @@ fn a_state_of_another_recipe_is_refused_and_changes_nothing() {
             let before = engine.state().unwrap();
             assert_eq!(engine.load_state(state).unwrap_err().to_string(), expected, "{kind}");
             assert!(engine.state().unwrap() == before, "{kind}: {expected}");
-            // Weights alone begin anew.
+            // Weights alone start a new training run.
             let (optimizer, average) = (None, None);
             engine.load_state(&State { optimizer, average, ..state.clone() }).unwrap();
             assert!(engine.state().unwrap().optimizer.is_none(), "{kind}");

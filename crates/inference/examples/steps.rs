@@ -1,4 +1,4 @@
-//! How long each part of a network takes in inference, with weights as they begin:
+//! How long each part of a network takes in inference, with initial weights:
 //! `cargo run --release -p pointwise-inference --example steps -- NETWORK [IMAGES [THREADS]]`.
 
 use pointwise_inference::{Images, Model, Options};
@@ -7,7 +7,7 @@ use pointwise_weights::State;
 use std::error::Error;
 use std::time::Instant;
 
-/// Seconds that are measured for.
+/// Seconds to measure.
 const SECONDS: f64 = 0.5;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,7 +1,7 @@
-//! Pointwise convolutions multiplied into the convolution before them: with nothing but BatchNorm between, both together are linear.
+//! Pointwise convolutions merged into the preceding convolution: with at most BatchNorm between them, the two together are linear.
 //!
-//! With the weights `A` (mid, in, tap) and `B` (out, mid), the product has `sum over mid of B A`. A pointwise convolution that pads makes
-//! a border in which it sees zeros; the values there are constants, one for each ring, and are led through what follows.
+//! With the weights `A` (mid, in, tap) and `B` (out, mid), the product has `sum over mid of B A`. A padded pointwise convolution adds a
+//! border in which its input is zero; the values there are constants, one for each ring, and are propagated through what follows.
 
 use crate::choose::seconds;
 use crate::nodes::{Convolution, Nodes, Work};
@@ -11,7 +11,7 @@ use pointwise_kernels::{
 };
 use pointwise_network::Source;
 
-/// Joins pairs of convolutions where one takes less time than two, of so many images on so many threads.
+/// Merges pairs of convolutions where one takes less time than two, for this number of images and threads.
 pub(crate) fn compose(nodes: &mut Nodes<'_>, isa: Isa, images: usize, threads: usize) {
     for at in 0..nodes.list.len() {
         let readers = nodes.readers();
@@ -31,7 +31,7 @@ pub(crate) fn compose(nodes: &mut Nodes<'_>, isa: Isa, images: usize, threads: u
             continue;
         }
         let joined = ConvShape { out_channels: b.convolution.out_channels, ..a.convolution };
-        // The second one's map has the first one's border in it.
+        // The second one's map includes the first one's border.
         let time = |shape: &ConvShape| seconds(shape, images, threads);
         if time(&joined) >= time(&a.convolution) + time(&b.convolution) {
             continue;
@@ -44,7 +44,7 @@ pub(crate) fn compose(nodes: &mut Nodes<'_>, isa: Isa, images: usize, threads: u
     }
 }
 
-/// The second convolution behind the first.
+/// The second convolution applied to the first.
 fn product(
     first: &Convolution<'_>,
     second: &Convolution<'_>,
@@ -54,7 +54,7 @@ fn product(
     let (a, b) = (&first.shape.convolution, &second.shape.convolution);
     let (middle, outputs) = (a.out_channels, b.out_channels);
     let values = a.weight_len() / middle;
-    // It is a pointwise convolution itself, of a map of which each pixel is an input's tap.
+    // Computed as a pointwise convolution itself, of a map with a pixel for each tap of each input.
     let shape = FusedShape {
         convolution: ConvShape::square([values, 1], [middle, outputs], 1, 0),
         border: 0,

@@ -1,17 +1,17 @@
-//! Images as they are given.
+//! Input images.
 
 use crate::error::InferenceError;
 
 /// Images of the network's shape, one after the other.
 #[derive(Debug, Clone, Copy)]
 pub enum Images<'a> {
-    /// `(N, C, H, W)`, normalised as in the training.
+    /// `(N, C, H, W)`, normalised as in training.
     Normalised(&'a [f32]),
-    /// Bytes, as pictures have them.
+    /// Bytes, as in image files.
     Bytes {
-        /// Of all images.
+        /// The bytes of all images.
         pixels: &'a [u8],
-        /// In which order the values of an image are.
+        /// The order of an image's values.
         layout: Layout,
         /// For each channel, the normalised value of each byte: [`byte_values`].
         values: &'a [[f32; 256]],
@@ -21,13 +21,13 @@ pub enum Images<'a> {
 /// The order of the bytes of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// `(C, H, W)`, as CIFAR-10 has them.
+    /// `(C, H, W)`, as in CIFAR-10.
     Planar,
-    /// `(H, W, C)`, as decoders of pictures give them.
+    /// `(H, W, C)`, as image decoders return them.
     Interleaved,
 }
 
-/// For each channel, what each byte becomes: `(byte / 255 - mean) / std`.
+/// For each channel, the normalised value of each byte: `(byte / 255 - mean) / std`.
 #[must_use]
 pub fn byte_values(mean: &[f64], std: &[f64]) -> Vec<[f32; 256]> {
     let value = |byte: usize, mean: f64, std: f64| ((byte as f64 / 255.0 - mean) / std) as f32;
@@ -35,7 +35,7 @@ pub fn byte_values(mean: &[f64], std: &[f64]) -> Vec<[f32; 256]> {
 }
 
 impl<'a> Images<'a> {
-    /// How many images of a shape these are.
+    /// How many images of a given shape these are.
     pub(crate) fn count(&self, shape: [usize; 3]) -> Result<usize, InferenceError> {
         let values = match self {
             Self::Normalised(values) => values.len(),
@@ -53,7 +53,7 @@ impl<'a> Images<'a> {
         Ok(values / image)
     }
 
-    /// Calls `visit` with what gives a value of an image: of a channel at a pixel.
+    /// Calls `visit` with a function that returns an image's value for a channel and pixel.
     pub(crate) fn with_values(&self, image: usize, shape: [usize; 3], visit: impl Visit) {
         let [channels, height, width] = shape;
         let (pixels, len) = (height * width, channels * height * width);
@@ -76,7 +76,7 @@ impl<'a> Images<'a> {
     }
 }
 
-/// What is done with the values of an image, compiled for each kind of them.
+/// An operation on the values of an image, compiled for each kind of values.
 pub(crate) trait Visit {
     fn visit(self, value: impl Fn(usize, usize) -> f32);
 }

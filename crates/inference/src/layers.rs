@@ -1,4 +1,4 @@
-//! Everything that is no convolution: on channels-last maps with padded channels, a row of the output at a time where that is possible.
+//! Everything except convolutions: on channels-last maps with padded channels, one row of the output at a time where possible.
 
 use pointwise_kernels::{
     Activation, Affine, ChannelRun, Epilogue, EpilogueShape, Isa, PoolShape, Subsampling, Team, avg_pool,
@@ -40,7 +40,7 @@ pub(crate) fn len(map: Map) -> usize {
 }
 
 impl Operation {
-    /// Of a stage that is neither a block nor a dropout, with the maps that it reads.
+    /// The operation of a stage that is neither a block nor a dropout, from its input maps.
     pub(crate) fn new(kind: &StageKind, inputs: &[Map]) -> Self {
         let input = inputs[0];
         let channels = padded(input.channels);
@@ -53,7 +53,7 @@ impl Operation {
             padding,
         };
         match *kind {
-            StageKind::Block(_) | StageKind::Dropout { .. } => unreachable!("made elsewhere"),
+            StageKind::Block(_) | StageKind::Dropout { .. } => unreachable!("built elsewhere"),
             StageKind::GlobalAverage => Self::GlobalAverage,
             StageKind::MaxPool(window) => Self::MaxPool(pool(window)),
             StageKind::AveragePool { window, count_include_pad } => {
@@ -87,7 +87,7 @@ impl Operation {
         }
     }
 
-    /// The output of some images; inputs and output hold as many images of their maps.
+    /// Computes the output of some images; inputs and output hold that many images of their maps.
     pub(crate) fn run(
         &self,
         isa: Isa,
@@ -163,7 +163,7 @@ impl Operation {
                         let factors = &input[task * row..(task + 1) * row];
                         target.iter_mut().zip(factors).for_each(|(product, x)| *product *= x);
                     } else {
-                        // An input of one pixel stands for every pixel.
+                        // An input of one pixel is broadcast to every pixel.
                         let (at, channels) = (task / map.height, padded(map.channels));
                         let factors = &input[at * channels..(at + 1) * channels];
                         for pixel in target.chunks_exact_mut(channels) {
@@ -176,7 +176,7 @@ impl Operation {
     }
 }
 
-/// Copies all channels of a row of an input into a row of the output, from channel `first` on.
+/// Copies all channels of a row of an input into a row of the output, starting at channel `first`.
 fn copy_in(from: Map, input: &[f32], row: usize, first: usize, to: Map, target: &mut [f32]) {
     let len = from.width * padded(from.channels);
     let to = ChannelRun { channels: to.channels, first };

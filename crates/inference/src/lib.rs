@@ -1,10 +1,9 @@
-//! What a trained network says of images, on a CPU: a description and weights in, a compiled [`Model`] out. No training code, no
-//! tensor library.
+//! Inference with a trained network on a CPU: a description and weights in, a compiled [`Model`] out. No training code, no tensor library.
 //!
-//! BatchNorm is folded into the convolution before it, pointwise convolutions are multiplied into the one before them where nothing lies
-//! between, and what follows a convolution is done before its result leaves the cache. Weights are brought once into the form
-//! in which they are read; which one that is, and so how each convolution is computed, follows from the number of images that are to be
-//! expected at once. The threads of the current rayon pool share even a single image.
+//! BatchNorm is folded into the preceding convolution, pointwise convolutions are merged into a directly preceding one, and what follows a
+//! convolution is applied before its result leaves the cache. Weights are converted once to the layout in which they are read; that layout,
+//! and so the method of each convolution, depends on the number of images expected per call. The threads of the current rayon pool share
+//! even a single image.
 //!
 //! ```
 //! use pointwise_inference::{Images, Model, Options};
@@ -13,11 +12,11 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let network = Network::by_name("lenet")?;
-//! // Of a training: `pointwise_weights::checkpoint::read("runs/mine")?.0`.
+//! // After training: `pointwise_weights::checkpoint::read("runs/mine")?.0`.
 //! let state = State::initial(&network.graph()?, 42);
 //! let mut model = Model::new(&network, &state, &Options::default())?;
 //!
-//! // Two images, (N, C, H, W), normalised as in the training.
+//! // Two images, (N, C, H, W), normalised as in training.
 //! let images = vec![0.5; 2 * 3 * 32 * 32];
 //! let probabilities = model.probabilities(Images::Normalised(&images))?;
 //! assert_eq!(probabilities.len(), 2 * 10);

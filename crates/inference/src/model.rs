@@ -14,12 +14,12 @@ use pointwise_network::{Map, Network, Source};
 use pointwise_weights::State;
 use std::time::Instant;
 
-/// What a [`Model`] is compiled for.
+/// The options for compiling a [`Model`].
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Images that are to be expected in one call, at least 1: they decide how convolutions are computed, and so do the threads, so
-    /// that models compiled for other numbers answer the same but for rounding. Fewer images are not slower than they need be by
-    /// much, more go through one after the other, and the answers of one model do not depend on how many there are.
+    /// The number of images expected per call, at least 1. It and the number of threads decide how convolutions are computed, so models
+    /// compiled for other numbers give the same results except for rounding. Smaller calls lose little speed, larger ones run in several
+    /// passes, and one model's results do not depend on the number of images.
     pub batch: usize,
     /// Threads of the current rayon pool that share the work; by default all of them.
     pub threads: Option<usize>,
@@ -33,35 +33,34 @@ impl Default for Options {
     }
 }
 
-/// Floats of maps that are worked on at once: as many images go through the network together as fit into the last cache level beside
-/// weights.
+/// Floats of the maps in use at once: as many images are processed together as fit into the last-level cache next to the weights.
 const MAP_FLOATS: usize = 2 << 20;
 
-/// Images that go together nevertheless, so that each visit of the weights is worth it.
+/// Images that are processed together in any case, so that each read of the weights pays off.
 const LEAST_IMAGES: usize = 8;
 
-/// Multiply-accumulates of a call that are done sooner than a second thread has begun.
+/// Multiply-accumulates of a call that finish before a second thread could start.
 const ALONE: f64 = 1e6;
 
-/// A network with its weights, ready to be asked.
+/// A network with its weights, ready for inference.
 #[derive(Debug)]
 pub struct Model {
     isa: Isa,
     threads: usize,
     shape: [usize; 3],
     classes: usize,
-    /// Images that go through together.
+    /// Images that are processed together.
     chunk: usize,
     /// Estimated work of an image, in multiply-accumulates.
     macs: f64,
     steps: Vec<Step>,
-    /// Of the values between the steps.
+    /// The buffers of the values between the steps.
     buffers: Vec<Buffer>,
     output: Place,
     workspace: Workspace,
 }
 
-/// Where values are.
+/// Where values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Images,
@@ -98,7 +97,7 @@ pub struct StepTime {
     pub name: String,
     /// How it is computed.
     pub method: String,
-    /// Seconds in all calls since the last question.
+    /// Seconds in all calls since the last query.
     pub seconds: f64,
 }
 
@@ -106,14 +105,14 @@ impl Model {
     /// Compiles a network with its weights.
     ///
     /// # Errors
-    /// If the weights are not the network's, its description does not fit together, or there is too little memory.
+    /// If the weights do not match the network, its description is inconsistent, or there is not enough memory.
     pub fn new(network: &Network, state: &State, options: &Options) -> Result<Self, InferenceError> {
         state.check(network)?;
         let graph = network.graph()?;
         let most = rayon::current_num_threads();
         let threads = options.threads.unwrap_or(most).clamp(1, most);
         let batch = options.batch.max(1);
-        // At the least: the weights with BatchNorm folded in, and in the form in which they are read.
+        // A lower bound: the weights with BatchNorm folded in, and again in the layout in which they are read.
         room(graph.parameter_count().saturating_mul(2))?;
         let mut nodes = Nodes::new(&graph, state);
         nodes.read_maps_flat();
@@ -141,7 +140,7 @@ impl Model {
         self.shape
     }
 
-    /// Classes: values of an answer.
+    /// The number of classes: values per image in a result.
     #[must_use]
     pub fn classes(&self) -> usize {
         self.classes
@@ -150,7 +149,7 @@ impl Model {
     /// The logits of images, `(N, classes)`.
     ///
     /// # Errors
-    /// If the images are not of the network's shape.
+    /// If the images do not have the network's shape.
     pub fn logits(&mut self, images: Images<'_>) -> Result<Vec<f32>, InferenceError> {
         let count = images.count(self.shape)?;
         let mut logits = vec![0.0; count * self.classes];
@@ -171,7 +170,7 @@ impl Model {
     pub fn probabilities(&mut self, images: Images<'_>) -> Result<Vec<f32>, InferenceError> {
         let mut values = self.logits(images)?;
         for values in values.chunks_exact_mut(self.classes) {
-            // The largest is taken off first, so that no exponential overflows.
+            // The largest is subtracted first, so that no exponential overflows.
             let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let powers: Vec<f64> = values.iter().map(|value| f64::from(value - largest).exp()).collect();
             let sum: f64 = powers.iter().sum();
@@ -180,7 +179,7 @@ impl Model {
         Ok(values)
     }
 
-    /// How long each part took since this was asked last.
+    /// How long each part took since the last call.
     pub fn take_times(&mut self) -> Vec<StepTime> {
         let take = |step: &mut Step| StepTime {
             name: step.name.clone(),
@@ -190,7 +189,7 @@ impl Model {
         self.steps.iter_mut().map(take).collect()
     }
 
-    /// Takes some images through, as many as there are rows of logits.
+    /// Runs some images through the network, as many as there are rows of logits.
     fn pass(&mut self, team: &mut Team<'_>, images: Images<'_>, first: usize, logits: &mut [f32]) {
         let count = logits.len() / self.classes;
         let Self { isa, shape, steps, buffers, workspace, .. } = self;
@@ -241,7 +240,7 @@ impl Model {
         }
     }
 
-    /// Steps, buffers and workspace from nodes.
+    /// Builds steps, buffers and workspace from nodes.
     fn compile(&mut self, nodes: Nodes<'_>) -> Result<(), InferenceError> {
         let readers = nodes.readers();
         let is_computed = |at: &usize| readers[*at] > 0;
@@ -308,7 +307,7 @@ impl Model {
             .iter()
             .filter_map(|step| match &step.work {
                 StepWork::Convolution(fused) | StepWork::AddedConvolution(fused) => {
-                    // Fewer images can go in more parts, each with room of its own; small calls are taken by one thread.
+                    // Fewer images can be split into more parts, each with its own workspace; small calls run on one thread.
                     let calls = (1..=self.chunk).flat_map(|images| [(images, 1), (images, self.threads)]);
                     Some(calls.map(|(images, threads)| fused.need(images, threads)))
                 }
@@ -321,7 +320,7 @@ impl Model {
     }
 }
 
-/// An error unless there is memory for so many floats.
+/// An error unless there is memory for this many floats.
 fn room(floats: usize) -> Result<(), InferenceError> {
     let need = floats.saturating_mul(size_of::<f32>()) as u64;
     lacking(need).map_or(Ok(()), |available| Err(InferenceError::Room { need, available }))
@@ -331,14 +330,14 @@ fn room(floats: usize) -> Result<(), InferenceError> {
 struct RawStep {
     name: String,
     work: StepWork,
-    /// Values, or nothing for the images.
+    /// Values, or `None` for the images.
     inputs: Vec<(Option<usize>, Map)>,
     map: Map,
 }
 
 struct Builder {
     chunk: usize,
-    /// Each makes the value of its number.
+    /// Each step computes the value with its index.
     steps: Vec<RawStep>,
     /// Floats of an image of each value.
     lens: Vec<usize>,
@@ -370,7 +369,7 @@ impl Builder {
         value
     }
 
-    /// Gives each value a buffer, which later values take over once nobody reads it any more.
+    /// Assigns each value a buffer, which later values reuse once nothing reads it any more.
     fn finish(self, last: usize, model: &mut Model) -> Result<(), InferenceError> {
         let mut last_reader: Vec<usize> = (0..self.steps.len()).collect();
         for (at, step) in self.steps.iter().enumerate() {
@@ -383,7 +382,7 @@ impl Builder {
         let mut free: Vec<usize> = Vec::new();
         let mut place: Vec<usize> = Vec::new();
         for (at, len) in self.lens.iter().enumerate() {
-            // The free one that fits best: the smallest that is large enough, else the largest.
+            // The free buffer that fits best: the smallest that is large enough, else the largest.
             let fit = |buffer: &usize| (sizes[*buffer] < *len, sizes[*buffer].abs_diff(*len));
             let buffer = match free.iter().copied().min_by_key(fit) {
                 Some(buffer) => {
@@ -437,7 +436,7 @@ impl Step {
     }
 }
 
-/// Images that go through together, even shares of a batch.
+/// The number of images processed together: even shares of a batch.
 fn chunk(nodes: &Nodes<'_>, batch: usize) -> usize {
     let around = nodes.list.iter().map(|node| {
         let inputs: usize = node.inputs.iter().map(|source| len(nodes.map(*source))).sum();

@@ -1,4 +1,4 @@
-//! A network as what inference has to compute: trained values folded, nothing left that does nothing.
+//! A network as inference computes it: trained values folded, no-ops removed.
 
 use crate::layers::Operation;
 use pointwise_kernels::{Activation, ConvShape, FusedShape, padded};
@@ -6,13 +6,13 @@ use pointwise_network::{BlockLayers, ConvolutionLayer, Graph, Map, NormLayer, So
 use pointwise_weights::State;
 use std::borrow::Cow;
 
-/// A convolution with what follows it.
+/// A convolution and what follows it.
 #[derive(Debug, Clone)]
 pub(crate) struct Convolution<'a> {
     pub(crate) shape: FusedShape,
-    /// In PyTorch's layout, BatchNorm's scale in it; without one, those of the state.
+    /// In PyTorch's layout, with BatchNorm's scale folded in; without BatchNorm, the state's own weight.
     pub(crate) weight: Cow<'a, [f32]>,
-    /// With BatchNorm's shift.
+    /// The bias, including BatchNorm's shift.
     pub(crate) bias: Vec<f32>,
     /// The values in the border: [`FusedParameters::rings`](pointwise_kernels::FusedParameters::rings).
     pub(crate) rings: Vec<Vec<f32>>,
@@ -21,7 +21,7 @@ pub(crate) struct Convolution<'a> {
 #[derive(Debug)]
 pub(crate) enum Work<'a> {
     Convolution(Box<Convolution<'a>>),
-    /// A convolution to whose results something is added before its activation: the second of the inputs.
+    /// A convolution with its second input added to its results before the activation.
     AddedConvolution(Box<Convolution<'a>>),
     Other(Operation),
 }
@@ -31,11 +31,11 @@ pub(crate) struct Node<'a> {
     pub(crate) name: String,
     pub(crate) work: Work<'a>,
     pub(crate) inputs: Vec<Source>,
-    /// The map that it makes.
+    /// Its output map.
     pub(crate) output: Map,
 }
 
-/// The nodes in an order in which they can be computed. Those that nobody reads and that are not the last are left out when it is run.
+/// The nodes in an order in which they can be computed. Those that nothing reads, except the last, are not compiled.
 pub(crate) struct Nodes<'a> {
     pub(crate) list: Vec<Node<'a>>,
     pub(crate) output: Source,
@@ -43,11 +43,11 @@ pub(crate) struct Nodes<'a> {
 }
 
 impl<'a> Nodes<'a> {
-    /// The nodes of a network, of which the state has been checked.
+    /// The nodes of a network whose state has been checked.
     pub(crate) fn new(graph: &Graph, state: &'a State) -> Self {
         let mut nodes =
             Self { list: Vec::new(), output: Source::Images, input: Map::of(&graph.nodes[0].output) };
-        // Where the output of each stage is found.
+        // The source of each stage's output.
         let mut found: Vec<Source> = Vec::new();
         for stage in stages(graph) {
             let inputs: Vec<Source> = stage
@@ -101,7 +101,8 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// A linear layer behind a `Flatten` is a convolution whose kernel is as large as the map, and reads the map as it lies in memory.
+    /// Turns a linear layer after a `Flatten` into a convolution whose kernel is as large as the map, which reads the map in its stored
+    /// layout.
     pub(crate) fn read_maps_flat(&mut self) {
         let readers = self.readers();
         for at in 0..self.list.len() {
@@ -124,7 +125,7 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    /// Sums are formed where one of the summands is.
+    /// Computes each sum as part of one of its summands.
     pub(crate) fn add_in_place(&mut self) {
         let readers = self.readers();
         for at in 0..self.list.len() {
@@ -141,7 +142,7 @@ impl<'a> Nodes<'a> {
                 },
                 _ => None,
             };
-            // The one with more arithmetic has the better place for it.
+            // The one with more arithmetic is the better host.
             let macs = |at: &usize| match &self.list[*at].work {
                 Work::Convolution(convolution) => convolution.weight.len() * self.list[*at].output.pixels(),
                 _ => 0,
@@ -201,7 +202,7 @@ fn block<'a>(layers: &BlockLayers, input: Map, state: &'a State) -> Work<'a> {
     Work::Convolution(Box::new(Convolution { shape, weight, bias, rings }))
 }
 
-/// The shape of a convolution, and the border in which every product is with zero.
+/// The shape of a convolution, and the border in which every product is zero.
 fn conv_shape(layer: &ConvolutionLayer, input: Map) -> (ConvShape, usize) {
     let shape = ConvShape {
         height: input.height,
@@ -219,7 +220,7 @@ fn conv_shape(layer: &ConvolutionLayer, input: Map) -> (ConvShape, usize) {
     }
 }
 
-/// BatchNorm of the running statistics, of a value with this bias, as a factor and a summand.
+/// BatchNorm with the running statistics, applied to a value with this bias, as scale and shift.
 fn affine(norm: &NormLayer, bias: &[f64], state: &State) -> (Vec<f64>, Vec<f64>) {
     let of = |name: &str, has: bool, other: f64| -> Vec<f64> {
         match has {

@@ -1,4 +1,4 @@
-//! Every network that comes with the program, and compositions that none of them has, against the engine `cpu`.
+//! Every shipped network, and compositions that none of them has, compared with the engine `cpu`.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -17,7 +17,7 @@ fn uniform(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| stream.word() as f32 / (1u64 << 32) as f32).collect()
 }
 
-/// A state of which BatchNorm has something to do.
+/// A state in which BatchNorm is not the identity.
 fn state(network: &Network) -> State {
     let mut state = State::initial(&network.graph().unwrap(), 7);
     for (number, (name, array)) in state.statistics.iter_mut().enumerate() {
@@ -60,7 +60,7 @@ fn check(network: &Network, batches: &[usize]) {
         let mut model = Model::new(network, &state, &options).unwrap();
         let logits = model.logits(Images::Normalised(&images)).unwrap();
         close(&format!("{} compiled for {batch}", network.name), &logits, &expected);
-        // An answer is the same to the bit whatever it is asked with.
+        // A result is bit-identical whatever else is in the call.
         let classes = model.classes();
         let alone = model.logits(Images::Normalised(&images[len..2 * len])).unwrap();
         assert_eq!(alone, logits[classes..2 * classes], "{} compiled for {batch}", network.name);
@@ -82,7 +82,7 @@ fn shipped_networks() {
 #[test]
 fn what_no_shipped_network_has() {
     let layers = [
-        // Groups, padded pointwise convolutions in a row, activations that make something of zero.
+        // Groups, padded pointwise convolutions in a row, activations that do not map zero to zero.
         r#"{ Conv2d = { out_channels = 24, kernel_size = 3, padding = 1 } }, "BatchNorm2d",
            { Conv2d = { out_channels = 40, kernel_size = 1, padding = 1 } }, "BatchNorm2d",
            { Conv2d = { out_channels = 36, kernel_size = 1, padding = 2 } }, "Sigmoid", { MaxPool2d = { kernel_size = 2 } },
@@ -91,7 +91,7 @@ fn what_no_shipped_network_has() {
         // Images that are read twice, and a sum of them.
         r#"{ Sum = [[{ Conv2d = { out_channels = 3, kernel_size = 3, padding = 1 } }], []] }, "Tanh",
            { AvgPool2d = { kernel_size = 3, stride = 2, padding = 1 } }, "Flatten", { Linear = { out_features = 7 } }"#,
-        // Sums of three, of which two are convolutions; BatchNorm and an activation in front.
+        // Sums of three, two of them convolutions; BatchNorm and an activation first.
         r#""BatchNorm2d", "ReLU", { name = "conv0", Conv2d = { out_channels = 32, kernel_size = 1 } },
            { Sum = [[{ name = "conv1", Conv2d = { out_channels = 32, kernel_size = 3, padding = 1 } }],
                     [{ name = "conv2", Conv2d = { out_channels = 32, kernel_size = 1 } }], []] }, "ReLU",
@@ -124,7 +124,7 @@ fn bytes_are_normalised_in_either_order() {
     }
 }
 
-/// A call may bring any number of images up to those that a model was compiled for.
+/// A call may have any number of images up to the number that a model was compiled for.
 #[test]
 fn fewer_images_have_room_too() {
     let network = Network::by_name("alexnet_plain").unwrap();
@@ -149,7 +149,7 @@ fn what_does_not_fit_is_named() {
     let bytes =
         Images::Bytes { pixels: &[0; 3072], layout: Layout::Planar, values: &byte_values(&[0.0], &[1.0]) };
     let error = model.logits(bytes).unwrap_err().to_string();
-    assert!(error.contains("1 channels, and images of 3"), "{error}");
+    assert!(error.contains("1 channels, but images of 3"), "{error}");
     assert!(model.logits(Images::Normalised(&[])).unwrap().is_empty());
     good.parameters.remove("conv1.weight");
     let error = Model::new(&network, &good, &Options::default()).unwrap_err().to_string();

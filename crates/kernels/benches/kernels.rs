@@ -1,7 +1,7 @@
 //! Single kernels, at the shapes of the study with its batch of 126, on the threads of the rayon pool:
 //! `RAYON_NUM_THREADS=1 cargo bench -p pointwise-kernels`.
 //!
-//! Throughput is in floating-point operations of the method itself: of a Winograd convolution the products, not the transforms.
+//! Throughput is in floating-point operations of the method itself: for a Winograd convolution the products, not the transforms.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pointwise_kernels::{

@@ -1,4 +1,4 @@
-//! Activations: functions of single numbers, with their gradients as PyTorch defines them.
+//! Activations: scalar functions, with their gradients as PyTorch defines them.
 //!
 //! A NaN gives a NaN. The smooth ones are accurate to a few units in the last place of their own value, their gradients to a few units
 //! of the largest summand; AVX2 and AVX-512 give the same bits.
@@ -9,7 +9,7 @@ use crate::simd::{Isa, Simd};
 use crate::special::{logistic, normal, tanh};
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
-/// A function that every element of an image goes through, named as PyTorch's modules are.
+/// An element-wise function, named like PyTorch's modules.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// `x`.
@@ -18,27 +18,27 @@ pub enum Activation {
     Relu,
     /// `min(max(x, 0), 6)`. The gradient at 0 and at 6 is 0; it passes at a NaN.
     Relu6,
-    /// `x` where it is greater than 0, else `negative_slope * x`, which decides the gradient at 0 and at a NaN, too.
+    /// `x` if it is greater than 0, else `negative_slope * x`, which also gives the gradient at 0 and at a NaN.
     LeakyRelu {
         /// A finite factor; PyTorch's default is 0.01.
         negative_slope: f32,
     },
-    /// `x (1 + erf(x / sqrt(2))) / 2`: PyTorch's `GELU(approximate='none')`. A NaN at minus infinity, as there.
+    /// `x (1 + erf(x / sqrt(2))) / 2`: PyTorch's `GELU(approximate='none')`. A NaN at minus infinity, as in PyTorch.
     Gelu,
-    /// `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2`: PyTorch's `GELU(approximate='tanh')`. A NaN at minus infinity, as there.
-    /// Below -3 the exponential has the rounding of its argument in it: an error of 2e-6 of the value at first, of 2e-5 where the value
+    /// `x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2`: PyTorch's `GELU(approximate='tanh')`. A NaN at minus infinity, as in PyTorch.
+    /// Below -3 the exponential amplifies the rounding of its argument: a relative error of 2e-6 at first, of 2e-5 where the value
     /// vanishes.
     GeluTanh,
     /// `x / (1 + exp(-x))`. A NaN at minus infinity, as in PyTorch.
     Silu,
-    /// `1 / (1 + exp(-x))`. It makes 1/2 of zero, so that padded channels have to be kept zero: see [`Activation::keeps_zero`].
+    /// `1 / (1 + exp(-x))`. It maps zero to 1/2, so padded channels have to be kept zero: see [`Activation::keeps_zero`].
     Sigmoid,
     /// `tanh(x)`.
     Tanh,
 }
 
 impl Activation {
-    /// Whether zero stays zero, and so padded channels stay what they are. Where it does not, [`forward`] and
+    /// Whether zero stays zero, so that padded channels stay zero. Where it does not, [`forward`] and
     /// [`Epilogue::apply`](crate::Epilogue::apply) write zeros there.
     #[must_use]
     pub const fn keeps_zero(self) -> bool {
@@ -49,7 +49,7 @@ impl Activation {
 /// `y = activation(x)` on the first `channels` channels of every pixel, zero on the padded ones.
 ///
 /// # Panics
-/// When the slices differ in length, or are no whole number of pixels of [`padded`] channels, here as below.
+/// When the slices differ in length, or are not a whole number of pixels of [`padded`] channels, here and below.
 pub fn forward(isa: Isa, activation: Activation, channels: usize, x: &[f32], y: &mut [f32]) {
     check(channels, x);
     with_function!(activation, |function| each(isa, Forward(function), [x], y));
@@ -113,8 +113,8 @@ impl<F: Function> Formula<2> for Backward<F> {
 
 /// An activation as a type, so that a kernel is compiled for each.
 pub(crate) trait Function: Copy {
-    /// Whether a maximum pool may come before the function instead of after it, with the same output and the same gradient: values
-    /// of which the function makes equals must have no gradient.
+    /// Whether a maximum pool may come before the function instead of after it, with the same output and the same gradient: values that the
+    /// function maps to equal ones must have no gradient.
     const AFTER_MAXIMUM: bool = false;
 
     fn value<S: Simd>(self, simd: S, x: S::V) -> S::V;
@@ -123,7 +123,7 @@ pub(crate) trait Function: Copy {
     fn backward<S: Simd>(self, simd: S, x: S::V, gradient: S::V) -> S::V;
 }
 
-/// Compiles an expression for each activation, of which the name is the [`Function`].
+/// Compiles an expression for each activation, with the name bound to its [`Function`].
 macro_rules! with_function {
     ($activation:expr, |$function:ident| $body:expr) => {{
         use $crate::activation::{Activation, functions};

@@ -1,19 +1,19 @@
-//! What every method of computing a convolution offers, and what it is given.
+//! The interface of every convolution method, and its operands.
 
 use crate::workspace::{Workspace, WorkspaceNeed};
 use std::borrow::Cow;
 use std::fmt;
 
-/// Writes the image of that number into a slice of `(rows, columns, padded channels)` floats, all of them.
+/// Writes the image with this index into a slice of `(rows, columns, padded channels)` floats, filling all of it.
 ///
-/// Images are asked for one by one, by the thread that needs them, so that whatever makes one (BatchNorm, ReLU and pooling of the
-/// layer before) happens while it is in that thread's cache, and needs no memory of its own.
+/// Images are requested one by one, by the thread that needs them, so that whatever computes one (BatchNorm, ReLU and pooling of the
+/// preceding layer) runs in that thread's cache and needs no memory of its own.
 pub type Source<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
-/// Is told of each image of a result once it is complete and still in cache.
+/// Called for each image of a result once it is complete and still in cache.
 pub type Sink<'a> = &'a (dyn Fn(usize, &[f32]) + Sync);
 
-/// Is told of each image of a gradient once it is complete and still in cache, and may then change it: by adding what comes from elsewhere.
+/// Called for each image of a gradient once it is complete and still in cache; may change it by adding other contributions.
 pub type GradientSink<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
 /// The weights of a forward pass.
@@ -21,7 +21,7 @@ pub type GradientSink<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 pub enum Weights<'a> {
     /// In the method's layout.
     Plain(&'a [f32]),
-    /// As [`Convolution::transform`](crate::Convolution::transform) has made them, for passes with the same weights again and again.
+    /// As computed by [`Convolution::transform`](crate::Convolution::transform), for repeated passes with the same weights.
     Transformed(&'a [f32]),
 }
 
@@ -29,7 +29,7 @@ pub enum Weights<'a> {
 pub struct InputGradient<'a> {
     /// One image after the other, as the input.
     pub values: &'a mut [f32],
-    /// Whether it is added to what is there, or takes its place.
+    /// Whether it is added to the existing values or replaces them.
     pub add: bool,
     /// Called for each finished image.
     pub finished: GradientSink<'a>,
@@ -41,19 +41,19 @@ impl fmt::Debug for InputGradient<'_> {
     }
 }
 
-/// What each method implements; all slices are of the sizes that [`Convolution`](crate::Convolution) has checked.
+/// What each method implements; [`Convolution`](crate::Convolution) has checked the lengths of all slices.
 pub(crate) trait Algorithm: Send + Sync {
     fn weight_len(&self) -> usize;
-    /// Place of `(out, in, tap)` in the method's layout, with the input's number inside its group.
+    /// Index of `(out, in, tap)` in the method's layout; the input counts inside its group.
     fn weight_index(&self, out: usize, input: usize, tap: usize) -> usize;
     /// Rows of a panel: the layout is `[...][out / 16][rows][16]`.
     fn panel_rows(&self) -> usize;
-    /// A value for each output channel as one for each column of the layout's panels.
+    /// Expands a value per output channel to one per column of the layout's panels.
     fn spread<'a>(&self, outputs: &'a [f32]) -> Cow<'a, [f32]> {
         Cow::Borrowed(outputs)
     }
     fn need(&self, batch: usize) -> WorkspaceNeed;
-    /// Floats of the weights as the forward pass reads them; `None` where it reads them as they are.
+    /// Floats of the weights as the forward pass reads them; `None` if it reads them unchanged.
     fn transformed_len(&self) -> Option<usize> {
         None
     }
@@ -73,7 +73,7 @@ pub(crate) trait Algorithm: Send + Sync {
 }
 
 impl<'a> Weights<'a> {
-    /// Those of a method that reads them as they are.
+    /// The weights of a method that reads them unchanged.
     pub(crate) fn values(self) -> &'a [f32] {
         match self {
             Self::Plain(weights) | Self::Transformed(weights) => weights,

@@ -18,23 +18,23 @@ use crate::shape::padded;
 
 /// How a convolution is computed.
 ///
-/// A NaN in the input or in a gradient reaches what the definition lets it reach, and groups are never joined by zeros, through which it
-/// would reach the others. There are three exceptions. Winograd lets a NaN reach the other outputs of its tiles. Patches and packed images
-/// hold the zeros of the padding, so that a NaN in the gradient at the edge of the map reaches all taps of its output channel's weights. And the
-/// channels beyond the last one, which are zero otherwise, may be NaN with the rest of their pixel where there is one group.
+/// A NaN in the input or in a gradient propagates as the definition says; groups are never merged with zeros between them, which would
+/// spread it across groups. There are three exceptions. Winograd spreads a NaN to the other outputs of its tiles. Patches and packed images
+/// contain the padding's zeros, so a NaN in the gradient at the edge of the map reaches all taps of its output channel's weights. And with
+/// a single group, the padding channels, zero otherwise, may be NaN together with the rest of their pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Winograd's minimal filtering with tiles of that many outputs a side, 2 to 5; for kernel 3, stride 1, the same padding on all
+    /// Winograd's minimal filtering with tiles of this many outputs per side, 2 to 5; for kernel 3, stride 1, the same padding on all
     /// sides, one group.
     ///
-    /// The transforms amplify rounding. Against `f64`, with 96 input channels, outputs and both gradients are off by at most this
-    /// share (root mean square): 4e-7 for 2, 1.3e-6 for 3, 2.5e-6 for 4, 4e-6 for 5; a direct sum in `f32` by 3.3e-7.
+    /// The transforms amplify rounding. Against `f64`, with 96 input channels, outputs and both gradients have at most this relative error
+    /// (root mean square): 4e-7 for 2, 1.3e-6 for 3, 2.5e-6 for 4, 4e-6 for 5; a direct sum in `f32` has 3.3e-7.
     Winograd(usize),
     /// A matrix product over the pixels; for kernel 1 and one group, with stride 1 and the same padding on all sides, or any stride and no
     /// padding: the product then runs over the sampled pixels alone.
     Pointwise,
-    /// A matrix product over patches read out of the image, which is packed for it; for fewer than 16 input channels, any kernel, stride and
-    /// padding with one group.
+    /// A matrix product over patches read directly from a packed copy of the image; for fewer than 16 input channels, any kernel, stride
+    /// and padding with one group.
     Direct,
     /// A matrix product over patches gathered a channel at a time; for any kernel, stride and padding with one group.
     Im2col,
@@ -42,31 +42,31 @@ pub enum Method {
     Im2colByPixel,
     /// [`Method::Im2colByPixel`] for one group after the other; for any convolution.
     ///
-    /// A group's outputs are padded to a multiple of 16, so that groups of fewer are computed no faster than groups of 16.
+    /// A group's outputs are padded to a multiple of 16, so that smaller groups are no faster than groups of 16.
     GroupedIm2col,
-    /// Sums over the taps of a kernel of so many rows and columns, for vectors of channels; where each output channel sees one input
-    /// channel, the one of its own number.
+    /// Sums over the taps of a kernel of this many rows and columns, for vectors of channels; if each output channel sees only the input
+    /// channel with its own index.
     Depthwise([usize; 2]),
 }
 
 impl Method {
     /// The method for a shape.
     ///
-    /// Kernel 1 is a matrix product as it stands, with a stride one over the pixels that it samples. With kernel 3, stride 1 and the
-    /// same padding on all sides, Winograd takes `(m + 2)^2` products for each tile of `m x m` outputs and input channel instead of `9 m^2`: the size with the
-    /// fewest over the whole map wins, 4 on maps of 8 and 16, 5 on 10. Between sizes within a fifth of each other the smaller wins,
-    /// which rounds better and transforms less: 3 on 9. The transforms cost the same however few channels there are; below 16 input
-    /// channels, patches are cheaper.
+    /// Kernel 1 is a plain matrix product; with a stride, one over the sampled pixels. With kernel 3, stride 1 and the same padding on all
+    /// sides, Winograd takes `(m + 2)^2` products for each tile of `m x m` outputs and input channel instead of `9 m^2`: the size with the
+    /// fewest over the whole map wins, 4 on maps of 8 and 16, 5 on 10. Between sizes within a fifth of each other the smaller one, which
+    /// rounds better and transforms less, wins: 3 on 9. The transforms do not get cheaper with few channels: below 16 input channels,
+    /// patches are cheaper.
     ///
-    /// Every other convolution of one group gathers patches. From 16 channels on, a pixel's channels are worth a copy of their own;
-    /// below, most of it would be padding, and whole rows of one channel are copied. With up to 32 outputs, that copy takes longer than the
-    /// product, and the patches are read out of the image; with more, the product takes its time either way.
+    /// Every other convolution of one group gathers patches. From 16 channels on, copying pixel by pixel pays off; below, most of each copy
+    /// would be padding, and whole rows of one channel are copied instead. With up to 32 outputs, that copy takes longer than the product,
+    /// so patches are read directly from the image; with more, the product dominates either way.
     ///
     /// A depthwise convolution has too little arithmetic for a matrix product: it is summed tap by tap. All other groups are gathered
     /// and multiplied one after the other.
     ///
     /// # Panics
-    /// When there is no such convolution: see [`ConvShape::is_valid`].
+    /// When the shape is invalid: see [`ConvShape::is_valid`].
     #[must_use]
     pub fn choose(shape: &ConvShape) -> Self {
         assert!(shape.is_valid(), "no such convolution: {shape:?}");
@@ -94,7 +94,7 @@ impl Method {
         }
     }
 
-    /// Whether the method computes a shape that is valid.
+    /// Whether the method can compute a valid shape.
     fn computes(self, shape: &ConvShape) -> bool {
         match self {
             Self::Winograd(m) => (2..=5).contains(&m) && is_winograd(shape),
@@ -107,7 +107,7 @@ impl Method {
     }
 }
 
-/// Most outputs for which [`Method::choose`] takes [`Method::Direct`].
+/// The most outputs for which [`Method::choose`] takes [`Method::Direct`].
 const DIRECT_OUTPUTS: usize = 32;
 
 fn is_winograd(shape: &ConvShape) -> bool {
@@ -139,8 +139,8 @@ impl fmt::Display for Method {
 /// A convolution planned for a shape.
 ///
 /// Weights and their gradients are slices of [`Convolution::weight_len`] floats in the method's own layout, which
-/// [`Convolution::import_weight`] and [`Convolution::export_weight`] translate from and to PyTorch's. An optimizer that works element
-/// by element needs no translation.
+/// [`Convolution::import_weight`] and [`Convolution::export_weight`] convert from and to PyTorch's. An element-wise optimizer needs no
+/// conversion.
 pub struct Convolution {
     shape: ConvShape,
     method: Method,
@@ -157,7 +157,7 @@ impl Convolution {
     /// Plans a convolution by [`Method::choose`].
     ///
     /// # Panics
-    /// When there is no such convolution: see [`ConvShape::is_valid`].
+    /// When the shape is invalid: see [`ConvShape::is_valid`].
     #[must_use]
     pub fn new(isa: Isa, shape: ConvShape) -> Self {
         Self::with_method(isa, shape, Method::choose(&shape))
@@ -166,7 +166,7 @@ impl Convolution {
     /// Plans a convolution by a method that fits its shape.
     ///
     /// # Panics
-    /// When there is no such convolution ([`ConvShape::is_valid`]), or the method cannot compute it.
+    /// When the shape is invalid ([`ConvShape::is_valid`]), or the method cannot compute it.
     #[must_use]
     pub fn with_method(isa: Isa, shape: ConvShape, method: Method) -> Self {
         assert!(shape.is_valid(), "no such convolution: {shape:?}");
@@ -203,10 +203,10 @@ impl Convolution {
         self.algorithm.weight_len()
     }
 
-    /// From PyTorch's layout, `(out, in / groups, rows, columns)`; what is beyond the channels becomes zero.
+    /// From PyTorch's layout, `(out, in / groups, rows, columns)`; the padding becomes zero.
     ///
     /// # Panics
-    /// When a slice has another length than the shape says.
+    /// When a slice's length does not match the shape.
     pub fn import_weight(&self, weight: &[f32], own: &mut [f32]) {
         assert_eq!((weight.len(), own.len()), (self.shape.weight_len(), self.weight_len()));
         own.fill(0.0);
@@ -216,7 +216,7 @@ impl Convolution {
     /// To PyTorch's layout, `(out, in / groups, rows, columns)`.
     ///
     /// # Panics
-    /// When the slice has another length than [`Convolution::weight_len`].
+    /// When the slice's length is not [`Convolution::weight_len`].
     #[must_use]
     pub fn export_weight(&self, own: &[f32]) -> Vec<f32> {
         assert_eq!(own.len(), self.weight_len());
@@ -240,7 +240,7 @@ impl Convolution {
     /// `scaled = scale * weights`, a factor for each padded output channel.
     ///
     /// # Panics
-    /// When a slice has another length than the shape says.
+    /// When a slice's length does not match the shape.
     pub fn scale_outputs(&self, weights: &[f32], scale: &[f32], scaled: &mut [f32]) {
         assert_eq!((weights.len(), scaled.len()), (self.weight_len(), self.weight_len()));
         assert_eq!(scale.len(), padded(self.shape.out_channels));
@@ -262,16 +262,16 @@ impl Convolution {
         self.algorithm.need(batch)
     }
 
-    /// Floats of the weights as [`Convolution::forward`] reads them; `None` where it reads them as they are.
+    /// Floats of the weights as [`Convolution::forward`] reads them; `None` if it reads them unchanged.
     #[must_use]
     pub fn transformed_len(&self) -> Option<usize> {
         self.algorithm.transformed_len()
     }
 
-    /// Makes [`Weights::Transformed`] of weights; a copy where there is no other form.
+    /// Converts weights to [`Weights::Transformed`]; a plain copy if the method reads them unchanged.
     ///
     /// # Panics
-    /// When a slice has another length than [`Convolution::weight_len`], or [`Convolution::transformed_len`] where there is one.
+    /// When a slice's length is not [`Convolution::weight_len`], or [`Convolution::transformed_len`] if there is one.
     pub fn transform(&self, weights: &[f32], transformed: &mut [f32]) {
         assert_eq!(weights.len(), self.weight_len(), "floats of weights");
         assert_eq!(
@@ -289,10 +289,10 @@ impl Convolution {
         }
     }
 
-    /// `output = weights * input` without bias; `finished` is told of each image.
+    /// `output = weights * input` without bias; `finished` is called for each image.
     ///
     /// # Panics
-    /// When a slice is shorter than the shape and the number of images say, or the workspace has no room for [`Convolution::need`].
+    /// When a slice is too short for the shape and the number of images, or the workspace is smaller than [`Convolution::need`].
     pub fn forward(
         &self,
         weights: Weights<'_>,
@@ -308,10 +308,10 @@ impl Convolution {
         self.algorithm.forward(weights, images, source, Output { values, finished }, workspace);
     }
 
-    /// Gradients of `sum(output * output_gradient)`: with respect to the weights into `weight_gradient`, and with respect to the input
-    /// where it is asked for.
+    /// Gradients of `sum(output * output_gradient)`: with respect to the weights into `weight_gradient`, and, if requested, with respect to
+    /// the input.
     ///
-    /// `output_gradient` gives images of the stored map, with zeros beyond the channels.
+    /// `output_gradient` provides images of the stored map, with zeros in the padding channels.
     ///
     /// # Panics
     /// As [`Convolution::forward`].

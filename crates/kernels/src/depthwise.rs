@@ -1,9 +1,9 @@
 //! Depthwise convolutions, where every channel is convolved alone: vectors of channels, a pixel at a time.
 //!
-//! They read and write more than they compute, so each image is worked on while it is in cache. A *pass* is a map made from another one:
-//! the output from the input, or the input's gradient from the output's. Along each axis every place of the target takes a run of
-//! neighbours in the source, each times one tap; in the gradient of a convolution with a stride, every other tap or fewer. Where the map
-//! ends, the run is shorter: nothing is ever multiplied with the padding.
+//! They read and write more than they compute, so each image is processed while it is in cache. A *pass* computes one map from another: the
+//! output from the input, or the input's gradient from the output's. Along each axis, every position of the target sums a run of neighbours
+//! in the source, each times one tap; in the gradient of a strided convolution, every other tap or fewer. At the edge of the map the run is
+//! shorter: nothing is ever multiplied with the padding.
 
 use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
 use crate::elementwise::add_assign;
@@ -16,7 +16,7 @@ use crate::sums::{GROUP, partial_len, sum_over_groups};
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::ops::Range;
 
-/// Channels of a map that are made before the next ones.
+/// Channels of a map that are computed before the next ones.
 const CHANNEL_BLOCK: usize = 4 * PANEL;
 
 pub(crate) struct Depthwise {
@@ -65,7 +65,7 @@ impl Depthwise {
         Self { isa, shape, channels, output, input_gradient }
     }
 
-    /// How the output is made.
+    /// The pass that computes the output.
     pub(crate) fn output(&self) -> &Pass {
         &self.output
     }
@@ -76,7 +76,7 @@ impl Depthwise {
     }
 }
 
-/// What one place of the target takes along an axis: from the sources `source..source + taps`, times the taps `tap`, `tap + tap_step`, ...
+/// What one position of the target sums along an axis: the sources `source..source + taps`, times the taps `tap`, `tap + tap_step`, ...
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Reach {
     source: usize,
@@ -85,7 +85,7 @@ struct Reach {
 }
 
 impl Reach {
-    /// Of the pairs of a source and a tap, in order of sources that follow each other.
+    /// From pairs of a source and a tap, with consecutive sources in order.
     fn of(mut pairs: impl Iterator<Item = (usize, usize)>) -> Self {
         match pairs.next() {
             Some((source, tap)) => Self { source, tap, taps: 1 + pairs.count() },
@@ -104,7 +104,7 @@ struct Axis {
     outputs: usize,
 }
 
-/// For each output, the inputs it is a sum of.
+/// For each output, the inputs that it sums.
 fn forward(Axis { kernel, stride, padding, size, outputs }: Axis) -> Vec<Reach> {
     let input =
         |output: usize, tap: usize| (output * stride + tap).checked_sub(padding).filter(|at| *at < size);
@@ -113,7 +113,7 @@ fn forward(Axis { kernel, stride, padding, size, outputs }: Axis) -> Vec<Reach> 
         .collect()
 }
 
-/// For each input, the outputs that it is a summand of, in ascending order; so the taps descend.
+/// For each input, the outputs that it contributes to, in ascending order; so the taps descend.
 fn adjoint(Axis { kernel, stride, padding, size, outputs }: Axis) -> Vec<Reach> {
     let output = |input: usize, tap: usize| {
         let at = (input + padding).checked_sub(tap)?;
@@ -124,7 +124,7 @@ fn adjoint(Axis { kernel, stride, padding, size, outputs }: Axis) -> Vec<Reach> 
         .collect()
 }
 
-/// `count` columns of the target that take the same taps; the first one's reach. Targets and sources are the pass's steps apart.
+/// `count` columns of the target with the same taps, and the first one's reach. Targets and sources are the pass's steps apart.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     first: usize,
@@ -132,7 +132,7 @@ struct Run {
     reach: Reach,
 }
 
-/// Joins columns to runs, so that all but the ends of a row are one for each phase of the step.
+/// Joins columns into runs, so that a row except for its ends is one run for each phase of the step.
 fn runs(columns: &[Reach], step: usize) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for phase in 0..step.min(columns.len()) {
@@ -153,7 +153,7 @@ fn runs(columns: &[Reach], step: usize) -> Vec<Run> {
     runs
 }
 
-/// How one map is made from another one.
+/// How one map is computed from another.
 pub(crate) struct Pass {
     channels: usize,
     kernel: [usize; 2],
@@ -263,12 +263,12 @@ impl Algorithm for Depthwise {
     }
 }
 
-/// Makes a map.
+/// Computes a map.
 pub(crate) struct MapKernel<'a, F = Keep> {
     pass: &'a Pass,
     weights: &'a [f32],
     source: &'a [f32],
-    /// Rows of the target, which has no others.
+    /// Rows of the target; it has no others.
     rows: Range<usize>,
     target: &'a mut [f32],
     finish: F,
@@ -302,7 +302,8 @@ impl<F: Finish> Kernel for MapKernel<'_, F> {
     fn run<S: Simd>(self, simd: S) {
         let Pass { channels, kernel, columns, source, step, source_step, tap_step, ref rows, ref runs } =
             *self.pass;
-        // Of so many channels, the rows that a row of outputs reads stay in the first cache level until the next one reads them again.
+        // With this many channels, the rows that a row of outputs reads stay in the L1 cache until the next row of outputs reads them
+        // again.
         let blocks = (0..channels).step_by(CHANNEL_BLOCK);
         let rows = &rows[self.rows.clone()];
         for (block, (row, down)) in
@@ -360,12 +361,12 @@ struct Line<F> {
     weight_step: isize,
     target: *mut f32,
     step: usize,
-    /// Of what begins at `target`.
+    /// The finish of what begins at `target`.
     finish: F,
 }
 
 impl<F: Finish> Line<F> {
-    /// Makes `count` places, of `taps` taps across, which is known to the compiler where `TAPS` is not 0.
+    /// Computes `count` positions with `taps` taps across, a compile-time constant if `TAPS` is not 0.
     ///
     /// # Safety
     /// The pointers reach as far as sizes and steps say.
@@ -540,7 +541,7 @@ impl Taps {
 mod tests {
     use super::*;
 
-    /// Every pair of an input and an output that a tap connects is in both directions, once.
+    /// Every pair of an input and an output connected by a tap appears once in each direction.
     #[test]
     fn both_directions_have_the_same_pairs() {
         for (kernel, stride, padding, size) in

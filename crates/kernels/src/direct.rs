@@ -1,9 +1,9 @@
-//! Convolutions of few input channels, as products that read the patches out of the image.
+//! Convolutions of few input channels, as products that read the patches directly from the image.
 //!
-//! An image is packed once: without the channels that pad its pixels, with the zeros that pad its map. The pixels of a row of the kernel
-//! then lie side by side, a *run* of `columns of the kernel * channels` floats, and the same run of the next output begins `stride *
-//! channels` floats later. A [`RunProduct`] takes one run after the other, forward as its rows and for the weights' gradient as its columns,
-//! so that nothing is gathered. The gradient of the input is a product of its own, whose runs are then added into a packed image.
+//! An image is packed once: without padding channels, but with the zeros that pad its map. The pixels of a row of the kernel are then
+//! contiguous, a *run* of `columns of the kernel * channels` floats, and the same run of the next output begins `stride * channels` floats
+//! later. A [`RunProduct`] takes one run after the other, as its rows in the forward pass and as its columns for the weights' gradient, so
+//! that nothing is gathered. The gradient of the input is a product of its own, whose runs are then added into a packed image.
 
 use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
 use crate::gemm::{PANEL, Product, RunProduct};
@@ -15,14 +15,14 @@ use crate::sums::{clear_columns, partial_len, sum_over_groups};
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::ops::Range;
 
-/// Images whose gradients of the weights are summed before the groups are.
+/// Images of a group: the weights' gradients are summed within groups first, then over the groups.
 const GROUP: usize = 2;
 
-/// Floats of the output's gradient that one product of the weights' gradient reads, if a row has no more: half of a first cache level of
-/// 32 KiB, in which they stay for all rows of the kernel. It is part of the order of sums.
+/// Floats of the output's gradient that one product of the weights' gradient reads, if a row has no more: half of an L1 cache of 32 KiB, in
+/// which they stay for all rows of the kernel. It is part of the summation order.
 const GRADIENT_BLOCK: usize = 4 << 10;
 
-/// Floats of runs that are made before they are added to the input's gradient, if a row has no more.
+/// Floats of runs that are computed before they are added to the input's gradient, if a row has no more.
 const RUNS_BLOCK: usize = 16 << 10;
 
 pub(crate) struct Direct {
@@ -71,7 +71,7 @@ impl Direct {
         self.shape.kernel[0] * padded(self.run)
     }
 
-    /// The rows of outputs in blocks, of `floats` floats where an output has `each`.
+    /// The rows of outputs in blocks of `floats` floats, if an output has `each`.
     fn blocks(&self, floats: usize, each: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let (rows, columns) = self.shape.stored_map();
         let step = (floats / (columns * each)).clamp(1, rows);
@@ -141,7 +141,7 @@ impl Direct {
         }
     }
 
-    /// The packed gradient of an image, by way of `runs`.
+    /// The packed gradient of an image, via `runs`.
     fn input_gradient(&self, transposed: &[f32], gradients: &[f32], runs: &mut [f32], packed: &mut [f32]) {
         let (_, columns) = self.shape.stored_map();
         let each = self.padded_patch();
@@ -277,7 +277,7 @@ fn mask(len: usize) -> [f32; PANEL] {
     std::array::from_fn(|at| f32::from(u8::from(at < len)))
 }
 
-/// Copies the pixels of an image side by side, between the zeros of the padding.
+/// Copies the pixels of an image contiguously, between the zeros of the padding.
 struct Pack<'a> {
     plan: &'a Direct,
     image: &'a [f32],
@@ -315,7 +315,7 @@ impl Kernel for Pack<'_> {
     }
 }
 
-/// The adjoint of [`Pack`], added to the image or in its place.
+/// The adjoint of [`Pack`], added to the image or replacing it.
 struct Unpack<'a> {
     plan: &'a Direct,
     packed: &'a [f32],

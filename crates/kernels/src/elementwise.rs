@@ -1,7 +1,7 @@
 //! Arithmetic on whole images, element by element.
 //!
-//! Images are channels-last with padded channels, so that every slice is a multiple of 16 long. Each of these functions gives zero
-//! where all that it takes is zero, which keeps the padding zero.
+//! Images are channels-last with padded channels, so that every slice is a multiple of 16 long. Each of these functions returns zero where
+//! all its inputs are zero, which keeps the padding zero.
 
 use crate::gemm::PANEL;
 use crate::simd::{Isa, Kernel, Simd};
@@ -11,7 +11,7 @@ pub(crate) trait Formula<const N: usize>: Copy {
     fn value<S: Simd>(self, simd: S, x: [S::V; N]) -> S::V;
 }
 
-/// Every element of `output` by the formula.
+/// Computes every element of `output` by the formula.
 pub(crate) fn each<const N: usize>(isa: Isa, formula: impl Formula<N>, x: [&[f32]; N], output: &mut [f32]) {
     assert!(output.len().is_multiple_of(PANEL), "{} floats are no padded image", output.len());
     for x in x {
@@ -43,7 +43,7 @@ impl<F: Formula<N>, const N: usize> Kernel for Each<'_, F, N> {
     }
 }
 
-/// As [`each`], of the target itself and a slice.
+/// As [`each`], in place, from the target itself and a slice.
 fn each_in_place(isa: Isa, formula: impl Formula<2>, target: &mut [f32], x: &[f32]) {
     assert!(target.len().is_multiple_of(PANEL), "{} floats are no padded image", target.len());
     assert_eq!(x.len(), target.len());
@@ -116,7 +116,7 @@ impl Formula<2> for Mask {
 /// `target += x`.
 ///
 /// # Panics
-/// When the slices differ in length or are no multiple of 16 long, here as below.
+/// When the slices differ in length, or the length is not a multiple of 16, here and below.
 pub fn add_assign(isa: Isa, target: &mut [f32], x: &[f32]) {
     each_in_place(isa, Sum, target, x);
 }
@@ -137,7 +137,7 @@ pub fn multiply(isa: Isa, a: &[f32], b: &[f32], y: &mut [f32]) {
     each(isa, Product, [a, b], y);
 }
 
-/// The gradient behind a ReLU, in place, from the ReLU's output: kept where the output is greater than zero or a NaN, else zero.
+/// The gradient through a ReLU, in place, from the ReLU's output: kept where the output is greater than zero or a NaN, else zero.
 ///
 /// # Panics
 /// As [`add_assign`].

@@ -13,15 +13,16 @@ pub struct EpilogueShape {
     pub height: usize,
     /// Columns of the stored map.
     pub width: usize,
-    /// Channels, stored as [`padded`] ones. Those beyond are zero in the stored map, as are their scale, shift and gradient; they are
-    /// zero in the output, whatever the activation makes of zero.
+    /// Channels, stored [`padded`]. The padding is zero in the stored map, as are its scale, shift and gradient; it is zero in the output,
+    /// whatever the activation maps zero to.
     pub channels: usize,
     /// Width of the border around the stored map in which every value is zero: see `ConvShape::border`.
     pub border: usize,
     /// What is applied to `scale * y + shift`.
     pub activation: Activation,
-    /// Whether 2x2 windows, stride 2, are reduced to their maximum; an odd last row or column is dropped. It is the maximum of what the
-    /// activation gives, which need not be monotone. The first of equal maxima takes the gradient. A NaN is a maximum wherever it lies; of several, the last takes the gradient, as in PyTorch.
+    /// Whether 2x2 windows, stride 2, are reduced to their maximum; an odd last row or column is dropped. It is the maximum of the
+    /// activation's values; the activation need not be monotone. The first of equal maxima gets the gradient. A NaN always counts as the
+    /// maximum; the last of several gets the gradient, as in PyTorch.
     pub pool: bool,
 }
 
@@ -68,7 +69,7 @@ pub struct Affine<'a> {
     pub shift: &'a [f32],
 }
 
-/// The gradient `a * dz + b * y + c` of each channel, `dz` the gradient behind the scale and the shift.
+/// The gradient `a * dz + b * y + c` of each channel, `dz` being the gradient after the scale and shift.
 #[derive(Debug, Clone, Copy)]
 pub struct GradientAffine<'a> {
     /// Factor of `dz`.
@@ -102,7 +103,7 @@ impl Epilogue {
     /// The output of a stored image.
     ///
     /// # Panics
-    /// When a slice has another length than the shape says, here as below.
+    /// When a slice's length does not match the shape, here and below.
     pub fn apply(&self, affine: Affine<'_>, y: &[f32], output: &mut [f32]) {
         self.check(affine, y, output.len());
         let Self { isa, shape } = *self;
@@ -116,8 +117,8 @@ impl Epilogue {
         }
     }
 
-    /// Adds to `sums`, two rows of channels: the sum of `dz`, and of `dz * (y - center)`; `dz` is the gradient of the output led back
-    /// through the pool (to the first maximum) and the activation.
+    /// Adds to `sums`, two rows of channels: the sum of `dz`, and of `dz * (y - center)`; `dz` is the gradient of the output propagated
+    /// back through the pool (to the first maximum) and the activation.
     ///
     /// # Panics
     /// As [`Epilogue::apply`].
@@ -164,7 +165,7 @@ impl Epilogue {
 
 static BORDER: [f32; PANEL] = [0.0; PANEL];
 
-/// A pixel of a window: where its channels begin, and 1; or zeros that every channel shares, and 0.
+/// A pixel of a window: a pointer to its channels, and 1; or to zeros shared by all channels, and 0.
 type Pixel = (*const f32, usize);
 
 /// The pixels of the window of an output, in row-major order; `WINDOW` is 1 or 4.
@@ -196,14 +197,14 @@ fn place<const WINDOW: usize>(
     Some((inner(y, shape.height)? * shape.width + inner(x, shape.width)?) * channels)
 }
 
-/// The padded channels, as a length that the compiler knows nothing of: where it knows a multiple of 16 it unrolls the portable loops,
-/// and then keeps single numbers in them instead of vectors.
+/// The padded channels, as a length unknown to the compiler: if it knows a multiple of 16, it unrolls the portable loops and then uses
+/// scalars in them instead of vectors.
 #[inline(always)]
 fn stored_channels(affine: Affine<'_>) -> usize {
     affine.scale.len()
 }
 
-/// Of which values a pool looks for the maximum.
+/// The values whose maximum a pool takes.
 #[inline(always)]
 fn compared<S: Simd, F: Function>(simd: S, function: F, z: S::V) -> S::V {
     if F::AFTER_MAXIMUM { z } else { function.value(simd, z) }
@@ -288,8 +289,8 @@ impl<const WINDOW: usize, F: Function> Kernel for Reduce<'_, WINDOW, F> {
 }
 
 impl<const WINDOW: usize, F: Function> Reduce<'_, WINDOW, F> {
-    /// The sums of some vectors of channels, in registers: in memory, each pixel's would wait for those of the last one to be written and
-    /// read again.
+    /// The sums of some vectors of channels, kept in registers: in memory, each pixel would wait for the previous one's sums to be written
+    /// and read back.
     ///
     /// # Safety
     /// `N` vectors from `channel` on are inside the padded channels.
@@ -325,7 +326,7 @@ impl<const WINDOW: usize, F: Function> Reduce<'_, WINDOW, F> {
                             best = simd.if_greater_or_nan(other, best, other, best);
                         }
                         if WINDOW > 1 && !F::AFTER_MAXIMUM {
-                            // What the best one was before the function.
+                            // The best value before the activation.
                             best = simd.mul_add(y, scale[v], shift[v]);
                         }
                         let dz = simd.load(gradient.add(channel));
@@ -381,7 +382,7 @@ impl<const WINDOW: usize, F: Function> Kernel for Back<'_, WINDOW, F> {
                             (simd.load(a.add(channel)), simd.load(b.add(channel)), simd.load(c.add(channel)));
                         let y = pixels.map(|(pixel, step)| simd.load(pixel.add(step * channel)));
                         let values = y.map(|y| simd.mul_add(y, scale, shift));
-                        // The place of the maximum, which takes the whole gradient.
+                        // The position of the maximum, which gets the whole gradient.
                         let (mut z, mut taken) = (values[0], simd.zero());
                         let mut best = if WINDOW > 1 { compared(simd, function, z) } else { z };
                         for i in 1..WINDOW {
@@ -416,7 +417,7 @@ impl<const WINDOW: usize, F: Function> Kernel for Back<'_, WINDOW, F> {
         if WINDOW == 1 {
             return;
         }
-        // What an odd last row or column drops still takes part in the statistics.
+        // Values dropped in an odd last row or column still count in the statistics.
         for row in 0..shape.map().0 {
             for column in 0..shape.map().1 {
                 if row < 2 * rows && column < 2 * columns {

@@ -1,8 +1,7 @@
-//! Convolutions of inference: with weights that stay, and everything that follows them done before a result leaves the cache.
+//! Convolutions for inference: with fixed weights, and everything that follows them applied before a result leaves the cache.
 //!
-//! A [`FusedConvolution`] holds its weights in the form in which it reads them. It shares the work of one image out among the threads
-//! of a [`Team`], by rows of the map where the map is large, by channels where the weights are, so that each is read by one
-//! thread alone.
+//! A [`FusedConvolution`] stores its weights in the layout in which it reads them. It divides the work of one image among the threads of a
+//! [`Team`]: by rows if the map is large, by channels if the weights are, so that each weight is read by one thread only.
 
 mod depthwise;
 mod finish;
@@ -32,7 +31,8 @@ use shape::Constants;
 /// How a [`FusedConvolution`] is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FusedMethod {
-    /// As [`Method::Winograd`](crate::Method::Winograd), with tiles of so many rows and columns of outputs: 2 to 5 of both, or 2 rows of 4.
+    /// As [`Method::Winograd`](crate::Method::Winograd), with tiles of this many rows and columns of outputs: 2 to 5 of both, or 2 rows of
+    /// 4.
     Winograd([usize; 2]),
     /// A matrix product over the pixels of a 1x1 convolution of stride 1, or over patches gathered from the map.
     Product,
@@ -41,7 +41,7 @@ pub enum FusedMethod {
     /// Sums over the taps for vectors of pixels, of an image in planes ([`PackedShape`]); for fewer than 16 input and at most 8 output
     /// channels.
     Planes,
-    /// Sums over the taps, where each output channel sees one input channel, the one of its own number.
+    /// Sums over the taps, if each output channel sees only the input channel with its own index.
     Depthwise,
 }
 
@@ -57,20 +57,20 @@ impl fmt::Display for FusedMethod {
     }
 }
 
-/// What a method takes, as an estimate.
+/// The estimated cost of a method.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FusedCost {
-    /// Multiply-accumulates, and what else takes as long as one, padded channels included.
+    /// Multiply-accumulates and anything else that takes as long as one, padded channels included.
     pub macs: f64,
     /// Bytes of the weights, as they are read.
     pub weight_bytes: f64,
 }
 
 impl FusedMethod {
-    /// The methods that compute a shape, of which one is worth while for some number of images.
+    /// The methods that can compute a shape and pay off for some number of images.
     ///
     /// # Panics
-    /// When there is no such convolution: see [`ConvShape::is_valid`].
+    /// When the shape is invalid: see [`ConvShape::is_valid`].
     #[must_use]
     pub fn candidates(shape: &ConvShape) -> Vec<Self> {
         assert!(shape.is_valid(), "no such convolution: {shape:?}");
@@ -89,7 +89,7 @@ impl FusedMethod {
         methods
     }
 
-    /// How the method reads its input, where that is not a map.
+    /// The packed layout of the method's input, if it is not a map.
     #[must_use]
     pub fn packed(self, shape: &ConvShape) -> Option<PackedShape> {
         match self {
@@ -99,7 +99,7 @@ impl FusedMethod {
         }
     }
 
-    /// What the convolution of so many images takes by this method.
+    /// The cost of the convolution of `images` images by this method.
     #[must_use]
     pub fn cost(self, shape: &ConvShape, images: usize) -> FusedCost {
         let (rows, columns) = shape.stored_map();
@@ -110,7 +110,7 @@ impl FusedMethod {
                 let tiles = (n * (rows.div_ceil(down) * columns.div_ceil(across)) as f64).max(MIN_ROWS);
                 let frequencies = ((down + 2) * (across + 2)) as f64;
                 let weights = frequencies * (inputs * outputs) as f64;
-                // The transforms take their time for each value, and not sixteen of them in a cycle.
+                // The transforms cost time per value, and do not process sixteen values per cycle.
                 let transforms = frequencies * tiles * (TRANSFORM * (inputs + outputs) as f64);
                 (tiles * weights + transforms, weights)
             }
@@ -137,13 +137,13 @@ impl FusedMethod {
     }
 }
 
-/// Rows of a product that take as long as fewer do.
+/// A product of fewer rows takes as long as one of this many.
 const MIN_ROWS: f64 = 4.0;
 
 /// Multiply-accumulates that take as long as the transform of a value at one frequency.
 const TRANSFORM: f64 = 8.0;
 
-/// A convolution of inference, planned for a shape, with its weights.
+/// A convolution for inference, planned for a shape, with its weights.
 pub struct FusedConvolution {
     shape: FusedShape,
     method: FusedMethod,
@@ -161,8 +161,8 @@ impl FusedConvolution {
     /// A convolution by one of its [`FusedMethod::candidates`].
     ///
     /// # Panics
-    /// When the method cannot compute the shape, the shape's convolution has a border of its own, or a slice has another length than the
-    /// shape says.
+    /// When the method cannot compute the shape, the shape's convolution has a border of its own, or a slice's length does not match the
+    /// shape.
     #[must_use]
     pub fn new(isa: Isa, shape: FusedShape, method: FusedMethod, parameters: FusedParameters<'_>) -> Self {
         let conv = shape.convolution;
@@ -227,11 +227,11 @@ impl FusedConvolution {
         self.fused.need(images, threads)
     }
 
-    /// The output of some images. An `addend`, laid out as the output, is added to what the activation is given.
+    /// Computes the output of some images. An `addend`, laid out as the output, is added before the activation.
     ///
     /// # Panics
-    /// When a slice is shorter than the shape and the number of images say, the workspace has no room for [`FusedConvolution::need`], or
-    /// there is an addend and the shape is not [`FusedShape::is_direct`].
+    /// When a slice is too short for the shape and the number of images, the workspace is smaller than [`FusedConvolution::need`], or there
+    /// is an addend and the shape is not [`FusedShape::is_direct`].
     pub fn run(
         &self,
         team: &mut Team<'_>,

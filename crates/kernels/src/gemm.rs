@@ -14,26 +14,26 @@ use crate::simd::{Isa, Kernel, Simd};
 /// Columns of a panel.
 pub(crate) const PANEL: usize = 16;
 
-/// Longest run of `k` between two visits of a tile of the result: a panel pair of it, 48 KiB, stays in the second cache level, from where
-/// it is asked for ahead.
+/// Longest run of `k` between two visits of a tile of the result: a panel pair of that length, 48 KiB, stays in the L2 cache, from which it
+/// is prefetched.
 const K_BLOCK: usize = 384;
 
-/// How many steps of `k` ahead the right side is asked for.
+/// How many steps of `k` ahead the right side is prefetched.
 const PREFETCH_STEPS: usize = 8;
 
-/// Rows that share a pass over the panels: `ROW_BLOCK * K_BLOCK` floats, 360 KiB, stay in the second cache level.
+/// Rows that share a pass over the panels: `ROW_BLOCK * K_BLOCK` floats, 360 KiB, stay in the L2 cache.
 const ROW_BLOCK: usize = 240;
 
-/// Most rows of a [`FinishedProduct`] whose left side stays in the second cache level for all columns.
+/// Most rows of a [`FinishedProduct`] whose left side stays in the L2 cache for all columns.
 const FEW_ROWS: usize = 48;
 
-/// Longest run of `k` in [`TransposedProduct`]: so many rows of `A`, up to 200 KiB, stay in the second cache level.
+/// Longest run of `k` in [`TransposedProduct`]: that many rows of `A`, up to 200 KiB, stay in the L2 cache.
 pub(crate) const TRANSPOSED_K_BLOCK: usize = 128;
 
 /// `C = A B` or `C += A B`.
 ///
 /// `A` is `m x k`: element `(r, k)` is at `r * lda + k`, or with `COLUMNS` at `k * lda + r`. Sixteen columns of `B` begin every
-/// `b_panel` floats and its rows are `ldb` apart: 16 in panels. So with `C`.
+/// `b_panel` floats and its rows are `ldb` apart: 16 in panels. Likewise for `C`.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<const COLUMNS: bool = false> {
     pub(crate) m: usize,
@@ -189,10 +189,11 @@ impl Kernel for TransposedProduct {
     }
 }
 
-/// `C = A B` or `C += A B` where `A` is read out of an image: `k` is cut into `runs` of the same length, which begin every `a_run` floats.
+/// `C = A B` or `C += A B` where `A` is read directly from an image: `k` is cut into `runs` of the same length, which begin every `a_run`
+/// floats.
 ///
 /// Element `(r, i * run + j)` of `A` is at `i * a_run + r * lda + j`, or with `COLUMNS` at `i * a_run + j * lda + r`. The rows of `B` follow
-/// each other, `ldb` apart, from run to run. Everything else is as in [`Product`], but that `k` is not cut into blocks.
+/// each other, `ldb` apart, from run to run. Everything else is as in [`Product`], except that `k` is not cut into blocks.
 #[derive(Clone, Copy)]
 pub(crate) struct RunProduct<const COLUMNS: bool> {
     pub(crate) m: usize,
@@ -257,19 +258,19 @@ impl<const COLUMNS: bool> Kernel for RunProduct<COLUMNS> {
     }
 }
 
-/// What becomes of a sum before it is stored.
+/// What is done to a sum before it is stored.
 pub(crate) trait Finish: Copy {
-    /// Whether the right side comes from far, as the weights of inference do, of which each is read once or twice: while a panel is worked on,
-    /// the next one is asked for, whole.
+    /// Whether the right side is in distant memory, like the weights of inference, each of which is read only once or twice: while a panel
+    /// is processed, the whole next one is prefetched.
     const FAR: bool;
 
-    /// That of a result which begins so many floats and columns further.
+    /// The finish of a result that begins this many floats and columns further on.
     ///
     /// # Safety
-    /// It does not lie outside of what this one is of.
+    /// That beginning lies inside this one's result.
     unsafe fn at(self, floats: usize, columns: usize) -> Self;
 
-    /// A vector of the result, so many floats and columns from its beginning.
+    /// A vector of the result, this many floats and columns from its beginning.
     ///
     /// # Safety
     /// As [`Finish::at`].
@@ -293,7 +294,7 @@ impl Finish for Keep {
     }
 }
 
-/// As [`Keep`], with a right side that comes from far.
+/// As [`Keep`], with a right side in distant memory.
 #[derive(Clone, Copy)]
 pub(crate) struct KeepFar;
 
@@ -332,11 +333,11 @@ struct Tiles<F = Keep> {
     ldc: usize,
     c_panel: usize,
     accumulate: bool,
-    /// Of the sums that are whole.
+    /// Applied to complete sums.
     finish: F,
-    /// Floats from the beginning of a panel to what is read after it, where that is [`Finish::FAR`].
+    /// Floats from the beginning of a panel to what is read after it, if that is [`Finish::FAR`].
     ahead: usize,
-    /// Floats of it that are asked for in a step.
+    /// Floats of it that are prefetched per step.
     share: usize,
 }
 
@@ -350,7 +351,7 @@ impl<F: Finish> Tiles<F> {
         let panels = self.n / PANEL;
         let step = (2 * S::WIDTH).div_ceil(PANEL);
         let mut panel = 0;
-        // Additions that wrap: with k = 0 there is nothing of the operands that a pointer may lead to.
+        // Wrapping additions: with k = 0, the operands have nothing that a pointer may point to.
         let Self { b, c, finish, .. } = self;
         while panel < panels {
             let wide = panel + step <= panels;
@@ -373,7 +374,7 @@ impl<F: Finish> Tiles<F> {
     unsafe fn rows<S: Simd, const VECTORS: usize, const COLUMNS: bool>(mut self, simd: S) {
         let Self { a, c, m, finish, ahead, .. } = self;
         let mut row = 0;
-        // Each row of tiles asks for its share.
+        // Each row of tiles prefetches its share.
         let share = PAIR.div_ceil(m.div_ceil(self.height).max(1));
         while row < m {
             let rows = self.height.min(m - row);
@@ -464,7 +465,7 @@ impl<F: Finish> Tiles<F> {
                             *sum = simd.mul_add(left, right, *sum);
                         }
                     }
-                    // The last step may lead beyond the end of the operands, which no pointer that is read may.
+                    // The last step may go beyond the end of the operands, but that pointer is never read.
                     a = a.wrapping_add(if COLUMNS { self.lda } else { 1 });
                     b = b.wrapping_add(self.ldb);
                 }
@@ -483,10 +484,10 @@ impl<F: Finish> Tiles<F> {
     }
 }
 
-/// What a layer adds to its sums and makes of them: `min(max(sum + bias + addend, low), high)`; a NaN stays one.
+/// What a layer computes from its sums: `min(max(sum + bias + addend, low), high)`; a NaN stays a NaN.
 #[derive(Clone, Copy)]
 pub(crate) struct Clamp {
-    /// Of each column.
+    /// The bias of each column.
     pub(crate) bias: *const f32,
     /// Laid out as the result; null for none.
     pub(crate) addend: *const f32,
@@ -569,7 +570,8 @@ impl<F: Finish> Kernel for FinishedProduct<F> {
         let blocks = if self.runs == 1 { self.run.div_ceil(K_BLOCK).max(1) } else { 1 };
         let k_block = self.run.div_ceil(blocks).max(1);
         let pair = self.runs * self.run * PAIR;
-        // With few rows the weights go by in the order in which they lie. With many, the rows stay, and all panels of a block go by.
+        // With few rows, the weights are streamed in memory order. With many, the rows stay and all panels of a block are streamed past
+        // them.
         let few = self.m <= FEW_ROWS;
         let columns = if few { PAIR } else { self.n.max(1) };
         for row in (0..self.m).step_by(rows) {
@@ -642,7 +644,7 @@ impl Tiles<KeepFar> {
     }
 }
 
-/// Turns panels around: each of `matrices` matrices `K x N` in panels of `N` becomes `N x K` in panels of `K`; both multiples of 16.
+/// Transposes panels: each of `matrices` matrices `K x N` in panels of `N` becomes `N x K` in panels of `K`; both multiples of 16.
 pub(crate) fn transpose_panels(matrices: usize, k: usize, n: usize, source: &[f32], target: &mut [f32]) {
     let len = matrices * k * n;
     assert!(source.len() == len && target.len() == len && k.is_multiple_of(PANEL) && n.is_multiple_of(PANEL));
@@ -669,7 +671,7 @@ mod tests {
     use super::*;
     use pointwise_random::{Purpose, Stream};
 
-    /// Of a sum of up to 600 products below one in `f32`, in any order.
+    /// For a sum of up to 600 products below one in `f32`, in any order.
     const TOLERANCE: f64 = 600.0 * 6e-8;
 
     fn uniform(seed: u64, len: usize) -> Vec<f32> {
@@ -743,7 +745,7 @@ mod tests {
                     unsafe { product.run_on(isa) };
                     close(&what, &c, &expected, scale);
                 }
-                // The same from the columns of the turned operand and a row-major right side.
+                // The same from the columns of the transposed operand and a row-major right side.
                 let turned: Vec<f32> = (0..k * m).map(|at| a[at % m.max(1) * k + at / m.max(1)]).collect();
                 let mut c = vec![f32::NAN; m * n];
                 let product = Product::<true> {

@@ -1,17 +1,17 @@
 //! Numeric kernels for training convolutional networks on a CPU, on plain `f32` slices: no tensor type, no graph.
 //!
 //! * [`Convolution`]: forward and both gradients, for any kernel, stride, padding and groups, by Winograd's minimal filtering, as a matrix
-//!   product over pixels or gathered patches, or channel by channel, as [`Method::choose`] says; [`Epilogue`]: BatchNorm's scale and
+//!   product over pixels or gathered patches, or channel by channel, as [`Method::choose`] decides; [`Epilogue`]: BatchNorm's scale and
 //!   shift, an [`Activation`] and 2x2 maximum pooling in one pass each way.
 //! * [`image_moments`] and [`BatchStatistics`]: BatchNorm's statistics, safe against cancellation.
-//! * [`activation`], [`elementwise`], [`max_pool`], [`avg_pool`], [`global_average`]: what stands between convolutions, on single
-//!   images; [`copy_channels`], [`subsample`] and the layouts between.
-//! * [`softmax_cross_entropy`]; [`l2_norm`] and [`scale_all`], with which gradients are clipped; the optimizers [`adam`], [`adamw`]
-//!   and [`sgd`]; a moving [`average`].
+//! * [`activation`], [`elementwise`], [`max_pool`], [`avg_pool`], [`global_average`]: the layers between convolutions, on single images;
+//!   [`copy_channels`], [`subsample`] and layout conversions.
+//! * [`softmax_cross_entropy`]; [`l2_norm`] and [`scale_all`], for gradient clipping; the optimizers [`adam`], [`adamw`] and [`sgd`]; a
+//!   moving [`average`].
 //!
-//! Maps are channels-last, `(rows, columns, channels)`, with the channels [`padded`] to a multiple of 16 by zeros. Every result is the
-//! same, bit for bit, for every number of threads; the threads are those of the current rayon pool. Instructions are chosen at
-//! run time: AVX-512, AVX2 with FMA, or plain Rust ([`Isa`]).
+//! Maps are channels-last, `(rows, columns, channels)`, with the channels [`padded`] with zeros to a multiple of 16. Every result is the
+//! same, bit for bit, for every number of threads; the threads are those of the current rayon pool. Instructions are chosen at run time:
+//! AVX-512, AVX2 with FMA, or plain Rust ([`Isa`]).
 //!
 //! A convolution and its gradients, for two images:
 //!
@@ -36,7 +36,7 @@
 //! convolution.backward(&weights, 2, &ones, &ones, Some(input_gradient), &mut dw, &mut workspace);
 //! ```
 //!
-//! Other kinds are told by the fields of [`ConvShape`]: a depthwise one that halves its map, rounding up, is
+//! The fields of [`ConvShape`] select other kinds, such as a depthwise convolution that halves its map, rounding up:
 //!
 //! ```
 //! use pointwise_kernels::{ConvShape, Method};

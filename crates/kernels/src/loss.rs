@@ -2,14 +2,14 @@
 
 /// Mean over rows of the cross-entropy of softmax against the label, in nats, and its gradient; in `f64` inside.
 ///
-/// A share of `smoothing`, in `[0, 1)`, of each label goes to all classes alike (Szegedy et al. 2016, arXiv:1512.00567), as in
+/// A share of `smoothing`, in `[0, 1)`, of each label is spread evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567), as in
 /// `torch.nn.CrossEntropyLoss(label_smoothing=...)`: with `nll(class) = ln(sum(exp(logits))) - logits[class]` the loss of a row is
 /// `(1 - smoothing) * nll(label)` and `smoothing` times the mean of `nll` over the classes.
 ///
 /// `logits` and `gradient` are rows of `stride` floats of which the first `classes` count; the gradient of the others is zero.
 ///
 /// # Panics
-/// When a label is not below `classes`, or a slice is shorter than the labels say.
+/// When a label is not below `classes`, or a slice is too short for the labels.
 pub fn softmax_cross_entropy(
     logits: &[f32],
     stride: usize,

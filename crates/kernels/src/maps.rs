@@ -5,7 +5,7 @@ use crate::shape::padded;
 /// `(C, pixels)` to `(pixels, padded(C))`, zeros beyond the channels.
 ///
 /// # Panics
-/// When a slice has another length, here as below.
+/// When a slice has the wrong length, here and below.
 pub fn to_channels_last(planar: &[f32], channels: usize, image: &mut [f32]) {
     let stride = padded(channels);
     let pixels = image.len() / stride;
@@ -36,7 +36,7 @@ pub fn to_planar(image: &[f32], channels: usize, planar: &mut [f32]) {
 /// The mean of each channel over the pixels.
 ///
 /// # Panics
-/// When the image is empty or no whole number of pixels.
+/// When the image is empty or not a whole number of pixels.
 pub fn global_average(image: &[f32], mean: &mut [f32]) {
     let channels = mean.len();
     assert!(!image.is_empty() && image.len().is_multiple_of(channels));
@@ -67,7 +67,7 @@ pub fn global_average_adjoint(mean: &[f32], image: &mut [f32]) {
     }
 }
 
-/// Every `stride`-th pixel of an image, from the first one on.
+/// Every `stride`-th pixel of an image, starting with the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subsampling {
     /// Rows of the image.
@@ -81,10 +81,10 @@ pub struct Subsampling {
 }
 
 impl Subsampling {
-    /// Rows and columns of what remains.
+    /// Rows and columns of the result.
     ///
     /// # Panics
-    /// When a stride is zero, here as below.
+    /// When a stride is zero, here and below.
     #[must_use]
     pub const fn output_map(&self) -> (usize, usize) {
         (self.height.div_ceil(self.stride[0]), self.width.div_ceil(self.stride[1]))
@@ -96,7 +96,7 @@ impl Subsampling {
         self.height * self.width * self.channels
     }
 
-    /// Floats of what remains.
+    /// Floats of the result.
     ///
     /// # Panics
     /// As [`Subsampling::output_map`].
@@ -106,7 +106,7 @@ impl Subsampling {
         height * width * self.channels
     }
 
-    /// Where each remaining pixel begins in the image, in order.
+    /// The offset of each remaining pixel in the image, in order.
     fn offsets(&self) -> impl Iterator<Item = usize> {
         let Self { height, width, channels, stride } = *self;
         let rows = (0..height).step_by(stride[0]);
@@ -117,7 +117,7 @@ impl Subsampling {
 /// `y[i, j] = x[stride i, stride j]`.
 ///
 /// # Panics
-/// When there are no channels, or a slice has another length than the shape says.
+/// When there are no channels, or a slice's length does not match the shape.
 pub fn subsample(shape: Subsampling, x: &[f32], y: &mut [f32]) {
     assert!(x.len() == shape.input_len() && y.len() == shape.output_len());
     for (at, pixel) in shape.offsets().zip(y.chunks_exact_mut(shape.channels)) {
@@ -147,7 +147,7 @@ pub struct ChannelRun {
 }
 
 impl ChannelRun {
-    /// The run that is all channels, or begins with the first.
+    /// The run of all channels, or one that begins with the first.
     #[must_use]
     pub const fn whole(channels: usize) -> Self {
         Self { channels, first: 0 }
@@ -165,8 +165,8 @@ impl ChannelRun {
     }
 }
 
-/// Copies `count` channels of every pixel: for a concatenation into a wider image, backward out of one. Other channels of the target
-/// stay as they are; its padded ones become zero.
+/// Copies `count` channels of every pixel: into a wider image for a concatenation, out of one in its backward pass. Other channels of the
+/// target stay as they are; its padded ones become zero.
 ///
 /// # Panics
 /// When the images differ in pixels, or a run reaches beyond the channels of its image.

@@ -6,16 +6,16 @@ use std::io::Write;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 
-/// Large buffers lie on huge pages where the system gives them: a step walks hundreds of megabytes.
+/// Large buffers use huge pages if the system provides them: a step walks through hundreds of megabytes.
 #[cfg(all(target_os = "linux", not(miri)))]
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Floats on a cache-line boundary, zero at first.
+/// Floats on a cache-line boundary, initially zero.
 ///
-/// The memory is touched only when it is first written, so an unused buffer costs address space alone.
+/// The memory is touched only when it is first written, so an unused buffer costs only address space.
 pub struct Buffer {
     start: *mut f32,
     len: usize,
@@ -28,10 +28,10 @@ unsafe impl Send for Buffer {}
 // SAFETY: shared references only read.
 unsafe impl Sync for Buffer {}
 
-/// The system refused memory.
+/// The system refused an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// What was asked for.
+    /// The requested size.
     pub bytes: usize,
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for OutOfMemory {
 impl std::error::Error for OutOfMemory {}
 
 impl Buffer {
-    /// No floats.
+    /// An empty buffer.
     #[must_use]
     pub fn empty() -> Self {
         Self::new(0)
@@ -53,7 +53,7 @@ impl Buffer {
     /// `len` zeros.
     ///
     /// # Panics
-    /// When there is not as much memory: see [`Buffer::try_new`].
+    /// When there is not enough memory: see [`Buffer::try_new`].
     #[must_use]
     pub fn new(len: usize) -> Self {
         Self::try_new(len).unwrap_or_else(|error| panic!("{error}"))
@@ -62,11 +62,11 @@ impl Buffer {
     /// `len` zeros.
     ///
     /// # Errors
-    /// [`OutOfMemory`] when the system refuses so much. Most systems do not as long as the address space has room, and end a process
-    /// that writes to more than there is.
+    /// [`OutOfMemory`] when the system refuses the allocation. Most systems grant it as long as the address space has room, and kill a
+    /// process that writes to more memory than there is.
     pub fn try_new(len: usize) -> Result<Self, OutOfMemory> {
         let bytes = Self::bytes_of(len);
-        // The system's own alignment: of memory with a larger one, the standard library writes the zeros, and so touches it all.
+        // The system's own alignment: with a larger one, the standard library writes the zeros itself and so touches all of the memory.
         let layout = Layout::from_size_align(bytes, align_of::<f32>()).map_err(|_| OutOfMemory { bytes })?;
         // SAFETY: the layout's size is not zero.
         let allocation = unsafe { System.alloc_zeroed(layout) };
@@ -77,7 +77,7 @@ impl Buffer {
         let start = unsafe { allocation.add(allocation.align_offset(LINE)) };
         #[cfg(all(target_os = "linux", not(miri)))]
         if bytes >= 2 * HUGE_PAGE {
-            // Those pages that are the allocation's alone. A refusal leaves small ones, which are slower and no less right.
+            // Only pages that belong entirely to the allocation. A refusal leaves small pages, which are slower but just as correct.
             let first = allocation.align_offset(HUGE_PAGE);
             // SAFETY: the range is inside the allocation, which has two pages at least.
             unsafe {
@@ -129,9 +129,9 @@ impl fmt::Debug for Buffer {
     }
 }
 
-/// Has all threads take memory from one arena of the system's allocator, for a program whose address space is limited; called before it
-/// starts threads. glibc sets 64 MiB of address space aside for each thread that takes memory, and then there may be none for the stack of
-/// the next one, or for what a thread takes in the middle of its start, where the program is aborted. Other allocators do not.
+/// Makes all threads allocate from one arena of the system's allocator, for a program with limited address space; call it before starting
+/// threads. glibc reserves 64 MiB of address space for each thread that allocates, which may leave none for the next thread's stack, or for
+/// what a thread allocates while it starts, and that aborts the program. Other allocators do not.
 pub fn share_arena() {
     #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
     // SAFETY: it sets a number of the allocator's, which any thread may do at any time.
@@ -140,7 +140,7 @@ pub fn share_arena() {
     }
 }
 
-/// The system's allocator for a program that says in a sentence what Rust's standard library aborts for: where memory that is not a
+/// The system's allocator, for a program that reports in one sentence what Rust's standard library would abort for: if memory other than a
 /// [`Buffer`]'s is refused, the process ends with that sentence and exit code 1.
 ///
 /// ```
@@ -155,7 +155,7 @@ impl EndingAllocator {
     fn checked(start: *mut u8, bytes: usize) -> *mut u8 {
         if start.is_null() {
             let error = OutOfMemory { bytes };
-            // Nothing of this allocates. Whoever reads stderr may be gone.
+            // None of this allocates. The reader of stderr may be gone.
             let _ =
                 writeln!(std::io::stderr(), "error: {error}: free some, or raise the limit of this process");
             std::process::exit(1);
@@ -184,7 +184,7 @@ unsafe impl GlobalAlloc for EndingAllocator {
     }
 }
 
-/// A slice that several threads write, each its own part.
+/// A slice that several threads write, each to its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {
     start: *mut f32,
@@ -206,7 +206,7 @@ impl<'a> Shared<'a> {
         self.len
     }
 
-    /// The part of the range.
+    /// The part of the slice in the range.
     ///
     /// # Safety
     /// While the slice lives, no other thread reads or writes any of the range.

@@ -12,7 +12,7 @@ pub const MOMENT_ROWS: usize = 3;
 /// Fills `moments`, three rows of `channels`: the pivot (the first pixel), the sum of distances from it, the sum of their squares.
 ///
 /// # Panics
-/// When the image is empty or no whole number of pixels, or `moments` has another length.
+/// When the image is empty or not a whole number of pixels, or `moments` has the wrong length.
 pub fn image_moments(isa: Isa, channels: usize, image: &[f32], moments: &mut [f32]) {
     assert!(channels.is_multiple_of(16) && !image.is_empty() && image.len().is_multiple_of(channels));
     assert_eq!(moments.len(), MOMENT_ROWS * channels);
@@ -49,8 +49,8 @@ impl Kernel for ImageMoments<'_> {
     }
 }
 
-/// The moments of some vectors of channels, from `channel` on. Their sums stay in registers: in memory, each pixel's would wait for those of
-/// the last one to be written and read again.
+/// The moments of some vectors of channels, from `channel` on. Their sums stay in registers: in memory, each pixel would wait for the
+/// previous one's sums to be written and read back.
 ///
 /// # Safety
 /// `N` vectors from `channel` on are inside `channels`, which `image` has in each pixel, and `moments` three times.
@@ -88,7 +88,7 @@ unsafe fn vectors_moments<S: Simd, const N: usize>(
 /// Mean and biased variance of each channel over a batch.
 #[derive(Debug, Clone, Default)]
 pub struct BatchStatistics {
-    /// Values that each channel has, border included.
+    /// Values per channel, border included.
     pub count: f64,
     /// Mean of each padded channel.
     pub mean: Vec<f64>,

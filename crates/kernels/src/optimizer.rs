@@ -1,7 +1,7 @@
-//! Steps of optimizers over parameters that lie side by side, a file an optimizer.
+//! Optimizer steps over contiguous parameters, one file per optimizer.
 //!
-//! Every element is computed by itself, in PyTorch's order of operations. Where parameter, gradient and state are zero they stay
-//! zero, which keeps padding what it is.
+//! Every element is computed independently, in PyTorch's order of operations. Where parameter, gradient and state are zero they stay zero,
+//! which keeps padding zero.
 
 mod adam;
 mod adamw;

@@ -1,7 +1,7 @@
 //! Work shared among the threads of the current rayon pool.
 //!
-//! **Invariant:** what a task computes never depends on which worker runs it, nor on how many there are. That, and sums that
-//! are taken in an order fixed by shapes alone, is why every thread count gives the same bits.
+//! **Invariant:** what a task computes never depends on which worker runs it, nor on how many there are. That, and a summation order fixed
+//! by shapes alone, is why every thread count gives the same bits.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,11 +1,11 @@
 //! Convolutions of any kind by gathering patches of whole pixels: `[pixel][tap][channel]`, a copy of runs of channels.
 //!
-//! Groups are computed one after the other, each from its own channels. Joining them under a weight with zeros between the groups would
-//! take more products, and a NaN in one group would reach the others through those zeros. A group's outputs are padded to a panel of
-//! their own; where they are no whole panels, they go through scratch memory on their way to and from the map.
+//! Groups are computed one after the other, each from its own channels. Merging them into one weight with zeros between the groups would
+//! take more products, and a NaN in one group would reach the others through those zeros. A group's outputs are padded to a panel of their
+//! own; if they are not whole panels, they go through scratch memory on their way to and from the map.
 //!
-//! A piece of work, of which the patches stay in the second cache level, is a few images or some rows of one. Which it is follows from the
-//! shape alone, as it is part of the order of sums.
+//! A piece of work, whose patches stay in the L2 cache, is a few images or some rows of one. The choice depends only on the shape, as it is
+//! part of the summation order.
 
 use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
 use crate::gemm::{PANEL, Product, TransposedProduct, transpose_panels};
@@ -18,13 +18,13 @@ use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Floats of the patches of a piece: half of a second cache level of a megabyte.
+/// Floats of the patches of a piece: half of an L2 cache of one megabyte.
 const PIECE_FLOATS: usize = 128 << 10;
 
-/// Pixels that a piece has at least, where whole images are so small: fewer visit large weights too often.
+/// The least pixels of a piece, if whole images are that small: smaller pieces read large weights too often.
 const PIECE_PIXELS: usize = 96;
 
-/// Rows of the weights' gradient that one product makes: so many columns of the patches stay in the second cache level while it runs.
+/// Rows of the weights' gradient that one product computes: that many columns of the patches stay in the L2 cache while it runs.
 const ROWS: usize = 384;
 
 pub(crate) struct Patches {
@@ -40,7 +40,7 @@ pub(crate) struct Patches {
     patch_rows: usize,
     /// Floats between patches: an odd number of cache lines, so that a column of patches is in every cache set.
     patch_stride: usize,
-    /// Images of a piece; if there is one alone, then so many rows of its output.
+    /// Images of a piece; if it is a single one, `rows` rows of its output.
     images: usize,
     rows: usize,
 }
@@ -108,7 +108,7 @@ impl Patches {
     }
 
     /// Calls `visit(place in the image, place in the patch, length)` for each run of channels that the patch of an output and its group
-    /// takes from an image, and `visit` with no place in the image for what lies outside of it.
+    /// takes from an image, and with no place in the image for what lies outside it.
     #[inline(always)]
     fn runs(
         &self,
@@ -181,7 +181,7 @@ impl Patches {
         }
     }
 
-    /// Makes the rows of a gradient zero that are beyond a patch: no product writes them.
+    /// Zeroes the rows of a gradient that are beyond a patch: no product writes them.
     fn clear_rows(&self, sums: &mut [f32]) {
         for panel in sums.chunks_exact_mut(self.patch_rows * PANEL) {
             panel[self.patch * PANEL..].fill(0.0);
@@ -235,7 +235,7 @@ impl Algorithm for Patches {
         let weights = weights.values();
         let (input_len, output_len) = (self.shape.input_len(), self.shape.output_len());
         let (_, columns) = self.shape.stored_map();
-        // Fewer images at once rather than idle threads; how many does not change the numbers.
+        // Fewer images at once rather than idle threads; their number does not affect the results.
         let run = self.images.min(images.div_ceil(workspace.workers.len())).max(1);
         let values = Shared::new(output.values);
         for_each(images.div_ceil(run), &mut workspace.workers, |memory, task| {

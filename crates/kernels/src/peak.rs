@@ -1,10 +1,10 @@
-//! What the processor can do at best.
+//! The processor's peak performance.
 
 use crate::simd::{Isa, Kernel, Simd};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// The rate of multiply-adds on registers alone, of one thread, in 10^9 floating-point operations a second: the ceiling for every kernel.
+/// The rate of multiply-adds on registers alone, of one thread, in 10^9 floating-point operations per second: the ceiling for every kernel.
 ///
 /// Takes about a tenth of a second.
 #[must_use]
@@ -29,7 +29,7 @@ impl Kernel for MultiplyAdds {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> f64 {
-        // Enough independent chains to fill the pipelines: latency 4, two a cycle.
+        // Enough independent chains to fill the pipelines: latency 4, two per cycle.
         const CHAINS: usize = 12;
         let mut sums = [simd.splat(black_box(1.0)); CHAINS];
         let (a, b) = (simd.splat(black_box(0.999)), simd.splat(black_box(0.001)));

@@ -1,10 +1,10 @@
 //! 1x1 convolutions, and linear layers, which are 1x1 convolutions of 1x1 maps: matrix products over the pixels.
 //!
-//! Padding adds a border to the output in which every product is with zero. It is not stored and, with an input of zero and a
-//! gradient that the input drops, it does not enter either gradient: all three passes run over the inner map alone.
+//! Padding adds a border to the output in which every product is zero. It is not stored, and since its input is zero and the input drops
+//! its gradient, it enters neither gradient: all three passes run over the inner map only.
 //!
-//! With a stride the product runs over the pixels that are sampled. They are pushed together as soon as an image is there; the gradient of
-//! the input is zero between them.
+//! With a stride, the product runs over the sampled pixels. They are compacted as soon as an image is available; the gradient of the input
+//! is zero between them.
 
 use crate::algorithm::{Algorithm, Backward, Output, Source, Weights};
 use crate::elementwise::add_assign;
@@ -16,7 +16,7 @@ use crate::simd::Isa;
 use crate::sums::{GROUP, partial_len, sum_over_groups};
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 
-/// Rows that one product of a gradient should have: fewer visit the sums too often.
+/// Rows that one product of a gradient should have: with fewer, the sums are read and written too often.
 const ROWS: usize = 256;
 
 pub(crate) struct Pointwise {
@@ -36,7 +36,7 @@ impl Pointwise {
         self.shape.stored_pixels()
     }
 
-    /// A linear layer: the work is shared out by columns, as there may be more of them than images.
+    /// Whether it is a linear layer: the work is divided by columns, as there may be more columns than images.
     fn is_linear(&self) -> bool {
         self.shape.height * self.shape.width == 1
     }
@@ -46,7 +46,7 @@ impl Pointwise {
         self.pixels() * self.inputs
     }
 
-    /// Where in an image the sampled pixels begin, in their order.
+    /// The offsets of the sampled pixels in an image, in order.
     fn samples(&self) -> impl Iterator<Item = usize> + use<> {
         let (rows, columns) = self.shape.stored_map();
         let ([down, across], width, inputs) = (self.shape.stride, self.shape.width, self.inputs);
@@ -55,7 +55,7 @@ impl Pointwise {
         })
     }
 
-    /// Pushes the sampled pixels of an image together, at its beginning.
+    /// Compacts the sampled pixels of an image at its beginning.
     fn sample(&self, image: &mut [f32]) {
         if self.shape.stride != [1, 1] {
             for (pixel, from) in self.samples().enumerate() {

@@ -1,6 +1,6 @@
 //! Maximum and average pools with any window, on single channels-last images.
 //!
-//! An [`Epilogue`](crate::Epilogue) has the 2x2 maximum pool behind a convolution; these stand alone.
+//! An [`Epilogue`](crate::Epilogue) includes the 2x2 maximum pool after a convolution; these are standalone.
 
 use crate::gemm::PANEL;
 use crate::simd::{Isa, Kernel, Simd};
@@ -17,9 +17,9 @@ pub struct PoolShape {
     pub channels: usize,
     /// Sides of a window.
     pub kernel: [usize; 2],
-    /// From a window to the next one.
+    /// Pixels from one window to the next.
     pub stride: [usize; 2],
-    /// By how much windows hang over each edge; at most half a side of them, so that each has a pixel.
+    /// Padding at each edge; at most half a window's side, so that each window has a pixel.
     pub padding: [usize; 2],
 }
 
@@ -62,7 +62,7 @@ impl PoolShape {
         assert!(input == self.input_len() && output == self.output_len(), "{self:?}: {input}, {output}");
     }
 
-    /// The rows and the columns of the input that the window of an output has.
+    /// The rows and columns of the input that the window of an output covers.
     #[inline(always)]
     fn window(&self, row: usize, column: usize) -> [Range<usize>; 2] {
         let inside = |at: usize, axis: usize, side: usize| {
@@ -74,11 +74,11 @@ impl PoolShape {
     }
 }
 
-/// The maximum of each window; padding never is one. A NaN is a maximum wherever it lies, as in PyTorch.
+/// The maximum of each window; padding never counts. A NaN always counts as the maximum, as in PyTorch.
 ///
 /// # Panics
-/// When the channels are no multiple of 16, a window can lie outside of the input, or a slice has another length than the shape
-/// says, here as below.
+/// When the channels are not a multiple of 16, a window can lie outside the input, or a slice's length does not match the shape, here and
+/// below.
 pub fn max_pool(isa: Isa, shape: PoolShape, x: &[f32], y: &mut [f32]) {
     shape.check(x.len(), y.len());
     isa.run(Maximum { shape, x, y });
@@ -95,8 +95,7 @@ pub fn max_pool_backward(isa: Isa, shape: PoolShape, x: &[f32], gradient: &[f32]
     isa.run(MaximumBackward { shape, x, gradient, dx });
 }
 
-/// The mean of each window: over the pixels that it has, or with `count_include_pad` over the window with its padding, which is
-/// zero.
+/// The mean of each window: over the pixels that it covers, or with `count_include_pad` over the whole window with its zero padding.
 ///
 /// # Panics
 /// As [`max_pool`].
@@ -153,7 +152,7 @@ fn for_each_pixel_of_square<const SIDE: usize>(
     }
 }
 
-/// What the sum over a window is divided by.
+/// The divisor of the sum over a window.
 #[inline(always)]
 fn divisor(shape: &PoolShape, [rows, columns]: &[Range<usize>; 2], count_include_pad: bool) -> f32 {
     let [height, width] = shape.kernel;
@@ -222,7 +221,7 @@ impl Kernel for MaximumBackward<'_> {
                     // SAFETY: lengths and windows checked in `PoolShape::check`, channels a multiple of 16.
                     unsafe {
                         let mut best = simd.load(x.add(first + channel));
-                        // The place of the maximum in its window.
+                        // The position of the maximum in its window.
                         let (mut taken, mut place) = (simd.zero(), 0.0);
                         for_each_pixel_unrolled(&shape, &window, |at| {
                             let other = simd.load(x.add(at + channel));

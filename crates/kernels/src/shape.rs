@@ -1,16 +1,16 @@
-//! What a convolution is: sizes of maps, channels and kernels.
+//! The shape of a convolution: sizes of maps, channels and kernels.
 
 use crate::gemm::PANEL;
 
-/// Channels as they are stored: the next multiple of 16, the ones beyond `channels` always zero.
+/// Channels as stored: the next multiple of 16; those beyond `channels` are always zero.
 ///
-/// Every vector width divides 16, so that no kernel has a ragged end.
+/// Every vector width divides 16, so no kernel has a remainder.
 #[must_use]
 pub const fn padded(channels: usize) -> usize {
     channels.next_multiple_of(PANEL)
 }
 
-/// A convolution of two dimensions, without dilation. Pairs are of rows and columns, in this order.
+/// A two-dimensional convolution without dilation. Pairs are of rows and columns, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvShape {
     /// Rows of the input map.
@@ -27,12 +27,12 @@ pub struct ConvShape {
     pub stride: [usize; 2],
     /// Rows of zeros above and below the map, and columns of zeros left and right of it.
     pub padding: [usize; 2],
-    /// Groups that the channels of both sides are cut into: a group of outputs sees the group of inputs of the same number alone.
+    /// Groups that the channels of both sides are split into: a group of outputs sees only the group of inputs with the same index.
     pub groups: usize,
 }
 
 impl ConvShape {
-    /// A convolution of a square kernel with stride 1, the same padding on all sides, and every output seeing every input.
+    /// A convolution with a square kernel, stride 1, the same padding on all sides, and every output seeing every input.
     ///
     /// `map` is rows and columns, `channels` those of the input and of the output.
     #[must_use]
@@ -49,8 +49,8 @@ impl ConvShape {
         }
     }
 
-    /// Whether there is such a convolution: no size but that of the padding is zero, the groups divide the channels of both sides, and the
-    /// kernel is no larger than the padded map.
+    /// Whether the shape is valid: no size except the padding is zero, the groups divide the channels of both sides, and the kernel is no
+    /// larger than the padded map.
     #[must_use]
     pub const fn is_valid(&self) -> bool {
         let Self { height, width, in_channels, out_channels, kernel, stride, padding, groups } = *self;
@@ -83,10 +83,10 @@ impl ConvShape {
         self.map_with(self.padding)
     }
 
-    /// Rows and columns that are stored of the output.
+    /// Rows and columns of the output that are stored.
     ///
-    /// Of a padded pointwise convolution that is the part without the border: there every product is with zero, and the result is
-    /// the bias alone. This holds for a 1x1 kernel with stride 1 and the same padding on all sides; every other output is stored whole.
+    /// For a padded pointwise convolution, that is the part without the border, where every product is zero and the result is just the
+    /// bias. This holds for a 1x1 kernel with stride 1 and the same padding on all sides; every other output is stored completely.
     #[must_use]
     pub const fn stored_map(&self) -> (usize, usize) {
         self.map_with(self.stored_padding())
@@ -119,12 +119,12 @@ impl ConvShape {
             && self.padding[0] == self.padding[1]
     }
 
-    /// The padding that leads to the stored map.
+    /// The padding that gives the stored map.
     pub(crate) const fn stored_padding(&self) -> [usize; 2] {
         if self.border() > 0 { [0; 2] } else { self.padding }
     }
 
-    /// Places of the kernel.
+    /// Taps of the kernel.
     pub(crate) const fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
@@ -134,12 +134,12 @@ impl ConvShape {
         self.in_channels / self.groups
     }
 
-    /// Channels of the output that a group has.
+    /// Output channels of a group.
     pub(crate) const fn group_outputs(&self) -> usize {
         self.out_channels / self.groups
     }
 
-    /// Places of the output that are stored.
+    /// Pixels of the output that are stored.
     pub(crate) const fn stored_pixels(&self) -> usize {
         let (height, width) = self.stored_map();
         height * width
@@ -153,8 +153,8 @@ impl ConvShape {
     }
 }
 
-/// The outputs, of `outputs` along one axis, whose place for this tap of the kernel lies inside an input of `size`, as `first..end`: output
-/// `o` reads the input at `o * stride + tap - padding`.
+/// The range `first..end` of the `outputs` along one axis for which this tap of the kernel lies inside an input of `size`: output `o` reads
+/// the input at `o * stride + tap - padding`.
 pub(crate) fn inside(
     size: usize,
     outputs: usize,

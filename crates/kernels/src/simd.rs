@@ -1,7 +1,7 @@
 //! Vectors of `f32` behind a capability token.
 //!
-//! An [`Isa`] can only be made by asking the processor, so that holding one proves that its instructions exist. A kernel is
-//! written once, generic over [`Simd`], and [`Isa::run`] compiles it for each instruction set.
+//! An [`Isa`] can only be obtained by querying the processor, so that holding one proves that its instructions exist. A kernel is written
+//! once, generic over [`Simd`], and [`Isa::run`] compiles it for each instruction set.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;

@@ -1,7 +1,7 @@
-//! The exponential function and what is made of it, on vectors.
+//! The exponential function and functions built on it, on vectors.
 //!
-//! Each is accurate relative to its own value, in the tails as well, as the tests below hold it. A NaN gives a NaN. The instruction
-//! sets with fused multiplication give the same bits; the portable path rounds products and has errors of the same size.
+//! Each is accurate relative to its own value, in the tails as well, as the tests below check. A NaN gives a NaN. The instruction sets with
+//! fused multiplication give the same bits; the portable path rounds products and has errors of the same size.
 
 use crate::simd::{ROUND, Simd};
 
@@ -35,7 +35,7 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
 
 /// `exp(high + low)` for `|low|` up to 0.06, as if the sum were not rounded.
 ///
-/// `2^n exp(r)` with `n` the nearest to `x / ln 2`; `ln 2` in two parts of which the first has so few digits that its product with `n`
+/// `2^n exp(r)` with `n` the nearest to `x / ln 2`; `ln 2` is split into two parts, the first with so few digits that its product with `n`
 /// is exact. The polynomial is that of `expf` in Cephes (Moshier 1992).
 #[inline(always)]
 fn exp_of_sum<S: Simd>(simd: S, high: S::V, low: S::V) -> S::V {
@@ -58,7 +58,7 @@ fn exp_of_sum<S: Simd>(simd: S, high: S::V, low: S::V) -> S::V {
 /// `1 / (1 + exp(-x))`, and its derivative.
 #[inline(always)]
 pub(crate) fn logistic<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
-    // Of both signs the exponential that cannot overflow, and no difference from 1.
+    // For either sign, the exponential that cannot overflow, and no difference from 1.
     let e = exp(simd, negative(simd, absolute(simd, x)));
     let larger = simd.div(simd.splat(1.0), simd.add(simd.splat(1.0), e));
     let smaller = simd.mul(e, larger);
@@ -108,7 +108,7 @@ pub(crate) fn normal<S: Simd>(simd: S, x: S::V) -> (S::V, S::V) {
         -1.074_953_9e-4,
     ];
     const DENSITY_AT_ZERO: f32 = 0.398_942_3;
-    /// Rounds to multiples of 1/128 what is added to it and taken away again: so few digits that the square is exact.
+    /// Adding and subtracting it rounds to multiples of 1/128: so few digits that the square is exact.
     const COARSE: f32 = ROUND / 128.0;
     let one = simd.splat(1.0);
     let a = absolute(simd, x);

@@ -1,19 +1,19 @@
-//! Gradients of weights, summed over the images of a batch in an order that depends on nothing but their number.
+//! Gradients of weights, summed over the images of a batch in an order that depends only on their number.
 
 use crate::gemm::PANEL;
 use crate::memory::Shared;
 use crate::parallel::for_each_task;
 use std::ops::{Range, RangeInclusive};
 
-/// Images whose gradients of the weights are summed before the groups are; it is part of the order of sums. Methods for small weights,
-/// whose sums are cheap to keep apart, have groups of their own size, so that small batches keep all threads busy.
+/// Images of a group: the weights' gradients are summed within groups first, then over the groups; part of the summation order. Methods for
+/// small weights, whose sums are cheap to keep separate, have their own group size, so that small batches keep all threads busy.
 pub(crate) const GROUP: usize = 6;
 
-/// Groups whose sums are kept apart at once: as many as keep the threads busy, and no more for larger batches; fewer of large weights. The
-/// sums are added up in the groups' order either way.
+/// Groups whose sums are kept separate at once: as many as keep the threads busy, no more for larger batches, and fewer for large weights.
+/// The sums are added up in the groups' order either way.
 const GROUPS_AT_ONCE: RangeInclusive<usize> = 8..=64;
 
-/// Floats of the sums of so many groups, as far as [`GROUPS_AT_ONCE`] lets them be.
+/// Floats of the sums of these groups, within the limits of [`GROUPS_AT_ONCE`].
 const FLOATS_AT_ONCE: usize = 4 << 20;
 
 fn groups_at_once(weight_len: usize) -> usize {
@@ -25,8 +25,8 @@ pub(crate) fn partial_len(batch: usize, group: usize, weight_len: usize) -> usiz
     batch.div_ceil(group).min(groups_at_once(weight_len)) * weight_len
 }
 
-/// Makes `sum` the sum over groups of `group` of `images`, in their order. `fill` writes the sums of the groups `first..` one after the
-/// other into a slice, which `partial` has room for: see [`partial_len`].
+/// Sets `sum` to the sum over groups of `group` of `images`, in order. `fill` writes the sums of the groups `first..` one after the other
+/// into a slice, which `partial` has room for: see [`partial_len`].
 pub(crate) fn sum_over_groups(
     images: usize,
     group: usize,
@@ -44,7 +44,7 @@ pub(crate) fn sum_over_groups(
     }
 }
 
-/// Adds the groups' parts to `sum`, one after the other in their order; the first of all takes its place.
+/// Adds the groups' parts to `sum`, one after the other in their order; the very first replaces it.
 fn add_groups(partial: &[f32], sum: &mut [f32], from_first: bool) {
     let len = sum.len();
     let target = Shared::new(sum);
@@ -64,8 +64,7 @@ fn add_groups(partial: &[f32], sum: &mut [f32], from_first: bool) {
     });
 }
 
-/// Makes the places of a gradient zero that belong to none of the `outputs`, in their last panel: what stands there is a product with
-/// zero, or a NaN.
+/// Zeroes the columns of a gradient's last panel that belong to none of the `outputs`: they hold a product with zero, or a NaN.
 pub(crate) fn clear_columns(outputs: usize, last_panel: &mut [f32]) {
     let used = outputs % PANEL;
     if used > 0 {

@@ -1,17 +1,17 @@
-//! Threads that stand by for the length of a pass, for work that is shared out in pieces of microseconds.
+//! Threads that stand by for the duration of a pass, for work divided into pieces of microseconds.
 //!
-//! A thread that has to be woken comes too late for a layer that takes 20 microseconds. Here the others are asked once, spin between
-//! the pieces, and are let go at the end. Whoever is late takes part in what is left; nobody is waited for who has not begun.
+//! A thread that has to be woken comes too late for a layer that takes 20 microseconds. Here the helpers are requested once, spin between
+//! the pieces, and are released at the end. A late helper joins in the remaining work; nothing waits for a helper that has not started.
 
 use crate::memory::{Buffer, Shared as SharedSlice};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// How often a thread that waits looks, before it lets others have the processor in between: some ten microseconds.
+/// How often a waiting thread polls before it starts to yield the processor between polls: some ten microseconds.
 const SPINS: usize = 1000;
 
-/// The threads of a pass: the one that it is made on, and helpers.
+/// The threads of a pass: the one that creates the team, and helpers.
 pub struct Team<'a> {
     shared: &'a Shared,
     /// Jobs so far.
@@ -41,7 +41,7 @@ struct Shared {
     active: AtomicUsize,
     /// The next task.
     next: AtomicUsize,
-    /// Written while no job is open and nobody is active.
+    /// Written while no job is open and no helper is active.
     job: UnsafeCell<Option<Job>>,
     ended: AtomicBool,
 }
@@ -50,7 +50,7 @@ struct Shared {
 unsafe impl Sync for Shared {}
 
 impl<'a> Team<'a> {
-    /// Calls `body` with a team of `threads`, of which the others are lent by the current rayon pool, as many as it has.
+    /// Calls `body` with a team of `threads`; the current rayon pool lends the helpers, as many as it has.
     pub fn gather<R>(threads: usize, body: impl FnOnce(&mut Team<'_>) -> R) -> R {
         let shared = Shared {
             threads: threads.clamp(1, rayon::current_num_threads()),
@@ -107,7 +107,7 @@ impl<'a> Team<'a> {
         shared.work(0, body, tasks);
     }
 
-    /// Gives each whole run of `len` floats of `values` to one call of `body(run, floats)`.
+    /// Passes each whole run of `len` floats of `values` to one call of `body(run, floats)`.
     pub fn for_each_run(&mut self, values: &mut [f32], len: usize, body: impl Fn(usize, &mut [f32]) + Sync) {
         let runs = values.len() / len.max(1);
         let values = SharedSlice::new(values);
@@ -222,7 +222,7 @@ mod tests {
                 });
             };
             pool.install(gather);
-            // And from a thread that is none of the pool's.
+            // And from a thread outside the pool.
             for count in &done {
                 count.store(0, Ordering::Relaxed);
             }

@@ -320,7 +320,7 @@ mod tests {
         is_a_convolution::<5, 7, F5>();
     }
 
-    /// Every transform, written out or not, is its matrix; every adjoint is the same matrix turned.
+    /// Every transform, written out or not, is its matrix; every adjoint is the same matrix transposed.
     fn is_its_matrix<const M: usize, const A: usize, T: Tile<M, A>>() {
         let matrix = |rows: Vec<&[f32]>| rows.into_iter().map(<[f32]>::to_vec).collect::<Vec<_>>();
         let input = matrix(T::INPUT.iter().map(|row| &row[..]).collect());

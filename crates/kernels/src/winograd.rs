@@ -2,12 +2,13 @@
 //!
 //! With `V = B' x B` for every tile of the input, `U = G w G'` and, at each of the `(m + 2)^2` places ("frequencies") of a tile, the
 //! matrix product `M = V U` over the channels, the output is `y = A' M A`. Backward, `M' = A dy A'` serves both gradients:
-//! `dU = V' M'` and `dw = G' dU G`; `dV = M' U'` and `dx = B dV B'`. `V` is computed anew in the backward pass: the input in
-//! cache is cheaper than `V`, two to four times its size, from memory.
+//! `dU = V' M'` and `dw = G' dU G`; `dV = M' U'` and `dx = B dV B'`. `V` is recomputed in the backward pass: from the input in cache, that
+//! is cheaper than reading `V`, two to four times its size, from memory.
 //!
-//! `V`, `M'` and `dV` lie as `[frequency][tile][channel]`. Sixteen floats of padding at the end of each long row, and frequencies apart
-//! by no multiple of 4 KiB, keep the writes of a transform out of each other's cache sets. `M` lies as `[tile][frequency][channel]`,
-//! a block of channels at a time: a product writes it and the transform back reads it while it is in the second cache level.
+//! `V`, `M'` and `dV` lie as `[frequency][tile][channel]`. Sixteen floats of padding at the end of each long row, and frequency strides
+//! that are not multiples of 4 KiB, keep the writes of a transform out of each other's cache sets. `M` lies as
+//! `[tile][frequency][channel]`, a block of channels at a time: a product writes it and the output transform reads it while it is in the L2
+//! cache.
 
 use crate::algorithm::{Algorithm, Backward, InputGradient, Output, Source, Weights};
 use crate::gemm::{Finish, Keep, PANEL, Product, TransposedProduct, transpose_panels};
@@ -21,25 +22,25 @@ use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Floats of `V` and of a block of `M` that a thread works on in the forward pass: they stay in the second cache level.
+/// Floats of `V` and of a block of `M` that a thread works on in the forward pass: they stay in the L2 cache.
 const FORWARD_FLOATS: usize = 192 << 10;
 
-/// Floats of transformed weights beyond which every group of images reads them from the third cache level...
+/// Floats of transformed weights beyond which every group of images reads them from the L3 cache...
 const LARGE_WEIGHTS: usize = 1 << 20;
 
-/// ...and the tiles that a group then has at least, so that the products take longer than the reading.
+/// ...and the least number of tiles that a group then has, so that the products take longer than the reading.
 const FORWARD_TILES: usize = 64;
 
-/// Tiles that a thread takes through the backward pass at once by itself, if an image has no more; it is part of the order of sums.
+/// Tiles that a thread takes through the backward pass at once on its own, if an image has no more; part of the summation order.
 const OWN_TILES: usize = 64;
 
 /// Most floats of transformed weights with which it does so: they, and their gradient...
 const OWN_WEIGHTS: usize = 40 << 10;
 
-/// ...stay in the second cache level with so many floats of `V` and `M'`.
+/// ...stay in the L2 cache with this many floats of `V` and `M'`.
 const OWN_FLOATS: usize = 160 << 10;
 
-/// Target for `V`, `M'` and `dV` of the images that all threads share in the backward pass, in floats: about the third cache level.
+/// Target for `V`, `M'` and `dV` of the images that all threads share in the backward pass, in floats: about the L3 cache.
 const BACKWARD_FLOATS: usize = 4 << 20;
 
 pub(crate) struct Winograd<const M: usize, const A: usize, T> {
@@ -51,7 +52,7 @@ pub(crate) struct Winograd<const M: usize, const A: usize, T> {
     /// Tiles of an image, down and across.
     down: usize,
     across: usize,
-    /// Channels of `M` that are computed and transformed back before the next ones, forward.
+    /// Channels of `M` that the forward pass computes and transforms back before the next ones.
     block: usize,
     /// Floats between frequencies of weights.
     weight_stride: usize,
@@ -65,12 +66,12 @@ pub(crate) fn frequency_stride(rows: usize, row: usize) -> usize {
     if (floats + 32) % 1024 < 64 { floats + 48 } else { floats }
 }
 
-/// The most that [`frequency_stride`] can be for so many rows or fewer.
+/// The most that [`frequency_stride`] can be for this many rows or fewer.
 pub(crate) const fn largest_stride(rows: usize, row: usize) -> usize {
     aligned(rows * row) + 48
 }
 
-/// Floats between rows of tiles. Short ones lie side by side: what one of them leaves of a few cache sets, the next ones fill.
+/// Floats between rows of tiles. Short rows are contiguous: the next ones fill what one row leaves free in a few cache sets.
 pub(crate) const fn row(channels: usize) -> usize {
     if channels <= 2 * PANEL { channels } else { channels + PANEL }
 }
@@ -98,7 +99,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
         self.down * self.across
     }
 
-    /// Images that a thread takes at once forward.
+    /// Images that a thread processes at once in the forward pass.
     fn forward_images(&self) -> usize {
         let image = self.tiles() * (A * A * row(self.inputs) + self.block_row());
         let large = A * A * self.weight_stride > LARGE_WEIGHTS;
@@ -111,32 +112,32 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
         A * A * self.block
     }
 
-    /// Images that are taken at once backward; it is part of the order of sums, so it depends on the shape alone.
+    /// Images that are processed at once in the backward pass; part of the summation order, so it depends only on the shape.
     fn backward_images(&self) -> usize {
         let image = A * A * self.tiles() * (2 * row(self.inputs) + row(self.outputs));
-        // Every group visits all sums of the weights' gradient: large ones want larger groups.
+        // Every group updates all sums of the weights' gradient: large gradients need larger groups.
         (BACKWARD_FLOATS.max(3 * A * A * self.weight_stride) / image).max(1)
     }
 
-    /// Images that a thread takes through the backward pass by itself.
+    /// Images that a thread takes through the backward pass on its own.
     fn own_images(&self) -> usize {
         (OWN_TILES / self.tiles()).max(1)
     }
 
-    /// Whether the backward pass is cut by images alone, so that `V`, `M'` and `dV` never leave a thread's second cache level. All threads
-    /// sharing a group reads larger weights less often.
+    /// Whether the backward pass is divided by images only, so that `V`, `M'` and `dV` never leave a thread's L2 cache. With larger
+    /// weights, all threads share a group instead, which reads the weights less often.
     fn is_by_thread(&self) -> bool {
         let image = A * A * self.tiles() * (row(self.inputs) + row(self.outputs));
         A * A * self.weight_stride <= OWN_WEIGHTS && self.own_images() * image <= OWN_FLOATS
     }
 
-    /// The geometry of the images that go in.
+    /// The geometry of the input images.
     fn input_map(&self, stride: usize) -> Map {
         let ConvShape { height, width, padding, .. } = self.shape;
         self.map([height, width], padding[0], self.inputs, stride)
     }
 
-    /// The geometry of the images that come out.
+    /// The geometry of the output images.
     fn output_map(&self, stride: usize) -> Map {
         let (height, width) = self.shape.output_map();
         self.map([height, width], 0, self.outputs, stride)
@@ -147,11 +148,11 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
         Map { height, width, padding, channels, down, across, row: row(channels), stride }
     }
 
-    /// `U` from the weights, or `U'` from the turned weights: the transform is the same at every place of a filter.
+    /// `U` from the weights, or `U'` from the transposed weights: the transform is the same at every place of a filter.
     fn transform_weights(&self, weights: &[f32], transformed: &mut [f32]) {
         let filters = self.inputs * self.outputs;
         let target = Shared::new(transformed);
-        // A task is a run of filters that is whole vectors of any width.
+        // A task is a run of filters, a whole number of vectors of any width.
         const RUN: usize = 4096;
         for_each_task(filters.div_ceil(RUN), |task| {
             let from = task * RUN;
@@ -190,7 +191,7 @@ pub(crate) struct Map {
 }
 
 impl Map {
-    /// Offset of a pixel of an image; `None` outside of it. The place is relative to the first row and column of the padding.
+    /// Offset of a pixel of an image; `None` outside of it. The position is relative to the first row and column of the padding.
     #[inline(always)]
     fn pixel(&self, y: usize, x: usize) -> Option<usize> {
         let (y, x) = (y.checked_sub(self.padding)?, x.checked_sub(self.padding)?);
@@ -252,7 +253,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
             }
         };
         let mut group = self.forward_images().min(images);
-        // Smaller groups rather than idle threads; groups do not change the numbers.
+        // Smaller groups rather than idle threads; the groups do not affect the results.
         group = group.min(images.div_ceil(workspace.workers.len())).max(1);
         let groups = images.div_ceil(group);
         let group = images.div_ceil(groups);
@@ -365,7 +366,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Algorithm for Winograd<M, A,
                     (gradient.finished)(first + i, image);
                 });
             };
-        // Shares of the columns, so that there is work for every thread; they do not change the numbers.
+        // Shares of the columns, so that every thread has work; they do not affect the results.
         let shares = (4 * workers.len()).div_ceil(A * A);
         let (v, dv) = rest.split_at_mut(A * A * v_stride);
         let (v, dv) = (Shared::new(v), Shared::new(dv));
@@ -423,10 +424,10 @@ fn shared_channels(channels: usize, share: (usize, usize)) -> Range<usize> {
 
 impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
     /// Floats of what the threads share in the backward pass, for these strides between the frequencies of `V` and of `M'`: the products
-    /// `V' M'`, `U'`, `M'`, and `V` with `dV`, in whose place the transposed weights are for a moment.
+    /// `V' M'`, `U'`, `M'`, and `V` with `dV`, whose memory temporarily holds the transposed weights.
     ///
-    /// Where all images are one group, `dV` is made when everything else is done, and `U'` and `dV` take the place of the products and of
-    /// `V`: with large weights on small maps, that is half the memory.
+    /// If all images are one group, `dV` is computed last, and `U'` and `dV` reuse the memory of the products and of `V`: with large
+    /// weights on small maps, that halves the memory.
     fn backward_parts(&self, is_single: bool, [v_stride, m_stride]: [usize; 2]) -> [usize; 4] {
         let transformed = A * A * self.weight_stride;
         let v = A * A * v_stride;
@@ -437,7 +438,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
         }
     }
 
-    /// The tiles of the images that a thread takes by itself, on both sides.
+    /// The tiles of the images that a thread processes on its own, on both sides.
     fn own_maps(&self) -> [Map; 2] {
         let tiles = self.own_images() * self.tiles();
         let stride = |channels: usize| frequency_stride(tiles, row(channels));
@@ -450,7 +451,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>> Winograd<M, A, T> {
         [A * A * self.weight_stride, weights, partial_len(images, self.own_images(), weights)]
     }
 
-    /// Parts of a worker's memory: an image of either side, `V` and in its place `dV`, `M'`, and `V' M'`.
+    /// Parts of a worker's memory: an image of either side, `V`, later replaced by `dV`, `M'`, and `V' M'`.
     fn own_parts(&self, [map, gradient_map]: [Map; 2]) -> [usize; 4] {
         [
             aligned(self.shape.input_len().max(self.shape.output_len())),
@@ -628,7 +629,7 @@ impl<'a, const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B:
     }
 }
 
-/// The last tile of so many rows at its last frequency lies inside `len` floats.
+/// The last tile of this many rows at its last frequency lies inside `len` floats.
 fn check_tiles(frequencies: usize, map: &Map, rows: usize, len: usize, at: usize) {
     let tiles = at + rows * map.across;
     assert!(tiles * map.row <= map.stride && frequencies * map.stride <= len);
@@ -647,7 +648,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
         let map = self.map;
         for ty in self.rows.clone() {
             for tx in 0..map.across {
-                // For each pixel of the tile, where its channels begin and how far to go for the next ones: nowhere, outside.
+                // For each pixel of the tile, a pointer to its channels and the step to the next ones: zero outside the image.
                 let mut pixels = [[(OUTSIDE.as_ptr(), 0); B]; A];
                 for (i, pixels) in pixels.iter_mut().enumerate() {
                     for (j, pixel) in pixels.iter_mut().enumerate() {
@@ -698,7 +699,7 @@ pub(crate) struct OutputTransform<'a, const M: usize, const A: usize, T, const N
     /// The first pixel of the first row, and floats from pixel to pixel.
     pub(crate) target: *mut f32,
     pub(crate) pixel: usize,
-    /// Of what begins at `target`.
+    /// The finish of what begins at `target`.
     pub(crate) finish: F,
     pub(crate) tile: PhantomData<(T, U)>,
 }

@@ -13,7 +13,7 @@ impl Workspace {
     /// Room for every one of `needs`, with as many workers as the current rayon pool has threads.
     ///
     /// # Panics
-    /// When there is not as much memory: see [`Workspace::try_new`].
+    /// When there is not enough memory: see [`Workspace::try_new`].
     #[must_use]
     pub fn new(needs: impl IntoIterator<Item = WorkspaceNeed>) -> Self {
         Self::try_new(needs).unwrap_or_else(|error| panic!("{error}"))
@@ -47,7 +47,7 @@ impl Workspace {
     }
 }
 
-/// Floats of [`Workspace`] that a call takes.
+/// Floats of [`Workspace`] that a call needs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct WorkspaceNeed {
     pub(crate) shared: usize,

@@ -114,12 +114,12 @@ fn sweep() -> Vec<f32> {
     x
 }
 
-/// What a value or a derivative may be wrong by, relative to its size: a few units in the last place, 6e-8 each.
+/// The allowed error of a value or a derivative, relative to its size: a few units in the last place, 6e-8 each.
 fn tolerance(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Identity | Activation::Relu | Activation::Relu6 => 0.0,
         Activation::LeakyRelu { .. } => 6e-8,
-        // The argument of the exponential has the rounding of its own value.
+        // The argument of the exponential carries its own rounding error.
         Activation::GeluTanh if x < 0.0 => 3e-7 + 2e-7 * 1.6 * (-x + 0.045 * (-x).powi(3)),
         _ => 4e-7,
     }
@@ -145,7 +145,7 @@ fn values_and_gradients_are_their_formulas() {
                     continue;
                 }
                 let allowed = tolerance(activation, f64::from(*x));
-                // Of x, at most its cube, a factor multiplies the error of a subnormal number.
+                // A factor of x, at most its cube, multiplies the error of a subnormal number.
                 let smallest = SMALLEST * f64::from(x.abs()).powi(3).clamp(1.0, 2000.0);
                 // What f32 holds of the value: infinite above its range.
                 let value = if (value as f32).is_infinite() { f64::from(value as f32) } else { value };

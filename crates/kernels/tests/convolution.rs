@@ -144,7 +144,7 @@ impl Case {
         self.compute_with(isa, method, strip)
     }
 
-    /// As [`Case::compute`], with what drops the padded channels of a map.
+    /// As [`Case::compute`], with a function that drops the padded channels of a map.
     fn compute_with(
         &self,
         isa: Isa,
@@ -179,7 +179,7 @@ impl Case {
         let mut without = vec![f32::NAN; convolution.weight_len()];
         convolution.backward(&weights, self.images, &x, &dy, None, &mut without, &mut workspace);
         assert!(same_bits(&dw, &without), "the weights' gradient does not depend on the input's");
-        // An optimizer works on the whole layout: what stands for no weight must stay zero.
+        // An optimizer works on the whole layout: entries that represent no weight must stay zero.
         let mut again = vec![f32::NAN; convolution.weight_len()];
         convolution.import_weight(&convolution.export_weight(&dw), &mut again);
         let older = matches!(method, Method::Winograd(_) | Method::Pointwise | Method::Im2col);
@@ -297,7 +297,7 @@ fn pointwise_and_im2col_are_the_definition() {
         (2, [4, 4], [16, 16], 1),
         (13, [5, 7], [17, 33], 2),
         (3, [18, 18], [20, 10], 0),
-        // More groups of images than have sums of their own at once.
+        // More groups of images than have separate sums at once.
         (400, [2, 2], [17, 16], 0),
     ] {
         let case = Case::new(images, ConvShape::square(map, channels, 1, padding));
@@ -318,7 +318,7 @@ fn im2col_takes_any_kernel_and_padding() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Every method that computes a shape, and the one that is chosen.
+/// Every method that can compute a shape, and the chosen one.
 fn methods(shape: &ConvShape) -> Vec<Method> {
     let chosen = Method::choose(shape);
     let general = [Method::GroupedIm2col, Method::Im2col, Method::Im2colByPixel, Method::Direct];
@@ -334,7 +334,7 @@ const fn geometry(map: [usize; 2], kernel: [usize; 2], stride: [usize; 2], paddi
     ConvShape { kernel, stride, padding, ..ConvShape::square(map, [1, 1], 1, 0) }
 }
 
-/// Maps, kernels, strides, paddings: rectangles, more padding than the kernel needs, more stride than it covers, and maps that the
+/// Maps, kernels, strides, paddings: rectangles, more padding than the kernel needs, strides larger than it covers, and maps that the
 /// stride does not fit.
 const GEOMETRIES: [ConvShape; 17] = [
     geometry([8, 8], [3, 3], [2, 2], [1, 1]),
@@ -432,7 +432,7 @@ fn groups_are_the_definition() {
 fn direct_is_the_definition() {
     let mut failures = Vec::new();
     for (images, in_channels, out_channels, geometry) in [
-        // More groups of images than have sums of their own at once.
+        // More groups of images than have separate sums at once.
         (130, 1, 6, geometry([5, 5], [5, 5], [1, 1], [0, 0])),
         (3, 3, 6, geometry([32, 32], [5, 5], [1, 1], [0, 0])),
         (2, 6, 16, geometry([14, 14], [5, 5], [1, 1], [0, 0])),
@@ -608,7 +608,7 @@ fn relative_rms(got: &[f32], exact: &[f64]) -> f64 {
     (error / squares(&mut exact.iter().copied())).sqrt()
 }
 
-/// The figures in the documentation of `Method::Winograd`, held from both sides: a bound that nothing comes near says nothing.
+/// The figures in the documentation of `Method::Winograd`, checked from both sides: a bound that nothing comes near says nothing.
 #[test]
 fn the_error_of_each_method_is_as_documented() {
     let case = Case::new(2, ConvShape::square([20, 20], [96, 48], 3, 1));
@@ -644,7 +644,7 @@ fn the_error_of_each_method_is_as_documented() {
 /// `<A x, dy> = <x, A' dy>` and `<A w, dy> = <w, A' dy>`: forward and backward belong together, whatever either computes.
 #[test]
 fn gradients_are_adjoints() {
-    // Of dot products of tens of thousands of values, over the product of their lengths.
+    // For dot products of tens of thousands of values, over the product of their lengths.
     const TOLERANCE: f64 = 1e-6;
     let dot =
         |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
@@ -663,8 +663,8 @@ fn gradients_are_adjoints() {
     }
 }
 
-/// AVX2 and AVX-512 round alike: both fuse, and neither the width of a vector nor the height of a tile changes the order of a sum. So
-/// does NEON, of which only a training can show it, because no processor has both.
+/// AVX2 and AVX-512 round alike: both fuse, and neither the width of a vector nor the height of a tile changes the order of a sum. So does
+/// NEON, but only a training run can show it, because no processor has both.
 #[test]
 fn wider_vectors_change_no_bit() {
     let fused: Vec<Isa> = Isa::available().into_iter().filter(|isa| *isa != Isa::portable()).collect();

@@ -1,4 +1,4 @@
-//! Convolutions of inference by every method, on every instruction set of this machine and several numbers of threads, against the obvious
+//! Convolutions for inference by every method, on every instruction set of this machine and several numbers of threads, against the obvious
 //! loops in `f64`.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
@@ -50,7 +50,7 @@ impl Case {
         }
     }
 
-    /// What the activation is given at a place of the bordered map.
+    /// The activation's input at a position of the bordered map.
     fn value(&self, image: usize, row: usize, column: usize, out: usize) -> f64 {
         let ConvShape { height, width, in_channels, out_channels, kernel, stride, padding, groups } =
             self.shape.convolution;

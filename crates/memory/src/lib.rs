@@ -1,16 +1,16 @@
-//! How much memory this process can still take: looked at before it takes any, since the system's own answer may be to kill it.
+//! How much memory this process can still take: to be checked before it takes any, since the system's own answer may be to kill it.
 //!
 //! An allocation that succeeds says nothing: most systems promise memory that they do not have, and end a process that writes to it.
 
 use std::fs;
 use std::path::Path;
 
-/// What bounds the memory of this process most.
+/// The tightest bound on the memory of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
     /// The limit of its address space, `ulimit -v`, or of its data, `ulimit -d`.
     AddressSpace,
-    /// The limit of its control group, as of a container or a batch job.
+    /// The limit of its control group, such as that of a container or a batch job.
     ControlGroup,
     /// What the machine has free, swap included.
     Machine,
@@ -21,7 +21,7 @@ pub enum Bound {
 pub struct Available {
     /// Bytes.
     pub bytes: u64,
-    /// What leaves no more.
+    /// What bounds it.
     pub bound: Bound,
 }
 
@@ -36,7 +36,7 @@ impl std::fmt::Display for Available {
     }
 }
 
-/// Bytes for people: `361 MiB`, `12.5 GiB`.
+/// Bytes in readable form: `361 MiB`, `12.5 GiB`.
 #[must_use]
 pub fn shown(bytes: u64) -> String {
     let mebibytes = bytes as f64 / f64::from(1 << 20);
@@ -47,7 +47,7 @@ pub fn shown(bytes: u64) -> String {
     }
 }
 
-/// The memory that is left, by whatever leaves least; `None` where the system does not tell (only Linux does).
+/// The memory left under the tightest bound; `None` where the system does not report it (only Linux does).
 #[must_use]
 pub fn available() -> Option<Available> {
     let of = |bytes: Option<u64>, bound: Bound| bytes.map(|bytes| Available { bytes, bound });
@@ -72,7 +72,7 @@ pub fn address_space() -> Option<u64> {
     )
 }
 
-/// What there is, where `need` bytes are more than that.
+/// The available memory, if `need` bytes are more than that.
 ///
 /// ```
 /// assert_eq!(pointwise_memory::lacking(0), None);
@@ -103,8 +103,8 @@ fn free_memory(meminfo: &str) -> Option<u64> {
     Some(kibibytes(meminfo, "MemAvailable")? + kibibytes(meminfo, "SwapFree").unwrap_or(0))
 }
 
-/// What the limits of the groups named in `/proc/self/cgroup`, and of those around them, leave. Of what they use, copies of files do
-/// not count: they give way.
+/// What the limits of the groups named in `/proc/self/cgroup`, and of those around them, leave. Of the memory in use, cached files do not count: they
+/// can be evicted.
 fn control_group(root: &Path, membership: &str) -> Option<u64> {
     let mut least = None;
     for line in membership.lines() {
@@ -122,11 +122,11 @@ fn control_group(root: &Path, membership: &str) -> Option<u64> {
             ),
             _ => continue,
         };
-        // In a container, the path may be one of the machine outside: its groups do not exist here, the root does.
+        // In a container, the path may be one of the host: its groups do not exist here, but the root does.
         let own = root.join(path.trim_start_matches('/'));
         for group in own.ancestors().take_while(|group| group.starts_with(&root)) {
             let read = |file: &str| fs::read_to_string(group.join(file)).ok();
-            // `max` is no number, and says that there is no limit.
+            // `max` is not a number, and means that there is no limit.
             let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
             let (Some(limit), Some(used)) = (number(limit), number(used)) else { continue };
             let stat = read("memory.stat").unwrap_or_default();
@@ -184,7 +184,7 @@ mod tests {
         write("job/memory.stat", "anon 500\nactive_file 50\ninactive_file 150\n");
         assert_eq!(left("0::/job/step\n"), Some(500));
         assert_eq!(left("0::/\n"), None);
-        // The first version, in a container that does not see its group's path.
+        // Version 1 of control groups, in a container that does not see its group's path.
         write("memory/memory.limit_in_bytes", "2000\n");
         write("memory/memory.usage_in_bytes", "1900\n");
         write("memory/memory.stat", "active_file 1\ntotal_active_file 300\ntotal_inactive_file 100\n");

@@ -1,7 +1,6 @@
 //! Networks of `pointwise-network` in candle-nn.
 //!
-//! A description says everything: from it come the modules ([`Model`]) and their variables ([`ParameterStore`]), by PyTorch's names and
-//! with its initial values.
+//! A description determines everything: the modules ([`Model`]) and their variables ([`ParameterStore`]), with PyTorch's names and initial values.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -23,8 +22,8 @@
 //! # }
 //! ```
 //!
-//! The modules are candle-nn's, except where candle 0.11.1 computes something else than PyTorch or draws numbers that cannot
-//! be seeded: see [`composed`](pointwise_candle::composed).
+//! The modules are candle-nn's, except where candle 0.11.1 computes something different from PyTorch or draws random numbers that cannot be seeded:
+//! see [`composed`](pointwise_candle::composed).
 
 mod activation;
 mod model;

@@ -89,7 +89,7 @@ impl ModuleKind {
             | Layer::Gelu(_)
             | Layer::Silu(_)
             | Layer::Sigmoid(_)
-            | Layer::Tanh(_) => candle_core::bail!("{} is no activation", layer.class()),
+            | Layer::Tanh(_) => candle_core::bail!("{} is not an activation", layer.class()),
         })
     }
 
@@ -142,7 +142,7 @@ fn windows(kernel: Pair, stride: Pair, padding: Pair) -> Windows {
     Windows { kernel: kernel.0, stride: stride.0, padding: padding.0 }
 }
 
-/// With a weight of ones or a bias of zeros for what the layer lacks: candle has both or neither.
+/// Adds a weight of ones or a bias of zeros if the layer lacks it: candle has both or neither.
 fn batch_norm(layer: &BatchNorm2d, channels: usize, vb: &VarBuilder<'_>) -> Result<BatchNorm> {
     let (mean, variance) = (vb.get(channels, "running_mean")?, vb.get(channels, "running_var")?);
     let weight = if layer.weight { vb.get(channels, "weight")? } else { mean.ones_like()? };
@@ -151,7 +151,7 @@ fn batch_norm(layer: &BatchNorm2d, channels: usize, vb: &VarBuilder<'_>) -> Resu
 }
 
 impl Model {
-    /// Builds the modules with the variables of `vb`; `seed` is the dropout's.
+    /// Builds the modules with the variables of `vb`; `seed` is that of dropout.
     ///
     /// # Errors
     /// When `vb` lacks a variable or has one of another shape.
@@ -168,8 +168,7 @@ impl Model {
         Ok(Self { nodes, seed, steps: AtomicU64::new(0) })
     }
 
-    /// Logits in training mode: BatchNorm takes the batch's statistics and updates its running ones, dropout draws the mask of
-    /// `step` (from 0).
+    /// Logits in training mode: BatchNorm uses the batch statistics and updates its running ones, dropout draws the mask of `step` (from 0).
     ///
     /// # Errors
     /// When the images have another shape than the description's input, or the device fails.
@@ -177,7 +176,7 @@ impl Model {
         self.forward(images, Some(step))
     }
 
-    /// Logits in evaluation mode: BatchNorm takes its running statistics, dropout does nothing.
+    /// Logits in evaluation mode: BatchNorm uses its running statistics, dropout does nothing.
     ///
     /// # Errors
     /// As [`Model::forward_train`].
@@ -199,7 +198,7 @@ impl Model {
         }
         match values.pop() {
             Some(logits) => Ok(logits),
-            None => candle_core::bail!("a network without an input"),
+            None => candle_core::bail!("the network has no input"),
         }
     }
 }

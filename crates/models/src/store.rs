@@ -6,7 +6,7 @@ use candle_nn::var_builder::SimpleBackend;
 use pointwise_network::Graph;
 use std::collections::BTreeMap;
 
-/// The variables of a network: what is trained, and BatchNorm's running statistics, each sorted by name.
+/// The variables of a network: the trained ones and BatchNorm's running statistics, each sorted by name.
 ///
 /// candle's `VarMap` mixes the two and iterates in an order that differs from run to run.
 #[derive(Debug, Clone)]
@@ -16,8 +16,7 @@ pub struct ParameterStore {
 }
 
 impl ParameterStore {
-    /// The description's initial values, drawn from `seed`: a parameter's values depend on the seed, on its place among the
-    /// sorted names and on nothing else.
+    /// The description's initial values, drawn from `seed`: a parameter's values depend only on the seed and on its place among the sorted names.
     ///
     /// # Errors
     /// When the device fails.

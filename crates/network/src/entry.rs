@@ -1,4 +1,4 @@
-//! Sequences of layers and branches, as they stand in a file.
+//! Sequences of layers and branches, as written in a file.
 
 use crate::error::shown;
 use crate::layer::Layer;
@@ -7,19 +7,19 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 
-/// The names of what is not a layer.
+/// The names of the kinds that are not layers.
 pub(crate) const COMPOSITIONS: &[&str] = &["Sequential", "Sum", "Concat", "Multiply"];
 
-/// One step of a sequence: a layer, a sequence of its own, or branches that run side by side.
+/// One step of a sequence: a layer, a nested sequence, or parallel branches.
 ///
-/// In a file it is a table of one kind, with a `name` and a number of times to `repeat` it where wanted, or the kind alone where all
-/// its arguments have defaults: `"ReLU"`, `{ name = "conv1", Conv2d = { out_channels = 64, kernel_size = 3 } }`.
+/// In a file it is a table with one kind and, optionally, a `name` and a number of times to `repeat` it, or the kind alone where all its
+/// arguments have defaults: `"ReLU"`, `{ name = "conv1", Conv2d = { out_channels = 64, kernel_size = 3 } }`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its name in the paths of parameters; without one, its place in the sequence, from 0. A [`Part::Sum`], [`Part::Concat`] or
-    /// [`Part::Multiply`] without a name takes no place and stands in no path: what is in it is called as if it stood around it.
+    /// Its name in the paths of parameters; without one, its index in the sequence, from 0. A [`Part::Sum`], [`Part::Concat`] or
+    /// [`Part::Multiply`] without a name takes no index and appears in no path: its contents take the path of the sequence around it.
     pub name: Option<String>,
-    /// How often it stands here, at least once, each time with parameters of its own.
+    /// The number of repetitions, at least 1, each with its own parameters.
     pub repeat: usize,
     /// What it is.
     pub part: Part,
@@ -34,32 +34,32 @@ pub enum Part {
     Sequential(Vec<Entry>),
     /// The sum of the branches' outputs, which have one shape.
     Sum(Vec<Branch>),
-    /// The branches' outputs one after the other along the channels; their maps are of one size.
+    /// The branches' outputs, concatenated along the channels; their maps have one size.
     Concat(Vec<Branch>),
-    /// The product of the branches' outputs; one of a single pixel multiplies every pixel of the others.
+    /// The product of the branches' outputs; an output of a single pixel multiplies every pixel of the others.
     Multiply(Vec<Branch>),
 }
 
-/// A sequence that begins with the input of its [`Part::Sum`], [`Part::Concat`] or [`Part::Multiply`]; an empty one is the identity.
+/// A sequence that reads the input of its [`Part::Sum`], [`Part::Concat`] or [`Part::Multiply`]; an empty one is the identity.
 ///
-/// In a file, an array, or one entry.
+/// In a file, an array or a single entry.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Branch(pub Vec<Entry>);
 
 impl Entry {
-    /// An entry without a name, once.
+    /// An entry without a name or repetition.
     #[must_use]
     pub fn new(part: Part) -> Self {
         Self { name: None, repeat: 1, part }
     }
 
-    /// With that name.
+    /// With this name.
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         Self { name: Some(name.to_owned()), ..self }
     }
 
-    /// That many times.
+    /// Repeated this many times.
     #[must_use]
     pub fn repeat(self, repeat: usize) -> Self {
         Self { repeat, ..self }
@@ -107,7 +107,7 @@ impl<'de> Visitor<'de> for EntryVisitor {
             return Err(E::custom(unknown(class)));
         };
         let none = MapDeserializer::<_, E>::new(std::iter::empty::<(&str, &str)>());
-        // Nothing but a missing argument can be wrong.
+        // The only possible error is a missing argument.
         Layer::read(class, none).map(Entry::from).map_err(|missing| {
             let missing = missing.to_string();
             let argument = missing.split('`').nth(1).unwrap_or("...");
@@ -147,7 +147,7 @@ enum Key {
     Kind(&'static str),
 }
 
-/// Reads a key of an entry's table, in which that kind has been met.
+/// Reads a key of an entry's table, given the kind read before it, if any.
 struct KeySeed(Option<&'static str>);
 
 impl<'de> DeserializeSeed<'de> for KeySeed {
@@ -182,7 +182,7 @@ impl Visitor<'_> for KeySeed {
     }
 }
 
-/// Says that there is no such kind, and which was meant, or which there are.
+/// The message for an unknown kind, with the nearest name or all of them.
 fn unknown(kind: &str) -> String {
     let kinds: Vec<&str> = Layer::CLASSES.iter().chain(COMPOSITIONS).copied().collect();
     let shown = shown(kind);
@@ -191,11 +191,11 @@ fn unknown(kind: &str) -> String {
         Some((distance, nearest)) if distance <= shown.len() / 3 => {
             format!("there is no layer `{shown}`; did you mean {nearest}?")
         }
-        _ => format!("there is no layer `{shown}`; there are {}", kinds.join(", ")),
+        _ => format!("there is no layer `{shown}`; give one of {}", kinds.join(", ")),
     }
 }
 
-/// How many letters have to be put in, taken out or changed to make one text of the other (Levenshtein), in whichever case.
+/// The Levenshtein distance of two texts, ignoring case.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.to_lowercase(), b.to_lowercase());
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();

@@ -11,7 +11,7 @@ pub enum NetworkError {
     UnknownName {
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: String,
     },
     /// A file that is not a description.
@@ -24,7 +24,7 @@ pub enum NetworkError {
         /// What is wrong there.
         message: String,
     },
-    /// A name that would not do on a line.
+    /// A network's name that is empty, too long or not on one line.
     #[error(
         "`{}` cannot be a network's name; give 1 to {MAX_NETWORK_NAME} characters, all on one line",
         shown(name)
@@ -46,7 +46,7 @@ pub enum NetworkError {
     },
     /// A network that does not end in a vector of logits.
     #[error(
-        "`{network}` ends in a map of shape {output:?}; let it end in a vector, one value a class, by a Flatten"
+        "`{network}` ends in a map of shape {output:?}; add a Flatten, so that it ends in a vector of one value per class"
     )]
     Output {
         /// The network.
@@ -54,18 +54,18 @@ pub enum NetworkError {
         /// The shape of its output.
         output: Vec<usize>,
     },
-    /// A layer whose arguments are no use, or that cannot take what the layer before it gives.
+    /// A layer that has invalid arguments or cannot take its input.
     #[error("layer {path} of `{network}` ({layer}, input {input:?}): {reason}")]
     Layer {
         /// The network.
         network: String,
-        /// The layer's place, such as `features.4`.
+        /// The layer's path, such as `features.4`.
         path: String,
         /// The layer.
         layer: String,
-        /// The shape that it was given, without the batch dimension.
+        /// The shape of its input, without the batch dimension.
         input: Vec<usize>,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// Branches that do not fit together.
@@ -73,14 +73,14 @@ pub enum NetworkError {
     Composition {
         /// The network.
         network: String,
-        /// The composition's place, such as `layer1.0.sum`.
+        /// The composition's path, such as `layer1.0.sum`.
         path: String,
         /// The shapes of its branches.
         shapes: Vec<Vec<usize>>,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Two layers with parameters have one path.
+    /// Two layers with parameters share a path.
     #[error("two layers of `{network}` are called {path}; give one of them another name")]
     SamePath {
         /// The network.
@@ -109,14 +109,14 @@ pub enum NetworkError {
         /// The path.
         path: String,
     },
-    /// A repetition that is none.
+    /// A number of repetitions out of range.
     #[error("entry {path} of `{network}` is repeated {repeat} times; give a number from 1 to {MAX_PARTS}")]
     Repeat {
         /// The network.
         network: String,
         /// The path.
         path: String,
-        /// How often.
+        /// The number of repetitions.
         repeat: usize,
     },
     /// More layers than any small network has.
@@ -127,7 +127,7 @@ pub enum NetworkError {
         /// The limit.
         limit: usize,
     },
-    /// Sequences in sequences in sequences.
+    /// Sequences nested too deeply.
     #[error(
         "entry {path} of `{network}` lies in more than {limit} sequences and compositions; nest them less"
     )]
@@ -146,22 +146,22 @@ pub enum NetworkError {
         network: String,
         /// The parameter.
         parameter: String,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// A rule that no parameter falls under.
+    /// A rule that matches no parameter.
     #[error(
-        "rule {rule} of `initial` in `{network}` is for no parameter; check its layer, parameter and path"
+        "rule {rule} of `initial` in `{network}` matches no parameter; check its layer, parameter and path"
     )]
     UnusedRule {
         /// The network.
         network: String,
-        /// Its place, from 1.
+        /// Its number, from 1.
         rule: usize,
     },
 }
 
-/// A name of somebody else's choice, on one line and not too long.
+/// A name from somebody else's file, on one line and not too long.
 pub(crate) fn shown(name: &str) -> String {
     let start: String = name.chars().take(MAX_NETWORK_NAME).collect();
     let dots = if start.len() < name.len() { "..." } else { "" };

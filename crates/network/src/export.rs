@@ -1,8 +1,8 @@
 //! A network for programs in other languages: the resolved graph as JSON.
 //!
-//! What a reader would have to work out stands there: repetitions are written out, defaults filled in, and of every node the shapes of
-//! its output and parameters are given. A layer's arguments are those of its class in PyTorch, what follows from its input
-//! included (`in_channels`), with the differences that [`Layer`] documents; sizes along rows and columns are always two numbers.
+//! Readers need not derive anything: repetitions are written out, defaults filled in, and every node has the shapes of its output and
+//! parameters. A layer's arguments are those of its class in PyTorch, including those that follow from its input (`in_channels`), with the
+//! differences that [`Layer`] documents; sizes along rows and columns are always two numbers.
 //!
 //! ```json
 //! {
@@ -32,9 +32,9 @@ impl Network {
     /// of its `input`, its numbers of `classes`, `parameters` and multiply-accumulates (`macs`), and its `nodes` in an order in which
     /// they can be computed. The last one is the output.
     ///
-    /// A node has its `path`, its `kind` (a class of PyTorch's or ours, or `Input`, `Sum`, `Concat`, `Multiply`), the `arguments` of
-    /// that class, the places of its `inputs` among the nodes, the shapes of its `parameters` by PyTorch's names, and that of its
-    /// `output` for one image.
+    /// A node has its `path`, its `kind` (a class of PyTorch or one of ours, or `Input`, `Sum`, `Concat`, `Multiply`), the `arguments` of that
+    /// class, the indices of its `inputs` among the nodes, the shapes of its `parameters` by PyTorch's names, and that of its `output` for one
+    /// image.
     ///
     /// # Errors
     /// [`NetworkError`], if the description does not fit together.
@@ -128,7 +128,7 @@ fn arguments(layer: &Layer, input: &[usize]) -> Value {
 mod tests {
     use super::*;
 
-    /// Everything that a reader needs of a small network with a shortcut, as it is written.
+    /// The complete JSON of a small network with a shortcut.
     #[test]
     fn a_network_is_written_with_all_that_follows() {
         let toml = r#"

@@ -12,11 +12,11 @@ impl Network {
     /// Reads a description, and checks that it fits together.
     ///
     /// # Errors
-    /// [`NetworkError`]: what cannot be read, with its line, or what does not fit, with its path.
+    /// [`NetworkError`]: a text that cannot be read, with the line, or a part that does not fit, with its path.
     pub fn from_toml(text: &str) -> Result<Self, NetworkError> {
         let network: Self = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
-            // A span may end in the middle of a line that the message is about; what counts is where it begins.
+            // Only the start of the span counts: it may end in the middle of a line.
             let before = text.get(..start).unwrap_or(text);
             let line_start = before.rfind('\n').map_or(0, |at| at + 1);
             NetworkError::Syntax {
@@ -54,13 +54,13 @@ impl Network {
     }
 }
 
-/// What the reader's error says, on one line, for somebody who knows TOML and not Rust.
+/// The TOML parser's error on one line, for somebody who knows TOML but not Rust.
 fn plain(message: &str) -> String {
-    /// The longest message: ours are shorter, but not the names that they may quote.
+    /// The longest message, in characters. Ours are shorter, but the names that they quote may not be.
     const LONGEST: usize = 500;
-    /// How errors of the reader begin that are better said altogether differently.
+    /// Beginnings of the parser's errors that are replaced altogether.
     const SENTENCES: [(&str, &str); 6] = [
-        ("duplicate key", "a key stands here for the second time; leave one out"),
+        ("duplicate key", "the key is given twice; remove one of them"),
         ("integer number overflowed", "the number is too large"),
         ("cannot recurse further", "arrays and tables are nested too deeply; nest them less"),
         (
@@ -112,7 +112,7 @@ fn inline(value: &impl Serialize) -> String {
     let mut text = String::new();
     match value.serialize(toml::ser::ValueSerializer::new(&mut text)) {
         Ok(_) => text,
-        Err(error) => unreachable!("a description has strings, numbers and tables alone: {error}"),
+        Err(error) => unreachable!("a description has only strings, numbers and tables: {error}"),
     }
 }
 
@@ -125,7 +125,7 @@ impl Serialize for Arguments<'_> {
     }
 }
 
-/// An array of entries, one a line, each `depth + 1` steps in.
+/// An array of entries, one per line, each indented by `depth + 1` steps.
 fn sequence(entries: &[Entry], depth: usize) -> String {
     array(entries.iter().map(|entry| written(entry, depth + 1)), depth)
 }

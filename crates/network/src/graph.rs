@@ -1,4 +1,4 @@
-//! A description with everything that follows from it: paths, shapes and which node reads which.
+//! A description with everything that follows from it: paths, shapes and the inputs of each node.
 
 use crate::entry::{Branch, Entry, Part};
 use crate::error::NetworkError;
@@ -12,27 +12,26 @@ use std::collections::BTreeSet;
 /// What a [`Node`] does.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operation {
-    /// The image, as it is given to the network; only the first node.
+    /// The input image; only the first node.
     Input,
     /// A layer of one input.
     Layer(Layer),
-    /// Sum of inputs of one shape.
+    /// Sum of inputs of equal shape.
     Sum,
-    /// Inputs one after the other along the channels.
+    /// Inputs, concatenated along the channels.
     Concat,
     /// Product of inputs; those of one pixel multiply every pixel of the others.
     Multiply,
 }
 
-/// A value of the network: what makes it, of which others.
+/// A value of the network: what computes it, and from which others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// PyTorch's path of the layer, such as `layer1.0.conv1`. A composition has the path of the sequence that it stands in, with
-    /// its kind.
+    /// PyTorch's path of the layer, such as `layer1.0.conv1`. A composition has the path of the sequence around it, with its kind.
     pub path: String,
     /// What it does.
     pub operation: Operation,
-    /// Places of the nodes that it reads, each before its own.
+    /// Indices of the nodes that it reads, all lower than its own.
     pub inputs: Vec<usize>,
     /// Shape for one image: `[channels, rows, columns]` or `[features]`.
     pub output: Vec<usize>,
@@ -45,7 +44,7 @@ pub struct Parameter {
     pub name: String,
     /// PyTorch's shape: `(out, in / groups, rows, columns)`, `(out, in)` or `(channels)`.
     pub shape: Vec<usize>,
-    /// How it begins.
+    /// Its initial values.
     pub initial: Initial,
 }
 
@@ -118,7 +117,7 @@ impl Graph {
         Ok(graph)
     }
 
-    /// The layers with the shapes that they read, in order.
+    /// The layers with their input shapes, in order.
     pub fn layers(&self) -> impl Iterator<Item = (&Node, &Layer, &[usize])> {
         self.nodes.iter().filter_map(|node| match &node.operation {
             Operation::Layer(layer) => Some((node, layer, self.nodes[node.inputs[0]].output.as_slice())),
@@ -192,7 +191,7 @@ impl Graph {
         statistics
     }
 
-    /// The table of layers: shapes, parameters, multiply-accumulates. The image is not among them.
+    /// The table of layers: shapes, parameters, multiply-accumulates. The input image has no row.
     #[must_use]
     pub fn table(&self) -> Vec<LayerSummary> {
         let summary = |node: &Node| {
@@ -250,12 +249,12 @@ struct Builder<'a> {
     paths: BTreeSet<String>,
     /// Layers, sequences, compositions and branches so far.
     parts: usize,
-    /// Sequences and compositions around the place where it is.
+    /// Sequences and compositions around the current entry.
     depth: usize,
 }
 
 impl Builder<'_> {
-    /// Appends the entries behind node `input` and gives the place of the last node.
+    /// Appends the entries after node `input` and returns the index of the last node.
     fn sequence(&mut self, entries: &[Entry], scope: &str, input: usize) -> Result<usize, NetworkError> {
         let mut at = input;
         let mut index = 0;
@@ -264,7 +263,7 @@ impl Builder<'_> {
             for _ in 0..entry.repeat {
                 self.count()?;
                 let composition = matches!(entry.part, Part::Sum(_) | Part::Concat(_) | Part::Multiply(_));
-                // A composition without a name is no module: it takes no number, and what is in it lies where it stands.
+                // A composition without a name is not a module: it takes no index, and its contents have the path around it.
                 let path = if composition && entry.name.is_none() {
                     scope.to_owned()
                 } else {
@@ -377,7 +376,7 @@ fn join(scope: &str, step: &str) -> String {
     if scope.is_empty() { step.to_owned() } else { format!("{scope}.{step}") }
 }
 
-/// The path of an entry: by its name, or its number without one.
+/// The path of an entry: by its name, or by its index without one.
 fn place(entry: &Entry, scope: &str, index: usize) -> String {
     match &entry.name {
         Some(name) => join(scope, name),
@@ -385,7 +384,7 @@ fn place(entry: &Entry, scope: &str, index: usize) -> String {
     }
 }
 
-/// The shape behind a layer whose output and parameters are not too large to count.
+/// The output shape of a layer, if its output and parameters are not too large.
 fn checked(layer: &Layer, input: &[usize]) -> Result<Vec<usize>, String> {
     let output = layer.kind().output(input)?;
     within("output", &output)?;
@@ -402,7 +401,7 @@ fn within(what: &str, shape: &[usize]) -> Result<(), String> {
     }
 }
 
-/// The shape of a composition of inputs of these shapes.
+/// The output shape of a composition with inputs of these shapes.
 fn composed(operation: &Operation, shapes: &[Vec<usize>]) -> Result<Vec<usize>, String> {
     let [first, others @ ..] = shapes else {
         return Err("give two or more, [] for the identity".to_owned());
@@ -428,7 +427,7 @@ fn composed(operation: &Operation, shapes: &[Vec<usize>]) -> Result<Vec<usize>, 
             }
             largest.clone()
         }
-        Operation::Input | Operation::Layer(_) => unreachable!("compositions alone are composed"),
+        Operation::Input | Operation::Layer(_) => unreachable!("only compositions are composed"),
     };
     within("output", &output)?;
     Ok(output)

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
 
-/// How a parameter begins.
+/// The initial values of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Initial {
     /// Uniform in `[-bound, bound)`.
@@ -20,9 +20,9 @@ pub enum Initial {
     },
     /// The same value everywhere.
     Constant(f32),
-    /// A convolution that gives its input's channels back as far as there are outputs (`torch.nn.init.dirac_`).
+    /// A convolution that returns its input's channels, as far as there are outputs (`torch.nn.init.dirac_`).
     Dirac {
-        /// Groups of channels, each with an identity of its own.
+        /// Groups of channels, each with its own identity.
         groups: usize,
     },
     /// As [`Initial::Dirac`] for the first outputs, as many as there are inputs; the others uniform in `[-bound, bound)`.
@@ -30,17 +30,17 @@ pub enum Initial {
         /// Half the width of the range.
         bound: f32,
     },
-    /// The first outputs made of training images: see [`whitening_weights`](crate::whitening_weights). The others, and all of them as long
-    /// as there are no images, uniform in `[-bound, bound)`.
+    /// The first outputs computed from training images: see [`whitening_weights`](crate::whitening_weights). The others, and all of them while
+    /// there are no images, uniform in `[-bound, bound)`.
     Whitening {
-        /// What it is made with.
+        /// The arguments of the rule.
         of: Whitening,
         /// Half the width of the range.
         bound: f32,
     },
 }
 
-/// Which fan a [`Rule`] keeps the variance of.
+/// The fan by which a [`Rule`] preserves the variance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fan {
@@ -51,7 +51,7 @@ pub enum Fan {
     FanOut,
 }
 
-/// Whose gain a [`Rule`] makes up for (`torch.nn.init.calculate_gain`).
+/// The nonlinearity whose gain a [`Rule`] applies (`torch.nn.init.calculate_gain`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Nonlinearity {
@@ -76,7 +76,7 @@ pub struct Kaiming {
     pub a: f64,
     /// `"fan_in"` or `"fan_out"`.
     pub mode: Fan,
-    /// What follows the layer.
+    /// The nonlinearity that follows the layer.
     pub nonlinearity: Nonlinearity,
 }
 
@@ -103,10 +103,10 @@ impl Kaiming {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Whitening {
-    /// Added to eigenvalues before the root of them is taken, above 0.
+    /// Added to the eigenvalues before their root is taken, above 0.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub eps: f64,
-    /// The first so many training images are looked at, from 1.
+    /// How many training images to use, from the first; at least 1.
     #[schemars(range(min = 1))]
     pub images: u32,
 }
@@ -118,7 +118,7 @@ impl Default for Whitening {
     }
 }
 
-/// A rule for initial values, by the name of PyTorch's function in `torch.nn.init` without the underscore at its end.
+/// A rule for initial values, by the name of PyTorch's function in `torch.nn.init` without its final underscore.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
@@ -126,25 +126,25 @@ pub enum Rule {
     Zeros,
     /// 1.
     Ones,
-    /// That value.
+    /// This value.
     Constant(f64),
-    /// Normal around 0 with that standard deviation.
+    /// Normal around 0 with this standard deviation.
     Normal(f64),
     /// Identity, for convolutions.
     Dirac,
     /// Identity for the first outputs of a convolution, as many as there are inputs, and PyTorch's default for the others (Jordan,
     /// *94% on CIFAR-10 in 3.29 seconds on a single GPU*, 2024). PyTorch has no function of this name.
     PartialDirac,
-    /// Uncorrelated outputs of variance 1 and their negatives, for a convolution of the images that has at least twice as many outputs as
-    /// its kernel has values; PyTorch's default for those beyond (the same paper). PyTorch has no function of this name.
+    /// Uncorrelated outputs of variance 1 and their negatives, for a convolution of the images with at least twice as many outputs as its kernel
+    /// has values; PyTorch's default for the other outputs (the same paper). PyTorch has no function of this name.
     Whitening(Whitening),
     /// Normal, after He et al., *Delving deep into rectifiers* (2015).
     KaimingNormal(Kaiming),
     /// Uniform, after the same paper.
     KaimingUniform(Kaiming),
-    /// Uniform with the root of `6 / (fan_in + fan_out)` for a bound: Glorot and Bengio (2010), and Keras's default.
+    /// Uniform with the bound `sqrt(6 / (fan_in + fan_out))`: Glorot and Bengio (2010), and Keras's default.
     XavierUniform,
-    /// Normal with the root of `2 / (fan_in + fan_out)` for a standard deviation.
+    /// Normal with the standard deviation `sqrt(2 / (fan_in + fan_out))`.
     XavierNormal,
 }
 
@@ -161,7 +161,7 @@ impl Initial {
         Self::Uniform { bound: (1.0 / (fan_in as f64).sqrt()) as f32 }
     }
 
-    /// By a rule, for a parameter of that shape.
+    /// By a rule, for a parameter of this shape.
     ///
     /// # Errors
     /// The reason why the rule does not suit the shape.
@@ -210,7 +210,7 @@ impl Initial {
                     ));
                 }
                 if of.images == 0 {
-                    return Err("it looks at 0 images; give a number from 1, such as 5000".to_owned());
+                    return Err("its images is 0; give a number from 1, such as 5000".to_owned());
                 }
                 Self::Whitening { of, bound: default_bound(shape) }
             }
@@ -223,8 +223,8 @@ impl Initial {
         })
     }
 
-    /// The values of a parameter of that shape: they depend on the seed, on `ordinal`, its place among the network's parameters sorted
-    /// by name, and on nothing else.
+    /// The values of a parameter of this shape. They depend only on the seed and on `ordinal`, its index among the network's parameters sorted
+    /// by name.
     #[must_use]
     pub fn values(self, shape: &[usize], seed: u64, ordinal: u32) -> Vec<f32> {
         let len: usize = shape.iter().product();
@@ -254,7 +254,7 @@ impl Initial {
     }
 }
 
-/// That of PyTorch's default for the weight of a convolution of that shape.
+/// The bound of PyTorch's default for the weight of a convolution of this shape.
 fn default_bound(shape: &[usize]) -> f32 {
     let fan_in: usize = shape.iter().skip(1).product();
     (1.0 / (fan_in as f64).sqrt()) as f32
@@ -270,7 +270,7 @@ fn normal_pair(a: u32, b: u32) -> [f64; 2] {
 
 fn dirac(shape: &[usize], groups: usize) -> Vec<f32> {
     let [out_channels, in_channels, rows, columns] = *shape else {
-        unreachable!("`by_rule` lets only the weights of convolutions pass")
+        unreachable!("`by_rule` accepts only the weights of convolutions")
     };
     let mut values = vec![0.0; out_channels * in_channels * rows * columns];
     let of_group = out_channels / groups;
@@ -370,7 +370,7 @@ mod tests {
         let of = Whitening::default();
         let initial = rule(of).unwrap();
         assert_eq!(initial, Initial::Whitening { of, bound: (1.0 / 12f64.sqrt()) as f32 });
-        // Until there are images.
+        // While there are no images.
         let default = Initial::fan_in_uniform(12).values(&[24, 3, 2, 2], 1, 2);
         assert_eq!(initial.values(&[24, 3, 2, 2], 1, 2), default);
         for (shape, groups, reason) in

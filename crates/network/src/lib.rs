@@ -1,7 +1,7 @@
 //! Small convolutional networks as data: layers, composition, names, shapes, counts and initial values. No tensors.
 //!
-//! A [`Network`] is read from a TOML file or put together in code. Everything else follows from it: the [`Graph`] of nodes with their
-//! shapes, PyTorch's names of the parameters, their number and how they begin, and the multiply-accumulates.
+//! A [`Network`] is read from a TOML file or built in code. Everything else follows from it: the [`Graph`] of nodes with their shapes, PyTorch's
+//! names of the parameters, their number and initial values, and the multiply-accumulates.
 //!
 //! ```
 //! use pointwise_network::Network;

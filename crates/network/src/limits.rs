@@ -1,17 +1,17 @@
-//! How large a description may be: far beyond any small network, and so small that products of a few sizes fit their types.
+//! How large a description may be: far beyond any small network, yet small enough that products of a few sizes fit their types.
 
-/// The largest number of layers, sequences, compositions and branches, repetitions included: a repetition of repetitions asks for more
-/// than memory in a few bytes.
+/// The largest number of layers, sequences, compositions and branches, repetitions included: with nested repetitions, a few bytes of text could
+/// exhaust memory.
 pub(crate) const MAX_PARTS: usize = 10_000;
 
-/// How deep sequences and compositions may lie in each other: as deep as TOML's reader goes with three arrays and tables for each.
+/// How deeply sequences and compositions may be nested: as deeply as the TOML parser goes with three arrays and tables for each.
 pub(crate) const MAX_DEPTH: usize = 24;
 
-/// The longest name of a layer. It stands in the path of everything in it.
+/// The longest name of a layer. It is part of the path of everything in it.
 pub(crate) const MAX_NAME: usize = 64;
 
 /// The largest number of channels or features, kernel side, stride, padding and map side that a description may have: far beyond any small
-/// network, and so small that products of a few of them fit their types.
+/// network, yet small enough that products of a few of them fit their types.
 pub const MAX_SIZE: usize = 1 << 16;
 
 /// The largest number of values of one layer's output for one image.

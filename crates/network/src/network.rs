@@ -1,4 +1,4 @@
-//! A network as its description says it.
+//! The description of a network.
 
 use crate::entry::{Branch, Entry, Part};
 use crate::initial::Rule;
@@ -22,12 +22,12 @@ pub struct Network {
     pub input: [usize; 3],
     /// The layers, in order.
     pub layers: Vec<Entry>,
-    /// Rules for initial values; where none applies they are PyTorch's defaults, and of several the last holds.
+    /// Rules for initial values. Where several apply, the last one counts; where none does, PyTorch's defaults.
     #[serde(default)]
     pub initial: Vec<InitialRule>,
 }
 
-/// Three numbers, no more and no fewer: serde's own array leaves the rest of a longer one unread.
+/// Exactly three numbers: serde's own array leaves the rest of a longer one unread.
 fn three<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[usize; 3], D::Error> {
     let numbers = Vec::<usize>::deserialize(deserializer)?;
     <[usize; 3]>::try_from(numbers).map_err(|numbers| {
@@ -38,18 +38,18 @@ fn three<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[usize; 3], D::Er
     })
 }
 
-/// Which parameters begin by which rule.
+/// A rule for initial values, and the parameters that it applies to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InitialRule {
-    /// The class of the layer, such as `Conv2d`; any without it.
+    /// The class of the layer, such as `Conv2d`; any if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = Layer::CLASSES))]
     pub layer: Option<String>,
     /// `weight` or `bias`.
     #[schemars(extend("enum" = ["weight", "bias"]))]
     pub parameter: String,
-    /// The layer's path, in which `*` stands for anything, such as `layer*.bn2`; any without it.
+    /// The layer's path, in which `*` stands for anything, such as `layer*.bn2`; any if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The rule.
@@ -65,7 +65,7 @@ impl InitialRule {
 }
 
 impl Network {
-    /// A network of that description.
+    /// A network with these layers and PyTorch's initial values.
     #[must_use]
     pub fn new(name: &str, input: [usize; 3], layers: impl IntoIterator<Item = Entry>) -> Self {
         let layers = layers.into_iter().collect();
@@ -78,7 +78,7 @@ impl Network {
         first_dropout(&self.layers)
     }
 
-    /// The network with that probability in every dropout.
+    /// The network with this probability in every dropout.
     #[must_use]
     pub fn with_dropout(mut self, p: f64) -> Self {
         set_dropout(&mut self.layers, p);
@@ -91,8 +91,8 @@ impl Network {
         Self { input, ..self }
     }
 
-    /// The network with as many outputs of its last convolution or linear layer; as it is where none of them is the last layer with
-    /// weights, or the last one stands in branches or is repeated.
+    /// The network with this many outputs of its last convolution or linear layer; unchanged where that is not the last layer with weights, lies
+    /// in branches or is repeated.
     #[must_use]
     pub fn with_classes(mut self, classes: usize) -> Self {
         if let Some(outputs) = last_outputs(&mut self.layers) {
@@ -126,7 +126,7 @@ fn set_dropout(entries: &mut [Entry], p: f64) {
     }
 }
 
-/// The number of outputs of the last layer that has a choice of them.
+/// The number of outputs of the last layer with weights, where it can be chosen.
 fn last_outputs(entries: &mut [Entry]) -> Option<&mut usize> {
     let has_weights = |entry: &Entry| match &entry.part {
         Part::Layer(layer) => matches!(layer, Layer::Conv2d(_) | Layer::Linear(_) | Layer::BatchNorm2d(_)),

@@ -1,4 +1,4 @@
-//! The JSON Schema of a description, by which editors check and complete a file.
+//! The JSON Schema of a description, with which editors check and complete a file.
 
 use crate::entry::{Branch, Entry};
 use crate::layer::Layer;
@@ -58,7 +58,7 @@ impl JsonSchema for Entry {
         let branch = generator.subschema_for::<Branch>().to_value();
         let branches = json!({ "type": "array", "items": branch, "minItems": 2 });
         let layers = Layer::schemas(generator);
-        // Whatever has a required argument cannot stand by its name alone.
+        // A layer with a required argument cannot be given by its name alone.
         let bare: Vec<&str> = layers
             .iter()
             .filter(|(_, schema)| schema.get("required").is_none())

@@ -1,6 +1,6 @@
-//! A network as the stages that a compiled plan takes, whatever it computes on.
+//! A network as the stages of a compiled plan, independent of the device.
 //!
-//! Most are blocks: a convolution or linear layer with what follows it. A stage reads the images or stages before it.
+//! Most are blocks: a convolution or linear layer with the layers that follow it. A stage reads the images or earlier stages.
 
 use crate::graph::{Graph, Operation};
 use crate::layer::{Activation, Layer, MaxPool2d, Pair};
@@ -33,12 +33,12 @@ impl Map {
     }
 }
 
-/// What a stage reads.
+/// An input of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// The images as they are given to the network.
+    /// The input images of the network.
     Images,
-    /// The output of the stage of that number.
+    /// The output of the stage of this number.
     Stage(usize),
 }
 
@@ -53,16 +53,16 @@ pub struct Stage {
     pub sources: Vec<Source>,
     /// The maps of `sources`.
     pub inputs: Vec<Map>,
-    /// The map that it makes.
+    /// The map of its output.
     pub output: Map,
-    /// Multiply-accumulates forward of one image by the definition of the convolution.
+    /// Multiply-accumulates of the forward pass of one image, by the definition of the convolution.
     pub macs: usize,
 }
 
 /// What a [`Stage`] does.
 #[derive(Debug, Clone)]
 pub enum StageKind {
-    /// A convolution with what follows it.
+    /// A convolution with the layers that follow it.
     Block(BlockLayers),
     /// Dropout, which does nothing outside of training.
     Dropout {
@@ -79,18 +79,18 @@ pub enum StageKind {
     AveragePool {
         /// Its windows.
         window: Window,
-        /// Whether a mean is over the window with its padding.
+        /// Whether the mean includes the padding of a window.
         count_include_pad: bool,
     },
     /// From a map of several pixels to a vector in `(C, H, W)` order.
     Flatten,
     /// Multiplication with a factor.
     Scale(f32),
-    /// Every n-th pixel, down and across.
+    /// Every n-th pixel along rows and columns.
     Subsample([usize; 2]),
-    /// Channels of zeros in front of the others; those behind follow from the output.
+    /// Channels of zeros before and after the others; the number after them follows from the output.
     PadChannels {
-        /// Number of channels in front.
+        /// Number of channels before the others.
         before: usize,
     },
     /// The sum of the sources.
@@ -98,7 +98,7 @@ pub enum StageKind {
         /// Whether negative sums become zero.
         relu: bool,
     },
-    /// The sources one after the other, along the channels.
+    /// The sources, concatenated along the channels.
     Concat,
     /// The product of the sources; one of a single pixel multiplies every pixel.
     Multiply,
@@ -130,9 +130,9 @@ impl StageKind {
 pub struct Window {
     /// Sides of a window.
     pub kernel: [usize; 2],
-    /// From a window to the next.
+    /// Distance from one window to the next.
     pub stride: [usize; 2],
-    /// By how much windows hang over the edges.
+    /// By how much windows extend beyond the edges.
     pub padding: [usize; 2],
 }
 
@@ -151,7 +151,7 @@ pub struct BlockLayers {
     pub norm: Option<NormLayer>,
     /// The activation.
     pub activation: Option<Activation>,
-    /// Whether the pool is there.
+    /// Whether there is a pool.
     pub pool: bool,
 }
 
@@ -190,8 +190,7 @@ impl ConvolutionLayer {
     }
 }
 
-/// The path of the first BatchNorm that has one value of each channel alone in a batch of so many images, and so no variance to train
-/// with.
+/// The path of the first BatchNorm that sees a single value per channel in a batch of this many images, and so has no variance to train with.
 #[must_use]
 pub fn norm_of_one_value(stages: &[Stage], images: usize) -> Option<&str> {
     let mut norms = stages.iter().filter_map(|stage| match &stage.kind {
@@ -210,7 +209,7 @@ pub struct NormLayer {
     pub channels: usize,
     /// Pixels of the map that is normalised.
     pub pixels: usize,
-    /// What is added to a variance.
+    /// Added to the variance.
     pub eps: f64,
     /// The new batch's share in the running statistics.
     pub momentum: f64,
@@ -220,7 +219,7 @@ pub struct NormLayer {
     pub bias: bool,
 }
 
-/// Groups the layers into stages, each behind those that it reads; the last one makes the logits.
+/// Groups the layers into stages, each after those that it reads; the last one computes the logits.
 #[must_use]
 pub fn stages(graph: &Graph) -> Vec<Stage> {
     let mut readers = vec![0; graph.nodes.len()];
@@ -249,7 +248,7 @@ struct Grouping<'a> {
 }
 
 impl Grouping<'_> {
-    /// Puts a node into a stage, and says where its value is found.
+    /// Puts a node into a stage and returns where its value is found.
     fn add(&mut self, at: usize) -> Source {
         let node = &self.graph.nodes[at];
         let layer = match &node.operation {
@@ -282,7 +281,7 @@ impl Grouping<'_> {
             Layer::Scale(scale) => StageKind::Scale(scale.factor as f32),
             Layer::Subsample(subsample) => StageKind::Subsample(subsample.stride.0),
             Layer::PadChannels(pad) => StageKind::PadChannels { before: pad.before },
-            // Every kind is named: one that no block takes would be passed over in silence.
+            // Every kind is listed: one that no block takes would be skipped silently.
             Layer::Conv2d(_)
             | Layer::Linear(_)
             | Layer::BatchNorm2d(_)
@@ -301,7 +300,7 @@ impl Grouping<'_> {
         self.push(at, kind)
     }
 
-    /// Adds a layer to the stage that makes its input, where that stage can do it on the way and nobody else reads what lies between.
+    /// Adds a layer to the stage that computes its input, if that stage can fuse it and nothing else reads the intermediate value.
     fn join(&mut self, at: usize, layer: &Layer) -> Option<Source> {
         let node = &self.graph.nodes[at];
         let [before] = node.inputs[..] else { return None };
@@ -351,7 +350,7 @@ impl Grouping<'_> {
 }
 
 impl BlockLayers {
-    /// Takes a layer in, behind those that are there; `false` for one that cannot follow them in a block.
+    /// Appends a layer to the block; `false` if it cannot follow those that are there.
     fn take(&mut self, layer: &Layer, path: &str, input: &[usize]) -> bool {
         let path = path.to_owned();
         let nothing_behind_norm = self.activation.is_none() && !self.pool;
@@ -413,7 +412,7 @@ impl BlockLayers {
     }
 }
 
-/// Which parameter of a block one is.
+/// The role of a parameter in its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The weight of a convolution or linear layer.

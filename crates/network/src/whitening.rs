@@ -1,12 +1,12 @@
-//! Initial values that are made of training images.
+//! Initial values computed from training images.
 
-/// The weights of a convolution whose outputs are uncorrelated and of variance 1, and their negatives: `(2 C K L, C, K, L)` for kernels of
-/// `K` rows and `L` columns (Jordan 2024).
+/// The weights of a convolution with uncorrelated outputs of variance 1, followed by their negatives: `(2 C K L, C, K, L)` for kernels of `K`
+/// rows and `L` columns (Jordan 2024).
 ///
-/// They are the eigenvectors of `E[p p^T]` over all patches `p` of the images, each divided by the root of its eigenvalue and `eps`, that
-/// of the largest eigenvalue first. Of each eigenvector and its negative, that one comes first whose largest component is positive.
+/// They are the eigenvectors of `E[p p^T]` over all patches `p` of the images, each divided by the root of its eigenvalue plus `eps`, the
+/// largest eigenvalue first. Of each eigenvector and its negative, the one whose largest component is positive comes first.
 ///
-/// `images` are normalised ones, `(N, C, H, W)` with `shape` for `[C, H, W]`; `kernel` is no larger than an image.
+/// `images` are normalised, `(N, C, H, W)` with `[C, H, W]` as `shape`; `kernel` is no larger than an image.
 #[must_use]
 pub fn whitening_weights(images: &[f32], shape: [usize; 3], kernel: [usize; 2], eps: f64) -> Vec<f32> {
     let n = shape[0] * kernel[0] * kernel[1];
@@ -59,8 +59,8 @@ fn second_moments(
     sums
 }
 
-/// Eigenvalues of a symmetric matrix of `n` rows, and its eigenvectors as columns, by Jacobi's method: rotations, each of which makes one
-/// element zero, until all beside the diagonal are (Golub and Van Loan, *Matrix Computations*, section 8.5).
+/// Eigenvalues of a symmetric matrix of `n` rows, and its eigenvectors as columns, by Jacobi's method: rotations that each make one element
+/// zero, until all off the diagonal are (Golub and Van Loan, *Matrix Computations*, section 8.5).
 fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     /// It takes five or six; the convergence is quadratic.
     const SWEEPS: usize = 50;
@@ -129,7 +129,7 @@ mod tests {
                 }
             }
         }
-        // Equal eigenvalues, and none beside the diagonal.
+        // Equal eigenvalues, and zeros off the diagonal.
         let (values, vectors) = eigen(vec![2.0, 0.0, 0.0, 2.0], 2);
         assert_eq!((values, vectors), (vec![2.0, 2.0], vec![1.0, 0.0, 0.0, 1.0]));
     }
@@ -139,7 +139,7 @@ mod tests {
     fn outputs_are_white() {
         let (shape, kernel) = ([3, 9, 8], [2, 3]);
         let [channels, height, width] = shape;
-        // Neighbours that have much in common, as pixels have.
+        // Neighbouring values are correlated, as pixels are.
         let mut images: Vec<f32> = noise(7 * channels * height * width).iter().map(|x| *x as f32).collect();
         (1..images.len()).for_each(|at| images[at] += 0.8 * images[at - 1]);
         let weights = whitening_weights(&images, shape, kernel, 0.0);
@@ -166,7 +166,7 @@ mod tests {
             let expected = f64::from(u8::from(at / n == at % n));
             assert!((product / patches - expected).abs() < 1e-3, "{at}: {}", product / patches);
         }
-        // Their negatives behind them.
+        // The negatives follow.
         assert!(weights[..n * n].iter().zip(&weights[n * n..]).all(|(a, b)| *a == -*b));
         // The direction of the largest variance first: its weights are the smallest.
         let norm = |out: usize| weights[out * n..][..n].iter().map(|w| f64::from(w * w)).sum::<f64>();

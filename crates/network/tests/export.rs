@@ -4,7 +4,7 @@ use pointwise_network::{Layer, Network};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// What a class is given: the arguments of PyTorch's constructor that it takes, and for ours their own.
+/// The arguments of each class: those of PyTorch's constructor that it takes; our own classes have their own.
 const ARGUMENTS: [(&str, &[&str]); 18] = [
     ("Conv2d", &["bias", "groups", "in_channels", "kernel_size", "out_channels", "padding", "stride"]),
     ("Linear", &["bias", "in_features", "out_features"]),
@@ -35,7 +35,7 @@ fn sizes(value: &Value) -> Vec<usize> {
     sizes.map(|size| size.as_u64().expect("a whole number") as usize).collect()
 }
 
-/// Every node of a network: kind, arguments, shapes and readers; gives how many nodes of each kind there are.
+/// Checks every node of a network: kind, arguments, shapes and inputs. Returns the number of nodes of each kind.
 fn check(network: &Network) -> BTreeMap<String, usize> {
     let graph = network.graph().expect("a graph");
     let json = network.to_json().expect("JSON");
@@ -73,7 +73,7 @@ fn check(network: &Network) -> BTreeMap<String, usize> {
             shapes.insert(format!("{path}.{name}"), sizes(shape));
         }
     }
-    // Every parameter by its name, and none besides.
+    // Every parameter by its name, and no others.
     let parameters = graph.parameters().iter().map(|own| (own.name.clone(), own.shape.clone()));
     assert!(
         shapes.iter().map(|(name, shape)| (name.clone(), shape.clone())).eq(parameters),

@@ -1,4 +1,4 @@
-//! What a file may say wrong, and what its author is told.
+//! Errors in files, and the messages that their authors see.
 
 use pointwise_network::{
     AvgPool2d, BatchNorm2d, Branch, Conv2d, Dropout, Entry, Fan, Flatten, Gelu, GeluApproximation,
@@ -6,11 +6,11 @@ use pointwise_network::{
     PadChannels, Pair, Part, Relu, Relu6, Rule, Scale, Sigmoid, Silu, Subsample, Tanh,
 };
 
-/// What there is instead of a layer that there is not.
+/// The kinds that the message about an unknown layer lists.
 const KINDS: &str = "Conv2d, Linear, BatchNorm2d, ReLU, ReLU6, LeakyReLU, GELU, SiLU, Sigmoid, Tanh, MaxPool2d, AvgPool2d, \
     AdaptiveAvgPool2d, Dropout, Flatten, Scale, Subsample, PadChannels, Sequential, Sum, Concat, Multiply";
 
-/// A description that is whole but for an entry, on line 4, and a rule, on line 8.
+/// A description that is complete except for an entry, on line 4, and a rule, on line 8.
 fn around(entry: &str, rule: &str) -> String {
     format!(
         "name = \"net\"\ninput = [3, 8, 8]\nlayers = [\n    {entry},\n    \"Flatten\", {{ Linear = {{ out_features = 10 }} }},\n]\n\
@@ -75,7 +75,7 @@ fn wrong_files() {
         ),
         (
             "name = \"net\"\ninput = [3, 8, 8]\nlayers = []",
-            "`net` ends in a map of shape [3, 8, 8]; let it end in a vector, one value a class, by a Flatten",
+            "`net` ends in a map of shape [3, 8, 8]; add a Flatten, so that it ends in a vector of one value per class",
         ),
         (
             "name = \"net\"\ninput = [3, 8, 8]\nlayers = \"ReLU\"",
@@ -83,7 +83,7 @@ fn wrong_files() {
         ),
         (
             "name = \"net\"\nname = \"net\"\ninput = [3, 8, 8]\nlayers = []",
-            "line 2, column 1: a key stands here for the second time; leave one out",
+            "line 2, column 1: the key is given twice; remove one of them",
         ),
         (
             "name = \"net\ninput = [3, 8, 8]\nlayers = []",
@@ -93,7 +93,7 @@ fn wrong_files() {
         ("", "line 1, column 1: missing key `name`"),
         (
             "name = \"net\"\ninput = [3, 8, 8]\nlayers = [\n    \"ReLU\"\n]",
-            "`net` ends in a map of shape [3, 8, 8]; let it end in a vector, one value a class, by a Flatten",
+            "`net` ends in a map of shape [3, 8, 8]; add a Flatten, so that it ends in a vector of one value per class",
         ),
         (
             "name = \"net\"\ninput = [3, 8, 8]\nlayers = [\n    \"Flatten\", { Linear = { out_features = 10 } },\n]\ninitial = 3",
@@ -119,18 +119,18 @@ fn wrong_files() {
             "name = \"\"\ninput = [3, 8, 8]\nlayers = [\"Flatten\"]",
             "`` cannot be a network's name; give 1 to 64 characters, all on one line",
         ),
-        ("[[layers]]\nFoo = {}", "line 2, column 1: there is no layer `Foo`; there are KINDS"),
+        ("[[layers]]\nFoo = {}", "line 2, column 1: there is no layer `Foo`; give one of KINDS"),
         (
             "name = \"net\"\ninput = [3, 8, 8]\n[[layers]]\nname = \"a\"\nReLU = {}\n[[layers]]\nFlatten = {}\nFoo = {}",
             "line 8, column 1: unknown key `Foo` next to Flatten; arguments go into its table, { Flatten = { Foo = ... } }",
         ),
         (
             "name = \"net\"\r\ninput = [3, 8, 8]\r\nlayers = [\"Foo\"]\r\n",
-            "line 3, column 11: there is no layer `Foo`; there are KINDS",
+            "line 3, column 11: there is no layer `Foo`; give one of KINDS",
         ),
         (
             "name = \"ü\"\ninput = [3, 8, 8]\nlayers = [\"Foo\"]",
-            "line 3, column 11: there is no layer `Foo`; there are KINDS",
+            "line 3, column 11: there is no layer `Foo`; give one of KINDS",
         ),
     ];
     for (text, expected) in cases {
@@ -145,8 +145,8 @@ fn wrong_entries() {
             "{ Conv2d = { out_channels = 4, kernel_size = 3, dilation = 2 } }",
             "line 4, column 53: unknown key `dilation`, expected one of `out_channels`, `kernel_size`, `stride`, `padding`, `groups`, `bias`",
         ),
-        (r#""Foo""#, "line 4, column 5: there is no layer `Foo`; there are KINDS"),
-        ("{ Foo = {} }", "line 4, column 7: there is no layer `Foo`; there are KINDS"),
+        (r#""Foo""#, "line 4, column 5: there is no layer `Foo`; give one of KINDS"),
+        ("{ Foo = {} }", "line 4, column 7: there is no layer `Foo`; give one of KINDS"),
         (r#""conv2d""#, "line 4, column 5: there is no layer `conv2d`; did you mean Conv2d?"),
         ("{ BatchNorm = {} }", "line 4, column 7: there is no layer `BatchNorm`; did you mean BatchNorm2d?"),
         (
@@ -441,7 +441,7 @@ fn wrong_entries() {
         ),
         (
             "{ Conv2d = { out_channels = 4, kernel_size = 3, kernel_size = 3 } }",
-            "line 4, column 53: a key stands here for the second time; leave one out",
+            "line 4, column 53: the key is given twice; remove one of them",
         ),
         (
             "{ Conv2d = { out_channels = 4, kernel_size = 3 }",
@@ -449,11 +449,11 @@ fn wrong_entries() {
         ),
         (
             r#"{ name = "a", name = "b", ReLU = {} }"#,
-            "line 4, column 19: a key stands here for the second time; leave one out",
+            "line 4, column 19: the key is given twice; remove one of them",
         ),
         (
             "{ Sum = [[], []], Sum = [[],[]] }",
-            "line 4, column 23: a key stands here for the second time; leave one out",
+            "line 4, column 23: the key is given twice; remove one of them",
         ),
     ];
     for (entry, expected) in cases {
@@ -466,11 +466,11 @@ fn wrong_rules() {
     let cases = [
         (
             r#"{ parameter = "weight", rule = "zeros", layer = "Conv2d" }"#,
-            "rule 1 of `initial` in `net` is for no parameter; check its layer, parameter and path",
+            "rule 1 of `initial` in `net` matches no parameter; check its layer, parameter and path",
         ),
         (
             r#"{ parameter = "weights", rule = "zeros" }"#,
-            "rule 1 of `initial` in `net` is for no parameter; check its layer, parameter and path",
+            "rule 1 of `initial` in `net` matches no parameter; check its layer, parameter and path",
         ),
         (
             r#"{ parameter = "weight", rule = "dirac" }"#,
@@ -546,7 +546,7 @@ fn wrong_rules() {
     }
 }
 
-/// There must be patches of images to look at.
+/// Whitening needs patches of images.
 #[test]
 fn whitening_is_for_what_reads_the_images() {
     let network = |layers: &str| {
@@ -569,7 +569,7 @@ fn whitening_is_for_what_reads_the_images() {
     assert!(error.contains("its kernel is larger than the images"), "{error}");
 }
 
-/// A few bytes that ask for more than there is, or more than a stack holds: refused at once, before anything grows.
+/// A few bytes that would exhaust memory or the stack are refused at once, before anything grows.
 #[test]
 fn small_files_of_large_networks() {
     let deep = "arrays and tables are nested too deeply; nest them less";
@@ -609,7 +609,7 @@ fn small_files_of_large_networks() {
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
 
-/// Shapes and counts at the limits: as many values as may be, and products that no machine word holds.
+/// Shapes and counts at the limits: as many values as allowed, and products that overflow a machine word.
 #[test]
 fn sizes_at_the_limits() {
     let graph = |entries: &str| {
@@ -622,7 +622,7 @@ fn sizes_at_the_limits() {
     assert_eq!(macs, (1 << 31) * 255 * 255);
     let all = r#"{ Conv2d = { out_channels = 256, kernel_size = 256 } }, { Conv2d = { out_channels = 1, kernel_size = 1 } }"#;
     assert!(graph(all).unwrap_err().to_string().contains("its weight of shape [256, 32768, 256, 256]"));
-    // Channels beyond 2^16, then a kernel as large as may be: 2^16 times 2^16 times 2^17 times 2^16 weights.
+    // Channels beyond 2^16, then a kernel as large as allowed: 2^16 times 2^16 times 2^17 times 2^16 weights.
     let wide = r#""AdaptiveAvgPool2d", { PadChannels = { before = 65536, after = 65536 } },
         { Conv2d = { out_channels = 65536, kernel_size = 65536, stride = 65536, padding = 65536 } }"#;
     assert!(
@@ -640,7 +640,7 @@ fn sizes_at_the_limits() {
     assert_eq!(graph.table()[4].macs, 46000 * 46000 * 46001 * 46001);
 }
 
-/// The deepest description that is a network is also one that can be read back.
+/// The deepest valid description can also be read back.
 #[test]
 fn nesting() {
     let inner = || Entry::from(Conv2d::new(3, [1, 3]).padding([0, 1]));
@@ -666,7 +666,7 @@ fn a_syntax_error_has_its_place() {
     assert_eq!(Network::from_toml(text), Err(expected));
 }
 
-/// Every layer with and without arguments, and everything that an entry and a rule can be.
+/// Every layer with and without arguments, and every form of an entry and a rule.
 #[test]
 fn a_description_is_read_back_as_it_was_written() {
     let conv = Conv2d::new(8, [3, 5]).stride([2, 1]).padding([1, 2]).groups(2).bias(false);
@@ -760,8 +760,8 @@ fn a_description_is_read_back_as_it_was_written() {
     assert_eq!(Network::from_toml(&text).unwrap_or_else(|error| panic!("{error}\n{text}")), network);
 }
 
-/// Files that come with the program, damaged: numbers at and beyond every limit, words exchanged, text cut off or out. Whatever is
-/// read stays a network with all that follows from it; whatever is not is told on one line.
+/// Files that come with the program, damaged: numbers at and beyond every limit, words swapped, text truncated or cut out. Whatever can be read
+/// is a network with all that follows from it; whatever cannot gives an error of one line.
 #[test]
 fn damaged_files() {
     let look = |text: &str| match Network::from_toml(text) {

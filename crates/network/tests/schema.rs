@@ -3,7 +3,7 @@
 use pointwise_network::{Layer, Network};
 use serde_json::{Value, json};
 
-/// Every class and composition is there, with its arguments and no others, and those required that have no default.
+/// Every class and composition is there, with its arguments and no others; those without a default are required.
 #[test]
 fn the_schema_has_every_kind() {
     let schema = Network::json_schema();
@@ -33,7 +33,7 @@ fn the_schema_has_every_kind() {
             assert_eq!(arguments.get("required").unwrap_or(&Value::Null), &required(kind), "{kind}");
             let alone = bare["enum"].as_array().unwrap().contains(&json!(kind));
             assert_eq!(alone, required(kind).is_null(), "{kind}");
-            // What the schema lets stand alone can be read, and nothing else.
+            // Exactly the names that the schema allows alone can be read alone.
             let text = format!("name = \"a\"\ninput = [2, 4, 4]\nlayers = [\"{kind}\", \"Flatten\"]\n");
             assert_eq!(Network::from_toml(&text).is_ok(), alone, "{kind}");
         } else {

@@ -1,10 +1,10 @@
-//! The networks that come with the program, against what is published of them and against PyTorch's modules.
+//! The networks that come with the program, compared with published figures and with PyTorch's modules.
 
 use pointwise_network::{Fan, Graph, Initial, Kaiming, Layer, Network, Nonlinearity, Relu, Rule, Whitening};
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// What a network must be.
+/// The expected figures of a network.
 struct Expected {
     name: &'static str,
     /// The published number of parameters.
@@ -17,11 +17,11 @@ struct Expected {
     state: (usize, u64),
     /// Names of parameters and statistics with their shapes: the first and the last, shortcuts, BatchNorm's statistics.
     names: &'static [(&'static str, &'static [usize])],
-    /// Modules, with the shapes of what they hand on: the boundaries of stages.
+    /// Modules with the shapes of their outputs: the boundaries of stages.
     outputs: &'static [(&'static str, &'static [usize])],
 }
 
-/// Products of a convolution with a square kernel, by the channels that one output sees, to a square map.
+/// Products of a convolution with a square kernel and a square output map; `in_channels` are those that one output reads.
 const fn conv(in_channels: usize, out_channels: usize, kernel: usize, side: usize) -> usize {
     in_channels * out_channels * kernel * kernel * side * side
 }
@@ -56,7 +56,7 @@ const fn inverted(expansion: usize, channels: [usize; 2], sides: [usize; 2], sho
     if shortcut { products + conv(channels[0], channels[1], 1, sides[1]) } else { products }
 }
 
-/// A dense block of 16 bottlenecks, and the transition that halves its channels where one follows.
+/// A dense block of 16 bottlenecks and, where one follows, the transition that halves its channels.
 const fn dense(channels: usize, side: usize, transition: bool) -> usize {
     let mut products = 16 * conv(48, 12, 3, side);
     let mut layer = 0;
@@ -329,7 +329,7 @@ const NETWORKS: [Expected; 10] = [
     },
     Expected {
         name: "keras_cnn",
-        // As `model.summary()` says it in the tutorial.
+        // As printed by `model.summary()` in the tutorial.
         parameters: 896 + 18_496 + 36_928 + 65_600 + 650,
         macs: 4_548_608,
         worked_out: conv(3, 32, 3, 30) + conv(32, 64, 3, 13) + conv(64, 64, 3, 4) + 1024 * 64 + 64 * 10,
@@ -421,7 +421,7 @@ fn every_file_is_what_its_name_says() {
         assert_eq!(Network::from_toml(&network.to_toml()), Ok(network.clone()), "{name}");
         let file = std::fs::read_to_string(folder.join(format!("{name}.toml"))).unwrap();
         assert_eq!(file, text, "{name}");
-        // The sentence has the right number in it.
+        // The description states the right number.
         let count = network.graph().unwrap().parameter_count().to_string();
         let about: String = network.about.chars().filter(|c| *c != ',').collect();
         assert!(about.contains(&format!(": {count} parameters.")), "{name}: {about}");
@@ -437,7 +437,7 @@ fn every_file_is_what_its_name_says() {
     );
 }
 
-/// PyTorch's defaults, but for the three implementations that draw their own.
+/// PyTorch's defaults, except for the three implementations that draw their own.
 #[test]
 fn initial_values_are_those_of_the_implementations() {
     let initial = |graph: &Graph, name: &str| {
@@ -483,8 +483,8 @@ fn initial_values_are_those_of_the_implementations() {
 
 /// A network of the ablation: `nin`, with blocks of one 3x3 convolution and two pointwise ones, between it and `alexnet`.
 ///
-/// All hand on what the convolutions of `alexnet` hand on: 64, 192, 384 and at last 256 channels. Where `alexnet` has a 3x3 convolution
-/// alone, they have one of at most 256 channels and leave the depth to pointwise layers:
+/// All have the output channels of the convolutions of `alexnet`: 64, 192, 384 and finally 256. Where `alexnet` has a 3x3 convolution alone,
+/// they have one of at most 256 channels and leave the depth to pointwise layers:
 ///
 /// | block | `alexnet` | `nin-...`; `r` is the reduction |
 /// |---|---|---|
@@ -498,7 +498,7 @@ struct Variation {
     padding: bool,
     /// Whether every convolution is followed by a ReLU; as published, only the last one of a block is.
     relu: bool,
-    /// What the channels of the first pointwise layer of a block are divided by; 1 as published.
+    /// The divisor of the channels of the first pointwise layer of a block; 1 as published.
     reduction: usize,
 }
 
@@ -517,7 +517,7 @@ const VARIATIONS: [Variation; 12] = [
     Variation { name: "nin-nopad-relu-r4", padding: false, relu: true, reduction: 4 },
 ];
 
-/// By the formulas of a convolution with bias and BatchNorm, over maps worked out on paper, and as the numbers they give.
+/// By the formulas of a convolution with bias and BatchNorm, over maps worked out by hand, and as the resulting numbers.
 #[test]
 fn parameters_and_macs_of_every_variation_of_nin() {
     // r, parameters with and without padding; MACs with padding, without.
@@ -531,7 +531,7 @@ fn parameters_and_macs_of_every_variation_of_nin() {
         let &(r, parameters, padded, plain) =
             expected.iter().find(|row| row.0 == variation.reduction).unwrap();
         let macs = if variation.padding { padded } else { plain };
-        // Sides of the maps: what the 3x3 convolutions, then the two pointwise ones, give out.
+        // Sides of the output maps of the 3x3 convolutions, then of the two pointwise ones.
         let sides = match variation.padding {
             true => [[16, 18, 20], [10, 12, 14], [9, 9, 11], [5, 5, 5]],
             false => [[16, 16, 16], [8, 8, 8], [4, 4, 4], [2, 2, 2]],
@@ -574,7 +574,7 @@ fn names_of_variations_say_what_they_are() {
             if reduction == 1 { String::new() } else { format!("-r{reduction}") }
         );
         assert_eq!(spelt, name);
-        // What was published, changed as the name says.
+        // The published network, changed as the name says.
         let mut expected = Vec::new();
         let (mut pointwise, mut norms) = (0, 0);
         for (at, layer) in published.iter().enumerate() {

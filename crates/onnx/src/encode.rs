@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// [`OnnxError`]: the description does not fit together, the weights are not the network's, an option is out of range, or the model
 /// would be larger than a file of the format may be.
 pub fn encode(network: &Network, state: &State, options: &Options) -> Result<Vec<u8>, OnnxError> {
-    // A size in a protobuf message is a 32-bit number with a sign.
+    // A size in a protobuf message is a signed 32-bit number.
     const LIMIT: usize = i32::MAX as usize;
     if !OPSETS.contains(&options.opset) {
         return Err(OnnxError::Opset(options.opset));
@@ -74,15 +74,15 @@ impl Preprocessing {
     }
 }
 
-/// A model under way.
+/// A model under construction.
 struct Builder<'a> {
     graph: &'a Graph,
     state: &'a State,
     names: Names,
     parts: GraphParts,
-    /// The name that the next layer's output is to have.
+    /// The wanted name of the next layer's output.
     wanted: String,
-    /// Shapes of what lies between input and output, by name.
+    /// Shapes of the values between input and output, by name.
     shapes: BTreeMap<String, Vec<usize>>,
 }
 
@@ -91,13 +91,13 @@ impl<'a> Builder<'a> {
         let mut names = Names::default();
         let weights = state.parameters.keys().chain(state.statistics.keys());
         weights.for_each(|name| names.reserve(name));
-        // Nothing else may be called as what a model promises.
+        // Reserved for the inputs and outputs that a model promises.
         [INPUT, IMAGE, LOGITS, PROBABILITIES].into_iter().for_each(|name| names.reserve(name));
         let (parts, shapes) = (GraphParts::default(), BTreeMap::new());
         Self { graph, state, names, parts, wanted: String::new(), shapes }
     }
 
-    /// The node that makes the logits: the last one that an operator stands for.
+    /// The node that computes the logits: the last one with an operator of its own.
     fn last(&self, folds: &Folds) -> usize {
         let mut last = self.graph.nodes.len() - 1;
         while folds.is_folded(last) || is_dropout(&self.graph.nodes[last]) {
@@ -106,13 +106,13 @@ impl<'a> Builder<'a> {
         last
     }
 
-    /// Gives the output of what comes next a name that was kept for it.
+    /// Gives the next output a name that was reserved for it.
     fn promised(&mut self, name: &str) {
         self.names.release(name);
         name.clone_into(&mut self.wanted);
     }
 
-    /// The network's input, and the name of the value that the first layers read.
+    /// Adds the network's input and returns the name of the value that the first layers read.
     fn input(&mut self, node: &Node, preprocessing: Option<&Preprocessing>) -> String {
         let shape = &node.output[..];
         let Some(Preprocessing { mean, std }) = preprocessing else {
@@ -139,13 +139,13 @@ impl<'a> Builder<'a> {
         let transpose = Operator::new("Transpose").with("perm", Attribute::Ints(vec![0, 3, 1, 2]));
         let float = image(cast, "float", &[], IMAGE.to_owned(), &pixels);
         let planes = image(transpose, "planes", &[], float, shape);
-        // In the order of training and with its roundings.
+        // In the order of training and with the same rounding.
         let scaled = image(Operator::new("Div"), "scaled", &[("range", &[255.0], &[])], planes, shape);
         let centred = image(Operator::new("Sub"), "centred", &[("mean", mean, &per_channel)], scaled, shape);
         image(Operator::new("Div"), "normalised", &[("std", std, &per_channel)], centred, shape)
     }
 
-    /// A node of the graph, and the name of its output.
+    /// Adds a node of the graph and returns the name of its output.
     fn node(&mut self, node: &Node, inputs: Vec<String>, norms: &[usize], is_folded: bool) -> String {
         let shape = &node.output[..];
         let read = || inputs[0].clone();
@@ -156,7 +156,7 @@ impl<'a> Builder<'a> {
             Operation::Concat => {
                 self.operator(&Operator::new("Concat").with("axis", Attribute::Int(1)), inputs, shape)
             }
-            // In use it does nothing.
+            // At inference it does nothing.
             Operation::Layer(Layer::Dropout(_)) => read(),
             Operation::Layer(Layer::BatchNorm2d(_)) if is_folded => read(),
             Operation::Layer(Layer::BatchNorm2d(layer)) => self.batch_norm(node, layer, read()),
@@ -169,7 +169,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What a layer without weights is made of.
+    /// Adds the operators of a layer without weights.
     fn emit(&mut self, Emitted { steps, gate }: Emitted, input: String, shape: &[usize]) -> String {
         let mut value = input.clone();
         let wanted = self.wanted.clone();
@@ -193,7 +193,7 @@ impl<'a> Builder<'a> {
         value
     }
 
-    /// An operator of two inputs over all of them, from the first: more runtimes have it than one of many.
+    /// Chains an operator of two inputs over all inputs, from the first: more runtimes support it than one of many inputs.
     fn chain(&mut self, kind: &'static str, node: &Node, inputs: Vec<String>) -> String {
         let wanted = self.wanted.clone();
         let last = inputs.len() - 1;
@@ -205,7 +205,7 @@ impl<'a> Builder<'a> {
                 value = input;
                 continue;
             }
-            // Products of single pixels stay single pixels until a map comes.
+            // Products of single pixels stay single pixels until a map follows.
             shape.iter_mut().zip(&graph.nodes[*of].output).for_each(|(side, other)| *side = *other.max(side));
             self.wanted = if at == last { wanted.clone() } else { format!("{wanted}.{at}") };
             value = self.operator(&Operator::new(kind), vec![value, input], &shape);
@@ -239,7 +239,7 @@ impl<'a> Builder<'a> {
     fn linear(&mut self, node: &Node, layer: &Linear, input: String) -> String {
         let (weight, shape) = self.parameter(node, "weight");
         let weight = self.weights(node, "weight", weight, shape);
-        // ONNX lets a bias be left out, and readers expect one nevertheless.
+        // ONNX allows a missing bias, but readers expect one nevertheless.
         let zeros = vec![0.0; layer.out_features];
         let bias = if layer.bias { self.parameter(node, "bias").0 } else { &zeros };
         let bias = self.weights(node, "bias", bias, &[layer.out_features]);
@@ -276,7 +276,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Values and shape of a parameter, which [`State::check`] has found.
+    /// Values and shape of a parameter, whose presence [`State::check`] has verified.
     fn parameter(&self, node: &Node, name: &str) -> (&'a [f32], &'a [usize]) {
         let state = self.state;
         let array = &state.parameters[&format!("{}.{name}", node.path)];
@@ -287,7 +287,7 @@ impl<'a> Builder<'a> {
     fn weights(&mut self, node: &Node, name: &str, values: &[f32], shape: &[usize]) -> String {
         let name = format!("{}.{name}", node.path);
         let is_own = self.state.parameters.contains_key(&name) || self.state.statistics.contains_key(&name);
-        // The names of the network's own are reserved.
+        // The names of the network's own weights are already reserved.
         let name = if is_own { name } else { self.names.unique(&name) };
         self.parts.constants.push(Constant::Floats(values).message(&name, shape));
         name
@@ -299,7 +299,7 @@ impl<'a> Builder<'a> {
         name
     }
 
-    /// Appends an operator, and gives its output the wanted name.
+    /// Appends an operator and gives its output the wanted name.
     fn operator(&mut self, operator: &Operator, inputs: Vec<String>, shape: &[usize]) -> String {
         let name = self.names.unique(&self.wanted);
         self.parts.nodes.push(operator.message(&inputs, &name));

@@ -11,11 +11,11 @@ pub enum OnnxError {
     /// The weights are not those of the network.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// A version of the operator set that models cannot be written in.
+    /// An unsupported version of the operator set.
     #[error("operator set {0} cannot be written; give one from {first} to {last}", first = OPSETS.start(), last = OPSETS.end())]
     Opset(u32),
-    /// A normalisation that is none, or is for other images.
-    #[error("the normalisation is no use for images of {channels} channels: {reason}")]
+    /// A normalisation that is invalid or for other images.
+    #[error("the normalisation does not fit images of {channels} channels: {reason}")]
     Preprocessing {
         /// Channels of the network's input.
         channels: usize,

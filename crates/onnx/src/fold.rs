@@ -1,8 +1,8 @@
-//! BatchNorm as part of the convolution in front of it.
+//! BatchNorm as part of the convolution before it.
 
 use pointwise_network::{BatchNorm2d, Graph, Layer, Operation};
 
-/// For each node, the BatchNorms that its weights take in, in order; only convolutions have any.
+/// For each node, the BatchNorms that are folded into its weights, in order; only convolutions have any.
 #[derive(Debug)]
 pub(crate) struct Folds {
     norms: Vec<Vec<usize>>,
@@ -15,12 +15,12 @@ impl Folds {
         Self { norms: vec![Vec::new(); graph.nodes.len()], folded: vec![false; graph.nodes.len()] }
     }
 
-    /// Every BatchNorm is folded into the convolution in front of it, if nothing else reads what lies between them.
+    /// Every BatchNorm is folded into the convolution before it, if nothing else reads the values between them.
     pub(crate) fn all(graph: &Graph) -> Self {
         let mut readers = vec![0; graph.nodes.len()];
         graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|input| readers[*input] += 1);
         let mut folds = Self::none(graph);
-        // The convolution whose results a node's output is, up to BatchNorm.
+        // The convolution whose results each node outputs, apart from BatchNorm.
         let mut convolution: Vec<Option<usize>> = vec![None; graph.nodes.len()];
         for (at, node) in graph.nodes.iter().enumerate() {
             let behind =
@@ -46,7 +46,7 @@ impl Folds {
         &self.norms[convolution]
     }
 
-    /// Whether a node is part of a convolution in front of it.
+    /// Whether a node is folded into a convolution before it.
     pub(crate) fn is_folded(&self, node: usize) -> bool {
         self.folded[node]
     }
@@ -74,7 +74,7 @@ impl Folded {
         Self { weight: wide(weight), bias: bias.map_or_else(|| vec![0.0; outputs], wide) }
     }
 
-    /// With a BatchNorm behind the convolution: `y = (x - mean) / sqrt(var + eps) * weight + bias`.
+    /// Folds in a BatchNorm after the convolution: `y = (x - mean) / sqrt(var + eps) * weight + bias`.
     pub(crate) fn batch_norm(&mut self, layer: &BatchNorm2d, values: BatchNormValues<'_>) {
         let size = self.weight.len() / self.bias.len();
         for (channel, bias) in self.bias.iter_mut().enumerate() {
@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(into(&format!("{{ Sum = [[{CONV}, \"BatchNorm2d\"], []] }}"), 1), [2]);
     }
 
-    /// Against the formula on single numbers.
+    /// Compared with the formula on single numbers.
     #[test]
     fn folded_weights_compute_what_both_layers_compute() {
         let (weight, bias) = ([0.5f32, -1.0, 2.0, 0.25], [0.1f32, -0.2]);

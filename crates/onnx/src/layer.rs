@@ -1,16 +1,16 @@
-//! What a layer is in ONNX's operators.
+//! Layers as ONNX operators.
 
 use crate::model::{Attribute, Constant, Operator};
 use pointwise_network::{
     Activation, AvgPool2d, Conv2d, Layer, MaxPool2d, PadChannels, Pair, Scale, Subsample,
 };
 
-/// A layer without weights: operators, each behind the one before it, with the constants that they read besides.
+/// A layer without weights: a chain of operators, with the constants that they also read.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Emitted {
     /// The operators.
     pub(crate) steps: Vec<(Operator, Vec<(&'static str, Own)>)>,
-    /// Whether the last one reads the layer's input in front.
+    /// Whether the last one also reads the layer's input, as its first input.
     pub(crate) gate: bool,
 }
 
@@ -22,7 +22,7 @@ pub(crate) enum Own {
 }
 
 impl Own {
-    /// The values and their shape: a single number has none.
+    /// The values and their shape, which is empty for a single number.
     pub(crate) fn view(&self) -> (Constant<'_>, Vec<usize>) {
         match self {
             Self::Float(value) => (Constant::Floats(std::slice::from_ref(value)), Vec::new()),
@@ -37,12 +37,12 @@ impl From<Operator> for Emitted {
     }
 }
 
-/// An operator that reads constants behind its input.
+/// An operator that reads constants after its input.
 fn with_constants<const N: usize>(kind: &'static str, constants: [(&'static str, Own); N]) -> Emitted {
     Emitted { steps: vec![(Operator::new(kind), constants.into())], gate: false }
 }
 
-/// The operators of a layer that reads this shape.
+/// The operators of a layer with this input shape.
 ///
 /// # Panics
 /// For the kinds of layers that have weights or do nothing.
@@ -62,7 +62,7 @@ pub(crate) fn operators(layer: &Layer, input: &[usize]) -> Emitted {
                 _ => average.with("count_include_pad", Attribute::Int(1)).into(),
             }
         }
-        // Its size is known, and more readers have this operator than GlobalAveragePool.
+        // Its size is known, and more readers support this operator than GlobalAveragePool.
         Layer::AdaptiveAvgPool2d(_) => {
             windows("AveragePool", Pair([input[1], input[2]]), Pair::ONE, Pair::ZERO).into()
         }
@@ -102,7 +102,7 @@ fn activation(activation: Activation) -> Emitted {
         }
         Activation::Gelu => Operator::new("Gelu").into(),
         Activation::GeluTanh => Operator::new("Gelu").with("approximate", Attribute::Text("tanh")).into(),
-        // The operator Swish is younger than most runtimes.
+        // The operator Swish is newer than most runtimes.
         Activation::Silu => Emitted {
             steps: vec![(Operator::new("Sigmoid"), Vec::new()), (Operator::new("Mul"), Vec::new())],
             gate: true,
@@ -121,7 +121,7 @@ pub(crate) fn convolution(layer: &Conv2d) -> Operator {
     }
 }
 
-/// An operator over windows; what is missing of its attributes is their default.
+/// An operator over windows; attributes that are left out have their defaults.
 fn windows(kind: &'static str, Pair(kernel): Pair, Pair(stride): Pair, Pair(padding): Pair) -> Operator {
     let operator = Operator::new(kind)
         .with("kernel_shape", Attribute::pair(kernel))
@@ -129,7 +129,7 @@ fn windows(kind: &'static str, Pair(kernel): Pair, Pair(stride): Pair, Pair(padd
     if padding == [0, 0] {
         return operator;
     }
-    // In front of both axes, then behind them.
+    // At the start of both axes, then at their end.
     let [rows, columns] = padding.map(|size| size as u64);
     operator.with("pads", Attribute::Ints(vec![rows, columns, rows, columns]))
 }

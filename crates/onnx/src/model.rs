@@ -1,4 +1,4 @@
-//! The messages of `onnx.proto`, as far as a model has them here, with the numbers of their fields.
+//! The messages of `onnx.proto` that our models use, with their field numbers.
 
 use pointwise_protobuf::Message;
 
@@ -24,7 +24,7 @@ impl Attribute {
     fn message(&self, name: &str) -> Message {
         let mut message = Message::default();
         message.string(1, name);
-        // Which of the fields is meant stands in `type`.
+        // `type` says which of the fields is meant.
         let kind = match self {
             Self::Float(value) => {
                 message.float(2, *value);
@@ -87,7 +87,7 @@ pub(crate) enum Element {
     I64 = 7,
 }
 
-/// Values that stand in the model.
+/// Values stored in the model.
 #[derive(Debug)]
 pub(crate) enum Constant<'a> {
     Floats(&'a [f32]),
@@ -116,7 +116,7 @@ impl Constant<'_> {
     }
 }
 
-/// `ValueInfoProto` of a value for any number of images, of that shape for each.
+/// `ValueInfoProto` of a value for any number of images, with this shape for each.
 pub(crate) fn value_info(name: &str, element: Element, shape: &[usize]) -> Message {
     let mut dimensions = Message::default();
     let mut batch = Message::default();
@@ -138,19 +138,19 @@ pub(crate) fn value_info(name: &str, element: Element, shape: &[usize]) -> Messa
     message
 }
 
-/// The parts of `GraphProto`, in the order in which they were made.
+/// The parts of `GraphProto`, in the order in which they were added.
 #[derive(Debug, Default)]
 pub(crate) struct GraphParts {
     pub(crate) nodes: Vec<Message>,
     pub(crate) constants: Vec<Message>,
     pub(crate) input: Message,
     pub(crate) output: Message,
-    /// Shapes of what lies between input and output.
+    /// Shapes of the values between input and output.
     pub(crate) values: Vec<Message>,
 }
 
 impl GraphParts {
-    /// `GraphProto`. What has been put into it is dropped at once, because weights are large.
+    /// `GraphProto`. Each part is dropped as soon as it has been added, because weights are large.
     pub(crate) fn message(self, name: &str, about: &str) -> Message {
         let mut message = Message::default();
         self.nodes.into_iter().for_each(|node| message.message(1, &node));
@@ -166,7 +166,7 @@ impl GraphParts {
     }
 }
 
-/// The version of the file format with which an operator set came.
+/// The version of the file format that was released with an operator set.
 fn ir_version(opset: u32) -> u64 {
     match opset {
         ..=20 => 9,
@@ -190,7 +190,7 @@ pub(crate) fn model<'a>(
     message.string(3, env!("CARGO_PKG_VERSION"));
     message.message(7, &graph);
     drop(graph);
-    // Of the domain of ONNX, whose name is empty.
+    // For ONNX's own domain, whose name is empty.
     let mut operators = Message::default();
     operators.string(1, "");
     operators.int(2, opset.into());

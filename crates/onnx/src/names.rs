@@ -1,4 +1,4 @@
-//! Names that are used once.
+//! Unique names.
 
 use std::collections::BTreeSet;
 
@@ -9,17 +9,17 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Keeps a name from being given away.
+    /// Reserves a name.
     pub(crate) fn reserve(&mut self, name: &str) {
         self.taken.insert(name.to_owned());
     }
 
-    /// Lets a name be given away that was kept from it.
+    /// Releases a reserved name.
     pub(crate) fn release(&mut self, name: &str) {
         self.taken.remove(name);
     }
 
-    /// The wanted name, with a number behind it where it is taken.
+    /// The wanted name, with a number appended if it is taken.
     pub(crate) fn unique(&mut self, wanted: &str) -> String {
         let numbered = (2..).map(|number| format!("{wanted}_{number}"));
         for name in std::iter::once(wanted.to_owned()).chain(numbered) {

@@ -1,4 +1,4 @@
-//! What stands in a model, read by protobuf's field numbers. That its numbers are right, ONNX Runtime says in CI.
+//! The contents of a model, read by protobuf's field numbers. ONNX Runtime checks its results in CI.
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use pointwise_network::Network;
@@ -106,7 +106,7 @@ fn names_and_shapes_are_those_of_the_network() {
         (&[0, 4, 8, 6][..], &[0, 4, 1, 1][..], &[0, 4][..])
     );
     assert_eq!(inner.len(), nodes(graph).len() - 1);
-    // Of the constants, dimensions and bytes.
+    // Dimensions and bytes of the constants.
     for constant in bytes(graph, 5) {
         let (name, values) = (&text(constant, 8)[0], bytes(constant, 9)[0].len() as u64 / 4);
         assert_eq!(numbers(constant, 1).iter().product::<u64>(), values, "{name}");
@@ -169,13 +169,13 @@ fn every_shipped_network_is_a_graph_in_order() {
             }
             for node in bytes(graph, 1) {
                 for input in text(node, 1) {
-                    assert!(known.contains(&input), "{name}: {input} is read before it is made");
+                    assert!(known.contains(&input), "{name}: {input} is read before it is computed");
                 }
                 assert!(known.insert(text(node, 2)[0].clone()), "{name}: a value twice");
             }
             assert!(known.contains("logits"), "{name}");
             let norms = nodes(graph).iter().filter(|node| node.starts_with("BatchNormalization")).count();
-            // Those of DenseNet and of SE blocks lie in front of the convolution, and in airbench94 a pool lies between.
+            // Those of DenseNet and of SE blocks come before the convolution, and in airbench94 a pool comes between.
             let kept = ["densenet_bc_100_12", "senet18", "airbench94"].contains(&name);
             assert_eq!(norms > 0, network_has_norms(&network) && (!fold || kept), "{name}");
         }

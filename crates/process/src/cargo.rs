@@ -1,14 +1,14 @@
 use std::{ffi::OsStr, process::Command};
 
-/// Has a program see nothing of the cargo that runs this one: by what cargo tells of the package, build scripts of dependencies would tell
-/// that something has changed, and a cargo in the program would build them anew, as the next one outside of it would.
+/// Hides the cargo that runs this program from a command: by the variables that cargo sets for the package, build scripts of dependencies would
+/// conclude that something has changed, and a cargo in the command would rebuild them, as would the next cargo outside of it.
 pub fn outside_cargo(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_cargo_run(name)) {
         command.env_remove(name);
     }
 }
 
-/// Whether cargo sets the variable for a program that it runs, and nobody else does.
+/// Whether only cargo sets this variable, for a program that it runs.
 fn is_of_cargo_run(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with("CARGO_PKG_")

@@ -2,7 +2,7 @@ use crate::note;
 use clap::Parser;
 use std::{io, process::ExitCode};
 
-/// The command line. Where it is wrong or asks for help, that is said and the exit code is given: 2, 0, or 1 for help that did not
+/// Parses the command line. If it is wrong or requests help, prints the error or the help and returns the exit code: 2, 0, or 1 for help that did not
 /// reach stdout.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! What a program owes whoever started it: it stops when a signal asks it to, respects signals that it was told to ignore, and
-//! does not fail because nobody reads its progress.
+//! How a program behaves towards its caller: it stops when a signal asks it to, respects signals that it was started to ignore, and does not fail
+//! because nobody reads its progress.
 
 mod cargo;
 mod command_line;

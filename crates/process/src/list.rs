@@ -16,10 +16,10 @@ impl FromStr for List<String> {
 }
 
 impl<T: PartialEq + ToString> List<T> {
-    /// Takes such a list apart; `parse` says what is wrong with a part.
+    /// Parses such a list; `parse` says what is wrong with a value.
     ///
     /// # Errors
-    /// What it says, or which value is there twice.
+    /// What `parse` says, or which value is given twice.
     pub fn parse(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Self, String> {
         let mut values = Vec::new();
         for part in text.split(',').map(str::trim) {

@@ -7,8 +7,8 @@ use std::{
 /// Set for a process that is tied to the one that started it.
 const TIED: &str = "POINTWISE_STOP_WITH_STDIN";
 
-/// Has a program that calls [`watch_parent`], or otherwise stops at the end of its stdin, stop when this process ends, even if that is killed:
-/// its stdin is a pipe that the system closes with us. The child must be kept, with its `stdin`.
+/// Makes a program that calls [`watch_parent`], or otherwise stops at the end of its stdin, stop when this process ends, even if it is killed: the
+/// program's stdin is a pipe that the system closes with this process. Keep the child, with its `stdin`.
 pub fn tie(command: &mut Command) {
     command.stdin(Stdio::piped()).env(TIED, "1");
 }

@@ -5,14 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A second interrupt is an impatient user's only so long after the first one. Two at once are one request that came twice: from
-/// `timeout -s INT`, which signals its child and then the whole group, or from a wrapper that passes on what the terminal has sent
-/// already.
+/// A second interrupt is an impatient user's only this long after the first. Two at once are one request that came twice: from `timeout -s INT`,
+/// which signals its child and then the whole group, or from a wrapper that passes on what the terminal has already sent.
 const ONE_REQUEST: Duration = Duration::from_millis(300);
 
 #[cfg(unix)]
 use signal_hook::consts::SIGUSR1;
-/// There is none.
+/// No such signal exists here.
 #[cfg(not(unix))]
 const SIGUSR1: i32 = 64;
 
@@ -21,15 +20,15 @@ const SIGUSR1: i32 = 64;
 pub struct Request {
     /// The signal's number. This process did not ignore it when it started, so neither does a child that inherited that.
     pub signal: i32,
-    /// Whether it was Ctrl-C for the second time: the end must not wait for anything.
+    /// Whether it was the second Ctrl-C: the process must end without waiting for anything.
     pub at_once: bool,
 }
 
-/// From now on, signals that would end this process are given to `act`, on a thread of its own.
+/// From now on, passes signals that would end this process to `act`, on a separate thread.
 ///
-/// These are SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, which batch systems send before they kill, without those that
-/// were ignored when the process started (as far as the system tells, which Linux does): `nohup` ignores SIGHUP, and a shell without
-/// job control ignores SIGINT for what it runs in the background.
+/// These are SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU, which batch systems send before they kill, except those that were ignored when
+/// the process started (where the system reports them, as Linux does): `nohup` ignores SIGHUP, and a shell without job control ignores SIGINT for
+/// what it runs in the background.
 ///
 /// # Errors
 /// If the operating system refuses.
@@ -43,13 +42,13 @@ pub fn watch(mut act: impl FnMut(Request) + Send + 'static) -> io::Result<()> {
 /// The requests so far: bit 0 is signal 1.
 static REQUESTED: AtomicU64 = AtomicU64::new(0);
 
-/// Whether this process was asked to end because its time is nearly up, and not to terminate: SIGUSR1, which batch systems send for that, is
-/// the only request that came.
+/// Whether this process was asked to end because its time is nearly up, and not to terminate: SIGUSR1, which batch systems send for that, is the only
+/// request so far.
 pub fn time_is_up() -> bool {
     cfg!(unix) && REQUESTED.load(Ordering::Relaxed) == bit(SIGUSR1)
 }
 
-/// That number in the set of requests.
+/// The bit of a signal in the set of requests.
 fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
 }
@@ -83,7 +82,7 @@ mod system {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let ignored = ignored(&status);
         let mut signals = Signals::new(REQUESTS.into_iter().filter(|signal| !contains(ignored, *signal)))?;
-        // A file beyond `ulimit -f` is then an error of the write, which names the file, instead of a silent end.
+        // A write beyond `ulimit -f` is then an error that names the file, instead of a silent end.
         flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             let mut interrupts = Interrupts::default();

@@ -13,9 +13,9 @@ use signal_hook::consts::SIGINT;
 
 use crate::{watch, watch_parent};
 
-/// So much time has a program that gets a Ctrl-C from the terminal.
+/// Time that a program has to end after a Ctrl-C from the terminal.
 const GRACE: Duration = Duration::from_secs(5);
-/// Between looks at a program that is waited for.
+/// Time between checks whether a program has ended.
 const PERIOD: Duration = Duration::from_millis(50);
 /// In place of a signal's number: the process that we are tied to has ended.
 const PARENT: i32 = -1;
@@ -29,8 +29,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// From now on a signal does not end this process, nor does the end of the one that it is [tied](crate::tie) to: they are
-    /// requests.
+    /// From now on, neither a signal nor the end of the process that it is [tied](crate::tie) to ends this process: they are requests.
     ///
     /// # Errors
     /// If the operating system refuses.
@@ -38,7 +37,7 @@ impl Stop {
         let stop = Self::default();
         let (first, at_once) = (Arc::clone(&stop.signal), Arc::clone(&stop.at_once));
         watch(move |request| {
-            // Those after the first one say nothing new.
+            // Later requests add nothing.
             let _ = first.compare_exchange(0, request.signal, Ordering::Relaxed, Ordering::Relaxed);
             at_once.fetch_or(request.at_once, Ordering::Relaxed);
         })?;
@@ -55,17 +54,17 @@ impl Stop {
         self.signal.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether the end must not wait for anything: after a second Ctrl-C.
+    /// Whether to end without waiting for anything: after a second Ctrl-C.
     #[must_use]
     pub fn at_once(&self) -> bool {
         self.at_once.load(Ordering::Relaxed)
     }
 
-    /// Waits for a program that shares our terminal, and ends it if we are to stop. A Ctrl-C reaches it from the terminal as it does us:
-    /// then it has a little time to end in its own way.
+    /// Waits for a program that shares our terminal, and ends it if we are to stop. A Ctrl-C from the terminal reaches it too: it then has a little
+    /// time to end by itself.
     ///
     /// # Errors
-    /// If the operating system does not let it be waited for.
+    /// If the operating system cannot wait for it.
     pub fn wait_for(&self, child: &mut Child) -> io::Result<ExitStatus> {
         let mut since: Option<Instant> = None;
         loop {

@@ -4,7 +4,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
 };
 
-/// So much of what a program said last is kept for a message.
+/// Bytes of a program's last output that are kept for a message.
 const TAIL: u64 = 4096;
 
 /// A result that did not reach stdout.
@@ -13,7 +13,7 @@ const TAIL: u64 = 4096;
 pub struct OutputError(io::Error);
 
 impl OutputError {
-    /// Whether the reader has gone, who then has enough of it: no reason to complain.
+    /// Whether the reader has gone: it has read enough, which is no failure.
     pub fn is_reader_gone(&self) -> bool {
         self.0.kind() == io::ErrorKind::BrokenPipe
     }
@@ -28,14 +28,13 @@ pub fn print(text: &str) -> Result<(), OutputError> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(OutputError)
 }
 
-/// Writes a line of progress or a message to stderr, where it can be written: that nobody reads it is no reason to stop. See
-/// [`note!`](crate::note!).
+/// Writes a line of progress or a message to stderr, if it can be written: a missing reader is no reason to stop. See [`note!`](crate::note!).
 pub fn note(line: fmt::Arguments<'_>) {
     // In one piece: other processes may write there as well.
     let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Writes a line to stderr as `eprintln!` does, but a reader that has gone or a full disk is no panic.
+/// Writes a line to stderr as `eprintln!` does, but without a panic if the reader has gone or the disk is full.
 #[macro_export]
 macro_rules! note {
     ($($argument:tt)*) => {
@@ -43,7 +42,7 @@ macro_rules! note {
     };
 }
 
-/// The end of a file that a program wrote its messages into; nothing of one that cannot be read.
+/// The end of a file of a program's messages; empty if it cannot be read.
 #[must_use]
 pub fn tail(file: &mut File) -> String {
     let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
 //! Messages in protobuf's [wire format](https://protobuf.dev/programming-guides/encoding/), written field by field.
 //!
-//! For formats of which a program writes a dozen messages: it names the fields by their numbers and needs neither a `.proto` file nor
-//! a compiler for it.
+//! For programs that write a dozen messages of a format: they name the fields by their numbers and need neither a `.proto` file nor a compiler for
+//! it.
 //!
 //! ```
 //! use pointwise_protobuf::{Field, Message, fields};
@@ -20,14 +20,14 @@ mod read;
 
 pub use read::{Damaged, Field, fields};
 
-/// A message: fields in the order in which they are put, none with its default left out.
+/// A message: fields in the order in which they are added; those with default values are written too.
 #[derive(Debug, Default)]
 pub struct Message {
     bytes: Vec<u8>,
 }
 
 impl Message {
-    /// What has been put so far, as it stands in a file.
+    /// The bytes of the message so far.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -39,54 +39,54 @@ impl Message {
         self.bytes
     }
 
-    /// The fields of another message, after those that are there.
+    /// Appends the fields of another message.
     pub fn append(&mut self, other: Self) {
         self.bytes.extend(other.bytes);
     }
 
-    /// A whole number, an enumeration's value or, as 0 and 1, a truth value.
+    /// Appends an integer, an enumeration's value or, as 0 or 1, a Boolean.
     pub fn int(&mut self, field: u32, value: u64) {
         self.key(field, 0);
         self.varint(value);
     }
 
-    /// A `double`.
+    /// Appends a `double`.
     pub fn double(&mut self, field: u32, value: f64) {
         self.key(field, 1);
         self.bytes.extend(value.to_le_bytes());
     }
 
-    /// A `float`.
+    /// Appends a `float`.
     pub fn float(&mut self, field: u32, value: f32) {
         self.key(field, 5);
         self.bytes.extend(value.to_le_bytes());
     }
 
-    /// A `bytes`.
+    /// Appends a `bytes`.
     pub fn bytes(&mut self, field: u32, value: &[u8]) {
         self.key(field, 2);
         self.varint(value.len() as u64);
         self.bytes.extend(value);
     }
 
-    /// A `string`.
+    /// Appends a `string`.
     pub fn string(&mut self, field: u32, value: &str) {
         self.bytes(field, value.as_bytes());
     }
 
-    /// A message within this one.
+    /// Appends a message within this one.
     pub fn message(&mut self, field: u32, value: &Self) {
         self.bytes(field, &value.bytes);
     }
 
-    /// A packed repeated `double`.
+    /// Appends a packed repeated `double`.
     pub fn doubles(&mut self, field: u32, values: &[f64]) {
         self.key(field, 2);
         self.varint(size_of_val(values) as u64);
         self.bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     }
 
-    /// The little-endian bytes of many `float`s, as a `bytes`.
+    /// Appends the little-endian bytes of many `float`s, as a `bytes`.
     pub fn raw_floats(&mut self, field: u32, values: &[f32]) {
         self.key(field, 2);
         self.varint(size_of_val(values) as u64);

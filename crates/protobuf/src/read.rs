@@ -1,9 +1,9 @@
-//! What stands in a message.
+//! Reading messages.
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Field<'a> {
-    /// A whole number, an enumeration's value or a truth value.
+    /// An integer, an enumeration's value or a Boolean.
     Int(u64),
     /// A `double`, or another type of eight bytes.
     Double(f64),
@@ -13,19 +13,19 @@ pub enum Field<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The bytes are no message.
+/// The bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damaged;
 
 impl std::fmt::Display for Damaged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("these bytes are no protobuf message")
+        f.write_str("these bytes are not a protobuf message")
     }
 }
 
 impl std::error::Error for Damaged {}
 
-/// Number and value of each field, in the order in which they stand in the message.
+/// Number and value of each field, in the order of the message.
 ///
 /// # Errors
 /// [`Damaged`], for bytes that end within a field, numbers of more than 64 bits, and the groups of old versions.

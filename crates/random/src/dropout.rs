@@ -5,7 +5,7 @@ use crate::{Purpose, block, unit_f32};
 /// Where a dropout mask is used: the same place draws the same mask.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dropout {
-    /// Probability of zero, in `[0, 1)`.
+    /// Probability of zeroing an element, in `[0, 1)`.
     pub p: f64,
     /// Seed of the run.
     pub seed: u64,
@@ -16,7 +16,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// The factors, 0 or `1 / (1 - p)`, of the elements from number `first` on, counted through the batch in `(N, C, H, W)` order.
+    /// Fills in the factors, 0 or `1 / (1 - p)`, of the elements from number `first` on, counted through the batch in `(N, C, H, W)` order.
     ///
     /// Element `i` is kept when word `i % 4` of block `layer << 32 | i / 4` of stream `step`, as a number in `[0, 1)`, is at least
     /// `p`.

@@ -97,7 +97,7 @@ pub fn below(word: u32, bound: u32) -> u32 {
     ((u64::from(word) * u64::from(bound)) >> 32) as u32
 }
 
-/// A random order of `0..len` (Fisher-Yates, from the last place down), one word a place.
+/// A random order of `0..len` (Fisher-Yates, from the last place down), one word per place.
 #[must_use]
 pub fn permutation(seed: u64, purpose: Purpose, stream: u32, len: u32) -> Vec<u32> {
     let mut order: Vec<u32> = (0..len).collect();

@@ -7,16 +7,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 
-/// What is done to training images.
+/// Augmentation of training images.
 ///
-/// In a file `"none"`, `"crop-flip"`, or a table such as `{ crop = 4, flip = "random", cutout = 8 }`, in which what is left out is not done.
+/// In a file `"none"`, `"crop-flip"`, or a table such as `{ crop = 4, flip = "random", cutout = 8 }`, in which a key left out means no such
+/// augmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Augment {
     /// Pixels added on each side before a random crop of the image's size; 0 for no crop.
     pub crop: u32,
     /// What the added pixels are.
     pub padding_mode: PaddingMode,
-    /// Whether left and right are exchanged.
+    /// Whether images are flipped horizontally.
     pub flip: Flip,
     /// Side in pixels of a square around a random pixel that is set to the mean, which is 0 once normalised (DeVries and Taylor 2017);
     /// parts of it outside of the image are cut off. 0 for none.
@@ -34,7 +35,7 @@ pub enum PaddingMode {
     Reflect,
 }
 
-/// The exchange of left and right.
+/// Horizontal flips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Flip {
@@ -43,8 +44,7 @@ pub enum Flip {
     None,
     /// In every epoch with probability 1/2.
     Random,
-    /// With probability 1/2 in the first epoch, and from then on in every other one than before: both sides are seen equally often
-    /// (Jordan 2024).
+    /// With probability 1/2 in the first epoch, then alternately flipped and not, so that both sides are seen equally often (Jordan 2024).
     Alternating,
 }
 
@@ -63,7 +63,7 @@ struct Table {
 }
 
 impl Augment {
-    /// Nothing.
+    /// No augmentation.
     pub const NONE: Self = Self { crop: 0, padding_mode: PaddingMode::Zeros, flip: Flip::None, cutout: 0 };
     /// A random crop after 4 black pixels on each side, then a flip with probability 1/2.
     pub const CROP_FLIP: Self = Self { crop: 4, flip: Flip::Random, ..Self::NONE };
@@ -133,6 +133,6 @@ impl JsonSchema for Augment {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let names = Self::NAMES.map(|(name, _)| name);
         let table = Table::json_schema(generator);
-        json_schema!({ "description": "What is done to training images", "anyOf": [{ "enum": names }, table] })
+        json_schema!({ "description": "Augmentation of training images", "anyOf": [{ "enum": names }, table] })
     }
 }

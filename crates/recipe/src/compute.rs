@@ -1,4 +1,4 @@
-//! What computes, and how precisely, by name.
+//! Engines, devices and precisions, by name.
 
 use crate::RecipeError;
 use crate::error::shown;
@@ -11,9 +11,9 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineKind {
-    /// candle autograd, to be believed.
+    /// candle autograd, the reference for the others.
     Reference,
-    /// A compiled plan over own CPU kernels.
+    /// A compiled plan over our own CPU kernels.
     Cpu,
     /// A compiled plan on an NVIDIA GPU, in builds with the feature `cuda`.
     Cuda,
@@ -33,7 +33,7 @@ impl EngineKind {
         }
     }
 
-    /// The engine to use on a device when none is named: the fastest that computes there.
+    /// The engine to use on a device if none is given: the fastest for that device.
     #[must_use]
     pub fn default_for(device: DeviceName) -> Self {
         match device {
@@ -43,18 +43,17 @@ impl EngineKind {
     }
 }
 
-/// The numbers of convolutions and linear layers. Parameters, the optimizer's state, BatchNorm's statistics and sums are `f32` or
-/// wider in each.
+/// The number format of convolutions and linear layers. Parameters, the optimizer's state, BatchNorm's statistics and sums are `f32` or wider
+/// with each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE single precision, on every device.
     #[default]
     F32,
-    /// Single precision whose factors are rounded to 10 bits behind the point, on an NVIDIA GPU's tensor cores: PyTorch's default for
-    /// convolutions there.
+    /// Single precision with factors rounded to 10 fraction bits, on an NVIDIA GPU's tensor cores: PyTorch's default for convolutions there.
     Tf32,
-    /// Maps, weights and their gradients of 16 bits, 7 behind the point, products summed in single precision.
+    /// Maps, weights and their gradients with 16 bits, 7 of them fraction bits; products are summed in single precision.
     Bf16,
 }
 

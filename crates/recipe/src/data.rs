@@ -17,7 +17,7 @@ pub enum DataKind {
     FashionMnist,
     /// A folder of images for each class.
     Folder,
-    /// Drawn on the spot.
+    /// Generated on the fly.
     Synthetic,
     /// CIFAR-10 from the Hugging Face Hub.
     Huggingface,

@@ -1,7 +1,7 @@
-/// The largest number that is not counted: what the `f32` of an engine holds, in three digits.
+/// The largest number that is not a count: what the `f32` of an engine holds, in three digits.
 pub(crate) const MAX_NUMBER: f64 = 3.4e38;
 
-/// The most steps or epochs that are counted: all whole numbers up to it are exact in `f64`, and in JSON.
+/// The largest count of steps or epochs: all whole numbers up to it are exact in `f64`, and in JSON.
 pub(crate) const MAX_STEPS: u64 = 1 << 53;
 
 /// Why something is not a recipe.
@@ -30,14 +30,14 @@ pub enum RecipeError {
     /// Keys that exclude each other, or one that needs another.
     #[error("{0}")]
     Combination(String),
-    /// A name of nothing.
+    /// An unknown name.
     #[error("there is no {what} `{name}`; give one of {known}")]
     Unknown {
         /// `engine`, `device`, ...
         what: &'static str,
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: String,
     },
 }
@@ -50,7 +50,7 @@ pub fn line_and_column(text: &str, start: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// What a library says of a file, which it may quote, on one line and not too long.
+/// A library's message about a file, which it may quote, on one line and not too long.
 #[must_use]
 pub fn one_line(message: &str) -> String {
     const LONGEST: usize = 400;
@@ -76,7 +76,7 @@ impl RecipeError {
         Err(Self::Value { key: key.to_owned(), found: found.to_string(), wanted: wanted.to_owned() })
     }
 
-    /// An error unless `is_good`, with the number as it would stand in a file.
+    /// An error unless `is_good`, with the number as written in a file.
     pub(crate) fn unless_number(is_good: bool, key: &str, found: f64, wanted: &str) -> Result<(), Self> {
         let found = format!("{found:?}").to_lowercase();
         Self::unless(is_good, key, &found, wanted)
@@ -116,7 +116,7 @@ impl RecipeError {
     }
 }
 
-/// A name of somebody else's choice, on one line and not too long.
+/// A name from somebody else's file, on one line and not too long.
 pub(crate) fn shown(name: &str) -> String {
     const MOST: usize = 64;
     let start: String = name.chars().take(MOST).collect();

@@ -9,14 +9,14 @@ impl Recipe {
     /// Reads a recipe.
     ///
     /// # Errors
-    /// [`RecipeError`]: what cannot be read, with its line, or what is out of range, with its key.
+    /// [`RecipeError`]: a text that cannot be read, with the line, or a value out of range, with its key.
     pub fn from_toml(text: &str) -> Result<Self, RecipeError> {
         let recipe: Self = toml::from_str(text).map_err(|error| RecipeError::syntax(text, &error))?;
         recipe.check()?;
         Ok(recipe)
     }
 
-    /// The recipe as a file, a key a line, which [`Recipe::from_toml`] reads back if it passes [`Recipe::check`].
+    /// The recipe as a file, one key per line, which [`Recipe::from_toml`] reads back if it passes [`Recipe::check`].
     #[must_use]
     pub fn to_toml(&self) -> String {
         // Every key is named here, so that none can be forgotten.
@@ -77,7 +77,7 @@ fn inline(value: &impl Serialize) -> String {
     let mut text = String::new();
     match value.serialize(toml::ser::ValueSerializer::new(&mut text)) {
         Ok(_) => text,
-        Err(error) => unreachable!("a recipe has strings, numbers, arrays and tables alone: {error}"),
+        Err(error) => unreachable!("a recipe has only strings, numbers, arrays and tables: {error}"),
     }
 }
 
@@ -99,25 +99,25 @@ fn kind<T: Named>(value: &T) -> String {
 }
 
 impl RecipeError {
-    /// What the reader of a file that holds a recipe says, with its place in the text.
+    /// The TOML parser's error about a file that holds a recipe, with its place in the text.
     #[must_use]
     pub fn syntax(text: &str, error: &toml::de::Error) -> Self {
         let start = error.span().map_or(0, |span| span.start);
-        // A span may end in the middle of a line that the message is about; what counts is where it begins.
+        // Only the start of the span counts: it may end in the middle of a line.
         let (line, column) = line_and_column(text, start);
         Self::Syntax { line, column, message: plain(error.message()) }
     }
 }
 
-/// What the reader's error says, on one line, for somebody who knows TOML and not Rust.
+/// The TOML parser's error on one line, for somebody who knows TOML but not Rust.
 fn plain(message: &str) -> String {
-    /// The longest message: ours are shorter, but not the names that they may quote.
+    /// The longest message, in characters. Ours are shorter, but the names that they quote may not be.
     const LONGEST: usize = 500;
-    /// How errors of the reader begin that are better said altogether differently.
+    /// Beginnings of the parser's errors that are replaced altogether.
     const SENTENCES: [(&str, &str); 5] = [
         ("floating-point number overflowed", "the number is too large"),
         ("wanted string or table", "expected a name, in quotation marks"),
-        ("duplicate key", "a key stands here for the second time; leave one out"),
+        ("duplicate key", "the key is given twice; remove one of them"),
         ("integer number overflowed", "the number is too large"),
         ("cannot recurse further", "arrays and tables are nested too deeply; nest them less"),
     ];

@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
-/// Parameters with a learning rate or a weight decay of their own, as parameter groups of `torch.optim` have.
+/// Parameters with their own learning rate or weight decay, like the parameter groups of `torch.optim`.
 ///
-/// A parameter belongs to the first group that it matches in everything that the group asks for. That biases and norms
-/// do not decay is `{ max_dims = 1, weight_decay = 0.0 }`.
+/// A parameter belongs to the first group whose conditions it meets. `{ max_dims = 1, weight_decay = 0.0 }` exempts biases and norms from weight
+/// decay.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("anyOf" = [{ "required": ["names"] }, { "required": ["max_dims"] }]))]
@@ -16,12 +16,12 @@ pub struct ParameterGroup {
     /// The whole name, such as `layer1.*.weight`; `*` stands for any characters, `?` for one. Every name if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<String>,
-    /// Only parameters of at most so many dimensions, from 1: biases and the weights of norms have 1, of linear layers 2, of convolutions
+    /// Only parameters of at most this many dimensions, from 1: biases and the weights of norms have 1, of linear layers 2, of convolutions
     /// 4. Any number if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MAX_DIMS))]
     pub max_dims: Option<usize>,
-    /// The learning rate is the schedule's times this, from 0; 1 if not given.
+    /// Factor of the schedule's learning rate, from 0; 1 if not given.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = MAX_NUMBER))]
     pub lr_factor: f64,
@@ -29,7 +29,7 @@ pub struct ParameterGroup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_NUMBER))]
     pub weight_decay: Option<f64>,
-    /// They stand still once so many epochs are done, from 0 for those that are not trained at all; never if not given.
+    /// They are frozen once this many epochs are done; 0 if they are not trained at all, never if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_after: Option<u32>,
 }
@@ -44,22 +44,22 @@ fn one() -> f64 {
 /// What the optimizer does with a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Group {
-    /// The learning rate is the schedule's times this.
+    /// Factor of the schedule's learning rate.
     pub lr_factor: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// Epochs after which it stands still.
+    /// Epochs after which it is frozen.
     pub frozen_after: Option<u32>,
 }
 
 impl Group {
-    /// Whether its parameters stand still at a step, and what the optimizer keeps of them: as in PyTorch where they have no gradient.
+    /// Whether its parameters and their optimizer state are frozen at a step, as in PyTorch for parameters without a gradient.
     #[must_use]
     pub fn is_frozen(&self, rate: Rate) -> bool {
         self.frozen_after.is_some_and(|epochs| rate.epoch >= epochs)
     }
 
-    /// The learning rate of a step: 0 for parameters that stand still.
+    /// The learning rate of a step: 0 for frozen parameters.
     #[must_use]
     pub fn lr(&self, rate: Rate) -> f64 {
         if self.is_frozen(rate) { 0.0 } else { rate.lr * self.lr_factor }
@@ -67,7 +67,7 @@ impl Group {
 }
 
 impl ParameterGroup {
-    /// Whether it matches a parameter of that name and number of dimensions.
+    /// Whether it matches a parameter with this name and number of dimensions.
     #[must_use]
     pub fn matches(&self, name: &str, dims: usize) -> bool {
         self.names.as_ref().is_none_or(|pattern| WildMatch::new(pattern).matches(name))

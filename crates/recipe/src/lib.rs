@@ -1,11 +1,11 @@
 //! How a network is trained, as data.
 //!
-//! A [`Recipe`] says all of it: [`Optimizer`], [`Schedule`] and [`Warmup`], [`ParameterGroup`]s, the loss's smoothing, clipping,
-//! averaging, [`Augment`] and [`Normalise`]. It is read from TOML with PyTorch's names for whatever PyTorch has a name for, and computes
-//! nothing but numbers of its own: the learning rate of a step, the group of a parameter.
+//! A [`Recipe`] says all of it: [`Optimizer`], [`Schedule`] and [`Warmup`], [`ParameterGroup`]s, the loss's smoothing, clipping, averaging,
+//! [`Augment`] and [`Normalise`]. It is read from TOML, with PyTorch's names where PyTorch has one, and computes only what follows from it: the
+//! learning rate of a step, the group of a parameter.
 //!
-//! What is not part of a recipe, but chosen by name as well, is here too: the data set ([`DataKind`]) and what computes
-//! ([`EngineKind`], [`DeviceName`], [`Precision`]).
+//! Other choices by name are here too: the data set ([`DataKind`]), and engine, device and precision ([`EngineKind`], [`DeviceName`],
+//! [`Precision`]).
 //!
 //! ```
 //! use pointwise_recipe::{Recipe, Span};

@@ -2,13 +2,13 @@ use crate::{RecipeError, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Slow weights beside the trained ones, which return to them every few steps (Zhang, Lucas, Hinton and Ba, *Lookahead Optimizer: k steps
-/// forward, 1 step back*, 2019).
+/// Slow weights in addition to the trained ones, which return to them every few steps (Zhang, Lucas, Hinton and Ba, *Lookahead Optimizer: k
+/// steps forward, 1 step back*, 2019).
 ///
-/// The slow weights and BatchNorm's statistics begin as the initial ones. After every `every`th step they become `decay * slow + (1 -
-/// decay) * trained`, and the trained ones are set to them; after the last step of a training the trained ones are set to the slow ones.
-/// In the paper's words `k` is `every`, and `alpha` is `1 - decay`. With a `power` the decay begins at 0 and grows to the one given:
-/// `decay * (step / steps) ^ power` (Jordan 2024).
+/// The slow weights and BatchNorm's statistics start at the initial values. After every `every`th step they become `decay * slow + (1 - decay) *
+/// trained`, and the trained ones are set to them; after the last step of a training the trained ones are set to the slow ones. In the paper's
+/// words `k` is `every`, and `alpha` is `1 - decay`. With a `power` the decay begins at 0 and grows to the one given: `decay * (step / steps) ^
+/// power` (Jordan 2024).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lookahead {
@@ -18,7 +18,7 @@ pub struct Lookahead {
     /// The share of the slow weights that stays, in `[0, 1)`.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub decay: f64,
-    /// How the decay grows over the training, from 0 for one that is the same throughout.
+    /// How the decay grows over the training, from 0 for a constant one.
     #[schemars(range(min = 0, max = Lookahead::MAX_POWER))]
     pub power: f64,
 }
@@ -33,8 +33,8 @@ impl Default for Lookahead {
 impl Lookahead {
     const MAX_POWER: f64 = 100.0;
 
-    /// The share of the slow weights that stays after a step, counted from 1, where it is one after which they are averaged; 1 after the
-    /// last step between two averages.
+    /// The share of the slow weights that stays after a step, counted from 1, if they are averaged after it; 1 if it is the last step and
+    /// between two averages.
     #[must_use]
     pub fn decay_after(&self, step: u64, span: Span) -> Option<f64> {
         if step.is_multiple_of(u64::from(self.every.max(1))) {

@@ -1,4 +1,4 @@
-//! What stands in a file by its name alone, `"SGD"`, or with arguments, `{ SGD = { lr = 0.1 } }`.
+//! Values that a file gives by name alone, `"SGD"`, or with arguments, `{ SGD = { lr = 0.1 } }`.
 
 use crate::error::shown;
 use serde::de::value::MapDeserializer;
@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 
 /// One of several kinds, each with a name and arguments that have defaults.
 pub(crate) trait Named: Sized {
-    /// What it is one of, with an article: `an optimizer`.
+    /// The noun for all kinds, with an article: `an optimizer`.
     const WHAT: &'static str;
     /// The names.
     const NAMES: &'static [&'static str];
@@ -112,9 +112,9 @@ pub(crate) fn deserialize<'de, T: Named, D: Deserializer<'de>>(deserializer: D) 
     deserializer.deserialize_any(KindVisitor(PhantomData))
 }
 
-/// Says that there is no such kind, and which there are.
+/// The message for an unknown kind, with the known ones.
 pub(crate) fn unknown<T: Named>(name: &str) -> String {
-    format!("`{}` is not {}; there are {}", shown(name), T::WHAT, T::NAMES.join(", "))
+    format!("`{}` is not {}; give one of {}", shown(name), T::WHAT, T::NAMES.join(", "))
 }
 
 /// The schema of a name or a table of one kind.
@@ -152,7 +152,7 @@ impl<'de, T: Named> Visitor<'de> for KindVisitor<T> {
             return Err(E::custom(unknown::<T>(name)));
         }
         let none = MapDeserializer::<_, E>::new(std::iter::empty::<(&str, &str)>());
-        // Nothing but a missing argument can be wrong.
+        // The only possible error is a missing argument.
         T::read(name, none).map_err(|missing| {
             let missing = missing.to_string();
             let argument = missing.split('`').nth(1).unwrap_or("...");
@@ -169,13 +169,13 @@ impl<'de, T: Named> Visitor<'de> for KindVisitor<T> {
             )));
         };
         let value = map.next_value_seed(ArgumentsSeed(name, PhantomData))?;
-        // A second key is an error, where it stands.
+        // A second key is an error, reported at its place.
         map.next_key_seed(NameSeed::<T>(Some(name), PhantomData))?;
         Ok(value)
     }
 }
 
-/// Reads the key of a table of one kind, or one behind that kind.
+/// Reads the key of a table of one kind, or a key after that kind.
 struct NameSeed<T>(Option<&'static str>, PhantomData<T>);
 
 impl<T> Default for NameSeed<T> {

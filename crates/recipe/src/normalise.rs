@@ -7,13 +7,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 
-/// What becomes of a pixel's value `v` in `[0, 1]` in each channel: `(v - mean) / std`.
+/// Normalisation of a pixel's value `v` in `[0, 1]` in each channel: `(v - mean) / std`.
 ///
 /// In a file `"dataset"`, `"measured"`, or a table such as `{ mean = [0.5, 0.5, 0.5], std = [0.5, 0.5, 0.5] }`; `mean = [0]`
 /// and `std = [1]` leave values as they are. One value stands for all channels.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Normalise {
-    /// The figures that are usual for the data set; measured where there are none.
+    /// The usual figures of the data set; measured where there are none.
     #[default]
     Dataset,
     /// Mean and standard deviation of the images that are trained on.

@@ -1,4 +1,4 @@
-//! The optimizers, a file each.
+//! The optimizers, one per file.
 
 mod adam;
 mod adamw;
@@ -34,7 +34,7 @@ impl Optimizer {
         }
     }
 
-    /// The decay of weights in no group of their own.
+    /// The weight decay of parameters whose group has none of its own.
     #[must_use]
     pub fn weight_decay(&self) -> f64 {
         match self {
@@ -44,7 +44,7 @@ impl Optimizer {
         }
     }
 
-    /// With that learning rate.
+    /// With this learning rate.
     #[must_use]
     pub fn with_lr(mut self, value: f64) -> Self {
         match &mut self {
@@ -55,7 +55,7 @@ impl Optimizer {
         self
     }
 
-    /// With that weight decay.
+    /// With this weight decay.
     #[must_use]
     pub fn with_weight_decay(mut self, value: f64) -> Self {
         match &mut self {
@@ -66,7 +66,7 @@ impl Optimizer {
         self
     }
 
-    /// The names, in PyTorch's `state_dict`, of what it keeps for each parameter: arrays of the parameter's shape, zeros at first.
+    /// The names, in PyTorch's `state_dict`, of the buffers that it keeps for each parameter: arrays of the parameter's shape, zeros at first.
     #[must_use]
     pub fn buffers(&self) -> &'static [&'static str] {
         match self {
@@ -76,7 +76,7 @@ impl Optimizer {
         }
     }
 
-    /// Holds the constants to their ranges.
+    /// Checks that the constants are in their ranges.
     pub(crate) fn check(&self) -> Result<(), RecipeError> {
         let key = |name: &str| format!("optimizer.{}.{name}", self.class());
         RecipeError::positive(&key("lr"), self.lr())?;

@@ -1,4 +1,4 @@
-//! Two numbers in a file: serde's own arrays would leave out what comes behind them.
+//! Two numbers in a file: serde's own arrays would ignore any that follow.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -8,7 +8,7 @@ pub(crate) fn pair<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[f64; 2
     Pair::deserialize(deserializer).map(|Pair(pair)| pair)
 }
 
-/// Reads a list of two numbers each.
+/// Reads a list of pairs of numbers.
 pub(crate) fn pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<[f64; 2]>, D::Error> {
     let pairs = Vec::<Pair>::deserialize(deserializer)?;
     Ok(pairs.into_iter().map(|Pair(pair)| pair).collect())

@@ -1,4 +1,4 @@
-//! The whole of it.
+//! The recipe as a whole.
 
 use crate::error::MAX_NUMBER;
 use crate::group::{Group, ParameterGroup};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Recipe {
-    /// How often the training images are gone through, from 1.
+    /// Passes over the training images, from 1.
     #[schemars(range(min = 1, max = Recipe::MAX_EPOCHS))]
     pub epochs: u32,
     /// The share of the last epoch's batches that are trained on, above 0 and at most 1; steps are rounded up. All if not given.
@@ -22,7 +22,7 @@ pub struct Recipe {
     /// Images in a batch, from 1; the last batch of an epoch may be smaller.
     #[schemars(range(min = 1, max = Recipe::MAX_BATCH_SIZE))]
     pub batch_size: u32,
-    /// Whether an epoch leaves out its last batch where that is smaller (`torch.utils.data.DataLoader`).
+    /// Whether an epoch leaves out its last batch if it is smaller (`torch.utils.data.DataLoader`).
     #[serde(default)]
     pub drop_last: bool,
     /// The optimizer.
@@ -30,17 +30,17 @@ pub struct Recipe {
     /// The learning rate from step to step.
     #[serde(default)]
     pub schedule: Schedule,
-    /// What comes before the schedule.
+    /// The warm-up before the schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmup: Option<Warmup>,
-    /// Parameters with values of their own; the first that matches counts.
+    /// Groups of parameters with their own values; the first that matches counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parameter_groups: Vec<ParameterGroup>,
-    /// The share of a label that goes to all classes alike, in `[0, 1)`, in training (`torch.nn.CrossEntropyLoss`).
+    /// The share of a label that is spread evenly over all classes, in `[0, 1)`, in training (`torch.nn.CrossEntropyLoss`).
     #[serde(default)]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub label_smoothing: f64,
-    /// The largest norm of all gradients together; longer ones are scaled down to it (`torch.nn.utils.clip_grad_norm_`).
+    /// The largest norm of all gradients together; larger ones are scaled down to it (`torch.nn.utils.clip_grad_norm_`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("exclusiveMinimum" = 0), range(max = MAX_NUMBER))]
     pub clip_norm: Option<f64>,
@@ -53,16 +53,16 @@ pub struct Recipe {
     /// When to stop before the last epoch; needs held-out images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<EarlyStopping>,
-    /// What is done to training images.
+    /// Augmentation of training images.
     #[serde(default)]
     pub augment: Augment,
     /// Whether the training order changes every epoch.
     #[serde(default = "yes")]
     pub shuffle: bool,
-    /// What becomes of the values of pixels.
+    /// Normalisation of pixel values.
     #[serde(default)]
     pub normalise: Normalise,
-    /// The views of a test image that the final weights are tested on as well.
+    /// The views of a test image on which the final weights are also tested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_time_augmentation: Option<TestTimeAugmentation>,
 }
@@ -71,11 +71,11 @@ fn yes() -> bool {
     true
 }
 
-/// An exponential moving average of weights and BatchNorm's statistics, beside the raw ones
-/// (`torch.optim.swa_utils.AveragedModel` with `get_ema_multi_avg_fn` and `use_buffers`).
+/// An exponential moving average of weights and BatchNorm's statistics, in addition to the raw ones (`torch.optim.swa_utils.AveragedModel` with
+/// `get_ema_multi_avg_fn` and `use_buffers`).
 ///
-/// After the first step it is what was trained, after each later one `decay * average + (1 - decay) * trained`. BatchNorm's count of batches,
-/// which nothing reads, has no average; PyTorch's is rounded down at each step, and so comes to nothing in particular.
+/// After the first step it equals the trained values, after each later one `decay * average + (1 - decay) * trained`. BatchNorm's count of
+/// batches, which nothing reads, has no average; PyTorch's is rounded down at each step, and so means nothing in particular.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ema {
@@ -95,7 +95,7 @@ impl Default for Ema {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStopping {
-    /// It stops after so many epochs in a row without a better accuracy, from 1.
+    /// It stops after this many epochs in a row without a better accuracy, from 1.
     #[schemars(range(min = 1, max = Recipe::MAX_EPOCHS))]
     pub patience: u32,
 }
@@ -106,7 +106,7 @@ impl Recipe {
     /// The most images in a batch.
     pub const MAX_BATCH_SIZE: u32 = 65_536;
 
-    /// What a file says with these three keys alone: the optimizer at its own rate throughout, on shuffled images as they are.
+    /// The recipe of a file with these three keys alone: the optimizer at its own constant learning rate, on shuffled images without augmentation.
     #[must_use]
     pub fn new(epochs: u32, batch_size: u32, optimizer: impl Into<Optimizer>) -> Self {
         Self {
@@ -136,10 +136,10 @@ impl Recipe {
         schemars::schema_for!(Recipe).to_value()
     }
 
-    /// Holds every value to its range.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// [`RecipeError`] naming the first key that is outside of it.
+    /// [`RecipeError`] naming the first key that is out of range.
     pub fn check(&self) -> Result<(), RecipeError> {
         let range = |key: &str, value: u32, most: u32| {
             let wanted = format!("a whole number from 1 to {most}");
@@ -176,7 +176,7 @@ impl Recipe {
         }
         if self.clip_norm.is_some() && self.parameter_groups.iter().any(|group| group.frozen_after.is_some())
         {
-            let text = "clip-norm counts the gradients of all parameters, those of a group that is frozen too; \
+            let text = "clip-norm counts the gradients of all parameters, including those of a frozen group; \
                         leave out clip-norm, or frozen_after in parameter-groups";
             return Err(RecipeError::Combination(text.to_owned()));
         }
@@ -188,14 +188,14 @@ impl Recipe {
         self.test_time_augmentation.as_ref().map_or(Ok(()), TestTimeAugmentation::check)
     }
 
-    /// Batches in an epoch of so many training images: with `drop-last`, 0 when they do not fill one.
+    /// Batches in an epoch of this many training images; with `drop-last`, 0 if they do not fill one.
     #[must_use]
     pub fn steps_per_epoch(&self, images: usize) -> u64 {
         let (images, batch) = (images as u64, u64::from(self.batch_size.max(1)));
         if self.drop_last { images / batch } else { images.div_ceil(batch) }
     }
 
-    /// How long a training on so many images is.
+    /// The length of a training on this many images.
     #[must_use]
     pub fn span(&self, images: usize) -> Span {
         let steps_per_epoch = self.steps_per_epoch(images);
@@ -206,7 +206,7 @@ impl Recipe {
         Span { steps: before.saturating_add(last).min(whole.steps), ..whole }
     }
 
-    /// Whether steps of this training would be others in a longer one, so that no run of it can be extended.
+    /// Whether the steps would differ in a longer training, so that a run cannot be extended.
     #[must_use]
     pub fn depends_on_length(&self) -> bool {
         self.schedule.depends_on_length() || self.last_epoch.is_some() || self.lookahead.is_some()
@@ -218,13 +218,13 @@ impl Recipe {
         self.ema.is_some() || self.lookahead.is_some()
     }
 
-    /// What step `step`, from 0, of a training of that span is taken with.
+    /// The learning rate and momentum of step `step`, from 0, in a training of this span.
     #[must_use]
     pub fn rate(&self, step: u64, span: Span) -> Rate {
         self.schedule.rate(self.optimizer.lr(), self.warmup.as_ref(), step, span)
     }
 
-    /// The group of a parameter of that name and number of dimensions.
+    /// The group of a parameter with this name and number of dimensions.
     #[must_use]
     pub fn group(&self, name: &str, dims: usize) -> Group {
         let found = self.parameter_groups.iter().find(|group| group.matches(name, dims));
@@ -238,7 +238,7 @@ impl Recipe {
         }
     }
 
-    /// Refuses groups to which none of these parameters (name, number of dimensions) belongs: a pattern with a slip of the pen.
+    /// Refuses groups to which none of these parameters (name, number of dimensions) belongs: probably a mistyped pattern.
     ///
     /// # Errors
     /// [`RecipeError::Combination`] naming the first such group.

@@ -1,4 +1,4 @@
-//! Learning rates as pure functions of the step, a file a schedule.
+//! Learning rates as pure functions of the step, one schedule per file.
 
 mod constant;
 mod cosine;
@@ -37,13 +37,14 @@ impl Schedule {
         self.name()
     }
 
-    /// The rate of step `step` (from 0) of a training of that span, for an optimizer whose own learning rate is `lr`.
+    /// The rate of step `step` (from 0) of a training of this span, for an optimizer whose own learning rate is `lr`.
     ///
-    /// A warm-up comes first, and the schedule counts from its end, as `torch.optim.lr_scheduler.SequentialLR` has it: epochs, too, are
-    /// those since the warm-up. What a warm-up multiplies is the first rate of the schedule, so that the two meet. In PyTorch it is the
-    /// optimizer's rate, with `OneCycleLR` the first one of the cycle: something else only where `LambdaLR` begins with a factor other than 1.
+    /// A warm-up comes first, and the schedule counts from its end, as in `torch.optim.lr_scheduler.SequentialLR`: epochs, too, are counted
+    /// since the warm-up. A warm-up multiplies the first rate of the schedule, so that the two meet. In PyTorch it multiplies the optimizer's
+    /// rate (with `OneCycleLR` the first one of the cycle), which differs only where `LambdaLR` begins with a factor other than 1.
     ///
-    /// PyTorch multiplies most rates up from step to step and this is a closed form: they differ by rounding, by less than 1e-12 of a rate.
+    /// PyTorch computes most rates by multiplication from step to step, and this is a closed form: they differ by rounding, by less than 1e-12
+    /// of a rate.
     #[must_use]
     pub fn rate(&self, lr: f64, warmup: Option<&Warmup>, step: u64, span: Span) -> Rate {
         let warm = warmup.map_or(0, |warmup| warmup.steps_of(span));
@@ -70,7 +71,7 @@ impl Schedule {
         Rate { epoch: u32::try_from(epoch).unwrap_or(u32::MAX), ..rate }
     }
 
-    /// Whether the rate of a step depends on how long the training is.
+    /// Whether the rate of a step depends on the length of the training.
     #[must_use]
     pub fn depends_on_length(&self) -> bool {
         match self {
@@ -91,7 +92,7 @@ impl Schedule {
         }
     }
 
-    /// Holds the arguments to their ranges.
+    /// Checks that the arguments are in their ranges.
     pub(crate) fn check(&self) -> Result<(), RecipeError> {
         match self {
             Self::Constant(_) => Ok(()),

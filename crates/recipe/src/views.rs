@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 
 /// The views of a test image whose logits are averaged (test-time augmentation).
 ///
-/// With both keys they are the six of Jordan (2024): the image with weight 1/2, and moved by `translate` pixels towards the lower right
-/// and towards the upper left with 1/4 each; of each of these half as it is and half with left and right exchanged.
+/// With both keys they are the six of Jordan (2024): the image with weight 1/2, and the image moved by `translate` pixels towards the lower
+/// right and towards the upper left with 1/4 each; half of each weight goes to the view as it is and half to the flipped view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TestTimeAugmentation {
-    /// Whether each view is seen with left and right exchanged as well.
+    /// Whether each view is also seen flipped horizontally.
     pub flip: bool,
-    /// Pixels by which two views are moved along rows and columns; what comes in from outside is the image, mirrored at its outermost
-    /// pixels. 0 for no such views.
+    /// Pixels by which two views are moved along rows and columns; the pixels from outside are the image mirrored at its outermost pixels. 0 for
+    /// no such views.
     #[schemars(range(max = TestTimeAugmentation::MOST))]
     pub translate: u32,
 }
@@ -22,7 +22,7 @@ pub struct TestTimeAugmentation {
 pub struct View {
     /// The first row and column of the view in the image with `translate` more pixels on each side.
     pub corner: u32,
-    /// Whether left and right are exchanged.
+    /// Whether it is flipped horizontally.
     pub flip: bool,
     /// Its share of the average.
     pub weight: f64,

@@ -1,4 +1,4 @@
-//! What a file may say wrong, and what its author is told; and what is written and read back.
+//! Errors in files and the messages that their authors see, and writing and reading back.
 
 use pointwise_recipe::{
     Adam, AdamW, Anneal, Augment, CosineAnnealingLr, EarlyStopping, Ema, Flip, Lookahead, MultiStepLr,
@@ -6,17 +6,17 @@ use pointwise_recipe::{
     Span, TestTimeAugmentation, Unit, Warmup,
 };
 
-/// A recipe that is whole, with one more line, its fourth.
+/// A complete recipe with one more line, its fourth.
 fn with(line: &str) -> String {
     format!("epochs = 2\nbatch-size = 8\noptimizer = \"SGD\"\n{line}\n")
 }
 
-/// The same with that optimizer on line 3.
+/// The same with this optimizer on line 3.
 fn with_optimizer(optimizer: &str) -> String {
     format!("epochs = 2\nbatch-size = 8\noptimizer = {optimizer}\n")
 }
 
-/// Compares the messages of all cases, and shows every one that differs.
+/// Compares the messages of all cases and shows every one that differs.
 #[track_caller]
 fn told(cases: impl IntoIterator<Item = (String, &'static str)>) {
     let wrong: Vec<String> = cases
@@ -44,10 +44,10 @@ fn keys() {
             with("batch_size = 3"),
             "line 4, column 1: unknown key `batch_size`, expected one of `epochs`, `last-epoch`, `batch-size`, `drop-last`, `optimizer`, `schedule`, `warmup`, `parameter-groups`, `label-smoothing`, `clip-norm`, `ema`, `lookahead`, `early-stopping`, `augment`, `shuffle`, `normalise`, `test-time-augmentation`",
         ),
-        (with("epochs = 3"), "line 4, column 1: a key stands here for the second time; leave one out"),
+        (with("epochs = 3"), "line 4, column 1: the key is given twice; remove one of them"),
         (
             with("shuffle = true\nshuffle = true"),
-            "line 5, column 1: a key stands here for the second time; leave one out",
+            "line 5, column 1: the key is given twice; remove one of them",
         ),
         (with("ema = {"), "line 4, column 8: unclosed inline table, expected `}`"),
         (
@@ -117,11 +117,11 @@ fn optimizers() {
     told([
         (
             with_optimizer("\"sgd\""),
-            "line 3, column 13: `sgd` is not an optimizer; there are Adam, AdamW, SGD",
+            "line 3, column 13: `sgd` is not an optimizer; give one of Adam, AdamW, SGD",
         ),
         (
             with_optimizer("\"a\\u001b[31m name\""),
-            "line 3, column 13: `a\\u{1b}[31m name` is not an optimizer; there are Adam, AdamW, SGD",
+            "line 3, column 13: `a\\u{1b}[31m name` is not an optimizer; give one of Adam, AdamW, SGD",
         ),
         (
             with_optimizer("3"),
@@ -137,11 +137,11 @@ fn optimizers() {
         ),
         (
             with_optimizer("{ lr = 0.1 }"),
-            "line 3, column 15: `lr` is not an optimizer; there are Adam, AdamW, SGD",
+            "line 3, column 15: `lr` is not an optimizer; give one of Adam, AdamW, SGD",
         ),
         (
             with_optimizer("{ Lion = { lr = 0.1 } }"),
-            "line 3, column 15: `Lion` is not an optimizer; there are Adam, AdamW, SGD",
+            "line 3, column 15: `Lion` is not an optimizer; give one of Adam, AdamW, SGD",
         ),
         (
             with_optimizer("{ SGD = {}, Adam = {} }"),
@@ -153,7 +153,7 @@ fn optimizers() {
         ),
         (
             with_optimizer("{ SGD = {}, SGD = {} }"),
-            "line 3, column 25: a key stands here for the second time; leave one out",
+            "line 3, column 25: the key is given twice; remove one of them",
         ),
         (
             with_optimizer("{ SGD = 0.1 }"),
@@ -161,7 +161,7 @@ fn optimizers() {
         ),
         (
             with_optimizer("{ SGD = { lr = 0.1, lr = 0.2 } }"),
-            "line 3, column 33: a key stands here for the second time; leave one out",
+            "line 3, column 33: the key is given twice; remove one of them",
         ),
         (
             with_optimizer("{ SGD = { learning_rate = 0.1 } }"),
@@ -231,7 +231,7 @@ fn schedules() {
     told([
         (
             with("schedule = \"cosine\""),
-            "line 4, column 12: `cosine` is not a schedule; there are constant, MultiStepLR, CosineAnnealingLR, OneCycleLR, PiecewiseLinear",
+            "line 4, column 12: `cosine` is not a schedule; give one of constant, MultiStepLR, CosineAnnealingLR, OneCycleLR, PiecewiseLinear",
         ),
         (
             with("schedule = \"MultiStepLR\""),
@@ -312,7 +312,7 @@ fn schedules() {
         ),
         (
             with("schedule = { OneCycleLR = { pct_start = 0.5, three_phase = true } }"),
-            "schedule.OneCycleLR.pct_start is 0.5, not a number above 0 and below 1/2, as three_phase asks for",
+            "schedule.OneCycleLR.pct_start is 0.5, not a number above 0 and below 1/2, as three_phase requires",
         ),
         (
             with("schedule = { OneCycleLR = { anneal_strategy = \"cosine\" } }"),
@@ -420,7 +420,7 @@ fn lengths_averages_and_views() {
         ),
         (
             with("clip-norm = 1\nparameter-groups = [{ max_dims = 1, frozen_after = 3 }]"),
-            "clip-norm counts the gradients of all parameters, those of a group that is frozen too; leave out clip-norm, or \
+            "clip-norm counts the gradients of all parameters, including those of a frozen group; leave out clip-norm, or \
              frozen_after in parameter-groups",
         ),
         (
@@ -464,7 +464,7 @@ fn lookahead_returns_to_the_slow_weights_every_few_steps_and_at_the_end() {
     assert!((decays[0].1 - 0.773_780_937_5 * (5.0f64 / 476.0).powi(3)).abs() < 1e-15);
     assert!((decays[94].1 - 0.773_780_937_5 * (475.0f64 / 476.0).powi(3)).abs() < 1e-15);
     assert_eq!(decays[95].1, 1.0);
-    // The paper's: the same throughout, also after a last step that is one of them.
+    // The paper's: constant, also if the last step is one after which weights are averaged.
     let span = Span { steps_per_epoch: 10, steps: 10 };
     assert_eq!(
         [4, 5, 9, 10].map(|step| Lookahead::default().decay_after(step, span)),
@@ -563,7 +563,7 @@ fn groups_and_images() {
         ),
         (
             with("augment = { crop = 4, crop = 4 }"),
-            "line 4, column 23: a key stands here for the second time; leave one out",
+            "line 4, column 23: the key is given twice; remove one of them",
         ),
         (
             with("normalise = \"imagenet\""),
@@ -685,7 +685,7 @@ fn recipes() -> Vec<Recipe> {
     recipes
 }
 
-/// Adam, and nothing else.
+/// Adam, and otherwise defaults.
 fn simple() -> Recipe {
     Recipe::new(3, 32, Adam::default())
 }
@@ -702,7 +702,7 @@ fn a_recipe_is_read_back_as_it_was_written() {
     }
 }
 
-/// Of values that no check has seen, too.
+/// Also for values that no check has seen.
 #[test]
 fn anything_can_be_written() {
     let numbers = [f64::NAN, f64::INFINITY, -0.0, f64::MIN_POSITIVE, f64::MAX];
@@ -753,7 +753,7 @@ normalise = \"dataset\"
     assert_eq!(recipe.to_toml(), expected);
 }
 
-/// What is left out is PyTorch's, and the ways to write one thing are one thing.
+/// Values left out are PyTorch's defaults, and different ways to write a thing are equal.
 #[test]
 fn forms() {
     let read = |line: &str| Recipe::from_toml(line).unwrap_or_else(|error| panic!("{error}\n{line}"));
@@ -785,8 +785,8 @@ fn forms() {
     assert_eq!(normalise("{ mean = [0], std = [1, 2, 0.5] }"), given);
 }
 
-/// Recipes, damaged: numbers at and beyond every limit, words exchanged, text cut off or out. Whatever is read stays a recipe with all that
-/// follows from it; whatever is not is told on one line.
+/// Recipes, damaged: numbers at and beyond every limit, words swapped, text truncated or cut out. Whatever can be read is a recipe with all that
+/// follows from it; whatever cannot gives an error of one line.
 #[test]
 fn damaged_files() {
     let look = |text: &str| match Recipe::from_toml(text) {

@@ -90,13 +90,13 @@ fn a_group_of_nothing_is_refused() {
     refused("{ names = 'classifier.*' }", 1);
     refused("{ names = 'fc' }", 1);
     refused("{ names = 'conv1.*', max_dims = 2 }", 1);
-    // All that it matches belongs to the groups before it.
+    // Everything that it matches belongs to the groups before it.
     refused("{ names = '*' }, { max_dims = 1 }", 2);
     refused("{ names = 'fc.*' }, { max_dims = 1 }, { names = '*.bias' }", 3);
     refused("{ names = '*' }, { names = 'a' }, { names = 'b' }", 2);
 }
 
-/// Patterns over which a careless matcher takes for ever, and lists that a careless check goes through for every parameter again.
+/// Patterns on which a careless matcher takes forever, and lists that a careless check goes through again for every parameter.
 #[test]
 fn hostile_patterns() {
     let pattern = "*a".repeat(5_000);

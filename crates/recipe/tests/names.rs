@@ -1,4 +1,4 @@
-//! What is chosen by name beside a recipe.
+//! What is chosen by name in addition to a recipe.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt::{Debug, Display};
 
-/// Shown, written and read as that name.
+/// Shown, written and read as this name.
 fn is_called<T: Display + Debug + PartialEq + Serialize + DeserializeOwned>(value: T, name: &str) {
     assert_eq!(value.to_string(), name);
     assert_eq!(serde_json::to_value(&value).unwrap(), json!(name));

@@ -8,7 +8,7 @@ use json_schema::is_valid as is_valid_by;
 use pointwise_recipe::{Adam, Recipe};
 use serde_json::Value;
 
-/// Recipes on the sides of each limit, as TOML: three lines that make one, and what comes behind them.
+/// Recipes on both sides of each limit, as TOML: lines to append to three that make a recipe.
 const CASES: &[&str] = &[
     "",
     "dropout = 1",
@@ -171,7 +171,7 @@ const OPTIMIZERS: &[&str] = &[
     "{ AdamW = { amsgrad = true } }",
 ];
 
-/// What is whole, from the least to the most and beyond.
+/// Whole numbers, from the least to the most and beyond.
 const LENGTHS: &[(&str, &str)] = &[
     ("1", "1"),
     ("0", "1"),
@@ -182,7 +182,7 @@ const LENGTHS: &[(&str, &str)] = &[
     ("1.5", "1"),
 ];
 
-/// What depends on an order or a product, which a schema cannot say.
+/// Errors of an order or a product, which a schema cannot express.
 const BEYOND: &[&str] = &[
     "schedule = { MultiStepLR = { milestones = [3, 1] } }",
     "schedule = { MultiStepLR = { milestones = [1, 1], gamma = 1e38 } }",
@@ -210,7 +210,7 @@ fn the_schema_and_the_program_agree() {
     let texts: Vec<String> =
         lines.chain(optimizers).chain(lengths).chain(missing.map(str::to_owned)).collect();
     let (mut good, mut wrong) = (0, Vec::new());
-    // A key twice is an error of TOML, which JSON does not come to see.
+    // A duplicate key is an error of TOML, which the JSON never shows.
     for text in texts.iter().filter(|text| text.parse::<toml::Table>().is_ok()) {
         let read = Recipe::from_toml(text);
         good += usize::from(read.is_ok());
@@ -225,7 +225,7 @@ fn the_schema_and_the_program_agree() {
         let text = format!("epochs = 1\nbatch-size = 1\noptimizer = \"SGD\"\n{line}\n");
         assert!(is_valid(&text) && Recipe::from_toml(&text).is_err(), "{line}");
     }
-    // What is written can be read by an editor, too.
+    // What we write is valid for an editor, too.
     assert!(is_valid(&Recipe::new(1, 1, Adam::default()).to_toml()));
 }
 

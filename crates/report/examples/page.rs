@@ -1,8 +1,8 @@
-//! The page about the committed study, for a look at it and for the test in a browser:
+//! The page about the committed study, for viewing and for the test in a browser:
 //! `cargo run -p pointwise-report --example page -- OUT.html [--made-up]`.
 //!
 //! With `--made-up` two more seeds and mistakes are invented, so that every part of the page has something to show. Such a page
-//! is for testing alone.
+//! is only for testing.
 
 use std::{fs, path::Path};
 
@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     runs.sort_by(|a, b| a.path.cmp(&b.path));
     let facts: Vec<NetworkFacts> = serde_json::from_str(include_str!("../tests/summary.json"))?;
     if made_up {
-        // Whatever seeds the record has by now.
+        // Whatever other seeds the record has.
         runs.retain(|run| run.config.seed == 42);
         let more: Vec<Run> = runs.iter().flat_map(|run| [43, 44].map(|seed| other_seed(run, seed))).collect();
         runs.extend(more);

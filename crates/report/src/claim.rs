@@ -1,4 +1,4 @@
-//! The conclusion of a study, claim by claim, beside our runs.
+//! The conclusion of a study, claim by claim, compared with our runs.
 
 use pointwise_study::{ClaimKind, Metric, Quantity, Study};
 use serde::{Deserialize, Serialize};
@@ -10,29 +10,29 @@ use crate::{
     statistics::{Contrast, LEVEL, RatioContrast},
 };
 
-/// A part of the published conclusion beside our runs.
+/// A part of the published conclusion, compared with our runs.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Claim {
     /// The claim, in the study's words or in ours.
     pub text: String,
-    /// What our runs say of it, as a sentence; empty where they say nothing.
+    /// What our runs say of it, as a sentence; empty if they say nothing.
     #[serde(default)]
     pub finding: String,
     /// The network that it is about.
     pub network: String,
-    /// The one that it is held against.
+    /// The network that it is compared with.
     pub other: String,
-    /// Of two networks that are said to be comparable, the largest difference that is (a fraction of accuracies, nats of losses, a
-    /// number of counts), or the largest ratio, above 1; `None` of other claims.
+    /// For a claim that two networks are comparable: the largest difference that is (a fraction for accuracies, nats for losses, a
+    /// number for counts), or the largest ratio, above 1; `None` for other claims.
     pub margin: Option<f64>,
     /// Its unit.
     pub unit: Unit,
-    /// Whether it is about what was counted of the networks, and not about what was measured of runs.
+    /// Whether it is about counts of the networks, not about measurements of runs.
     #[serde(default)]
     pub counted: bool,
-    /// Ours; `None` where these runs do not tell.
+    /// Our number; `None` if these runs do not give one.
     pub ours: Option<f64>,
-    /// The interval of ours: 95 %, or 90 % where two one-sided tests are made of it; `None` of what is counted.
+    /// The interval of our number: 95 %, or 90 % if it serves two one-sided tests; `None` for counts.
     pub interval: Option<(f64, f64)>,
     /// The published one, where it is known.
     pub published: Option<f64>,
@@ -46,7 +46,7 @@ pub struct Claim {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// By which fraction there is less, shown in percent.
+    /// The fraction by which there is less, shown in percent.
     Share,
     /// A ratio.
     Times,
@@ -88,7 +88,7 @@ impl Claim {
         self.unit.show(number)
     }
 
-    /// In the unit of the claim; of what is measured only.
+    /// The interval in the unit of the claim; only for measurements.
     pub(crate) fn show_interval(&self) -> Option<String> {
         let (low, high) = self.interval?;
         let show = |number: f64| match self.unit {
@@ -102,7 +102,7 @@ impl Claim {
     }
 }
 
-/// Judges the conclusion of a study. `comparable` says whether what was measured is of the published experiment.
+/// Judges the conclusion of a study. `comparable` says whether the measurements are of the published experiment.
 pub(crate) fn claims(networks: &[NetworkReport], study: &Study, comparable: bool) -> Vec<Claim> {
     let judge = |claim| Pair::new(claim, networks, study, comparable).map(|pair| pair.judge());
     study.claims.iter().filter_map(judge).collect()
@@ -112,7 +112,7 @@ pub(crate) fn claims(networks: &[NetworkReport], study: &Study, comparable: bool
 struct Pair<'a> {
     claim: &'a pointwise_study::Claim,
     ours: [&'a NetworkReport; 2],
-    /// What was published of the two, in the unit of ours.
+    /// The published numbers of the two, in the unit of ours.
     theirs: Option<[f64; 2]>,
     comparable: bool,
 }
@@ -155,7 +155,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// What is counted is compared exactly; with a number that was published rounded, as far as it goes.
+    /// Judges counts: exactly, or as far as a published number was rounded.
     fn counted(&self) -> Claim {
         let count = |network: &NetworkReport| match self.claim.of {
             Quantity::Macs => network.macs,
@@ -222,7 +222,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// What is measured is compared by intervals.
+    /// Judges measurements: by intervals.
     fn measured(&self, metric: Metric) -> Claim {
         let sample = |network: &'a NetworkReport| -> Option<&'a Sample> {
             Some(&network.figure(FigureId::last(metric)).filter(|_| self.comparable)?.ours)
@@ -379,11 +379,11 @@ impl<'a> Pair<'a> {
 fn half_unit(number: f64) -> f64 {
     let text = number.to_string();
     let decimals = text.split_once('.').map_or(0, |(_, digits)| digits.len());
-    // A hair more, for numbers that are not exact in binary.
+    // Slightly more, for numbers that are not exact in binary.
     0.5 * 0.1_f64.powi(decimals as i32) * (1.0 + 1e-9)
 }
 
-/// On which side of `level` the published number is, and the interval.
+/// Whether the interval is on the same side of `level` as the published number.
 fn sided((low, high): (f64, f64), level: f64, published: Option<f64>) -> Outcome {
     let Some(published) = published.filter(|published| *published != level) else {
         return Outcome::NotJudged;

@@ -1,4 +1,4 @@
-//! What must hold before runs are put together, and before they are held against the published ones.
+//! What must hold before runs are combined, and before they are compared with the published ones.
 
 use pointwise_network::Network;
 use pointwise_recipe::DataKind;
@@ -7,7 +7,7 @@ use pointwise_study::{Arm, Study};
 
 use crate::{Error, NetworkFacts, Result, number::thousands};
 
-/// Refuses runs that are not observations of one study: other data, other configurations, the same seed twice. Runs of one arm share
+/// Refuses runs that are not observations of one study: different data or configurations, the same seed twice. Runs of one arm share
 /// their configuration; arms may differ in network and recipe.
 pub(crate) fn check_one_study(runs: &[&Run], facts: &[NetworkFacts], study: &Study) -> Result<()> {
     let first = *runs.first().ok_or(Error::NoRuns)?;
@@ -47,8 +47,8 @@ pub(crate) fn check_one_study(runs: &[&Run], facts: &[NetworkFacts], study: &Stu
     Ok(())
 }
 
-/// The configuration with what may differ within a study made equal: network and seed; engine, device and precision, which the study
-/// tells apart; how densely steps are logged; where CIFAR-10 came from; and between arms how they are trained.
+/// The configuration, with everything that may differ within a study taken from `other`: network and seed; engine, device and precision,
+/// which the report distinguishes; how often steps are logged; where CIFAR-10 came from; and between arms how they are trained.
 fn as_other(config: &RunConfig, other: &RunConfig, is_same_arm: bool) -> RunConfig {
     let mut config = RunConfig {
         model: other.model.clone(),
@@ -67,7 +67,7 @@ fn as_other(config: &RunConfig, other: &RunConfig, is_same_arm: bool) -> RunConf
         config.network.clone_from(&other.network);
         config.dropout = other.dropout;
         config.recipe.clone_from(&other.recipe);
-        // Statistics of the images are equal where the images are; by which of them they are normalised is part of the recipe.
+        // Equal images have equal statistics; which of them normalise the images is part of the recipe.
         config.dataset.clone_from(&other.dataset);
     }
     config
@@ -78,12 +78,12 @@ fn is_cifar10(kind: DataKind) -> bool {
     matches!(kind, DataKind::Cifar10 | DataKind::Huggingface)
 }
 
-/// Whether the images are made up in place of a study's own: accuracies then say nothing about those.
+/// Whether synthetic images stand in for a study's own: accuracies then say nothing about those.
 pub(crate) fn is_stand_in(run: &Run, study: &Study) -> bool {
     run.environment.data_synthetic && study.data.kind != DataKind::Synthetic
 }
 
-/// What about the runs, which are of one study, is not as the study says: each a part of a sentence.
+/// How the runs, which are of one study, deviate from the study's description: each a part of a sentence.
 pub(crate) fn deviations(runs: &[&Run], study: &Study) -> Vec<String> {
     let mut arms: Vec<(&Arm, Vec<String>)> = Vec::new();
     for arm in &study.arms {
@@ -108,11 +108,11 @@ pub(crate) fn deviations(runs: &[&Run], study: &Study) -> Vec<String> {
     found
 }
 
-/// What about a run of an arm is not as the study says.
+/// How a run of an arm deviates from the study's description.
 fn of_arm(run: &Run, arm: &Arm, study: &Study) -> Vec<String> {
     let (config, environment, data) = (&run.config, &run.environment, &study.data);
     let kind = if is_cifar10(config.data) && is_cifar10(data.kind) { config.data } else { data.kind };
-    // Of images that are made up all is other; it is said once.
+    // Synthetic images differ in everything; that is reported once.
     let stand_in = is_stand_in(run, study);
     let expected = RunConfig {
         recipe: arm.recipe.clone(),
@@ -144,7 +144,7 @@ fn of_arm(run: &Run, arm: &Arm, study: &Study) -> Vec<String> {
     found
 }
 
-/// How the network of a run is another one than its arm's.
+/// How the network of a run differs from its arm's.
 fn other_network(config: &RunConfig, arm: &Arm) -> Option<String> {
     let dropout = arm.dropout().unwrap_or(config.dropout);
     let other_dropout = || Some(format!("dropout {} instead of {dropout}", config.dropout));
@@ -155,7 +155,7 @@ fn other_network(config: &RunConfig, arm: &Arm) -> Option<String> {
     };
     let Some(theirs) = theirs else { return Some("a network that this version does not know".to_owned()) };
     let mut ours = arm.network.clone();
-    // A network of the program is made for whatever images it is given.
+    // A network that comes with the program is adapted to the images it is given.
     if let Some(graph) = theirs.graph().ok().filter(|_| arm.is_shipped) {
         ours = ours.with_input(theirs.input).with_classes(graph.classes());
     }

@@ -1,4 +1,4 @@
-//! What changes between networks do.
+//! The effects of changes between networks.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{
     statistics::holm,
 };
 
-/// What a change does to networks, over all pairs that differ in it alone.
+/// The effect of a change on networks, over all pairs that differ only in it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Effect {
     /// The change.
@@ -24,7 +24,7 @@ pub struct Effect {
     pub runs: usize,
     /// Difference of the test accuracy after the last epoch, a fraction.
     pub difference: Option<f64>,
-    /// The same with its interval; `None` where too few runs tell a spread.
+    /// The same with its interval; `None` if there are too few runs for a spread.
     pub accuracy: Option<Combination>,
     /// Natural logarithm of the ratio of the seconds of an epoch, training and evaluation.
     pub log_seconds: Option<Combination>,
@@ -36,7 +36,7 @@ pub struct Effect {
 
 /// The effects of a study; one without runs of all its networks is left out.
 pub(crate) fn effects(networks: &[NetworkReport], runs: &[RunSummary], study: &Study) -> Vec<Effect> {
-    // Of the runs that the network's samples are of.
+    // Over the runs of the network's samples.
     let log_seconds = |network: &NetworkReport| {
         let counts = |run: &&RunSummary| run.model == network.name && network.seeds.contains(&run.seed);
         let results = runs.iter().filter(counts).filter_map(|run| run.result.as_ref());
@@ -70,7 +70,7 @@ pub(crate) fn effects(networks: &[NetworkReport], runs: &[RunSummary], study: &S
                 .iter()
                 .map(|[one, other]| Some((count(one)? as f64 / count(other)? as f64).ln()))
                 .collect();
-            // Of nothing there is no ratio.
+            // Zero counts have no ratio.
             Some((logs?.iter().sum::<f64>() * share).exp()).filter(|ratio| ratio.is_normal())
         };
         effects.push(Effect {
@@ -134,7 +134,7 @@ impl Effect {
     }
 }
 
-/// What stands below such a table.
+/// The note below such a table.
 pub(crate) const NOTE: &str = "Each number is the mean over the pairs of networks that differ in the change alone, with it compared to without \
     it: a difference of accuracies after the last epoch, a ratio of counts and of times. The intervals hold the true value in 95 of 100 cases, \
     by Student's distribution with the spread from seed to seed pooled over the networks of the pairs; p is Holm's, over the changes. Time is \

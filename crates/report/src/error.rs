@@ -71,7 +71,7 @@ pub enum Error {
     },
     /// The record that the study names cannot be read.
     #[error(
-        "the record of the study is no study.json of a reproduction ({cause}): name another one in its file, or none"
+        "the record of the study is not the study.json of a reproduction ({cause}): name another one in its file, or none"
     )]
     Record {
         /// What the parser said.

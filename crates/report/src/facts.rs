@@ -1,8 +1,8 @@
-//! What the trainer says of networks.
+//! The facts about networks, as the trainer gives them.
 
 use serde::{Deserialize, Serialize};
 
-/// What the trainer says of a network: an entry of `trainer summary --json`.
+/// The facts about a network, as the trainer gives them: an entry of `trainer summary --json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct NetworkFacts {
     /// Its name.

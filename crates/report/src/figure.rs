@@ -7,7 +7,7 @@ use crate::{
     number::{decimals, percent, points},
 };
 
-/// A metric for people.
+/// The name of a metric in texts.
 pub(crate) fn metric_name(metric: Metric) -> &'static str {
     match metric {
         Metric::TrainLoss => "training loss",
@@ -18,7 +18,7 @@ pub(crate) fn metric_name(metric: Metric) -> &'static str {
     }
 }
 
-/// What one stands for in tables: 100 turns the fractions of accuracies into percent.
+/// The factor for tables: 100 turns accuracies, which are fractions, into percent.
 pub(crate) fn scale(metric: Metric) -> f64 {
     if metric.is_accuracy() { 100.0 } else { 1.0 }
 }
@@ -74,7 +74,7 @@ impl FigureId {
         if self.metric.is_accuracy() { points(100.0 * value) } else { decimals(value, 4) }
     }
 
-    /// As published of an arm.
+    /// The published figure of an arm.
     pub(crate) fn published(self, arm: &Arm) -> Option<&PublishedFigure> {
         let epochs = Some(arm.recipe.epochs);
         let same = match self.epoch {

@@ -1,5 +1,5 @@
-//! From figures to a verdict: comparisons and corrections. Knows figures of networks and what is published of them, and no study in
-//! particular.
+//! From figures to a verdict: comparisons and corrections. This knows figures of networks and the published ones, but no particular
+//! study.
 
 use pointwise_runs::RunResult;
 use pointwise_study::{Arm, Metric, Study};
@@ -12,7 +12,7 @@ use crate::{
     statistics::{LEVEL, SEEDS_FOR_SPREAD, bartlett, combined, holm, moderated, own_spread},
 };
 
-/// Below this p value of [`CurveCheck`] the published curve is not one of ours. Kept apart from the level of the primary figures, so
+/// Below this p value of [`CurveCheck`] the published curve is not one of ours. Separate from the level of the primary figures, so
 /// that forty figures that do not decide take nothing from the three that do.
 const CURVE_LEVEL: f64 = 0.01;
 
@@ -25,7 +25,7 @@ pub struct Homogeneity {
     pub p: f64,
 }
 
-/// Whether the published curves are curves that our runs could have drawn: all figures that do not decide, together.
+/// Whether the published curves could be curves of our runs: all figures that do not decide, together.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct CurveCheck {
     /// How many figures went into it.
@@ -45,7 +45,7 @@ impl CurveCheck {
     }
 }
 
-/// What the comparisons of a study's figures add up to.
+/// The joint result of the comparisons of a study's figures.
 #[derive(Default)]
 pub(crate) struct Judged {
     pub(crate) homogeneity: Vec<Homogeneity>,
@@ -61,7 +61,7 @@ enum Deciding {
     Bound,
 }
 
-/// How the published figure of an arm decides; `None` where it is shown only, or there is none.
+/// How the published figure of an arm decides; `None` if it is only shown, or there is none.
 fn deciding(study: &Study, arm: &Arm, figure: FigureId) -> Option<Deciding> {
     let published = figure.published(arm)?;
     if published.at_least {
@@ -70,7 +70,7 @@ fn deciding(study: &Study, arm: &Arm, figure: FigureId) -> Option<Deciding> {
     primary(study, arm, figure).map(|_| Deciding::Result)
 }
 
-/// The primary figure that this figure of an arm is.
+/// The study's primary figure that this figure of an arm corresponds to.
 fn primary<'a>(study: &'a Study, arm: &Arm, figure: FigureId) -> Option<&'a pointwise_study::Primary> {
     study.primary.iter().find(|it| FigureId { metric: it.metric, epoch: it.epoch }.of(arm) == figure)
 }
@@ -87,8 +87,8 @@ fn deciding_figures(study: &Study, arm: &Arm) -> Vec<(FigureId, Deciding)> {
     found
 }
 
-/// Holds every figure of the networks, which are the study's arms, against the published one, and corrects those that decide for
-/// their number.
+/// Compares every figure of the networks, which are the study's arms, with the published one, and corrects the p values of those
+/// that decide for their number.
 ///
 /// A network with fewer than [`SEEDS_FOR_SPREAD`] runs takes its spread from `record`.
 pub(crate) fn judge(networks: &mut [NetworkReport], study: &Study, record: Option<&Record>) -> Judged {
@@ -188,8 +188,8 @@ fn correct(networks: &mut [NetworkReport], by_arm: &[Vec<(FigureId, Deciding)>])
     }
 }
 
-/// Fills in the comparisons of all figures that do not decide, and judges them together. Of these many each network answers for
-/// itself with its own spread, which keeps their small p values honest.
+/// Fills in the comparisons of all figures that do not decide, and judges them together. For these many figures each network uses
+/// its own spread, which keeps their small p values honest.
 fn curve_check(networks: &mut [NetworkReport], study: &Study, record: Option<&Record>) -> Option<CurveCheck> {
     let (mut p, mut outside, mut farthest): (Vec<f64>, u32, Option<(f64, String)>) = (Vec::new(), 0, None);
     for (network, arm) in networks.iter_mut().zip(&study.arms) {
@@ -233,7 +233,7 @@ fn is_judged(arm: &Arm) -> bool {
     arm.published.parameters.is_some() || !arm.published.figures.is_empty()
 }
 
-/// The verdict of figures that [`judge`] has compared. `not_comparable` is what keeps the runs from being compared at all.
+/// The verdict of figures that [`judge`] has compared. `not_comparable` holds the reasons why the runs cannot be compared at all.
 pub(crate) fn verdict(
     networks: &[NetworkReport],
     study: &Study,
@@ -353,7 +353,7 @@ pub(crate) fn verdict(
     }
 }
 
-/// A p value as people read it: `0.03`, `< 0.0001`.
+/// A p value for display: `0.03`, `< 0.0001`.
 pub(crate) fn show_p(p: f64) -> String {
     if p < 0.0001 { "< 0.0001".into() } else { decimals(p, if p < 0.01 { 4 } else { 2 }) }
 }

@@ -27,7 +27,7 @@ fn show_sample(metric: Metric, sample: &Sample) -> String {
     }
 }
 
-/// What stands where there is no number.
+/// Shown where there is no number.
 const NONE: &str = "-";
 
 impl StudyReport {
@@ -106,7 +106,7 @@ impl StudyReport {
             let ours = |figure: &Option<Figure>, metric: Metric| {
                 figure.as_ref().map_or(NONE.into(), |figure| show_sample(metric, &figure.ours))
             };
-            // Beside accuracies of made-up images the published ones would mislead.
+            // Next to accuracies on synthetic images, the published ones would mislead.
             let theirs = |figure: &Option<Figure>, metric: Metric| {
                 let figure = figure.as_ref().filter(|_| !self.data.stand_in);
                 figure.and_then(|figure| figure.show_published(metric)).unwrap_or_else(|| NONE.into())
@@ -150,7 +150,7 @@ impl StudyReport {
         text
     }
 
-    /// Networks beside each other.
+    /// The networks side by side.
     fn beside_table(&self) -> Table {
         let mut columns =
             vec![("network", Left), ("seeds", Right), ("test accuracy %", Right), ("test loss", Right)];
@@ -581,7 +581,7 @@ impl Spread {
     }
 }
 
-/// Without published figures beside them.
+/// Our final figures, without published ones.
 fn own_finals(networks: &[NetworkReport], id: FigureId) -> Table {
     let title = title(id);
     let mut table = Table::new([("network", Left), ("seeds", Right), (title.as_str(), Right)]);

@@ -1,4 +1,4 @@
-//! What runs of a network come to, next to what is published of it.
+//! The results of a network's runs, next to the published ones.
 
 use pointwise_runs::RunResult;
 use pointwise_study::Metric;
@@ -30,10 +30,10 @@ pub enum Verdict {
     },
     /// The runs are not of the published experiment, or not all of it.
     NotComparable {
-        /// What is missing or other.
+        /// What is missing or different.
         reason: String,
     },
-    /// Nothing was published: the networks stand beside each other.
+    /// Nothing was published: the networks are shown side by side.
     NotJudged,
 }
 
@@ -47,7 +47,7 @@ pub enum Outcome {
     Fails,
     /// Our runs cannot tell.
     Undecided,
-    /// There is nothing to tell by.
+    /// There is nothing to judge it by.
     NotJudged,
 }
 
@@ -75,7 +75,7 @@ pub struct NetworkReport {
     pub published_parameters: Option<u64>,
     /// Multiply-accumulate operations of one forward pass of one image.
     pub macs: Option<u64>,
-    /// Of the complete runs, ascending. The samples below have one value for each.
+    /// The seeds of the complete runs, ascending. The samples below have one value for each.
     pub seeds: Vec<u64>,
     /// Test accuracy after the last epoch.
     pub accuracy: Option<Figure>,
@@ -98,20 +98,20 @@ pub struct NetworkReport {
     pub epochs: Vec<EpochReport>,
 }
 
-/// A figure of ours beside the published one. Accuracies are fractions, losses nats.
+/// Our figure next to the published one. Accuracies are fractions, losses nats.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Figure {
     /// Ours.
     pub ours: Sample,
     /// The published one, where there is one.
     pub published: Option<f64>,
-    /// Digits behind the point of the published one, as it was printed in percent or nats.
+    /// Decimals of the published one, as it was printed in percent or nats.
     #[serde(default)]
     pub decimals: u32,
     /// Whether it was claimed that the result is the published one or better.
     #[serde(default, skip_serializing_if = "is_false")]
     pub at_least: bool,
-    /// The judgement of a published result; `None` where the runs are not of the published experiment, and where nothing was published.
+    /// The judgement of a published result; `None` if the runs are not of the published experiment, or if nothing was published.
     pub comparison: Option<Comparison>,
     /// The judgement of a claim that the result is the published one or better.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,13 +130,13 @@ impl Figure {
     }
 
     /// What the judgement rests on: the 95 % interval of a published result, or the 90 % interval of our mean, whose ends are the
-    /// one-sided 95 % bounds that a claim is held against.
+    /// one-sided 95 % bounds that a claim is compared with.
     pub(crate) fn interval(&self) -> Option<(f64, f64)> {
         let of_result = self.comparison.as_ref().map(|it| (it.low, it.high));
         of_result.or(self.bound.as_ref().map(|it| (it.low, it.high)))
     }
 
-    /// The p value after Holm's correction; `None` of what does not decide.
+    /// The p value after Holm's correction; `None` if the figure does not decide.
     pub(crate) fn corrected(&self) -> Option<f64> {
         match (&self.comparison, &self.bound) {
             (Some(comparison), _) => comparison.corrected,
@@ -207,7 +207,7 @@ pub struct RunSummary {
     pub engine: String,
     /// On which device.
     pub device: String,
-    /// The numbers of convolutions and linear layers.
+    /// The number format of convolutions and linear layers.
     pub precision: String,
     /// What did the work: the accelerator's name where one did, else the processor's.
     pub processor: String,

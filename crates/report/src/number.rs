@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers for display.
 
 pub use pointwise_runs::duration;
 
@@ -20,7 +20,7 @@ pub(crate) fn percent(fraction: f64) -> String {
     decimals(fraction * 100.0, 2)
 }
 
-/// Points of accuracy, with two digits that count: `11.6 points`, `0.15 points`.
+/// Points of accuracy, with one decimal, or two below 1: `11.6 points`, `0.15 points`.
 pub(crate) fn points(number: f64) -> String {
     let places = if number.abs() < 1.0 { 2 } else { 1 };
     decimals(number, places) + " points"

@@ -1,11 +1,11 @@
-//! The record of an earlier reproduction: what one with few seeds takes its spread from.
+//! The record of an earlier reproduction, from which one with few seeds takes its spread.
 
 use pointwise_study::Metric;
 use serde::Deserialize;
 
 use crate::{Error, Result, Sample, figure::FigureId};
 
-/// What the `study.json` of earlier runs says of them. One that an older version wrote may say less.
+/// What the `study.json` of earlier runs says of them. A file of an older version may say less.
 #[derive(Deserialize, Clone, Debug, PartialEq)]
 pub struct Record {
     /// The networks with their figures.
@@ -20,7 +20,7 @@ pub struct Record {
 pub struct RecordedNetwork {
     /// Its name.
     pub name: String,
-    /// Of its runs.
+    /// The seeds of its runs.
     pub seeds: Vec<u64>,
     /// Test accuracy after the last epoch.
     pub accuracy: Option<RecordedFigure>,
@@ -99,7 +99,7 @@ impl Record {
     /// Reads the text of a `study.json`.
     ///
     /// # Errors
-    /// [`Error::Record`] if it is none.
+    /// [`Error::Record`] if it is not one.
     pub fn parse(text: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|error| Error::Record { cause: error.to_string() })
     }

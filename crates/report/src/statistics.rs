@@ -1,6 +1,6 @@
 //! Statistics of a few runs. Nothing here knows a study, a network or a metric.
 //!
-//! Distributions are those of the crate `statrs`; the tests hold every function to values of SciPy.
+//! Distributions are those of the crate `statrs`; the tests compare every function with SciPy.
 
 use serde::{Deserialize, Serialize};
 use statrs::{
@@ -70,13 +70,13 @@ pub struct Reported {
     pub value: f64,
     /// The unit of its last printed decimal: it was rounded there.
     pub unit: f64,
-    /// Runs behind it, from 1.
+    /// Number of runs behind it, at least 1.
     pub runs: u32,
     /// Their standard deviation, where it was given and there are at least two runs.
     pub deviation: Option<f64>,
 }
 
-/// A reported figure against the prediction interval of our runs.
+/// A reported figure compared with the prediction interval of our runs.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// Our mean minus the reported figure.
@@ -89,16 +89,16 @@ pub struct Comparison {
     pub high: f64,
     /// Two-sided p value of the difference.
     pub p: f64,
-    /// `p` after [`holm`]'s correction; `None` of a figure that does not decide.
+    /// `p` after [`holm`]'s correction; `None` for a figure that does not decide.
     pub corrected: Option<f64>,
     /// The smallest difference that these runs would have called significant in 8 of 10 cases.
     pub detectable: f64,
 }
 
-/// Fewer seeds than these say too little about their spread: two values have one degree of freedom and t = 12.7.
+/// Fewer seeds than this say too little about their spread: two values have one degree of freedom and t = 12.7.
 pub const SEEDS_FOR_SPREAD: usize = 3;
 
-/// The chance that something faithful is called different, over all figures that decide together.
+/// The chance that a faithful reproduction is called different, over all figures that decide together.
 pub const LEVEL: f64 = 0.05;
 
 /// See [`moderated`].
@@ -112,10 +112,10 @@ impl Comparison {
     /// Holm's first step.
     ///
     /// The difference of the means is divided by its standard error, `s sqrt(1/n + 1/m)` for n runs of ours and m reported ones
-    /// with a common deviation s, and held against Student's distribution. Where the reported runs have a deviation of their own,
-    /// the two variances add up, with Satterthwaite's degrees of freedom. What rounding cut off is as good as uniformly distributed
-    /// over a unit of the last printed decimal: its variance, unit² / 12, is added, and the degrees of freedom stay. Satterthwaite's
-    /// would grow, most where the spread is underestimated, and call too much different.
+    /// with a common deviation s, and compared with Student's distribution. If the reported runs have their own deviation, the two
+    /// variances add up, with Satterthwaite's degrees of freedom. The rounding error is practically uniformly distributed over a unit
+    /// of the last printed decimal: its variance, unit² / 12, is added, and the degrees of freedom stay. Satterthwaite's would grow,
+    /// most where the spread is underestimated, and call too much different.
     pub fn new(ours: &Sample, spread: Spread, reported: &Reported, figures: usize) -> Self {
         let variance = spread.deviation.powi(2);
         let (n, m) = (ours.n(), f64::from(reported.runs.max(1)));
@@ -145,7 +145,7 @@ impl Comparison {
     }
 }
 
-/// The claim that a mean is so much or better, against our runs.
+/// The claim that a mean is a given value or better, compared with our runs.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Bound {
     /// The standard deviation that the bounds rest on.
@@ -163,7 +163,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Judges by our mean, whose variance is `s² / n` for n runs, with Student's distribution. `above` says that more is better.
+    /// Judges by our mean, whose variance is `s² / n` for n runs, with Student's distribution. `above` means that more is better.
     pub fn new(ours: &Sample, spread: Spread, claimed: f64, above: bool) -> Self {
         let variance = Variance {
             value: spread.deviation.powi(2) / ours.n(),
@@ -195,7 +195,7 @@ impl Variance {
         self.value.sqrt()
     }
 
-    /// Of a sum of independent terms: Welch and Satterthwaite's approximation.
+    /// The variance of a sum of independent terms: Welch and Satterthwaite's approximation.
     fn plus(self, other: Self) -> Self {
         let value = self.value + other.value;
         let parts =
@@ -204,7 +204,7 @@ impl Variance {
         Self { value, degrees_of_freedom: if parts > 0.0 { value.powi(2) / parts } else { least } }
     }
 
-    /// With that of rounding to a multiple of `unit`, which is known; the degrees of freedom stay those of what is estimated.
+    /// Adds the known variance of rounding to a multiple of `unit`; the degrees of freedom stay those of the estimate.
     fn rounded(self, unit: f64) -> Self {
         Self { value: self.value + unit.powi(2) / 12.0, ..self }
     }
@@ -213,12 +213,12 @@ impl Variance {
         StudentsT::new(0.0, 1.0, self.degrees_of_freedom).ok()
     }
 
-    /// Of Student's distribution; infinite where nothing is known of the variance.
+    /// The quantile of Student's distribution; infinite if nothing is known of the variance.
     fn quantile(self, p: f64) -> f64 {
         self.student().map_or(f64::INFINITY, |student| student.inverse_cdf(p))
     }
 
-    /// The chance of a difference at least as large as `difference`, which is not negative, either way.
+    /// The chance of a difference at least as large as `difference`, which is not negative, in either direction.
     fn two_sided(self, difference: f64) -> f64 {
         (2.0 * self.exceeds(difference)).min(1.0)
     }
@@ -232,16 +232,16 @@ impl Variance {
     }
 }
 
-/// The spread of each sample of at least [`SEEDS_FOR_SPREAD`] values, drawn towards that of all samples by as much as they are
+/// The spread of each sample of at least [`SEEDS_FOR_SPREAD`] values, shrunk towards that of all samples by as much as they are
 /// alike.
 ///
-/// Few seeds know their own spread badly, and pooling it over samples whose spreads differ calls too many of the widely spread
+/// Few seeds estimate their own spread badly, and pooling it over samples whose spreads differ calls too many of the widely spread
 /// ones different. So the variances are *moderated* (Smyth 2004, *Linear models and empirical Bayes methods for assessing
 /// differential expression in microarray experiments*): a prior variance, here the pooled one, counts as much as further degrees
 /// of freedom, d0 of them, where d0 is estimated from how much the logarithms of the variances scatter beyond what their own degrees
 /// of freedom explain. Samples that are alike have a large d0; samples that are not have one near zero and keep their own variance.
 ///
-/// From a handful of samples d0 itself is badly known: half of it counts, and at most three quarters of the degrees of freedom of
+/// A handful of samples estimates d0 itself badly: half of it counts, and at most three quarters of the degrees of freedom of
 /// the other samples. With that, of simulated faithful studies of three networks with five seeds, Holm's correction calls 5 % to
 /// 5.3 % different for spreads from 1 : 1 : 1 to 0.3 : 1 : 1.5 and 1 : 1 : 3; with three seeds and such unequal spreads up to 6.6 %.
 pub fn moderated(samples: &[Option<&Sample>], source: SpreadSource) -> Vec<Option<Spread>> {
@@ -327,7 +327,7 @@ fn inverse_trigamma(value: f64) -> f64 {
     low.exp()
 }
 
-/// Holm's correction of p values that are judged together, in the order given: the chance that one of those that should not is
+/// Holm's correction of p values that are judged together, in the order given: the chance that one whose hypothesis is true falls
 /// below [`LEVEL`] is at most [`LEVEL`], however they depend on each other.
 pub fn holm(p: &[f64]) -> Vec<f64> {
     let mut corrected = vec![0.0; p.len()];
@@ -339,7 +339,7 @@ pub fn holm(p: &[f64]) -> Vec<f64> {
     corrected
 }
 
-/// One p value for the hypothesis that all of many are as they should be, however they depend on each other: the smallest of their
+/// One p value for the hypothesis that all of many hypotheses are true, however they depend on each other: the smallest of their
 /// p values as Benjamini and Yekutieli (2001) adjust them, which is Hommel's (1983) test. `None` without any.
 pub fn combined(p: &[f64]) -> Option<f64> {
     let dependence: f64 = (1..=p.len()).map(|rank| 1.0 / rank as f64).sum();
@@ -408,10 +408,10 @@ impl Contrast {
     }
 }
 
-/// A sum of means, each times a coefficient, of samples that have one spread: an effect in a designed experiment.
+/// A sum of means, each times a coefficient, of samples that share one spread: an effect in a designed experiment.
 ///
-/// The spread is pooled over the samples, `s² = Σ (n - 1) sᵢ² / Σ (n - 1)`, which has as many degrees of freedom as the denominator says. Of the
-/// sum, with coefficients c, it gives the standard error `s √(Σ cᵢ² / nᵢ)`, and Student's distribution the rest.
+/// The spread is pooled over the samples, `s² = Σ (n - 1) sᵢ² / Σ (n - 1)`, with as many degrees of freedom as the denominator says. The
+/// standard error of the sum, with coefficients c, is `s √(Σ cᵢ² / nᵢ)`; Student's distribution gives the interval and p.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct Combination {
     /// The sum.
@@ -459,8 +459,8 @@ impl Combination {
 
 /// The ratio of the means of two samples of positive values.
 ///
-/// A ratio r is held against the runs as the difference `mean(of) - r mean(over)`, which has Student's distribution: the interval is
-/// of all ratios that are not refused (Fieller 1954, *Some problems in interval estimation*), with Welch's variance and
+/// A ratio r is tested as the difference `mean(of) - r mean(over)`, which has Student's distribution: the interval consists of all
+/// ratios that are not rejected (Fieller 1954, *Some problems in interval estimation*), with Welch's variance and
 /// Satterthwaite's degrees of freedom at each of them, since the two spreads need not be equal.
 #[derive(Clone, Copy, Debug)]
 pub struct RatioContrast<'a> {
@@ -485,7 +485,7 @@ impl<'a> RatioContrast<'a> {
     /// denominator could be zero, its lower end is zero where the other one could.
     pub fn interval(&self, level: f64) -> (f64, f64) {
         let tail = (1.0 - level) / 2.0;
-        // Between the ratio found, which nothing refuses, and one that is refused, if any: bisection of the logarithm.
+        // Between the ratio found, which is never rejected, and one that is rejected, if any: bisection of the logarithm.
         let end = |far: f64, refused: &dyn Fn(f64) -> bool| {
             let (mut inside, mut outside) = (self.ratio().ln(), far.ln());
             if !refused(far) {
@@ -523,7 +523,7 @@ impl<'a> RatioContrast<'a> {
     }
 }
 
-/// Ratios so far from the one found are looked at last.
+/// The search for the ends of an interval goes as far as this factor from the ratio found.
 const FARTHEST_RATIO: f64 = 1e6;
 
 #[cfg(test)]
@@ -537,7 +537,7 @@ mod tests {
     const B: [f64; 5] = [80.9, 82.1, 79.7, 81.6, 80.3];
     const C: [f64; 5] = [73.0, 75.9, 72.2, 70.4, 74.8];
 
-    /// Of statrs's distributions against SciPy's, relative.
+    /// Relative tolerance of statrs's distributions against SciPy's.
     const CLOSE: f64 = 1e-9;
 
     fn sample(values: &[f64]) -> Sample {
@@ -640,7 +640,7 @@ mod tests {
         assert_close(found.p, 0.0258482219574119);
         assert_close(found.detectable, 4.393383810715687);
         assert!(!found.within() && (found.difference - 3.1).abs() < 1e-12);
-        // With a deviation of its own of ten runs: v = a.var(ddof=1) / 5 + .81 / 10, its degrees of freedom by Satterthwaite;
+        // With its own deviation, of ten runs: v = a.var(ddof=1) / 5 + .81 / 10, its degrees of freedom by Satterthwaite;
         // 2 * t.sf(1.6 / sqrt(v + 1/12), df)
         let ten = Reported { value: 77.5, runs: 10, deviation: Some(0.9), ..one };
         assert_close(Comparison::new(&ours, spread, &ten, 1).p, 0.014359288375850056);
@@ -658,7 +658,7 @@ mod tests {
         assert_close(above.reached, 0.016841147018662312);
         assert_close(above.short, 0.9831588529813376);
         assert_close(above.low, 78.36150661042595);
-        // Of what should be small, the other way round.
+        // If less is better, the other way round.
         let below = Bound::new(&ours, spread, 78.0, false);
         assert_eq!((below.reached, below.short), (above.short, above.reached));
         let flat = Spread { deviation: 0.0, ..spread };
@@ -710,7 +710,8 @@ mod tests {
         let spreads = moderated(&[Some(&a), Some(&b), Some(&wide)], SpreadSource::Seeds);
         assert!((spreads[2].unwrap().deviation - 8.4760261898).abs() < 1e-6);
         assert!((spreads[0].unwrap().degrees_of_freedom - 4.4245084374).abs() < 1e-6);
-        // Equal spreads: the limit, three quarters of the other's four degrees of freedom. Alone, without spread, or with two values: nothing to borrow.
+        // Equal spreads: the limit, three quarters of the other's four degrees of freedom. Alone, without spread, or with two values:
+        // nothing to borrow.
         let shifted = sample(&A.map(|value| value - 5.0));
         let spreads = moderated(&[Some(&a), Some(&shifted)], SpreadSource::Seeds);
         assert!((spreads[0].unwrap().deviation - a.deviation.unwrap()).abs() < 1e-12);

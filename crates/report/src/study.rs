@@ -16,7 +16,7 @@ use crate::{
     number::{decimals, points},
 };
 
-/// Runs of a study beside what was published of it. Accuracies are fractions in [0, 1], losses are in nats.
+/// Runs of a study compared with what was published of it. Accuracies are fractions in [0, 1], losses are in nats.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct StudyReport {
     /// The study.
@@ -29,7 +29,7 @@ pub struct StudyReport {
     pub data: Data,
     /// The precision of the runs that count, as in [`RunConfig::precision`](pointwise_runs::RunConfig::precision).
     pub precision: String,
-    /// What a reader must know of how the runs were made: sentences.
+    /// What a reader must know of how the runs were trained: sentences.
     pub notes: Vec<String>,
     /// The study's arms in their order; one without runs has its counts only.
     pub networks: Vec<NetworkReport>,
@@ -41,7 +41,7 @@ pub struct StudyReport {
     pub record: Vec<RecordSeeds>,
     /// The conclusion, judged.
     pub claims: Vec<Claim>,
-    /// What changes between the networks do.
+    /// The effects of changes between the networks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
     /// By network in the same order, then by seed.
@@ -63,7 +63,7 @@ pub struct About {
     pub source: String,
     /// What else a reader must know of the published figures.
     pub note: String,
-    /// What its images are called.
+    /// The name of its images.
     pub images: String,
 }
 
@@ -94,7 +94,7 @@ impl About {
     }
 }
 
-/// Whose spread a study with few seeds was judged by.
+/// A network of the record whose spread judged a study with few seeds.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct RecordSeeds {
     /// The network.
@@ -110,9 +110,9 @@ pub struct Data {
     pub source: String,
     /// Hash of images and labels.
     pub fingerprint: String,
-    /// Whether they are made up.
+    /// Whether they are synthetic.
     pub synthetic: bool,
-    /// Whether they are made up in place of the study's own: accuracies then say nothing about those.
+    /// Whether they stand in for the study's own: accuracies then say nothing about those.
     pub stand_in: bool,
     /// Images trained on.
     pub train_images: u32,
@@ -123,8 +123,8 @@ pub struct Data {
 }
 
 impl StudyReport {
-    /// Puts the runs of a study together and judges them by what was published of it. Where there are too few seeds, the spread between
-    /// them is that of the study's record. Runs that are under way or were cut short are listed but not counted.
+    /// Combines the runs of a study and judges them by what was published of it. If there are too few seeds, the spread between them is
+    /// that of the study's record. Runs that are under way or were cut short are listed but not counted.
     ///
     /// # Errors
     /// If the runs are not observations of the study: see [`Error`](crate::Error).
@@ -149,7 +149,7 @@ impl StudyReport {
         }
         if comparable {
             let record = study.record.as_deref().map(Record::parse).transpose()?;
-            // The spread of another precision is another spread.
+            // Another precision has another spread.
             let record = record.filter(|record| record.precision == report.precision);
             let judged = judge(&mut report.networks, study, record.as_ref());
             (report.homogeneity, report.curve) = (judged.homogeneity, judged.curve);
@@ -160,7 +160,7 @@ impl StudyReport {
         Ok(report)
     }
 
-    /// Without verdict, comparisons and claims.
+    /// A report without verdict, comparisons and claims.
     fn beside_each_other(runs: &[Run], facts: &[NetworkFacts], study: &Study) -> Result<Self> {
         let runs = sorted(runs, study);
         check_one_study(&runs, facts, study)?;
@@ -236,12 +236,12 @@ impl StudyReport {
         self.figures().filter_map(|(_, figure)| figure.comparison.as_ref())
     }
 
-    /// Of claims that a result is so much or better.
+    /// The judgements of claims that a result is a given value or better.
     pub(crate) fn bounds(&self) -> impl Iterator<Item = &Bound> {
         self.figures().filter_map(|(_, figure)| figure.bound.as_ref())
     }
 
-    /// Of the figures that decide.
+    /// The comparisons of the figures that decide.
     pub(crate) fn decisive(&self) -> impl Iterator<Item = (Metric, &Comparison)> {
         let decisive =
             |figure: &'_ Figure| figure.comparison.as_ref().is_some_and(|it| it.corrected.is_some());
@@ -255,8 +255,8 @@ impl StudyReport {
         self.decisive().next().is_some() || self.bounds().next().is_some()
     }
 
-    /// The smallest difference that would have been noticed in 8 of 10 cases in whichever deciding accuracy, in points, and loss, in
-    /// nats: parts of a sentence.
+    /// The smallest difference that would have been noticed in 8 of 10 cases in any deciding accuracy, in points, and loss, in nats:
+    /// parts of a sentence.
     pub(crate) fn detectable(&self) -> Vec<String> {
         let largest = |accuracies: bool| {
             self.decisive()
@@ -274,7 +274,7 @@ impl StudyReport {
         self.networks.iter().any(|network| network.published_parameters.is_some())
     }
 
-    /// What became of the published counts: part of a sentence, empty where none were published.
+    /// Whether our counts are the published ones: part of a sentence, empty if none were published.
     fn counts(&self) -> String {
         let published = self.networks.iter().filter(|network| network.published_parameters.is_some()).count();
         match (published, self.counts_as_published) {
@@ -303,7 +303,7 @@ impl StudyReport {
             };
             return format!("{networks}{beside}, {runs}{warning}; there is no verdict.");
         }
-        // Whatever else keeps such a study from being compared does not matter beside this.
+        // Other reasons why such a study cannot be compared do not matter then.
         if self.data.stand_in {
             let sentence = if counts.is_empty() { counts } else { format!("{counts}; ") };
             let sentence = format!(
@@ -353,8 +353,8 @@ impl StudyReport {
         }
     }
 
-    /// What is shown beside what was published: accuracy and loss on the test set at the end, the accuracy with test-time augmentation
-    /// where there is one, and whatever else decides.
+    /// The figures shown next to the published ones: accuracy and loss on the test set at the end, the accuracy with test-time
+    /// augmentation if there is one, and whatever else decides.
     pub(crate) fn shown_figures(&self) -> Vec<FigureId> {
         let mut shown = vec![FigureId::last(Metric::TestAcc), FigureId::last(Metric::TestLoss)];
         if self.has_views() {
@@ -477,7 +477,7 @@ fn settings(runs: &[&Run]) -> (String, Vec<String>) {
     (precision, notes)
 }
 
-/// Which kinds of processor took part, where there are several, and what that does to the numbers.
+/// Which kinds of processor took part, if there are several, and how that affects the numbers.
 fn processors(runs: &[&Run]) -> Option<String> {
     let mut kinds: Vec<(&str, usize)> = Vec::new();
     for run in runs {
@@ -503,7 +503,7 @@ fn processors(runs: &[&Run]) -> Option<String> {
         parts.push("on the engine cuda they depend on the device");
     }
     Some(format!(
-        "The runs took place on several kinds of processor, {}: {}. Of a processor no more than its name is recorded.",
+        "The runs took place on several kinds of processor, {}: {}. Only the name of a processor is recorded.",
         kinds.join(", "),
         parts.join(", and ")
     ))
@@ -544,7 +544,7 @@ fn report_network(arm: &Arm, facts: Option<&NetworkFacts>, runs: &[&Run]) -> Net
             test_acc: of(Metric::TestAcc, |record| record.test_acc),
         }
     });
-    // In the last epoch of each run, which is not the same one where training may stop early.
+    // In the last epoch of each run, which may differ between runs if training can stop early.
     let trained = |value: fn(&EpochRecord) -> f64| {
         let values: Option<Vec<f64>> = runs.iter().map(|run| run.epochs().last().map(value)).collect();
         values.and_then(Sample::new)

@@ -17,7 +17,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Without rows.
+    /// A table without rows.
     pub fn new<'a>(columns: impl IntoIterator<Item = (&'a str, Align)>) -> Self {
         let columns = columns.into_iter().map(|(title, align)| (title.to_owned(), align)).collect();
         Self { columns, rows: Vec::new() }
@@ -30,7 +30,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// With pipes, each line ended.
+    /// With pipes; each line ends in a line feed.
     pub fn markdown(&self) -> String {
         let escape = |text: &str| text.replace('|', "\\|").replace(['\r', '\n'], " ");
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| escape(title)).collect();
@@ -52,7 +52,7 @@ impl Table {
         text
     }
 
-    /// With spaces, each line ended.
+    /// With spaces; each line ends in a line feed.
     pub fn plain(&self) -> String {
         let titles: Vec<String> = self.columns.iter().map(|(title, _)| title.clone()).collect();
         let widths = self.widths(&titles, &self.rows, 0);

@@ -1,4 +1,4 @@
-//! A study that no part of the program knows: its networks, its images and its claims are in a text, and its report has no other words.
+//! A study that no part of the program knows: its networks, images and claims come from a text, and its report mentions no others.
 
 use std::path::Path;
 
@@ -185,7 +185,7 @@ fn images_of_another_number_and_made_up_ones_are_not_the_studys() {
     assert!(html.contains("say nothing about the study&#39;s images") && html.contains("study.toml --quick"));
     let error = StudyReport::new(&runs, &facts, &published()).unwrap_err().to_string();
     assert!(error.contains("is a run of `few`, which is none of the study's networks"), "{error}");
-    // Of a study of synthetic images they are its own.
+    // For a study of synthetic images, they are its own.
     let mut own = study.clone();
     own.data.kind = pointwise_recipe::DataKind::Synthetic;
     for run in &mut runs {

@@ -51,7 +51,7 @@ fn page_about(study: &Study, runs: &[Run], facts: &[NetworkFacts], analysis: Opt
     Page::new(&report, runs, facts, analyses, study).html()
 }
 
-/// A page is to open quickly and to travel by mail.
+/// A page should open quickly and fit into an e-mail.
 const MOST_BYTES: usize = 3_000_000;
 
 #[test]
@@ -95,7 +95,7 @@ fn mistakes_lead_to_their_images() {
     assert_eq!(html.matches("class=\"matrix ").count(), 3);
 }
 
-/// So many classes, the first of which is often taken for the last.
+/// An analysis of `n` classes, the first of which is often taken for the last.
 fn of_classes(n: usize) -> Analysis {
     let classes = (0..n).map(|class| format!("a class of things with the number {class}")).collect();
     let mut confusion = vec![vec![1; n]; if n <= Analysis::MAX_CONFUSED { n } else { 0 }];
@@ -116,7 +116,7 @@ fn of_many_classes_the_most_frequent_confusions_are_shown_and_of_thousands_the_m
             "<td>a class of things with the number 0</td><td>a class of things with the number 20</td><td>77</td>",
         ),
         (100, 0, "<td>a class of things with the number 99</td><td>77</td>"),
-        (3000, 0, "Tables of 3000 classes by 3000 could not be read"),
+        (3000, 0, "Tables of 3000 classes by 3000 would be unreadable"),
     ] {
         let analysis = of_classes(n);
         analysis.check().expect("an analysis");
@@ -148,7 +148,7 @@ fn names_of_runs_and_networks_are_text_and_nothing_else() {
     let mut facts = facts();
     facts[0].model = NAME.into();
     facts[0].layers[0].layer = "<i>".into();
-    // Of a study that takes such a name.
+    // In a study that has such a name.
     let mut study = study();
     study.arms[0].name = NAME.into();
     study.title = format!("{NAME} by <b>me</b>");
@@ -235,7 +235,7 @@ fn equal_bits_are_claimed_only_of_runs_that_have_them() {
     assert!(html.contains(CLAIM) && html.contains("which are here: alexnet-seed42, nin-seed42."));
 }
 
-/// A study of so many networks that nobody published, with a run of each.
+/// A study of `count` networks that nobody published, with a run of each.
 fn grid(count: usize) -> (Study, Vec<Run>, Vec<NetworkFacts>) {
     let (template, base) = (study(), runs());
     let mut study = Study { primary: Vec::new(), claims: Vec::new(), source: None, ..template };
@@ -278,7 +278,7 @@ fn one_network_and_forty_have_a_page_that_reads_well() {
         let (study, runs, facts) = grid(count);
         let html = page_about(&study, &runs, &facts, Some(analysis(30_000)));
         assert!(html.len() < MOST_BYTES, "{count}: {}", html.len());
-        // Names at lines would lie on each other: they stand in a key, twice, each with a mark like no other.
+        // Names at lines would overlap: they are in a key, twice, each with a unique mark.
         assert_eq!(html.matches("<p class=\"key marks\">").count(), 2, "{count}");
         let key = html.split("<p class=\"key marks\">").nth(1).expect("a key");
         let key = key.split("</p>").next().expect("its end");

@@ -1,5 +1,5 @@
-//! What the verdict is of studies whose truth is known, because they were drawn: how often a faithful reproduction is called
-//! different, and how often one that is off is.
+//! The verdicts on simulated studies, whose truth is known: how often a faithful reproduction is called different, and how often
+//! one that deviates is.
 
 mod runs;
 
@@ -122,7 +122,7 @@ fn called_different(seeds: u64, deviations: [f64; 3], shift: f64, decimals: Opti
     (0..STUDIES).filter(|&study| different(study)).count() as f64 / STUDIES as f64
 }
 
-/// Holds the share of faithful reproductions that are called different to 6 %.
+/// Checks that at most 6 % of faithful reproductions are called different.
 fn check_faithful(seeds: u64, deviations: [f64; 3], decimals: Option<u32>) {
     let share = called_different(seeds, deviations, 0.0, decimals);
     println!("{seeds} seeds, deviations {deviations:?}, decimals {decimals:?}: {share} called different");
@@ -157,7 +157,7 @@ fn claims_that_are_just_true_are_seldom_called_failed_and_just_false_ones_seldom
     for seeds in [3, 5] {
         let (mut different, mut holds, mut judged) = (0, 0, 0);
         for number in 0..STUDIES {
-            // What is claimed is exactly the truth: the hardest case for both sides.
+            // The claim is exactly the truth: the hardest case for both sides.
             let report = claimed(number, seeds, 1.0, 0.0);
             different += u32::from(matches!(report.verdict, Verdict::Different { .. }));
             for network in &report.networks {

@@ -115,7 +115,7 @@ fn a_table_with_networks_exchanged_is_not_reproduced() {
         let mut permuted = figures.clone();
         for (arm, from) in permuted.arms.iter_mut().zip(order) {
             let parameters = arm.published.parameters;
-            // The counts alone would tell: what was trained must.
+            // The counts alone would show it; here the trained results must.
             arm.published = Published { parameters, ..figures.arms[from].published.clone() };
         }
         let report = StudyReport::new(&runs, &facts(), &permuted).unwrap();
@@ -190,7 +190,7 @@ fn runs_in_another_precision_are_named_and_not_counted() {
         assert!(notes.contains(part), "{notes}");
     }
     assert!(study.to_markdown().contains(&study.notes[0]));
-    // Nobody's spread in bf16 is known: the record's is of f32.
+    // No spread in bf16 is known: the record's is for f32.
     let one: Vec<Run> = ["alexnet_plain", "alexnet", "nin"].map(|model| run(model, 42, 0.3)).into();
     let study = judged(&change(one, |run| run.config.precision = Precision::Bf16));
     assert!(study.networks.iter().all(|network| network.accuracy.as_ref().unwrap().comparison.is_none()));
@@ -442,7 +442,7 @@ fn networks_that_nobody_published_stand_beside_each_other_without_a_verdict() {
     }
     assert!(study.to_table().contains("first    "), "{}", study.to_table());
 
-    // What was trained otherwise than the study says is said.
+    // A deviation from the study's training is reported.
     let other = change(relabelled.clone(), |run| run.config.recipe.batch_size = 64);
     let study = StudyReport::new(&other, &facts, &own).unwrap();
     let expected = "These runs are not as the study describes them: batch-size 64 instead of 126.";
@@ -467,7 +467,7 @@ fn networks_may_be_trained_as_their_arms_say_and_not_otherwise() {
     let report = StudyReport::new(&runs(126), &facts(), &study).unwrap();
     let Verdict::NotComparable { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
     assert_eq!(reason, "batch-size 126 instead of 64 in alexnet");
-    // Of one arm all are trained alike.
+    // All runs of one arm are trained alike.
     let mut mixed = runs(64);
     mixed.iter_mut().find(|run| run.config.model == "alexnet").unwrap().config.recipe.batch_size = 126;
     let error = StudyReport::new(&mixed, &facts(), &study).unwrap_err();
@@ -484,7 +484,7 @@ fn networks_may_be_trained_as_their_arms_say_and_not_otherwise() {
     assert_eq!(reason, "another network than the study describes in nin");
 }
 
-/// The published study with one figure instead of its own in each network, and nothing but that to decide.
+/// The published study with one figure instead of its own in each network, which alone decides.
 fn with_figure(figure: impl Fn(&Arm) -> PublishedFigure) -> Study {
     let mut study = Study { claims: Vec::new(), ..with_record() };
     for arm in &mut study.arms {
@@ -551,7 +551,7 @@ fn an_accuracy_over_views_decides_and_is_shown() {
     assert!((views.ours.mean - plain.ours.mean - 0.02).abs() < 1e-12);
     let text = report.to_markdown();
     assert!(text.contains("| TTA test accuracy % |") && text.contains(" TTA acc % |"), "{text}");
-    // Of the plain accuracy nothing was published.
+    // Nothing was published of the plain accuracy.
     assert!(plain.published.is_none() && report.to_table().contains("TTA test accuracy %"), "{text}");
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<StudyReport>(&json).unwrap(), report);
@@ -566,7 +566,7 @@ fn an_accuracy_over_views_decides_and_is_shown() {
     let Verdict::Different { reason } = &report.verdict else { panic!("{:?}", report.verdict) };
     assert!(reason.starts_with(&format!("the published {name} of nin (")), "{reason}");
 
-    // Of runs without it there is no word.
+    // For runs without it, it is not mentioned.
     let text = report_of(&three_seeds(0.0)).to_markdown();
     assert!(!text.contains("TTA") && !text.contains("augmentation"), "{text}");
 }
@@ -734,7 +734,7 @@ fn effects_are_means_over_pairs_with_the_pooled_spread() {
     let text = report.to_markdown();
     let row = "| a ReLU |     2 |   12 |                 +2.00 | +0.67 to +3.33 |";
     assert!(text.contains("## Effects") && text.contains(row), "{text}");
-    // One run of each network tells no spread, and of a network without runs nothing is known.
+    // One run of each network gives no spread, and nothing is known of a network without runs.
     let report = StudyReport::new(&made(1), &facts, &own).unwrap();
     assert!(report.effects.len() == 2 && report.effects.iter().all(|effect| effect.accuracy.is_none()));
     assert!((report.effects[0].difference.unwrap() - 0.02).abs() < 1e-9);
@@ -744,7 +744,7 @@ fn effects_are_means_over_pairs_with_the_pooled_spread() {
         "{text}"
     );
     assert_eq!(report.effects[0].parameters, Some(2.0));
-    // As they were, in a file.
+    // The effects survive the way through a file.
     let json = serde_json::to_string(&report).unwrap();
     assert_eq!(serde_json::from_str::<StudyReport>(&json).unwrap(), report);
     assert!(!serde_json::to_string(&report_of(&three_seeds(0.1))).unwrap().contains("effects"));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, files::read};
 
-/// A closer look at the final parameters: `analysis.json`. It is made from the test images after the last epoch.
+/// An analysis of the final parameters: `analysis.json`. It is computed on the test images after the last epoch.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Analysis {
@@ -13,13 +13,13 @@ pub struct Analysis {
     pub version: u32,
     /// Names of the classes, in the order of the labels.
     pub classes: Vec<String>,
-    /// How many test images of a class (row) were taken for which class (column); empty where there are more than
+    /// Number of test images of a class (row) that were classified as a class (column); empty if there are more than
     /// [`Analysis::MAX_CONFUSED`] classes.
     pub confusion: Vec<Vec<u32>>,
-    /// Test images that were taken for another class: a few of each kind, the most confident first, then the most confident of
-    /// all. An image is in here once.
+    /// Misclassified test images: a few of each kind, the most confident first, then the most confident of all. An image occurs
+    /// once.
     pub mistakes: Vec<Mistake>,
-    /// The pictures of `mistakes`; absent where there are none.
+    /// The pictures of `mistakes`; absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sheet: Option<Sheet>,
     /// The filters of the first convolution; absent where it does not read red, green and blue.
@@ -27,15 +27,15 @@ pub struct Analysis {
     pub filters: Option<Filters>,
 }
 
-/// A test image that was taken for another class.
+/// A misclassified test image.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct Mistake {
-    /// Its place in the test set, counted from 0.
+    /// Its index in the test set, counted from 0.
     pub image: u32,
     /// Its class.
     pub label: u16,
-    /// The class it was taken for.
+    /// The predicted class.
     pub predicted: u16,
     /// The probability that the network gave to `predicted`, in [0, 1].
     pub confidence: f64,
@@ -69,16 +69,16 @@ impl Analysis {
     /// The version of the file that this crate writes and reads.
     pub const VERSION: u32 = 1;
 
-    /// With more classes there is no confusion matrix: nobody could read it.
+    /// With more classes there is no confusion matrix: it would be unreadable.
     pub const MAX_CONFUSED: usize = 100;
 
-    /// A file above this size is not read: what the trainer writes has about 400 kB.
+    /// A file above this size is not read: the trainer writes about 400 kB.
     pub const MAX_BYTES: u64 = 8 << 20;
 
-    /// Whether everything in it fits together: what reads it need not look again.
+    /// Checks that everything in it is consistent, so that readers need no further checks.
     ///
     /// # Errors
-    /// What does not, as part of a sentence.
+    /// What is not, as part of a sentence.
     pub fn check(&self) -> Result<(), String> {
         let Self { version, classes, confusion, mistakes, sheet, filters } = self;
         let demand = |good: bool, what: &str| if good { Ok(()) } else { Err(what.to_owned()) };
@@ -96,11 +96,11 @@ impl Analysis {
         for Mistake { image, label, predicted, confidence } in mistakes {
             demand(
                 usize::from(*label) < n && usize::from(*predicted) < n && label != predicted,
-                &format!("the classes of image {image} are no mistake"),
+                &format!("the classes of image {image} are not a mistake"),
             )?;
             demand(
                 (0.0..=1.0).contains(confidence),
-                &format!("the confidence of image {image} is no probability"),
+                &format!("the confidence of image {image} is not a probability"),
             )?;
         }
         if let Some(Sheet { side, columns, jpeg }) = sheet {
@@ -116,7 +116,7 @@ impl Analysis {
             let filter = 3 * (*side as usize).pow(2);
             demand(
                 !values.is_empty() && values.len().is_multiple_of(filter) && values.len() / filter <= 4096,
-                "its filters are not whole ones",
+                "its filters are incomplete",
             )?;
             demand(values.iter().all(|value| value.is_finite()), "a filter has a value that is not finite")?;
         }
@@ -167,12 +167,12 @@ pub(crate) mod tests {
             (|it| it.confusion[0].push(1), "confusion matrix"),
             (|it| it.confusion = vec![vec![u32::MAX; 2]; 2], "too many"),
             (|it| it.mistakes[0].predicted = 2, "image 7"),
-            (|it| it.mistakes[0].predicted = 0, "no mistake"),
-            (|it| it.mistakes[0].confidence = f64::NAN, "no probability"),
+            (|it| it.mistakes[0].predicted = 0, "not a mistake"),
+            (|it| it.mistakes[0].confidence = f64::NAN, "not a probability"),
             (|it| it.mistakes = vec![it.mistakes[0].clone(); 10_001], "10,000"),
             (|it| it.sheet.as_mut().unwrap().columns = 0, "usable size"),
             (|it| it.sheet.as_mut().unwrap().jpeg = "\");}<script>".into(), "not base64"),
-            (|it| it.filters.as_mut().unwrap().values.push(1.0), "whole"),
+            (|it| it.filters.as_mut().unwrap().values.push(1.0), "incomplete"),
             (|it| it.filters.as_mut().unwrap().values[0] = f32::INFINITY, "finite"),
         ];
         for (change, named) in cases {

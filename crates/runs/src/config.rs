@@ -1,4 +1,4 @@
-//! What decides a run.
+//! The configuration of a run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use crate::{Error, Result, error::MAX_THREADS};
 
 /// The resolved configuration of a run: everything that decides its numbers, and how it is recorded. With a checkpoint, nothing else
-/// is needed to resume it, and to evaluate and use what was trained.
+/// is needed to resume the run, or to evaluate and use the trained network.
 ///
 /// Written as `config.toml` with kebab-case keys; an unknown key is an error, an absent option is left out.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -23,7 +23,7 @@ pub struct RunConfig {
     pub engine: EngineKind,
     /// The device, resolved.
     pub device: DeviceName,
-    /// The numbers of convolutions and linear layers.
+    /// The number format of convolutions and linear layers.
     #[serde(default)]
     pub precision: Precision,
     /// Whether the same seed must give the same bits; on a CPU it always does.
@@ -36,7 +36,7 @@ pub struct RunConfig {
     pub data_dir: Option<PathBuf>,
     /// The seed of synthetic images.
     pub data_seed: u64,
-    /// What is split off the images of a data set without a test set: a share or a number of them.
+    /// The images split off for testing from a data set without a test set: their share or number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_split: Option<String>,
     /// Probability of dropping a unit, in [0, 1).
@@ -45,40 +45,40 @@ pub struct RunConfig {
     pub seed: u64,
     /// Training images held out for choosing the best epoch; 0 is the published protocol, which chooses on the test set.
     pub val_split: u32,
-    /// Parameters to start from instead of drawing them. The path does not decide numbers, its content does.
+    /// Parameters to start from instead of drawing them. The path does not decide numbers, the file's content does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
     /// SHA-256 of the file `init`, lower-case hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_sha256: Option<String>,
-    /// Only so many training images, where given.
+    /// Use only this many training images, where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_train: Option<NonZeroU32>,
-    /// Only so many test images, where given.
+    /// Use only this many test images, where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit_test: Option<NonZeroU32>,
-    /// Stop after so many steps, where given.
+    /// Stop after this many steps, where given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<NonZeroU64>,
     /// Worker threads; absent means all cores. Does not decide numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<NonZeroU32>,
-    /// Record every so many steps.
+    /// Steps from one record to the next.
     pub log_every: NonZeroU32,
     /// Seconds between checkpoints within an epoch; absent means at the end of an epoch only. Does not decide numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_every: Option<u64>,
-    /// The description of the network as TOML, where it is not the one that the program ships under the name `model`.
+    /// The description of the network as TOML, unless it is the one that the program ships under the name `model`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// How the network is trained.
     pub recipe: Recipe,
-    /// What was trained on. Absent before the images are known, and in runs of versions that knew CIFAR-10 only.
+    /// The data. Absent before the images are known, and in runs of versions that supported CIFAR-10 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<DatasetConfig>,
 }
 
-/// What a network must know of the images that it was trained on to be used on others.
+/// What must be known of the training images to use a network on other images.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct DatasetConfig {
@@ -92,15 +92,15 @@ pub struct DatasetConfig {
     pub std: Vec<f32>,
 }
 
-/// Keys that do not decide the record of a run. What decides `init` is `init-sha256`.
+/// Keys that do not decide the record of a run. For `init`, `init-sha256` does.
 const NOT_DECIDING: [&str; 4] = ["threads", "checkpoint-every", "data-dir", "init"];
 
 /// A field in which two configurations differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The key in `config.toml`, with dots between those of nested tables, and without `recipe`.
+    /// The key in `config.toml`, with dots between the keys of nested tables, and without `recipe`.
     pub name: String,
-    /// The value in the configuration that was asked, or `none`.
+    /// The value in the configuration that `differences` was called on, or `none`.
     pub ours: String,
     /// The value in the other one, or `none`.
     pub theirs: String,
@@ -115,13 +115,13 @@ impl fmt::Display for Difference {
 impl RunConfig {
     /// The most computing threads.
     pub const MAX_THREADS: u32 = MAX_THREADS;
-    /// More bytes than a `config.toml` has, also one with a network's description and the names of 65,536 classes; or any other file of a
-    /// run but its metrics.
+    /// More bytes than any file of a run has, except its metrics: also a `config.toml` with a network's description and the names of
+    /// 65,536 classes.
     pub const MAX_BYTES: u64 = 64 << 20;
     /// The largest integer of TOML.
     pub const MAX_SEED: u64 = i64::MAX as u64;
 
-    /// A training of a network by a recipe, with seed 42, on CIFAR-10 and the CPU; where it has dropout, by PyTorch's probability.
+    /// A training of a network by a recipe, with seed 42, on CIFAR-10 and the CPU, and with PyTorch's default for dropout.
     #[must_use]
     pub fn new(model: &str, recipe: Recipe) -> Self {
         const TEN: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
@@ -152,12 +152,12 @@ impl RunConfig {
         }
     }
 
-    /// All fields in which two configurations of what should be the same run differ and that decide its record, in the order of the file.
+    /// All fields that decide the record of a run and differ between two configurations that should be the same, in the order of the file.
     ///
-    /// What does not decide it is not looked at: `threads`, `checkpoint-every`, `data-dir`, and the path `init` (`init-sha256` counts).
+    /// Fields that do not decide it are ignored: `threads`, `checkpoint-every`, `data-dir`, and the path `init` (`init-sha256` counts).
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<Difference> {
-        // As tables, so that a new field is compared without anybody thinking of it.
+        // As tables, so that a new field is compared automatically.
         let [ours, theirs] = [self, other].map(as_value);
         let mut found = Vec::new();
         compare("", &ours, &theirs, &mut found);
@@ -170,7 +170,7 @@ impl RunConfig {
         self.differences(other).into_iter().next()
     }
 
-    /// All keys with their values as text, in the order of their names, which have dots between those of nested tables and no `recipe`.
+    /// All keys with their values as text, sorted by name; names are as in [`Difference::name`].
     #[must_use]
     pub fn values(&self) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
@@ -178,16 +178,16 @@ impl RunConfig {
         found
     }
 
-    /// Without what does not decide the record of a run.
+    /// The configuration without the fields that do not decide the record of a run.
     #[must_use]
     pub fn deciding(&self) -> Self {
         Self { threads: None, checkpoint_every: None, data_dir: None, init: None, ..self.clone() }
     }
 
-    /// Holds every value to the bounds of its option.
+    /// Checks every value against the bounds of its option.
     ///
     /// # Errors
-    /// [`Error::Config`] naming a key whose value is outside of them.
+    /// [`Error::Config`] naming a key whose value is out of bounds.
     pub fn check(&self) -> Result<()> {
         let wrong = |key: &str, value: &dyn fmt::Display, wanted: &str| {
             Err(Error::Config { cause: format!("{key} is {value}, not {wanted}") })
@@ -227,7 +227,7 @@ impl RunConfig {
         self.check()?;
         let refuse = |error: toml::ser::Error| Error::Config { cause: error.to_string() };
         let whole = toml::to_string_pretty(self).map_err(refuse)?;
-        // Tables come behind everything else. Of the recipe and the data set a key takes a line.
+        // Tables come after everything else. In those of the recipe and the data set, each key takes a line.
         let (top, _) = whole.rsplit_once("\n[recipe]\n").unwrap_or((&whole, ""));
         let mut text = format!("{top}\n[recipe]\n{}", self.recipe.to_toml());
         if let Some(dataset) = &self.dataset {
@@ -242,19 +242,19 @@ impl RunConfig {
     /// [`Error::Config`] if it is not TOML, lacks a key, has an unknown one, or one whose value [`RunConfig::check`] refuses.
     pub fn from_toml(text: &str) -> Result<Self> {
         let parsed = match toml::from_str::<Table>(text) {
-            // A file of today is read as it stands, for the sake of the lines in messages.
+            // A file in the present form is read unchanged, so that the lines in messages are right.
             Ok(table) if !is_before_recipes(&table) => toml::from_str(text),
             Ok(table) => with_recipe(table).try_into(),
             Err(error) => Err(error),
         };
         let config: Self = parsed.map_err(|error| {
             let message = one_line(error.message());
-            // The parser's message names no key; the line does, unless it is the first of a whole file.
+            // The parser's message names no key; the line shows it, unless the span is the whole file.
             let cause = match error.span() {
                 Some(span) => {
                     let (number, _) = line_and_column(text, span.start);
                     let line = text.lines().nth(number - 1).unwrap_or_default().trim();
-                    // A span may begin and end within a character.
+                    // A span may begin and end inside a character.
                     let is_whole = line.is_empty()
                         || text.as_bytes().get(span).is_none_or(|shown| shown.contains(&b'\n'));
                     let shown = if is_whole { String::new() } else { format!(", `{}`", shown_line(line)) };
@@ -295,11 +295,11 @@ impl DatasetConfig {
 fn as_value(config: &RunConfig) -> Value {
     match Value::try_from(config) {
         Ok(value) => value,
-        Err(error) => unreachable!("a configuration has strings, numbers and tables alone: {error}"),
+        Err(error) => unreachable!("a configuration has only strings, numbers and tables: {error}"),
     }
 }
 
-/// A line of a file, or its beginning: it may be of any length.
+/// A line of a file, cut if it is long.
 fn shown_line(line: &str) -> String {
     const SHOWN: usize = 100;
     match line.char_indices().nth(SHOWN) {
@@ -308,7 +308,7 @@ fn shown_line(line: &str) -> String {
     }
 }
 
-/// The name of a key in the table of that path.
+/// The name of a key in the table at that path.
 fn inner(path: &str, key: &str) -> String {
     match path {
         "" | "recipe" => key.to_owned(),
@@ -334,7 +334,7 @@ fn collect(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
 fn compare(path: &str, ours: &Value, theirs: &Value, found: &mut Vec<Difference>) {
     let difference = |name: String, ours, theirs| Difference { name, ours: text(ours), theirs: text(theirs) };
     let tables = match (ours, theirs) {
-        // Two kinds of a thing have nothing to do with each other.
+        // Tables without a common key are different kinds, and are compared as a whole.
         (Value::Table(first), Value::Table(second)) if first.keys().any(|key| second.contains_key(key)) => {
             Some((first, second))
         }
@@ -366,12 +366,12 @@ fn text(value: Option<&Value>) -> String {
     }
 }
 
-/// Whether this was written when a recipe was a handful of keys at the top.
+/// Whether this was written when a recipe was a few top-level keys.
 fn is_before_recipes(table: &Table) -> bool {
     !table.contains_key("recipe") && table.contains_key("lr")
 }
 
-/// Such a file in today's form: its optimizer was Adam.
+/// Such a file in the present form: its optimizer was Adam.
 fn with_recipe(mut table: Table) -> Table {
     let mut recipe = Table::new();
     for key in ["epochs", "batch-size", "augment", "shuffle"] {
@@ -402,7 +402,7 @@ pub(crate) mod tests {
         DatasetConfig { shape: [1, 28, 28], classes, mean: vec![0.1307], std: vec![0.3081] }
     }
 
-    /// Every key is there.
+    /// A configuration with every key.
     fn full() -> RunConfig {
         let recipe = Recipe::from_toml(
             r#"
@@ -449,7 +449,7 @@ pub(crate) mod tests {
             assert_eq!(serde_json::from_str::<RunConfig>(&json).unwrap(), config, "{json}");
         }
         assert!(config().to_toml().unwrap().contains("batch-size = 32\n"));
-        // A file from before there was a choice.
+        // A file of a version without these options.
         let text = config().to_toml().unwrap();
         let old = text.replace("precision = \"f32\"\n", "").replace("deterministic = false\n", "");
         assert!(old.len() < text.len() && RunConfig::from_toml(&old).unwrap() == config());
@@ -585,7 +585,7 @@ pub(crate) mod tests {
                 }
             }
         }
-        // Through the file form: change one key at a time, whatever the keys are.
+        // In the file's form: change one key at a time, whatever the keys are.
         let full = full();
         let table = Table::try_from(&full).unwrap();
         let mut paths = Vec::new();

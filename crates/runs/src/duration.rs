@@ -1,4 +1,4 @@
-/// A length of time in its two largest units: `48 s`, `3 min 20 s`, `2 h 05 min`. What is not a length is `-`.
+/// A duration in its two largest units: `48 s`, `3 min 20 s`, `2 h 05 min`; `-` for a number that is no duration.
 pub fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "-".into();

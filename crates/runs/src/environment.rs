@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, RunConfig};
 
-/// Where a run took place and what it was fed: `environment.json`. None of it is needed to repeat the run, all of it to
-/// judge one.
+/// Where a run took place and on which data: `environment.json`. None of it is needed to repeat the run, all of it to judge
+/// the run.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Environment {
     /// Version of this project.
@@ -18,7 +18,7 @@ pub struct Environment {
     pub commit: Option<String>,
     /// Name of the processor.
     pub processor: String,
-    /// Name of the accelerator that did the work; absent where the processor did.
+    /// Name of the accelerator that did the work; absent if the processor did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accelerator: Option<String>,
     /// Logical processors of the machine.
@@ -33,7 +33,7 @@ pub struct Environment {
     pub data_source: String,
     /// Hash of the images and labels in use: equal fingerprints are equal data.
     pub data_fingerprint: String,
-    /// Whether the images are made up, so that accuracies say nothing about CIFAR-10.
+    /// Whether the images are synthetic, so that accuracies say nothing about CIFAR-10.
     pub data_synthetic: bool,
     /// Images trained on in an epoch.
     pub train_images: u32,
@@ -52,7 +52,7 @@ pub fn timestamp() -> String {
     rfc3339(SystemTime::now())
 }
 
-/// A time in that form. A clock that is set to before 1970, or after the year 9999, is taken as at that end.
+/// A time in that form. A time before 1970 or after the year 9999 is clamped.
 fn rfc3339(time: SystemTime) -> String {
     let last = Duration::from_secs(253_402_300_799);
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(last);
@@ -64,14 +64,14 @@ pub fn operating_system() -> String {
     format!("{} {}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
-/// The processor's name as the system tells it, else its architecture.
+/// The processor's name as the system reports it, else its architecture.
 pub fn processor_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     model_name(&info).unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
-/// How many computing threads the variable `RAYON_NUM_THREADS` asks for; `None` where it is not set, empty, or 0, which leaves it to the
-/// program.
+/// The number of computing threads in the variable `RAYON_NUM_THREADS`; `None` if it is not set, empty, or 0, which leaves the number to
+/// the program.
 ///
 /// # Errors
 /// [`Error::Threads`] for anything but a number of threads that the option `--threads` takes.
@@ -88,7 +88,7 @@ fn threads_in(value: &str) -> Result<Option<u32>> {
     }
 }
 
-/// The largest resident set of this process so far, in bytes, where the system tells (Linux).
+/// The largest resident set of this process so far, in bytes, where the system reports it (Linux).
 pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;

@@ -8,13 +8,13 @@ pub(crate) const MAX_THREADS: u32 = 1024;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A new run was asked for where one exists.
+    /// A new run was requested where one exists.
     #[error("{} already holds a run: continue it with --resume or choose another --run-dir", path.display())]
     HoldsRun {
         /// The run folder.
         path: PathBuf,
     },
-    /// A new run was asked for where parts of one lie without their `config.toml`.
+    /// A new run was requested where files of another one remain without their `config.toml`.
     #[error("{} holds {file} of a run without its config.toml: move it away or choose another --run-dir", path.display())]
     HoldsRemains {
         /// The run folder.
@@ -64,7 +64,7 @@ pub enum Error {
         /// What the operating system said.
         cause: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file has invalid content.
     #[error("{} is not valid ({cause}): it was changed by hand or by another version, so restore it or start a new run", path.display())]
     Malformed {
         /// The file.
@@ -88,7 +88,7 @@ pub enum Error {
         /// What the parser or writer said, in one line.
         cause: String,
     },
-    /// The variable `RAYON_NUM_THREADS` holds no number of threads.
+    /// The variable `RAYON_NUM_THREADS` does not hold a number of threads.
     #[error(
         "invalid value '{value}' for the variable RAYON_NUM_THREADS: give a whole number from 1 to {}, or unset it",
         MAX_THREADS
@@ -97,7 +97,7 @@ pub enum Error {
         /// What it holds.
         value: String,
     },
-    /// A number that must be finite is not. JSON has no such numbers, and a run never records one silently.
+    /// A number that must be finite is not. JSON cannot represent NaN or infinity, and a run never records one silently.
     #[error("{name} is {value} where a finite number is needed: lower the learning rate or check the data")]
     NotFinite {
         /// The field's name in the file.
@@ -115,13 +115,13 @@ fn advice(cause: &io::Error) -> &'static str {
             "it was made read-only, so make it writable again or choose another folder"
         }
         _ if is_io_error(cause) => {
-            "the disk or the way to it fails, so look at the system's log and continue with a copy of the folder elsewhere"
+            "the disk or its connection fails, so check the system's log and continue with a copy of the folder elsewhere"
         }
         _ => "check free space and permissions",
     }
 }
 
-/// Whether a device says that it could not do it: EIO, which has the same number on every Unix, and no kind.
+/// Whether a device reported a failure: EIO, which has the same number on every Unix, and no [`io::ErrorKind`].
 fn is_io_error(cause: &io::Error) -> bool {
     cfg!(unix) && cause.raw_os_error() == Some(5)
 }

@@ -12,11 +12,11 @@ use crate::{Error, Result, RunConfig};
 
 /// The ending of temporary siblings; their names start with a dot.
 const TEMPORARY: &str = ".tmp";
-/// No writer takes so long for a file.
+/// No writer takes this long for a file.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Replaces the content of a file as a whole, or creates it: whoever reads sees the old content or the new, and so does
-/// the disk after a loss of power. A kill leaves at most a temporary sibling, `.NAME.*.tmp`.
+/// Replaces the content of a file as a whole, or creates it: a reader sees the old content or the new, also after a loss of
+/// power. A kill leaves at most a temporary sibling, `.NAME.*.tmp`.
 ///
 /// # Errors
 /// [`Error::Write`] naming the file; it then has its old content.
@@ -35,18 +35,18 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let prefix = format!(".{}.", name.to_string_lossy());
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(TEMPORARY);
-    // A temporary file is private by default; what it becomes is an ordinary file, subject to the umask.
+    // A temporary file is private by default; this one becomes an ordinary file, subject to the umask.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
-    // To the file itself: what writes to the temporary one wraps errors, and their numbers are lost.
+    // To the file itself: the writer of `NamedTempFile` wraps errors, and loses their numbers.
     file.as_file_mut().write_all(bytes)?;
     synced(file.as_file().sync_all())?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)
 }
 
-/// Makes the names in a folder durable, where the system can: only Unix opens a folder as a file, and only one that may be listed.
+/// Makes the names in a folder durable, where possible: only Unix opens a folder as a file, and only if it may be listed.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder) {
         Ok(folder) if cfg!(unix) => synced(folder.sync_all()),
@@ -54,7 +54,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The outcome of flushing to disk, where a file system that cannot do it, as some network file systems, is no error.
+/// The outcome of flushing to disk; that a file system cannot do it, as some network file systems, is not an error.
 pub(crate) fn synced(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
@@ -69,7 +69,7 @@ pub(crate) fn sweep(folder: &Path) {
     sweep_if(folder, |_| true);
 }
 
-/// Removes what killed writers left in a folder that several processes may write to, which is what they have not touched for an hour.
+/// Removes what killed writers left in a folder that several processes may write to: temporary files not modified for an hour.
 pub fn sweep_old_files(folder: impl AsRef<Path>) {
     let now = SystemTime::now();
     sweep_if(folder.as_ref(), |file| {
@@ -78,7 +78,7 @@ pub fn sweep_old_files(folder: impl AsRef<Path>) {
     });
 }
 
-/// Whether a file is one that was to take the place of another: see [`replace_file`].
+/// Whether a file is a temporary sibling, meant to replace another: see [`replace_file`].
 pub fn is_temporary(path: impl AsRef<Path>) -> bool {
     path.as_ref().file_name().is_some_and(|name| {
         let name = name.to_string_lossy();
@@ -87,7 +87,7 @@ pub fn is_temporary(path: impl AsRef<Path>) -> bool {
 }
 
 fn sweep_if(folder: &Path, goes: impl Fn(&fs::DirEntry) -> bool) {
-    // A left-over does no harm, so failing to remove one is no error.
+    // A leftover does no harm, so failing to remove one is not an error.
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if is_temporary(entry.path()) && goes(&entry) {
@@ -103,11 +103,11 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     replace_file(path, &bytes)
 }
 
-/// The content of a file of at most so many bytes.
+/// The content of a file of at most `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let malformed = |cause: String| Error::Malformed { path: path.into(), cause };
     let failed = |cause| Error::Read { path: path.into(), cause };
-    // Opening a pipe would wait for whoever writes into it.
+    // Opening a pipe would wait for a writer.
     let metadata = fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(malformed("it is not a file".to_owned()));

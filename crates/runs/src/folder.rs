@@ -23,7 +23,7 @@ const LOCK: &str = "run.lock";
 /// More bytes than the metrics of any run have: some ten million steps.
 pub(crate) const MAX_METRICS: u64 = 1 << 30;
 const CHECKPOINTS: &str = "checkpoints";
-/// A lock may be held for a moment by a reader that looks whether it is held.
+/// A reader that checks whether a lock is held holds it itself for a moment.
 const LOCK_ATTEMPTS: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -34,7 +34,7 @@ pub enum Checkpoint {
     Best,
     /// Everything that is needed to resume the run: `checkpoints/last.safetensors`.
     Last,
-    /// The averaged weights after the newest epoch, of a recipe that averages: `checkpoints/ema.safetensors`.
+    /// The averaged weights after the newest epoch, if the recipe averages: `checkpoints/ema.safetensors`.
     Ema,
 }
 
@@ -63,7 +63,7 @@ pub fn holds_run(path: impl AsRef<Path>) -> bool {
 ///
 /// let mut folder = if holds_run("runs/nin") {
 ///     let (mut folder, stored) = RunFolder::resume("runs/nin")?;
-///     // ... compare `stored` with `config`, read the last checkpoint, and say where it stands:
+///     // ... compare `stored` with `config`, read the last checkpoint, and give its step and completed epochs:
 ///     folder.rewind(397, 1)?;
 ///     folder.reopen(config, environment)?;
 ///     folder
@@ -91,10 +91,10 @@ struct Lock {
 }
 
 impl RunFolder {
-    /// Starts a run in a folder, which is created if need be. It may exist if it holds no run.
+    /// Starts a run in a folder, which is created if necessary. It may exist if it holds no run.
     ///
-    /// `config.toml` is written last: a kill before leaves a folder without a run, which `create` takes again; a kill after
-    /// leaves a run, which [`resume`](Self::resume) takes.
+    /// `config.toml` is written last: a kill before leaves a folder without a run, which `create` accepts again; a kill after
+    /// leaves a run, which [`resume`](Self::resume) accepts.
     ///
     /// # Errors
     /// [`Error::HoldsRun`], [`Error::HoldsRemains`] or [`Error::InUse`] if the folder belongs to a run,
@@ -103,9 +103,9 @@ impl RunFolder {
     pub fn create(path: impl AsRef<Path>, config: &RunConfig, environment: &Environment) -> Result<Self> {
         let path = path.as_ref();
         let config = config.to_toml()?;
-        // Before the lock: a folder of another's run is left without a trace of ours.
+        // Before the lock, so that nothing changes in a folder that holds another run.
         let refuse_run = || match holds_run(path) {
-            // Says so if that run is under way.
+            // Reports instead that the run is in use, if it is under way.
             true => lock(path).and_then(|_| Err(Error::HoldsRun { path: path.into() })),
             false => Ok(()),
         };
@@ -120,12 +120,12 @@ impl RunFolder {
             remains.push(METRICS);
         }
         if let Some(&file) = remains.first() {
-            // Or they are those of a run that another process has just begun.
+            // Or the files belong to a run that another process has just begun.
             refuse_run()?;
             return Err(Error::HoldsRemains { path: path.into(), file });
         }
         let lock = lock(path)?;
-        // Another process may have created a run, and left it, between the look and the lock.
+        // Another process may have created and left a run between the check and the lock.
         if holds_run(path) {
             return Err(Error::HoldsRun { path: path.into() });
         }
@@ -137,7 +137,7 @@ impl RunFolder {
     }
 
     /// Opens an existing run to continue it and gives its stored configuration. A torn last line of `metrics.jsonl` is cut
-    /// off. Call [`rewind`](Self::rewind) next, with the place of the checkpoint to resume from.
+    /// off. Call [`rewind`](Self::rewind) next, with the position of the checkpoint to resume from.
     ///
     /// # Errors
     /// [`Error::NotARun`] if there is none, [`Error::InUse`] if another process writes it, [`Error::Malformed`] if its
@@ -163,8 +163,8 @@ impl RunFolder {
         &self.path
     }
 
-    /// What the operating system says where the file system has no locks, as some network file systems: then nothing keeps a second
-    /// writer from the folder.
+    /// The operating system's error if the file system has no locks, as some network file systems: then nothing keeps a second writer out
+    /// of the folder.
     pub fn unlocked(&self) -> Option<&io::Error> {
         self.lock.refused.as_ref()
     }
@@ -182,8 +182,8 @@ impl RunFolder {
         written.map_err(|cause| self.write_error(METRICS, cause))
     }
 
-    /// Drops what lies after a checkpoint: step records with a step above `step`, epoch records with an epoch above
-    /// `epochs_done`, and a torn last line. The lines that stay, stay byte for byte.
+    /// Drops what comes after a checkpoint: step records with a step above `step`, epoch records with an epoch above
+    /// `epochs_done`, and a torn last line. The other lines stay byte for byte.
     ///
     /// # Errors
     /// [`Error::MalformedLine`] if a complete line is not a record, [`Error::Read`], [`Error::Write`].
@@ -202,13 +202,13 @@ impl RunFolder {
         }
         if kept != bytes {
             replace_file(&path, &kept)?;
-            // The open file is the one that was replaced.
+            // The file that was open has been replaced.
             self.metrics = open_metrics(&self.path)?;
         }
         Ok(())
     }
 
-    /// Where a checkpoint lies, or would.
+    /// The path of a checkpoint, which need not exist.
     pub fn checkpoint_path(&self, which: Checkpoint) -> PathBuf {
         self.path.join(which.file_name())
     }
@@ -216,7 +216,7 @@ impl RunFolder {
     /// Replaces a checkpoint, after the metrics up to it have reached the disk: a checkpoint is never ahead of its records.
     ///
     /// # Errors
-    /// [`Error::Write`]; the old checkpoint then stays.
+    /// [`Error::Write`]; the old checkpoint is then kept.
     pub fn write_checkpoint(&mut self, which: Checkpoint, bytes: &[u8]) -> Result<()> {
         self.sync_metrics()?;
         replace_file(self.checkpoint_path(which), bytes)
@@ -239,7 +239,7 @@ impl RunFolder {
     /// Writes `analysis.json`.
     ///
     /// # Errors
-    /// [`Error::Write`], also if the analysis would not be read back.
+    /// [`Error::Write`], also if the analysis could not be read back.
     pub fn write_analysis(&self, analysis: &Analysis) -> Result<()> {
         analysis
             .check()
@@ -250,14 +250,14 @@ impl RunFolder {
         replace_file(self.path.join(ANALYSIS), &bytes)
     }
 
-    /// Records that the run continues: on this machine, perhaps, and with options that may change, such as more epochs. A result
-    /// and an analysis are removed, since the run is not finished any more.
+    /// Records that the run continues, perhaps on another machine, and with options that may change, such as more epochs. A result
+    /// and an analysis are removed, since the run is no longer finished.
     ///
     /// # Errors
     /// [`Error::Write`], [`Error::Config`].
     pub fn reopen(&mut self, config: &RunConfig, environment: &Environment) -> Result<()> {
         let config = config.to_toml()?;
-        // The result first: it is what says that the analysis is whole.
+        // The result first: it marks the analysis as complete.
         for file in [RESULT, ANALYSIS] {
             match fs::remove_file(self.path.join(file)) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -270,7 +270,7 @@ impl RunFolder {
         replace_file(self.path.join(CONFIG), config.as_bytes())
     }
 
-    /// The stored environment, of the start or of the last resume.
+    /// The stored environment, from the start or from the last resume.
     ///
     /// # Errors
     /// [`Error::Read`], [`Error::Malformed`].
@@ -319,7 +319,7 @@ pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
     let path = folder.join(CONFIG);
     let text = String::from_utf8(read(&path, RunConfig::MAX_BYTES)?).map_err(|error| Error::Malformed {
         path: path.clone(),
-        cause: format!("it has bytes that are no UTF-8 after the first {}", error.utf8_error().valid_up_to()),
+        cause: format!("it is not UTF-8 after the first {} bytes", error.utf8_error().valid_up_to()),
     })?;
     RunConfig::from_toml(&text).map_err(|error| match error {
         Error::Config { cause } => Error::Malformed { path, cause },
@@ -327,7 +327,7 @@ pub(crate) fn read_config(folder: &Path) -> Result<RunConfig> {
     })
 }
 
-/// Makes the folder of the checkpoints and removes what a killed writer left. Only the holder of the lock may call this.
+/// Creates the folder of the checkpoints and removes what a killed writer left. Only the holder of the lock may call this.
 fn prepare(path: &Path) -> Result<()> {
     let checkpoints = path.join(CHECKPOINTS);
     fs::create_dir_all(&checkpoints)
@@ -337,7 +337,7 @@ fn prepare(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The lines that end in a line feed, with it.
+/// The lines that end in a line feed, which is included.
 pub(crate) fn complete_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"))
 }
@@ -363,7 +363,7 @@ fn lock(path: &Path) -> Result<Lock> {
             Ok(()) => return Ok(Lock { _file: file, refused: None }),
             Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
             Err(TryLockError::Error(cause)) if cause.kind() == io::ErrorKind::Interrupted => {}
-            // The file could be opened for writing: whatever the error, it is of locks.
+            // The file could be opened for writing, so any error concerns locks.
             Err(TryLockError::Error(cause)) => return Ok(Lock { _file: file, refused: Some(cause) }),
         }
     }
@@ -378,7 +378,7 @@ pub(crate) enum Writer {
     Unknown,
 }
 
-/// Looks whether the folder's lock is held. Looking holds the lock itself for a moment, which a writer that starts waits for.
+/// Checks whether the folder's lock is held. The check holds the lock itself for a moment; a writer that starts waits for that.
 pub(crate) fn writer(path: &Path) -> Writer {
     let Ok(file) = File::open(path.join(LOCK)) else { return Writer::None };
     match file.try_lock_shared() {

@@ -1,21 +1,21 @@
-//! The run folder: what a training run writes to disk, how it is written and how it is read back.
+//! The run folder: what a training run writes to disk, and how it is written and read back.
 //!
 //! | file | content | written |
 //! |---|---|---|
-//! | `config.toml` | [`RunConfig`]: everything that decides the numbers | last of the first files: it makes the folder a run |
+//! | `config.toml` | [`RunConfig`]: everything that decides the numbers | at the start, last: it makes the folder a run |
 //! | `environment.json` | [`Environment`]: machine, software, data | at the start and at every resume |
 //! | `metrics.jsonl` | one [`Record`] a line | appended during the run |
-//! | `progress.json` | [`Progress`]: how far the run is | replaced now and then |
+//! | `progress.json` | [`Progress`]: how far the run is | replaced regularly |
 //! | `checkpoints/best.safetensors`, `checkpoints/last.safetensors` | opaque bytes here | replaced |
-//! | `checkpoints/ema.safetensors` | averaged weights, of a recipe that averages; opaque bytes here | replaced |
+//! | `checkpoints/ema.safetensors` | averaged weights, if the recipe averages; opaque bytes here | replaced |
 //! | `analysis.json` | [`Analysis`]: mistakes and filters of the final parameters | once, before the result |
 //! | `result.json` | [`RunResult`] | once; its existence means that the run is finished |
 //! | `run.lock` | nothing; the writer holds an OS lock on it | at the start |
 //!
-//! [`RunFolder`] is the one writer of a folder, [`Run`] reads a folder at any time, without waiting.
+//! [`RunFolder`] is the only writer of a folder; [`Run`] reads a folder at any time, without waiting.
 //!
 //! **Architecture invariant:** no file of a run is ever half written, except the last line of `metrics.jsonl`, which readers
-//! ignore and a resume cuts off. This crate knows no tensors.
+//! ignore and a resume cuts off. This crate does not use tensors.
 
 mod analysis;
 mod config;

@@ -21,7 +21,7 @@ pub struct StepRecord {
     pub step: u64,
     /// Mean loss of the batch, nats.
     pub loss: f64,
-    /// Norm of all gradients together before they were clipped, where they are.
+    /// Norm of all gradients together before clipping, if they are clipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_norm: Option<f64>,
     /// Seconds since the start of the run, interruptions left out.
@@ -67,7 +67,7 @@ pub struct EpochRecord {
     pub seconds: f64,
 }
 
-/// How far a run is: `progress.json`, for people and programs that watch.
+/// How far a run is: `progress.json`, for people and programs that follow it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Progress {
     /// The epoch under way, counted from 1; 0 before the first.
@@ -80,7 +80,7 @@ pub struct Progress {
     pub steps: u64,
     /// Seconds since the start of the run, interruptions left out.
     pub seconds: f64,
-    /// Training speed of late. Not a finite number (nothing measured yet) is written as 0.
+    /// Recent training speed. A number that is not finite (nothing measured yet) is written as 0.
     pub images_per_second: f64,
     /// What the run is doing.
     pub state: State,
@@ -95,7 +95,7 @@ impl Progress {
     }
 }
 
-/// What a run is doing. A killed run stays `running`: look at `updated` as well.
+/// What a run is doing. A killed run stays `running`: check `updated` as well.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -103,7 +103,7 @@ pub enum State {
     Running,
     /// Stopped on request; it can be resumed.
     Interrupted,
-    /// Stopped where `max-steps` wanted it; it can be resumed.
+    /// Stopped at `max-steps`; it can be resumed.
     Limited,
     /// Stopped by an error.
     Failed,
@@ -138,7 +138,7 @@ pub struct RunResult {
     /// On the test set, with the last parameters, by the mean of each image's logits over the views of the recipe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tta_test_loss: Option<f64>,
-    /// Whether there was no better epoch for so long that the others were left out.
+    /// Whether early stopping ended the training: for too long no epoch was better.
     #[serde(default, skip_serializing_if = "is_false")]
     pub stopped_early: bool,
     /// Epochs completed.
@@ -151,7 +151,7 @@ pub struct RunResult {
     pub train_seconds: f64,
     /// Seconds of evaluation.
     pub eval_seconds: f64,
-    /// Most memory that the process held, with all of its runs where several share one.
+    /// Peak memory of the process, with all of its runs if several share it.
     pub peak_memory_bytes: Option<u64>,
 }
 
@@ -161,7 +161,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl Record {
-    /// An error if a number is NaN or infinite: JSON would turn it into null without a word.
+    /// An error if a number is NaN or infinite: JSON would silently turn it into null.
     pub(crate) fn check(&self) -> Result<()> {
         match self {
             Record::Step(step) => finite(&[

@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// A run that is at work renews its progress every few seconds, but for an evaluation, which can take minutes.
+/// An active run renews its progress every few seconds, except during an evaluation, which can take minutes.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// What has become of a run, as far as its folder tells.
+/// The state of a run, as far as its folder shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
     /// A process is at work on it.
@@ -26,11 +26,11 @@ pub enum Activity {
     Finished,
     /// It stopped on request and can be resumed.
     Interrupted,
-    /// It stopped where `max-steps` wanted it and can be resumed.
+    /// It stopped at `max-steps` and can be resumed.
     Limited,
     /// It stopped with an error.
     Failed,
-    /// Its process was killed before it could say anything; it can be resumed.
+    /// Its process was killed before it could record that; it can be resumed.
     Stale,
 }
 
@@ -48,7 +48,7 @@ impl Activity {
     }
 }
 
-/// A run as it lies on disk, under way or finished. Reading never disturbs the writer.
+/// A run as found on disk, under way or finished. Reading never disturbs the writer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// The run folder.
@@ -59,7 +59,7 @@ pub struct Run {
     pub environment: Environment,
     /// The complete lines of `metrics.jsonl`, in order.
     pub records: Vec<Record>,
-    /// How far it is, once it has said so.
+    /// How far it is, once it has recorded that.
     pub progress: Option<Progress>,
     /// The outcome; `None` until the run is finished.
     pub result: Option<RunResult>,
@@ -77,7 +77,7 @@ impl Run {
         if !holds_run(path) {
             return Err(Error::NotARun { path: path.into() });
         }
-        // The result first: once it exists the metrics are complete, so what is read after it is.
+        // The result first: once it exists, the metrics that are read afterwards are complete.
         let result = read_json_if_exists(&path.join(RESULT))?;
         Ok(Self {
             path: path.into(),
@@ -89,8 +89,8 @@ impl Run {
         })
     }
 
-    /// What has become of the run. Whether a process is at work is asked of the operating system, by the lock that a writer holds;
-    /// on a file system without locks a run is at work that was heard of in the last five minutes.
+    /// The state of the run. The lock that a writer holds shows whether a process is at work on it; on a file system without locks, a
+    /// run counts as running if it wrote anything in the last five minutes.
     pub fn activity(&self) -> Activity {
         if self.is_finished() {
             return Activity::Finished;
@@ -114,8 +114,8 @@ impl Run {
         }
     }
 
-    /// The closer look at the final parameters, read from the folder now; `None` where there is none, as of a run that is not
-    /// finished or was made by an earlier version.
+    /// The analysis of the final parameters, read from the folder by this call; `None` if there is none, as for a run that is not
+    /// finished or of an earlier version.
     ///
     /// # Errors
     /// [`Error::Malformed`] naming what cannot be understood, [`Error::Read`].
@@ -145,15 +145,16 @@ impl Run {
     }
 }
 
-/// Whether a run was under way when it was last heard of, and that is not long ago. Times are as of [`timestamp`](crate::timestamp).
+/// Whether a run was under way at its last sign of activity, and that was recent. Times are in the form of
+/// [`timestamp`](crate::timestamp).
 fn seems_at_work(started: &str, progress: Option<(State, &str)>, now: SystemTime) -> bool {
-    // What the progress says may be of the time before the last resume.
+    // The progress may date from before the last resume.
     let last = match progress.filter(|(_, updated)| *updated >= started) {
         Some((State::Running, updated)) => updated,
         Some(_) => return false,
         None => started,
     };
-    // A time to come is of another machine's clock.
+    // A time in the future comes from another machine's clock.
     humantime::parse_rfc3339(last).is_ok_and(|last| now.duration_since(last).unwrap_or_default() < SILENCE)
 }
 
@@ -177,7 +178,7 @@ mod tests {
             (noon, Some((State::Running, later)), at(later) + soon, true),
             (noon, Some((State::Running, later)), at(later) + late, false),
             (noon, Some((State::Interrupted, later)), at(later) + soon, false),
-            // It was resumed, and has not said anything since.
+            // It was resumed, and has recorded nothing since.
             (later, Some((State::Interrupted, noon)), at(later) + soon, true),
             (later, Some((State::Running, noon)), at(later) + late, false),
             // The clock of the machine that trains is ahead.

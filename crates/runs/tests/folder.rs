@@ -143,7 +143,7 @@ fn a_run_is_not_overwritten() {
     assert!(error.contains("--resume") && error.contains("--run-dir"), "{error}");
     assert_eq!(fs::read(path.join("metrics.jsonl")).unwrap(), before);
 
-    // Without the configuration it is no run, but still somebody's numbers.
+    // Without the configuration it is not a run, but still someone's numbers.
     fs::remove_file(path.join("config.toml")).unwrap();
     let error = RunFolder::create(&path, &config(), &environment()).unwrap_err().to_string();
     assert!(error.contains("holds metrics.jsonl"), "{error}");
@@ -160,7 +160,7 @@ fn unfit_paths_are_refused_in_one_sentence() {
     assert!(matches!(RunFolder::resume(&file), Err(Error::NotAFolder { .. })));
     assert!(matches!(RunFolder::resume(parent.path()), Err(Error::NotARun { .. })));
     assert!(matches!(Run::read(parent.path()), Err(Error::NotARun { .. })));
-    assert!(!parent.path().join("run.lock").exists(), "a look leaves no trace");
+    assert!(!parent.path().join("run.lock").exists(), "a check leaves no trace");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn rewinding_keeps_lines_byte_for_byte() {
     let path = folder.path().to_owned();
     drop(folder);
     let metrics = path.join("metrics.jsonl");
-    // A spelling that we would not choose, and a line torn in the middle.
+    // JSON in a spelling that we do not write, and a line torn in the middle.
     let text =
         fs::read_to_string(&metrics).unwrap().replace(r#""step":1,"#, r#""step": 1,"#) + r#"{"kind":"st"#;
     fs::write(&metrics, &text).unwrap();
@@ -210,7 +210,7 @@ fn an_unterminated_line_is_ignored_and_a_malformed_one_is_named() {
     let (_parent, folder) = written();
     let metrics = folder.path().join("metrics.jsonl");
     let text = fs::read_to_string(&metrics).unwrap();
-    // Complete but for its line feed: it may be going on.
+    // Complete but for its line feed: more of it may follow.
     fs::write(&metrics, text.trim_end()).unwrap();
     assert_eq!(Run::read(folder.path()).unwrap().records.len(), 5);
     fs::write(&metrics, text.replacen(r#""kind":"epoch""#, r#""kind":"era""#, 1)).unwrap();
@@ -254,7 +254,7 @@ fn a_finished_run_can_be_opened_for_more_epochs() {
     folder.reopen(&config(), &elsewhere).unwrap();
 }
 
-/// What would never end, or take all memory.
+/// Reading them would never end, or take all memory.
 #[test]
 fn files_that_are_none_are_refused_at_once() {
     for name in ["config.toml", "environment.json", "metrics.jsonl", "progress.json", "result.json"] {
@@ -268,7 +268,7 @@ fn files_that_are_none_are_refused_at_once() {
             error
         };
         assert!(refused().contains("is not valid (it has more than "), "{}", refused());
-        // `holds_run` passes over a configuration that is none.
+        // `holds_run` ignores a configuration that is not a file.
         #[cfg(unix)]
         if name != "config.toml" {
             fs::remove_file(&path).unwrap();

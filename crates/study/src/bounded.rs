@@ -16,23 +16,23 @@ const PERIOD: Duration = Duration::from_millis(20);
 pub(crate) struct Answer {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
-    /// In one line, without the name of the program at its beginning.
+    /// On one line, without the name of the program at its beginning.
     pub(crate) stderr: String,
 }
 
-/// Runs a program to its end, for which it has so much time.
+/// Runs a program to its end, for at most this long.
 ///
 /// # Errors
-/// [`Error::Scheduler`] if it cannot be started, or was killed because its time was up.
+/// [`Error::Scheduler`] if it cannot be started, or was killed at the time limit.
 pub(crate) fn answer(command: &mut Command, limit: Duration) -> Result<Answer> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |cause: io::Error| match cause.kind() {
-        io::ErrorKind::NotFound => {
-            Error::Scheduler(format!("`{name}` is not here: Slurm's commands must be installed and in PATH"))
-        }
+        io::ErrorKind::NotFound => Error::Scheduler(format!(
+            "`{name}` was not found: Slurm's commands must be installed and in PATH"
+        )),
         _ => Error::Scheduler(format!("`{name}` cannot be run ({cause})")),
     };
-    // Files, and no pipes: what it starts may hold them open after its end, and nobody has to empty them.
+    // Files, not pipes: its child processes may keep them open after its end, and they need no reader.
     let mut stdout = tempfile::tempfile().map_err(failed)?;
     let mut stderr = tempfile::tempfile().map_err(failed)?;
     let mut child = command
@@ -47,10 +47,10 @@ pub(crate) fn answer(command: &mut Command, limit: Duration) -> Result<Answer> {
             break status;
         }
         if start.elapsed() >= limit {
-            // One that has just ended cannot be killed, and need not.
+            // A process that has just ended cannot be killed and need not be.
             let _ = child.kill();
             child.wait().map_err(failed)?;
-            return Err(Error::Scheduler(format!("`{name}` had no answer in {} s", limit.as_secs_f32())));
+            return Err(Error::Scheduler(format!("`{name}` gave no answer in {} s", limit.as_secs_f32())));
         }
         thread::sleep(PERIOD);
     };
@@ -66,7 +66,7 @@ fn text(file: &mut File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The lines of a message as one, without the `NAME: error: ` that Slurm's commands begin each with.
+/// The lines of a message as one, without the `NAME: error: ` with which Slurm's commands begin each.
 fn one_line(name: &str, message: &str) -> String {
     let part = |line: &str| {
         let line = line.trim();
@@ -94,8 +94,11 @@ mod tests {
         assert_eq!(said.stderr, "no way; try later");
         assert_eq!(shell("exit 1", long).unwrap().stderr, "it said nothing");
         let error = shell("sleep 60", Duration::ZERO).err().unwrap().to_string();
-        assert_eq!(error, "`sh` had no answer in 0 s");
+        assert_eq!(error, "`sh` gave no answer in 0 s");
         let error = answer(&mut Command::new("no-such-scheduler"), long).err().unwrap().to_string();
-        assert_eq!(error, "`no-such-scheduler` is not here: Slurm's commands must be installed and in PATH");
+        assert_eq!(
+            error,
+            "`no-such-scheduler` was not found: Slurm's commands must be installed and in PATH"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What was concluded.
+//! Published conclusions.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,20 +10,19 @@ use crate::Metric;
 pub struct Claim {
     /// How the two are compared.
     pub kind: ClaimKind,
-    /// In what.
+    /// The quantity compared.
     pub of: Quantity,
     /// The arm that the claim is about.
     pub network: String,
-    /// The arm that it is held against.
+    /// The arm that it is compared with.
     pub to: String,
-    /// What was published: percent or nats of a difference, or the ratio. Where it is left out it follows from the published figures
-    /// of the two.
+    /// What was published: percent or nats of a difference, or the ratio. If not given, it follows from the published figures of the two.
     pub published: Option<f64>,
-    /// For two that are said to be comparable: how far apart they may be, in the unit of the difference, or as a ratio above 1.
+    /// For two that are claimed to be comparable: how far apart they may be, in the unit of the difference, or as a ratio above 1.
     pub margin: Option<f64>,
     /// Why this margin.
     pub reason: String,
-    /// The claim in the study's own words; made of the rest where it is empty.
+    /// The claim in the study's own words; generated from the rest if empty.
     pub text: String,
 }
 
@@ -31,13 +30,13 @@ pub struct Claim {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClaimKind {
-    /// The quantity of the one over that of the other.
+    /// The quantity of the first divided by that of the second.
     Ratio,
-    /// The quantity of the one minus that of the other.
+    /// The quantity of the first minus that of the second.
     Difference,
 }
 
-/// What two arms are compared in.
+/// The quantity in which two arms are compared.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Quantity {
@@ -58,7 +57,7 @@ pub enum Quantity {
 }
 
 impl Quantity {
-    /// What is measured of runs; `None` of what is counted of a network.
+    /// The metric, if it is measured in runs; `None` for what is counted in a network.
     #[must_use]
     pub fn metric(self) -> Option<Metric> {
         match self {

@@ -1,4 +1,4 @@
-//! All runs of a study at once, on stderr: a line for each and a bar over all on a terminal, plain lines elsewhere.
+//! All runs of a study at once, on stderr: on a terminal a line for each and a bar for all, elsewhere plain lines.
 
 use std::{
     ffi::OsStr,
@@ -10,19 +10,19 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pointwise_process::note;
 use pointwise_runs::{Run, State, duration};
 
-/// The bar over all runs counts in thousandths.
+/// The bar for all runs counts in thousandths.
 const WHOLE: u64 = 1000;
 const BAR: &str = "{prefix} {wide_bar} {percent} %{msg}";
-/// What does not fit on a line is cut off.
+/// Lines are truncated to the width.
 const ROW: &str = "{wide_msg}";
 
-/// Of a run whose epochs are long, a plain line comes this often.
+/// How often a run with long epochs gets a plain line.
 const LINE_PERIOD: Duration = Duration::from_secs(60);
 
-/// What has become of a run.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
-    // In the order of interest, where there is no room for all.
+    // In order of interest, for when there is no room for all.
     Running,
     Failed,
     Interrupted,
@@ -44,21 +44,21 @@ impl Stage {
     }
 }
 
-/// A run as it is shown.
+/// A run as displayed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
     /// Network and seed.
     pub(crate) name: String,
     pub(crate) stage: Stage,
-    /// The one under way, or the last one.
+    /// The current epoch, or the last one.
     pub(crate) epoch: u32,
     pub(crate) epochs: u32,
-    /// Of its steps, the fraction that is done.
+    /// The fraction of its steps that is done.
     pub(crate) share: f64,
     /// After the last whole epoch, a fraction.
     pub(crate) accuracy: Option<f64>,
     pub(crate) images_per_second: Option<f64>,
-    /// That it has behind it.
+    /// Seconds trained so far.
     pub(crate) seconds: f64,
     pub(crate) seconds_left: Option<f64>,
 }
@@ -78,7 +78,7 @@ impl Row {
         }
     }
 
-    /// Takes over what the run's files tell.
+    /// Updates the row from the run's files.
     pub(crate) fn read(&mut self, run: &Run) {
         let done = run.epochs().last();
         self.accuracy = done.and_then(|epoch| epoch.test_acc.or(epoch.val_acc));
@@ -115,14 +115,14 @@ impl Row {
     }
 }
 
-/// Shows how far the runs of a study are.
+/// Shows the progress of a study's runs.
 #[derive(Debug)]
 pub enum Display {
-    /// A line for each run and a bar over all.
+    /// A line for each run and a bar for all.
     Bars(Bars),
-    /// Lines of what has changed.
+    /// Lines about changes.
     Plain(Plain),
-    /// What is no error is not shown.
+    /// Only errors are shown.
     Quiet,
 }
 
@@ -141,7 +141,7 @@ impl Display {
         }
     }
 
-    /// A run starts, `number` of `of`; `left` is in seconds and of all runs.
+    /// A run starts, `number` of `of`; `left` is in seconds, for all runs.
     pub(crate) fn started(&mut self, number: usize, of: usize, row: &Row, left: Option<f64>) {
         if let Self::Plain(_) = self {
             let left = left.map_or(String::new(), |seconds| {
@@ -151,7 +151,7 @@ impl Display {
         }
     }
 
-    /// How it stands. `share` is the fraction of all work that is done.
+    /// The current progress. `share` is the fraction of all work that is done.
     pub(crate) fn show(&mut self, rows: &[Row], share: f64, left: Option<f64>) {
         match self {
             Self::Bars(bars) => bars.show(rows, share, left),
@@ -160,10 +160,10 @@ impl Display {
         }
     }
 
-    /// A message that matters also to those who want no progress.
+    /// A message that is shown even without progress.
     pub(crate) fn note(&self, message: &str) {
         if let Self::Bars(bars) = self {
-            // They come back when they are drawn next. `suspend` would panic on a terminal that has gone.
+            // They reappear when drawn next. `suspend` would panic on a terminal that is gone.
             let _ = bars.all.clear();
         }
         note!("{message}");
@@ -175,7 +175,7 @@ fn is_dumb(term: Option<&OsStr>) -> bool {
     term.map_or(cfg!(unix), |term| term.is_empty() || term == "dumb")
 }
 
-/// A line for each run, or for those of most interest where there is no room for all, under a bar over all.
+/// A line for each run, or for the most interesting ones if there is no room for all, under a bar for all.
 #[derive(Debug)]
 pub struct Bars {
     all: MultiProgress,
@@ -214,14 +214,13 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        // What the runs have come to stays on the screen.
+        // The final state of the runs stays on the screen.
         self.overall.abandon();
         self.lines.iter().for_each(ProgressBar::abandon);
     }
 }
 
-/// As many rows as there is room for, in their order: those under way before those that failed, finished or wait; of the
-/// finished the newest.
+/// As many rows as there is room for, in their order: running ones before those that failed, finished or wait; of the finished ones the newest.
 fn most_interesting(rows: &[Row], room: usize) -> Vec<&Row> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by_key(|&index| {
@@ -233,10 +232,10 @@ fn most_interesting(rows: &[Row], room: usize) -> Vec<&Row> {
     order.into_iter().map(|index| &rows[index]).collect()
 }
 
-/// Lines of what has changed: an epoch done, an end; and a sign of life now and then.
+/// Lines about changes: an epoch done, an end, and a sign of life now and then.
 #[derive(Debug, Default)]
 pub struct Plain {
-    /// What was told of each run last, and when.
+    /// What was last reported about each run, and when.
     told: Vec<(Row, Instant)>,
 }
 
@@ -258,7 +257,7 @@ impl Plain {
                 *when = now;
                 *told = row.clone();
             } else if row.stage != told.stage {
-                // It starts, which has a line of its own.
+                // Its start has its own line.
                 (*told, *when) = (row.clone(), now);
             }
         }
@@ -266,7 +265,7 @@ impl Plain {
     }
 }
 
-/// A template that a test below checks; indicatif's plain one stands in for a wrong one.
+/// A template that a test below checks; a wrong one is replaced with indicatif's plain one.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -428,7 +427,7 @@ mod tests {
     fn plain_lines_tell_of_epochs_and_ends_only() {
         let mut plain = Plain::default();
         let waiting = row("nin, seed 43", Stage::Waiting);
-        assert!(plain.show(&[finished(), waiting]).is_empty(), "what was so before is no news");
+        assert!(plain.show(&[finished(), waiting]).is_empty(), "what has not changed is not reported");
         let mut show = |row: Row| plain.show(&[finished(), row]);
         assert!(show(running(1, None)).is_empty());
         assert!(show(running(1, None)).is_empty());
@@ -446,7 +445,7 @@ mod tests {
     fn templates_are_valid_and_without_colours() {
         for template in [BAR, ROW] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
-            // NO_COLOR asks for what there is anyway: a colour would follow a dot.
+            // NO_COLOR changes nothing: a colour would follow a dot.
             assert!(!template.contains('.'), "{template}");
         }
     }

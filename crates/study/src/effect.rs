@@ -1,6 +1,6 @@
-//! What changes between networks that are otherwise alike.
+//! Changes between networks that are otherwise alike.
 
-/// A change that several pairs of arms share: what it does is the mean of their differences, the *main effect* of a factor in a designed
+/// A change that several pairs of arms share. Its effect is the mean of their differences, the *main effect* of a factor in a designed
 /// experiment (Box, Hunter and Hunter, *Statistics for Experimenters*, chapter 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effect {

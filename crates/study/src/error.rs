@@ -1,4 +1,4 @@
-//! Why something is not a study, or its runs did not come about.
+//! Errors of studies and of their runs.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::text::{perhaps, shown};
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why something is not a study, or its runs did not come about. Every message is one sentence.
+/// Why something is not a study, or why its runs failed. Every message is one sentence.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// No study of that name comes with the program.
     #[error(
-        "there is no study `{}`{}; there are {}, or give the path of a file that ends in .toml",
+        "there is no study `{}`{}; give one of {}, or the path of a file that ends in .toml",
         shown(name),
         perhaps(name, known.iter().copied()),
         known.join(", ")
@@ -40,15 +40,15 @@ pub enum Error {
     Unknown {
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: Vec<&'static str>,
     },
-    /// A network was asked for that the study lacks.
+    /// A requested network is not in the study.
     #[error("`{name}` is not a network of the study: choose from {known}")]
     UnknownArm {
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The known names.
         known: String,
     },
     /// The folder is that of another study.
@@ -58,11 +58,11 @@ pub enum Error {
         path: PathBuf,
         /// The name of the study whose folder it is.
         theirs: String,
-        /// The name of the study that was asked for.
+        /// The name of the requested study.
         ours: String,
     },
-    /// A folder holds a run that is none of those asked for.
-    #[error("the run in {} has {name} {theirs}, not {ours} as asked now: choose another --out, or ask for what is there", path.display())]
+    /// A folder holds another run than the one requested.
+    #[error("the run in {} has {name} {theirs}, not {ours} as requested: choose another --out, or request what is there", path.display())]
     OtherRun {
         /// The run folder.
         path: PathBuf,
@@ -70,7 +70,7 @@ pub enum Error {
         name: String,
         /// Its value there.
         theirs: String,
-        /// Its value as asked.
+        /// Its requested value.
         ours: String,
     },
     /// A folder holds a run of another network of the same name.
@@ -81,7 +81,7 @@ pub enum Error {
         /// The name of both.
         name: String,
     },
-    /// The folder of a study cannot be made.
+    /// The folder of a study cannot be created.
     #[error("{} cannot be created ({cause}): choose another --out", path.display())]
     Unwritable {
         /// The folder.
@@ -89,13 +89,13 @@ pub enum Error {
         /// What the operating system said.
         cause: io::Error,
     },
-    /// A path has to be written into a TOML file.
-    #[error("{} has a name that is not UTF-8, and so cannot stand in a configuration: rename it, or give a link to it", path.display())]
+    /// A path that cannot be written into a TOML file.
+    #[error("{} has a name that is not UTF-8, and so cannot be written into a configuration: rename it, or give a link to it", path.display())]
     NotUtf8 {
         /// The path.
         path: PathBuf,
     },
-    /// The operating system refuses what it takes to train.
+    /// The operating system refuses something that training needs.
     #[error("{what}: {cause}")]
     System {
         /// What cannot be done, in a sentence.
@@ -103,7 +103,7 @@ pub enum Error {
         /// What the operating system said.
         cause: io::Error,
     },
-    /// Runs failed: what they said, and what has become of the others.
+    /// Runs failed: their messages, and the state of the others.
     #[error("{0}")]
     Failed(String),
     /// Other processes are at work on runs of the study, and all others are finished.
@@ -112,7 +112,7 @@ pub enum Error {
     /// A run cannot be read, or a file cannot be written.
     #[error(transparent)]
     Run(#[from] pointwise_runs::Error),
-    /// A cluster's scheduler is missing, refuses or does not answer; or what it should be asked cannot be.
+    /// A cluster's scheduler is missing, refuses or does not answer, or the request to it cannot be expressed.
     #[error("{0}")]
     Scheduler(String),
 }

@@ -1,4 +1,4 @@
-//! Studies as they stand in TOML files.
+//! Studies as written in TOML files.
 
 use std::fmt;
 use std::fs::File;
@@ -23,7 +23,7 @@ use crate::{
 /// The largest file that is read: far beyond any study, network or record.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// A study as it stands in a file.
+/// A study as written in a file.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[schemars(title = "Study")]
@@ -35,7 +35,7 @@ pub(crate) struct StudyFile {
     #[serde(deserialize_with = "text::filled_line")]
     #[schemars(length(min = 1))]
     pub(crate) title: String,
-    /// What it asks, for readers who do not know it.
+    /// Its question, for readers who do not know it.
     #[serde(default, deserialize_with = "text::prose")]
     pub(crate) question: String,
     /// What was concluded, in a sentence or two.
@@ -60,7 +60,7 @@ pub(crate) struct StudyFile {
     #[serde(default)]
     #[schemars(with = "Vec<Primary>")]
     pub(crate) primary: Vec<Spanned<Primary>>,
-    /// What was published of the networks.
+    /// What was published about the networks.
     #[serde(default)]
     pub(crate) published: Vec<FilePublished>,
     /// What was concluded.
@@ -71,7 +71,7 @@ pub(crate) struct StudyFile {
     #[serde(default)]
     #[schemars(with = "Vec<FileEffect>")]
     pub(crate) effects: Vec<Spanned<FileEffect>>,
-    /// The `study.json` of an earlier reproduction, from the folder of this file.
+    /// The `study.json` of an earlier reproduction, relative to the folder of this file.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub(crate) record: Option<Spanned<PathBuf>>,
@@ -81,7 +81,7 @@ pub(crate) struct StudyFile {
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Grid {
-    /// Seeds of initial values, order, augmentation and dropout; 42 alone where none are given.
+    /// Seeds of initial values, order, augmentation and dropout; only 42 if none are given.
     #[schemars(
         with = "Option<Vec<u64>>",
         length(min = 1),
@@ -97,14 +97,14 @@ pub(crate) struct Grid {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Vary {
-    /// Its place: `recipe.optimizer.SGD.lr`, `network.layers.0.Conv2d.out_channels`, or `network.dropout` for every dropout.
+    /// Its path: `recipe.optimizer.SGD.lr`, `network.layers.0.Conv2d.out_channels`, or `network.dropout` for every dropout.
     #[schemars(with = "String")]
     pub(crate) key: Spanned<String>,
-    /// What it is called in the names of networks, before the value; the last part of the place where it is left out.
+    /// What it is called in the names of networks, before the value; the last part of the key if not given.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub(crate) label: Option<Spanned<String>>,
-    /// What is put behind the names of networks for each value, in place of label and value.
+    /// What is appended to the names of networks for each value, in place of label and value.
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
     pub(crate) names: Option<Spanned<Vec<String>>>,
@@ -117,24 +117,24 @@ pub(crate) struct Vary {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Entry {
-    /// A network that comes with the program, the path of a file that describes one, from the folder of this file, or the description.
+    /// A network that comes with the program, the path of a file that describes one, relative to the folder of this file, or the description.
     #[schemars(with = "NetworkSource")]
     pub(crate) network: Spanned<NetworkSource>,
-    /// Its name in this study, where it is not the network's own.
+    /// Its name in this study, if it is not the network's own.
     #[serde(default)]
     #[schemars(with = "Option<String>", regex(pattern = NAME_PATTERN))]
     pub(crate) name: Option<Spanned<String>>,
-    /// Probability of every dropout, where it is not the description's.
+    /// Probability of every dropout, if it is not the description's.
     #[serde(default, deserialize_with = "number::maybe_dropout")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub(crate) dropout: Option<f64>,
-    /// Keys of the recipe that are others for this network; `false` takes away one that the study's recipe has.
+    /// Keys of the recipe that differ for this network; `false` removes one that the study's recipe has.
     #[serde(default)]
     #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     pub(crate) recipe: Option<Spanned<Table>>,
 }
 
-/// What was published of a network.
+/// What was published about a network.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct FilePublished {
@@ -144,7 +144,7 @@ pub(crate) struct FilePublished {
     /// Trainable parameters.
     #[serde(default)]
     pub(crate) parameters: Option<u64>,
-    /// Runs behind the figures, where a figure does not say otherwise.
+    /// Runs that the figures come from, unless a figure says otherwise.
     #[serde(default = "one", deserialize_with = "number::count")]
     #[schemars(range(min = 1))]
     pub(crate) runs: u32,
@@ -166,13 +166,13 @@ fn one() -> u32 {
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct FileFigure {
-    /// Of what.
+    /// What it measures.
     pub(crate) metric: Metric,
-    /// Of that epoch, from 1; after the last one without it.
+    /// Of this epoch, from 1; after the last one if not given.
     #[serde(default, deserialize_with = "number::maybe_count")]
     #[schemars(range(min = 1))]
     pub(crate) epoch: Option<u32>,
-    /// Percent of accuracy, or nats of loss; in quotation marks to keep a zero at its end.
+    /// Percent of accuracy, or nats of loss; in quotation marks to keep a trailing zero.
     #[schemars(with = "Decimal")]
     pub(crate) value: Spanned<Decimal>,
     /// Runs that it is the mean of.
@@ -194,18 +194,18 @@ pub(crate) struct FileFigure {
 pub(crate) struct FileClaim {
     /// How two networks are compared.
     pub(crate) kind: ClaimKind,
-    /// In what.
+    /// The quantity compared.
     pub(crate) of: Quantity,
     /// The network that the claim is about.
     #[schemars(with = "String")]
     pub(crate) network: Spanned<String>,
-    /// The one that it is held against.
+    /// The one that it is compared with.
     #[schemars(with = "String")]
     pub(crate) to: Spanned<String>,
-    /// What was published; what follows from the published figures of the two where it is left out.
+    /// What was published; if not given, what follows from the published figures of the two.
     #[serde(default, deserialize_with = "number::maybe_finite")]
     pub(crate) published: Option<f64>,
-    /// For two that are said to be comparable: how far apart they may be.
+    /// For two that are claimed to be comparable: how far apart they may be.
     #[serde(default, deserialize_with = "number::maybe_positive")]
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub(crate) margin: Option<f64>,
@@ -217,7 +217,7 @@ pub(crate) struct FileClaim {
     pub(crate) text: String,
 }
 
-/// A change, and the networks that differ in it alone.
+/// A change, and the networks that differ only in it.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct FileEffect {
@@ -276,7 +276,7 @@ impl Study {
     }
 }
 
-/// What the reader of TOML says, without the place.
+/// The TOML parser's error, without the place.
 pub(crate) fn message(error: &toml::de::Error) -> String {
     let message = match RecipeError::syntax("", error) {
         RecipeError::Syntax { message, .. } => message,
@@ -295,10 +295,10 @@ pub(crate) fn message(error: &toml::de::Error) -> String {
     }
 }
 
-/// Reads a file that has to be a text of some size.
+/// Reads a text file of limited size.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let wrong = |cause: String| Error::File { path: path.to_owned(), cause };
-    // Opening a pipe would wait for whoever writes into it.
+    // Opening a pipe would wait for its writer.
     let metadata =
         path.metadata().map_err(|error| wrong(format!("it cannot be read ({error}): check the path")))?;
     if !metadata.is_file() {
@@ -309,7 +309,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
         .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
         .map_err(|error| wrong(format!("it cannot be read as text ({error})")))?;
     if text.len() as u64 > MAX_BYTES {
-        return Err(wrong(format!("it has more than {} MiB: no such file is that large", MAX_BYTES >> 20)));
+        return Err(wrong(format!("it has more than {} MiB: give a smaller file", MAX_BYTES >> 20)));
     }
     Ok(text)
 }

@@ -1,13 +1,13 @@
-//! A study as data: what is trained, how often, and what somebody published of it.
+//! A study as data: what is trained, how often, and what was published about it.
 //!
-//! [`Study`] is read from a TOML file. It names its networks and its recipe, and may vary parts of both; each combination is an
-//! [`Arm`]. An arm is run once for each seed. What was published of the arms is there to be held against the runs: figures
-//! ([`Published`]), which of them decide ([`Primary`]), and the conclusion that was drawn ([`Claim`]).
+//! [`Study`] is read from a TOML file. It names its networks and its recipe, and may vary parts of both; each combination is an [`Arm`]. An arm
+//! is run once for each seed. What was published about the arms is compared with the runs: figures ([`Published`]), which of them decide
+//! ([`Primary`]), and the conclusion that was drawn ([`Claim`]).
 //!
-//! **Architecture invariant:** nothing here knows a study, a network or a data set by its name, but the list of the studies that come
-//! with the program (`shipped.rs`).
+//! **Architecture invariant:** nothing here knows a study, a network or a data set by its name, except the list of the studies that come with
+//! the program (`shipped.rs`).
 
-// For `testing.rs`, which tests outside of this crate share.
+// For `testing.rs`, which is shared with tests outside of this crate.
 #[cfg(test)]
 extern crate self as pointwise_study;
 

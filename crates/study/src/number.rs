@@ -1,4 +1,4 @@
-//! Numbers out of a file, held to their ranges where they stand.
+//! Numbers from a file, with their ranges checked as they are read.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// A number with the digits behind its point.
+/// A number with its count of decimals.
 #[derive(Clone, Copy, JsonSchema)]
 #[schemars(with = "NumberOrText")]
 pub(crate) struct Decimal {
@@ -23,15 +23,13 @@ enum NumberOrText {
 }
 
 impl Decimal {
-    /// The most digits behind a point: more than an `f64` has.
+    /// The most decimals: more than an `f64` has.
     const MAX_DECIMALS: u32 = 20;
 
     fn new<E: Error>(value: f64, decimals: u32) -> Result<Self, E> {
         if decimals > Self::MAX_DECIMALS {
             let most = Self::MAX_DECIMALS;
-            return Err(E::custom(format!(
-                "the number has {decimals} digits behind its point; give at most {most}"
-            )));
+            return Err(E::custom(format!("the number has {decimals} decimals; give at most {most}")));
         }
         Ok(Self { value, decimals })
     }
@@ -75,7 +73,7 @@ impl<'de> Deserialize<'de> for Decimal {
     }
 }
 
-/// Digits behind the point of the shortest text that is this number.
+/// Decimals of the shortest text for this number.
 pub(crate) fn decimals(value: f64) -> u32 {
     value.to_string().split_once('.').map_or(0, |(_, digits)| digits.len() as u32)
 }

@@ -1,4 +1,4 @@
-//! What a reproduction consists of: which runs, how each is asked for, and which of them are there already.
+//! The plan of a reproduction: which runs it has, how each is started, and which of them exist already.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,12 +14,12 @@ use toml::{Table, Value};
 use crate::write::{put, study_in};
 use crate::{Arm, DataSource, Error, Result, Shard, Study};
 
-/// The seed of synthetic images, and of what is split off, where a study does not say.
+/// The seed of synthetic images, and of splits, if a study gives none.
 const DATA_SEED: u64 = 42;
 
-/// What a quick study trains on: enough that a network visibly learns, in about a minute on two cores.
+/// The data of a quick study: enough for a network to learn visibly, in about a minute on two cores.
 struct Quick {
-    /// Synthetic images to train on: sixteen whole batches of the first study.
+    /// Synthetic images to train on: sixteen full batches of the first study.
     train_images: NonZeroU32,
     /// Synthetic images to test on.
     test_images: NonZeroU32,
@@ -33,12 +33,12 @@ const QUICK: Quick = Quick {
     epochs: 5,
 };
 
-/// What is asked of a study. `Default` is what the study itself says.
+/// Options of a reproduction. `Default` is what the study itself says.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Other seeds.
     pub seeds: Option<Vec<u64>>,
-    /// The names of the arms to train; all without it.
+    /// The names of the arms to train; `None` for all.
     pub arms: Option<Vec<String>>,
     /// A small study on synthetic images instead.
     pub quick: bool,
@@ -48,21 +48,21 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// The trainer's engine.
     pub engine: Option<EngineKind>,
-    /// The trainer's device, as it is typed.
+    /// The trainer's device, as typed.
     pub device: Option<String>,
     /// The trainer's precision.
     pub precision: Option<Precision>,
-    /// Whether the trainer is to give the same bits every time.
+    /// Whether the trainer must give the same bits every time.
     pub deterministic: bool,
     /// Whether the trainer computes on a GPU, where runs at once are threads of one process.
     pub on_gpu: bool,
     /// Computing threads of all runs that are trained at once.
     pub threads: Option<u32>,
-    /// Runs at once; 0 for [`Options::GPU_JOBS`] on a GPU, as far as there are so many runs, and 1 elsewhere.
+    /// Runs at once; 0 for [`Options::GPU_JOBS`] on a GPU, or fewer if there are fewer runs, and 1 elsewhere.
     pub jobs: u32,
     /// The folder for runs and report.
     pub out: Option<PathBuf>,
-    /// A part of the runs; all without it.
+    /// A part of the runs; `None` for all.
     pub shard: Option<Shard>,
 }
 
@@ -72,12 +72,12 @@ impl Options {
     pub const GPU_JOBS: u32 = 3;
 }
 
-/// The runs of a reproduction, and how each is asked for.
+/// The runs of a reproduction, and how each is started.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The study as it is in its file.
+    /// The study as in its file.
     pub study: Study,
-    /// The arms that are trained, by the recipes that they are trained by.
+    /// The arms that are trained, with the recipes used.
     pub arms: Vec<Arm>,
     /// The seeds of each.
     pub seeds: Vec<u64>,
@@ -96,7 +96,7 @@ pub struct Plan {
     shard: Option<Shard>,
 }
 
-/// What a run is asked to compute with; `None` is left to the trainer.
+/// What a run must compute with; `None` is left to the trainer.
 #[derive(Clone, Debug)]
 struct Asked {
     engine: Option<EngineKind>,
@@ -127,7 +127,7 @@ impl Job {
 }
 
 impl Plan {
-    /// Resolves what is asked of a study.
+    /// Resolves the options for a study.
     ///
     /// # Errors
     /// [`Error::UnknownArm`].
@@ -157,7 +157,7 @@ impl Plan {
         }
         for arm in &mut arms {
             if quick {
-                // Nothing is held out of so few images.
+                // No images are held out from so few.
                 arm.recipe.early_stopping = None;
                 arm.recipe.epochs = QUICK.epochs;
             }
@@ -193,7 +193,7 @@ impl Plan {
             0 => 1,
             jobs => jobs,
         };
-        // Of several runs each gets its share from the environment, which leaves no trace in its configuration.
+        // Each of several runs gets its share through the environment, which leaves no trace in its configuration.
         if let Some(threads) = threads.filter(|_| jobs == 1) {
             add("--threads", threads.to_string().into());
         }
@@ -218,7 +218,7 @@ impl Plan {
         })
     }
 
-    /// Arm by arm; those of the shard alone, if one is asked for.
+    /// Arm by arm; only those of the shard, if one is given.
     #[must_use]
     pub fn jobs(&self) -> Vec<Job> {
         let runs = runs_folder(&self.out);
@@ -232,8 +232,8 @@ impl Plan {
         all.enumerate().filter(is_ours).map(|(_, job)| job).collect()
     }
 
-    /// The arguments of `trainer` for a run. With `--resume` the same call starts, continues or confirms it. Only after
-    /// [`Plan::write`] there is the file that they name.
+    /// The arguments of `trainer` for a run. With `--resume` the same call starts, continues or confirms it. The file that they name exists only
+    /// after [`Plan::write`].
     #[must_use]
     pub fn train_arguments(&self, job: &Job) -> Vec<OsString> {
         let mut words: Vec<OsString> = ["train", "--resume", "--quiet", "--config"].map(Into::into).into();
@@ -248,7 +248,7 @@ impl Plan {
         words
     }
 
-    /// Multiply-accumulates of a run of each arm, but for the number of images, which they share: how long one takes beside another.
+    /// Multiply-accumulates of a run of each arm, apart from the number of images, which they share: their relative durations.
     #[must_use]
     pub fn weights(&self) -> Vec<f64> {
         let weight = |arm: &Arm| {
@@ -258,8 +258,8 @@ impl Plan {
         self.arms.iter().map(weight).collect()
     }
 
-    /// Writes the study, and for each arm the options of its runs, and its network where that is none of the program's. A file that is
-    /// there already is left alone.
+    /// Writes the study, and for each arm the options of its runs and its network, unless that comes with the program. An existing file is not
+    /// changed.
     ///
     /// # Errors
     /// [`Error::Unwritable`], [`Error::NotUtf8`], or [`Error::OtherStudy`] if the folder is that of another study.
@@ -271,7 +271,7 @@ impl Plan {
             let (theirs, ours) = (there.name, self.study.name.clone());
             return Err(Error::OtherStudy { path: self.out.clone(), theirs, ours });
         }
-        // With the seeds that were asked for, so that the folder alone tells which runs it is to have.
+        // With the requested seeds, so that the folder alone says which runs it should have.
         let mut study = Study { seeds: self.seeds.clone(), ..self.study.clone() };
         if let Some(dir) = &mut study.data.dir {
             *dir = utf8(&absolute(dir)?)?.into();
@@ -293,7 +293,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Where [`Plan::write`] puts the description of an arm's network, if that is none of the program's.
+    /// Where [`Plan::write`] puts the description of an arm's network, unless that comes with the program.
     #[must_use]
     pub fn network_path(&self, arm: &Arm) -> PathBuf {
         self.out.join("networks").join(format!("{}.toml", arm.name))
@@ -303,7 +303,7 @@ impl Plan {
         self.out.join("configs").join(format!("{}.toml", arm.name))
     }
 
-    /// The options of an arm's runs but for the recipe.
+    /// The options of an arm's runs except the recipe.
     fn config(&self, arm: &Arm) -> Result<Table> {
         let DataSource { kind, dir, test_split, val_split, data_seed, limit_train, limit_test, .. } =
             &self.data;
@@ -335,10 +335,10 @@ impl Plan {
         Ok(table)
     }
 
-    /// The runs of all jobs that are there already, finished or not.
+    /// The existing runs of all jobs, finished or not.
     ///
     /// # Errors
-    /// If one cannot be read, or is not the run that this plan would train.
+    /// If one cannot be read or is not the run that this plan would train.
     pub fn existing(&self) -> Result<Vec<Option<Run>>> {
         self.jobs().iter().map(|job| self.existing_run(job)).collect()
     }
@@ -364,8 +364,8 @@ impl Plan {
         Ok(Some(run))
     }
 
-    /// The configuration that the plan asks for. What it leaves to the trainer, and what does not decide the figures, is as
-    /// stored; so is the network, which is compared by what it is.
+    /// The configuration that the plan requests. What it leaves to the trainer, and what does not affect the figures, is as stored; so is the
+    /// network, which is compared by its content.
     fn asked(&self, job: &Job, stored: &RunConfig) -> RunConfig {
         let arm = &self.arms[job.arm];
         let device = self.asked.device.as_deref().and_then(|device| device.parse().ok());
@@ -394,7 +394,7 @@ impl Plan {
         }
     }
 
-    /// The network of a job; one that comes with the program is made for the images that a run found.
+    /// The network of a job; one that comes with the program is adapted to the images of the stored run.
     fn network(&self, job: &Job, stored: &RunConfig) -> Network {
         let arm = &self.arms[job.arm];
         match &stored.dataset {
@@ -414,7 +414,7 @@ fn network_of(config: &RunConfig) -> Result<Network, NetworkError> {
     }
 }
 
-/// A share or a number of images as a run has it: without what a number can do without.
+/// A share or a number of images as in a run: without redundant characters.
 fn plain_number(text: &str) -> String {
     match (text.parse::<u32>(), text.parse::<f64>()) {
         (Ok(number), _) => number.to_string(),
@@ -437,8 +437,8 @@ fn quick_data() -> DataSource {
     }
 }
 
-/// Synthetic images are of the shape and classes that a network takes. All networks have to see the same ones: those that come with the
-/// program are made for what the first one that a file describes takes.
+/// Synthetic images have the shape and classes that a network takes. All networks must see the same ones: those that come with the program are
+/// adapted to the first network that a file describes.
 fn fit_to_each_other(arms: &mut [Arm]) {
     let Some(described) = arms.iter().find(|arm| !arm.is_shipped) else { return };
     let Ok(classes) = described.network.graph().map(|graph| graph.classes()) else { return };
@@ -451,7 +451,7 @@ fn fit_to_each_other(arms: &mut [Arm]) {
     }
 }
 
-/// Where a study's runs and report are, unless something else is asked for.
+/// Where a study's runs and report are, unless another folder is given.
 #[must_use]
 pub fn default_out(study: &Study, quick: bool) -> PathBuf {
     let is_default = Study::shipped().next() == Some(&study.name);
@@ -472,8 +472,8 @@ fn utf8(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| Error::NotUtf8 { path: path.to_owned() })
 }
 
-/// Seconds that a run of an arm takes, from what is `known` of arms and the seconds that a run of them took: of the same arm, else of
-/// the others by their weights (see [`Plan::weights`]). `None` while nothing is known.
+/// Seconds that a run of an arm takes, from the `known` arms and the seconds that a run of them took: of the same arm, else of the others by
+/// their weights (see [`Plan::weights`]). `None` while nothing is known.
 pub(crate) fn estimate(arm: usize, known: &[(usize, f64)], weights: &[f64]) -> Option<f64> {
     let mean =
         |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
@@ -484,8 +484,8 @@ pub(crate) fn estimate(arm: usize, known: &[(usize, f64)], weights: &[f64]) -> O
     })
 }
 
-/// Seconds until the last run ends, where `slots` runs are trained at once: those `running` have so many seconds left, those `waiting`
-/// take so many, and the first one starts where a place becomes free.
+/// Seconds until the last run ends, where `slots` runs are trained at once: `running` are the seconds left, `waiting` the seconds that the
+/// waiting runs take, each of which starts when a slot becomes free.
 pub(crate) fn schedule(running: &[f64], waiting: &[f64], slots: usize) -> f64 {
     let mut ends = running.to_vec();
     ends.resize(slots.max(running.len()).max(1), 0.0);
@@ -496,8 +496,8 @@ pub(crate) fn schedule(running: &[f64], waiting: &[f64], slots: usize) -> f64 {
     ends.into_iter().fold(0.0, f64::max)
 }
 
-/// The threads of the next of several runs: `free` ones, over the `places` where a run can start now and the runs that can fill
-/// them. At least one.
+/// The threads of the next of several runs: `free` threads, divided over the `places` where a run can start now, or over the waiting runs if
+/// those are fewer. At least one.
 pub(crate) fn share(free: u32, places: usize, waiting: usize) -> u32 {
     (free / places.min(waiting).max(1) as u32).max(1)
 }

@@ -1,4 +1,4 @@
-//! What was published of an arm.
+//! What was published about an arm.
 
 use std::fmt;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{number, text};
 
-/// What is measured of a run. Accuracies are in percent here, losses in nats.
+/// A metric of a run. Accuracies are in percent here, losses in nats.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
-    /// Mean loss of an epoch in training mode, as it went.
+    /// Mean loss over an epoch, in training mode during the epoch.
     TrainLoss,
-    /// Accuracy of an epoch in training mode, as it went.
+    /// Accuracy over an epoch, in training mode during the epoch.
     TrainAcc,
     /// Loss on the test set.
     TestLoss,
     /// Accuracy on the test set.
     TestAcc,
-    /// Accuracy on the test set by the mean over the recipe's views of each image, after the last epoch.
+    /// Accuracy on the test set with the mean over the recipe's views of each image, after the last epoch.
     TtaTestAcc,
 }
 
@@ -30,13 +30,13 @@ impl Metric {
     /// Those that every epoch has.
     pub const OF_EPOCHS: [Self; 4] = [Self::TrainLoss, Self::TrainAcc, Self::TestLoss, Self::TestAcc];
 
-    /// Whether it is an accuracy, and no loss.
+    /// Whether it is an accuracy, not a loss.
     #[must_use]
     pub fn is_accuracy(self) -> bool {
         matches!(self, Self::TrainAcc | Self::TestAcc | Self::TtaTestAcc)
     }
 
-    /// As it stands in a file.
+    /// Its name in a file.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -55,13 +55,13 @@ impl fmt::Display for Metric {
     }
 }
 
-/// A figure of every arm that the verdict rests on.
+/// A figure of every arm on which the verdict is based.
 #[derive(Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Primary {
-    /// Which one.
+    /// Its metric.
     pub metric: Metric,
-    /// Of that epoch, from 1; after the last one without it.
+    /// Of this epoch, from 1; after the last one if not given.
     #[serde(default, deserialize_with = "number::maybe_count")]
     #[schemars(range(min = 1))]
     pub epoch: Option<u32>,
@@ -75,7 +75,7 @@ pub struct Primary {
     pub reason: String,
 }
 
-/// What was published of an arm.
+/// What was published about an arm.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Published {
     /// Trainable parameters.
@@ -87,7 +87,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// The figure of a metric: of that epoch, from 1, or after the last one.
+    /// The figure of a metric: of this epoch, from 1, or after the last one.
     #[must_use]
     pub fn figure(&self, metric: Metric, epoch: Option<u32>) -> Option<&PublishedFigure> {
         self.figures.iter().find(|figure| figure.metric == metric && figure.epoch == epoch)
@@ -99,11 +99,11 @@ impl Published {
 pub struct PublishedFigure {
     /// Of what.
     pub metric: Metric,
-    /// Of that epoch, from 1; after the last one without it.
+    /// Of this epoch, from 1; after the last one if not given.
     pub epoch: Option<u32>,
     /// Percent of accuracy, or nats of loss.
     pub value: f64,
-    /// Digits behind its point, as it was printed: the number was rounded there.
+    /// Decimals, as it was printed: the number was rounded there.
     pub decimals: u32,
     /// Runs that it is the mean of.
     pub runs: u32,
@@ -114,7 +114,7 @@ pub struct PublishedFigure {
 }
 
 impl PublishedFigure {
-    /// The value as it was printed, with as many digits behind its point.
+    /// The value as it was printed, with as many decimals.
     #[must_use]
     pub fn shown(&self) -> String {
         format!("{:.*}", self.decimals as usize, self.value)

@@ -1,4 +1,4 @@
-//! What stands in a file, made a study, or refused with its place.
+//! Turns the content of a file into a study, or into an error with its place.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -22,15 +22,15 @@ use crate::{
     Quantity, Result, Study,
 };
 
-/// The most arms of a study, and its most runs: beyond them a grid has a slip of the pen.
+/// The most arms of a study, and its most runs: a grid beyond them is a mistake.
 const MAX_ARMS: usize = 10_000;
 const MAX_RUNS: usize = 1_000_000;
 
-/// The most characters of a path in a study: at four bytes each, still as many as Linux takes.
+/// The most characters of a path in a study: at four bytes each, still within the limit of Linux.
 const MAX_PATH: usize = 1000;
 
 impl Study {
-    /// The study of that name, or that the file at that path describes.
+    /// The study of this name, or the one that the file at this path describes.
     ///
     /// # Errors
     /// [`Error::Unknown`] or [`Error::File`].
@@ -42,7 +42,7 @@ impl Study {
     /// Reads a file that describes a study, and the files that it names.
     ///
     /// # Errors
-    /// [`Error::File`] naming the file and, where something stands wrong in it, the line.
+    /// [`Error::File`] naming the file and, for an error in its content, the line.
     pub fn read(path: &Path) -> Result<Self> {
         let text = read_text(path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -62,7 +62,7 @@ impl Study {
     }
 }
 
-/// What the reader of TOML says, for somebody who knows TOML and not Rust.
+/// The TOML parser's error, for somebody who knows TOML but not Rust.
 fn syntax(text: &str, error: &toml::de::Error) -> Error {
     let (line, column) = match RecipeError::syntax(text, error) {
         RecipeError::Syntax { line, column, .. } => (line, column),
@@ -108,14 +108,14 @@ impl Reader<'_> {
         }
         let data = self.data(file.data)?;
         let mut arms = Vec::with_capacity(arms);
-        // Of each arm, where it stands.
+        // The place of each arm.
         let mut spans = HashMap::new();
         for entry in entries {
             let span = entry.network.span();
             let arm = self.arm(entry, &recipe)?;
             for arm in self.varied(arm, &variations)? {
                 self.check_arm(&arm, &data, span.clone(), recipe_span.clone())?;
-                // Where letters are the same in both cases, so are folders.
+                // Where case does not distinguish letters, it does not distinguish folders either.
                 if let Some((other, _)) =
                     spans.insert(arm.name.to_lowercase(), (arm.name.clone(), span.clone()))
                 {
@@ -125,7 +125,7 @@ impl Reader<'_> {
                         if other == *name {
                             format!("two networks are called `{name}`; give one of them another `name`")
                         } else {
-                            format!("`{other}` and `{name}` are one folder on some systems; give one of them another `name`")
+                            format!("`{other}` and `{name}` are the same folder on some systems; give one of them another `name`")
                         },
                     ));
                 }
@@ -139,7 +139,7 @@ impl Reader<'_> {
             places.get(name.get_ref()).copied().ok_or_else(|| {
                 let names = || arms_names(&places);
                 let message = format!(
-                    "`{}` is no network of this study{}; there are {}",
+                    "`{}` is not a network of this study{}; give one of {}",
                     shown(name.get_ref()),
                     perhaps(name.get_ref(), names()),
                     listed(names())
@@ -153,9 +153,7 @@ impl Reader<'_> {
             let span = published.network.span();
             if published_spans.insert(at, span.clone()).is_some() {
                 let name = &arms[at].name;
-                return Err(
-                    self.wrong(span, format!("`{name}` stands under `published` twice; join the two"))
-                );
+                return Err(self.wrong(span, format!("`{name}` is twice under `published`; join the two")));
             }
             arms[at].published = self.published(published, &arms[at])?;
         }
@@ -207,7 +205,7 @@ impl Reader<'_> {
         } else if let Some(seed) = seeds.get_ref().iter().find(|seed| **seed > RunConfig::MAX_SEED) {
             format!("seed {seed} is too large; give numbers up to {}", RunConfig::MAX_SEED)
         } else if let Some(seed) = seeds.get_ref().iter().find(|seed| !seen.insert(**seed)) {
-            format!("seed {seed} stands here twice; leave one out")
+            format!("seed {seed} is given twice; leave one out")
         } else {
             return Ok(seeds.into_inner());
         };
@@ -224,7 +222,7 @@ impl Reader<'_> {
             DataSource { dir: None, .. } if kind == DataKind::Folder => {
                 "data of kind folder needs a `dir`, the folder of the images"
             }
-            DataSource { dir: Some(_), .. } if !in_folder => "`dir` is for images that lie in a folder",
+            DataSource { dir: Some(_), .. } if !in_folder => "`dir` is only for images in a folder",
             DataSource { test_split: Some(_), .. } if kind != DataKind::Folder => {
                 "`test-split` is for data of kind folder; others have test images of their own"
             }
@@ -244,7 +242,10 @@ impl Reader<'_> {
         if let Some(dir) = &data.dir {
             let dir = self.path(&span, dir)?;
             let whole = absolute(&dir).ok().filter(|dir| dir.to_str().is_some()).ok_or_else(|| {
-                self.wrong(span, format!("the folder {} has no name that can be written down", dir.display()))
+                self.wrong(
+                    span,
+                    format!("the folder {} has no path that can be written as text", dir.display()),
+                )
             })?;
             data.dir = Some(whole);
         }
@@ -268,7 +269,7 @@ impl Reader<'_> {
             NetworkSource::Named(name) => {
                 let network = Network::by_name(&name).map_err(|_| {
                     let message = format!(
-                        "there is no network `{}`{}; there are {}, or give the path of a file that describes one, such as ./mine.toml",
+                        "there is no network `{}`{}; give one of {}, or the path of a file that describes one, such as ./mine.toml",
                         shown(&name),
                         perhaps(&name, Network::shipped()),
                         listed(Network::shipped())
@@ -313,7 +314,7 @@ impl Reader<'_> {
         Ok(Arm { name: network.name.clone(), network, is_shipped, recipe, published: Published::default() })
     }
 
-    /// What concerns network, recipe and data together.
+    /// Checks network, recipe and data together.
     fn check_arm(
         &self,
         arm: &Arm,
@@ -324,7 +325,7 @@ impl Reader<'_> {
         if arm.recipe.early_stopping.is_some() && data.val_split == 0 {
             return Err(self.wrong(
                 recipe_span,
-                "early-stopping needs images that are held out; give `data` a `val-split`, the number of them",
+                "early-stopping needs held-out images; give `data` a `val-split`, the number of them",
             ));
         }
         if !arm.recipe.parameter_groups.is_empty() {
@@ -348,7 +349,7 @@ impl Reader<'_> {
                 return Err(self.wrong(
                     span,
                     format!(
-                        "{} of `{}` stands here twice; leave one out",
+                        "{} of `{}` is given twice; leave one out",
                         titled(figure.metric, figure.epoch),
                         arm.name
                     ),
@@ -375,13 +376,13 @@ impl Reader<'_> {
             format!("{metric} is {value}, not a loss from 0")
         } else if epoch.is_some_and(|epoch| epoch > arm.recipe.epochs) {
             format!(
-                "{} is published, and `{}` is trained for {} epochs only",
+                "{} is published, and `{}` is trained for only {} epochs",
                 titled(metric, epoch),
                 arm.name,
                 arm.recipe.epochs
             )
         } else if metric == Metric::TtaTestAcc && epoch.is_some() {
-            format!("{metric} is measured after the last epoch alone; leave out `epoch`")
+            format!("{metric} is measured only after the last epoch; leave out `epoch`")
         } else if metric == Metric::TtaTestAcc && arm.recipe.test_time_augmentation.is_none() {
             without_views(metric, arm)
         } else if deviation.is_some() && runs == 1 {
@@ -422,12 +423,12 @@ impl Reader<'_> {
             let figure = figure.into_inner();
             let title = titled(figure.metric, figure.epoch);
             if !seen.insert((figure.metric, figure.epoch)) {
-                return Err(self.wrong(span, format!("{title} stands under `primary` twice; leave one out")));
+                return Err(self.wrong(span, format!("{title} is twice under `primary`; leave one out")));
             }
             if !arms.iter().any(|arm| arm.published.figure(figure.metric, figure.epoch).is_some()) {
                 return Err(self.wrong(
                     span,
-                    format!("{title} cannot decide, since it was published of no network; give it under `published`"),
+                    format!("{title} cannot decide, since it was published for no network; give it under `published`"),
                 ));
             }
             primary.push(figure);
@@ -436,7 +437,7 @@ impl Reader<'_> {
         if let (true, Some(at)) = (primary.is_empty(), arms.iter().position(decides)) {
             return Err(self.wrong(
                 published[&at].clone(),
-                "figures are published and none of them decides; give a [[primary]] with its `metric` and a `margin`, the \
+                "figures are published, but none of them decides; give a [[primary]] with its `metric` and a `margin`, the \
                  smallest difference that matters",
             ));
         }
@@ -461,9 +462,9 @@ impl Reader<'_> {
                 && (claim.network.as_str(), claim.to.as_str()) == (network.get_ref(), to.get_ref())
         };
         let message = if network.get_ref() == to.get_ref() {
-            format!("`{}` is held against itself; name another network", to.get_ref())
+            format!("`{}` is compared with itself; name another network", to.get_ref())
         } else if is_ratio && margin.is_some_and(|margin| margin <= 1.0) {
-            "the margin of a ratio is itself a ratio, and above 1".to_owned()
+            "the margin of a ratio is itself a ratio; give a number above 1".to_owned()
         } else if is_ratio && published.is_some_and(|ratio| ratio <= 0.0) {
             "a published ratio is a number above 0".to_owned()
         } else if of == Quantity::TtaTestAcc
@@ -472,9 +473,9 @@ impl Reader<'_> {
         {
             without_views(Metric::TtaTestAcc, arm)
         } else if before.iter().any(is_same) {
-            "the same is claimed above; leave one out".to_owned()
+            "the same claim stands above; leave one out".to_owned()
         } else if margin.is_none() && published.is_none() && !follows {
-            "nothing says what was published; give `published`, or the figures of both networks at the end of training".to_owned()
+            "the claim has no published value; give `published`, or the figures of both networks at the end of training".to_owned()
         } else {
             let (network, to) = (network.into_inner(), to.into_inner());
             return Ok(Claim { kind, of, network, to, published, margin, reason, text });
@@ -492,7 +493,7 @@ impl Reader<'_> {
         let span = effect.span();
         let FileEffect { name, networks, to } = effect.into_inner();
         if before.iter().any(|effect| effect.name == name) {
-            return Err(self.wrong(span, format!("the effect \"{name}\" stands above; leave one out")));
+            return Err(self.wrong(span, format!("the effect \"{name}\" is given twice; leave one out")));
         }
         if networks.is_empty() || networks.len() != to.len() {
             let message = format!(
@@ -506,11 +507,11 @@ impl Reader<'_> {
         for (network, to) in networks.iter().zip(&to) {
             let pair = [place(network)?, place(to)?].map(|at| arms[at].name.clone());
             if pair[0] == pair[1] {
-                let message = format!("`{}` is held against itself; name another network", pair[0]);
+                let message = format!("`{}` is compared with itself; name another network", pair[0]);
                 return Err(self.wrong(to.span(), message));
             }
             if pairs.contains(&pair) {
-                let message = format!("`{}` and `{}` are a pair twice; leave one out", pair[0], pair[1]);
+                let message = format!("`{}` and `{}` are paired twice; leave one out", pair[0], pair[1]);
                 return Err(self.wrong(network.span(), message));
             }
             pairs.push(pair);
@@ -518,7 +519,7 @@ impl Reader<'_> {
         Ok(Effect { name, pairs })
     }
 
-    /// Where a path in the study leads. Errors show it, on their one line.
+    /// The target of a path in the study. Errors show it, on one line.
     fn path(&self, span: &Range<usize>, path: &Path) -> Result<PathBuf> {
         let name = path.to_string_lossy();
         if name.chars().count() > MAX_PATH || name.contains(char::is_control) {
@@ -537,7 +538,7 @@ impl Reader<'_> {
         let text = read_text(&path)?;
         match serde_json::from_str::<IgnoredAny>(&text) {
             Ok(IgnoredAny) => Ok(text),
-            Err(error) => Err(Error::File { path, cause: format!("it is no study.json ({error})") }),
+            Err(error) => Err(Error::File { path, cause: format!("it is not a study.json ({error})") }),
         }
     }
 }
@@ -548,10 +549,10 @@ fn arms_names(places: &HashMap<String, usize>) -> impl Iterator<Item = &str> {
     names.into_iter().map(|(name, _)| name.as_str())
 }
 
-/// Why nothing is measured of an arm by test-time augmentation.
+/// The message for a figure with test-time augmentation of an arm without it.
 fn without_views(metric: Metric, arm: &Arm) -> String {
     format!(
-        "{metric} is of runs whose recipe has `test-time-augmentation`, and that of `{}` has none; give it to the recipe",
+        "{metric} needs a recipe with `test-time-augmentation`, and that of `{}` has none; add it to the recipe",
         arm.name
     )
 }
@@ -564,7 +565,7 @@ fn titled(metric: Metric, epoch: Option<u32>) -> String {
     }
 }
 
-/// What follows from curves: a figure of each epoch, and of whole ones a figure at the end, where there is no other.
+/// Figures that follow from curves: one for each epoch and, for complete curves, one at the end, unless it is given.
 pub(crate) fn on_curves(
     curves: &Curves,
     epochs: u32,

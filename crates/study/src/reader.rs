@@ -1,4 +1,4 @@
-//! Where something stands in a file, and recipes as they stand there.
+//! Places in a file, and recipes as written in it.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,7 +9,7 @@ use toml::Table;
 use crate::file::message;
 use crate::{Error, Result};
 
-/// The keys of a recipe that may be left out and have no other value that says the same.
+/// The keys of a recipe that may be left out and have no value with the same meaning.
 const OPTIONAL: [&str; 8] = [
     "last-epoch",
     "warmup",
@@ -21,7 +21,7 @@ const OPTIONAL: [&str; 8] = [
     "test-time-augmentation",
 ];
 
-/// Makes a study of what stands in a file.
+/// Builds a study from the content of a file.
 pub(crate) struct Reader<'a> {
     pub(crate) text: &'a str,
     /// The folder of the file.
@@ -35,7 +35,7 @@ impl Reader<'_> {
         Error::Syntax { line, column, message: message.into() }
     }
 
-    /// A recipe of a table, in which `false` stands for what is left out.
+    /// A recipe from a table, in which `false` stands for a key left out.
     pub(crate) fn recipe(&self, mut table: Table, span: Range<usize>) -> Result<Recipe> {
         table.retain(|key, value| {
             OPTIONAL.iter().all(|optional| key != *optional) || value.as_bool() != Some(false)
@@ -46,7 +46,7 @@ impl Reader<'_> {
     }
 }
 
-/// A recipe as the table that stands in a file.
+/// A recipe as its table in a file.
 pub(crate) fn as_table(recipe: &Recipe) -> Table {
     match recipe.to_toml().parse() {
         Ok(table) => table,

@@ -1,4 +1,4 @@
-//! The end of a Slurm job's time: back into the queue, to continue.
+//! Puts a Slurm job whose time is up back into the queue, to continue.
 
 use std::{process::Command, time::Duration};
 
@@ -7,11 +7,11 @@ use crate::{
     bounded::{Answer, answer},
 };
 
-/// The job is killed soon: `--signal=B:USR1@60` leaves a minute, of which the checkpoint has taken a part.
+/// The job is killed soon: `--signal=B:USR1@60` leaves a minute, part of which the checkpoint has used.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// So often a job goes back into the queue. A run that makes no progress between two starts would do so forever, and take
-/// a node each time; one that needs more than a hundred time limits should be given longer ones.
+/// How often a job may go back into the queue. A run that makes no progress between two starts would do so forever, and take a node each time;
+/// one that needs more than a hundred time limits should have longer ones.
 const MAX_RESTARTS: u32 = 100;
 
 /// The Slurm job, or task of a job array, that this process runs in.
@@ -22,7 +22,7 @@ pub struct SlurmJob {
 }
 
 impl SlurmJob {
-    /// The variable that makes a process one of a job: a program without it in its environment knows nothing of the job of its parent.
+    /// The variable that makes a process part of a job: a program without it in its environment does not know about its parent's job.
     pub const VARIABLE: &str = "SLURM_JOB_ID";
 
     /// The job of this process; `None` outside of one.
@@ -49,7 +49,7 @@ impl SlurmJob {
     /// Puts the job back into the queue, which ends this process soon.
     ///
     /// # Errors
-    /// [`Error::Scheduler`] where Slurm does not let us, does not answer, or this was done too often.
+    /// [`Error::Scheduler`] if Slurm refuses or does not answer, or if this was done too often.
     pub fn requeue(&self) -> Result<()> {
         if self.restarts >= MAX_RESTARTS {
             return Err(Error::Scheduler(format!(
@@ -59,7 +59,7 @@ impl SlurmJob {
         }
         let Answer { status, stderr, .. } =
             answer(Command::new("scontrol").args(["requeue", &self.id]), LIMIT)?;
-        // Without an exit code it was killed: by Slurm, which ends what the job runs as soon as that is in the queue again.
+        // Without an exit code it was killed: by Slurm, which ends a job's processes as soon as it is in the queue again.
         match status.code() {
             Some(0) | None => Ok(()),
             Some(_) => {
@@ -83,7 +83,7 @@ mod tests {
     fn a_job_is_known_by_its_variables() {
         let array = [("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "3")];
         assert_eq!(job(&[]), None);
-        // Of a parent, without the job's own.
+        // A parent's variables, without the job's own.
         assert_eq!(job(&array), None);
         let alone = job(&[(SlurmJob::VARIABLE, "9")]).unwrap();
         assert_eq!((alone.id(), alone.restarts), ("9", 0));

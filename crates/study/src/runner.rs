@@ -1,4 +1,4 @@
-//! Training of the runs of a study, several at once: trainers are started, followed by their files, and stopped.
+//! Training of the runs of a study, several at once: trainers are started, followed through their files, and stopped.
 
 use std::{
     collections::VecDeque,
@@ -17,21 +17,21 @@ use crate::{
     trainers::{Ended, Trainers},
 };
 
-/// The exit code of a trainer that was asked to stop, and can continue.
+/// The exit code of a trainer that was asked to stop and can continue.
 pub const INTERRUPTED: u8 = 130;
-/// The exit code of a trainer whose run another process is at work on.
+/// The exit code of a trainer whose run is in use by another process.
 pub const IN_USE: u8 = 6;
 
-/// How often it is looked whether a trainer has ended, and for a signal.
+/// How often ended trainers and signals are checked for.
 const PERIOD: Duration = Duration::from_millis(50);
 /// How often the files of the runs are read.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 
-/// Trains every job of a plan whose run is not finished, several at once, with that program `trainer`, and gives the runs of all jobs;
-/// `None` if it was interrupted. `existing` is [`Plan::existing`].
+/// Trains every job of a plan whose run is not finished, several at once, with the program `trainer`, and returns the runs of all jobs; `None`
+/// if it was interrupted. `existing` is [`Plan::existing`].
 ///
-/// A run that fails does not stop those that run beside it, but none is started after it. One that another process is at work on is
-/// left to that.
+/// A run that fails does not stop other running ones, but no more are started after it. A run that another process is working on is left to that
+/// process.
 ///
 /// # Errors
 /// [`Error::Failed`] if a run fails; else [`Error::InUse`] if one is left to another process.
@@ -88,7 +88,7 @@ impl Places {
             Some(threads) => threads,
             None => threads_of_environment()?.unwrap_or_else(of_machine),
         };
-        // Those of a process share its threads, of which they need few.
+        // Runs in one process share its threads, of which they need few.
         let runs = if plan.in_one_process { plan.jobs } else { plan.jobs.min(threads) };
         Ok(Self { runs: runs as usize, threads })
     }
@@ -118,7 +118,7 @@ struct Active {
 }
 
 impl Session<'_> {
-    /// The outer result is of what it takes to train, the inner one of the runs.
+    /// The outer result is about the means of training, the inner one about the runs.
     fn run(&mut self, stop: &Stop, display: &mut Display) -> Result<Result<Option<Vec<Run>>>> {
         if self.plan.in_one_process && !matches!(display, Display::Quiet) {
             display.note(&format!("{} runs at once, on threads of one process", self.places.runs));
@@ -166,7 +166,7 @@ impl Session<'_> {
                         format!("the run of {name} with seed {seed} failed ({status}{reason}): {said}");
                     if !self.active.is_empty() {
                         display.note(&format!(
-                            "{message}\nthe other runs under way continue to their end, none is started after them"
+                            "{message}\nthe other runs continue to their end, and no more are started"
                         ));
                     }
                     failures.push(message);
@@ -207,7 +207,7 @@ impl Session<'_> {
         Ok(Ok(Some(finished.into_iter().map(|(_, run)| run).collect())))
     }
 
-    /// Fills the free places.
+    /// Starts runs in the free places.
     fn start(&mut self, display: &mut Display) -> Result<()> {
         while self.active.len() < self.places.runs
             && let Some(job) = self.waiting.pop_front()
@@ -229,7 +229,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Takes a run that has ended into the finished ones; an error is a part of a sentence, or empty.
+    /// Adds a run that has ended to the finished ones; an error is a part of a sentence, or empty.
     fn take(&mut self, job: usize, success: bool) -> Result<(), String> {
         if !success {
             return Err(String::new());
@@ -243,7 +243,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Reads how far the runs under way are. One that is not there yet, or just being written, is looked at again next time.
+    /// Reads the progress of the active runs. One that does not exist yet, or is just being written, is read again next time.
     fn look(&mut self) {
         for active in &self.active {
             let folder = &self.jobs[active.job].folder;
@@ -256,15 +256,15 @@ impl Session<'_> {
         }
     }
 
-    /// Asks all runs for a checkpoint and an end.
+    /// Asks all runs to write a checkpoint and stop.
     fn stop_all(&mut self, display: &Display) {
         if !self.active.is_empty() {
-            display.note("stopping all runs after the step in hand (a second Ctrl-C stops at once)");
+            display.note("stopping all runs after the current step (a second Ctrl-C stops at once)");
         }
         self.trainers.stop();
     }
 
-    /// Of all work, by multiply-accumulates, the fraction that is done.
+    /// The fraction of all work, by multiply-accumulates, that is done.
     fn share(&self) -> f64 {
         let (mut done, mut all) = (0.0, 0.0);
         for (job, row) in self.jobs.iter().zip(&self.rows) {
@@ -275,7 +275,7 @@ impl Session<'_> {
         done / all
     }
 
-    /// Until the last run ends; `None` while nothing tells.
+    /// Until the last run ends; `None` while unknown.
     fn seconds_left(&self) -> Option<f64> {
         let mut known: Vec<(usize, f64)> = self
             .finished
@@ -287,7 +287,7 @@ impl Session<'_> {
             let whole = self.rows[active.job].seconds + under_way(active)?;
             Some((self.jobs[active.job].arm, whole))
         }));
-        // An unfinished run has some seconds behind it.
+        // An unfinished run may already have some seconds.
         let expected = |job: usize| {
             let whole = estimate(self.jobs[job].arm, &known, &self.weights)?;
             Some((whole - self.rows[job].seconds).max(0.0))

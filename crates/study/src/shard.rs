@@ -1,8 +1,8 @@
-//! A part of a study, for schedulers that start the same command many times with a number each.
+//! A part of a study, for schedulers that start the same command many times, each with its own number.
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
-/// Where a scheduler says which of several equal tasks a process is: Slurm's job arrays, and Kubernetes' indexed jobs.
+/// Variables in which a scheduler says which of several equal tasks a process is: Slurm's job arrays, and Kubernetes' indexed jobs.
 const VARIABLES: [&str; 2] = ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX"];
 
 /// One of several parts of a study: of the runs in the study's order, every `count`th from `index` on.
@@ -13,7 +13,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether the run of that number, from 0, is one of this part.
+    /// Whether the run of this number, from 0, is in this part.
     #[must_use]
     pub fn holds(self, run: usize) -> bool {
         run % self.count.get() as usize == self.index as usize
@@ -29,7 +29,7 @@ impl Shard {
             let (name, value) =
                 VARIABLES.iter().find_map(|name| Some((name, variable(name)?))).ok_or_else(|| {
                     format!(
-                        "`{text}` has no number before its stroke, and neither {} is set",
+                        "`{text}` has no number before its slash, and neither {} is set",
                         VARIABLES.join(" nor ")
                     )
                 })?;

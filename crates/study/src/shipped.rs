@@ -8,7 +8,7 @@ use crate::{Error, Result, Study};
 struct Shipped {
     name: &'static str,
     file: &'static str,
-    /// The `study.json` of its runs, where it was run.
+    /// The `study.json` of its runs, if it was run.
     record: Option<&'static str>,
 }
 
@@ -46,7 +46,7 @@ const STUDIES: &[Shipped] = &[
 ];
 
 impl Study {
-    /// The names of all studies that come with the program; the first one is what is reproduced where none is named.
+    /// The names of all studies that come with the program; the first one is reproduced if none is named.
     pub fn shipped() -> impl Iterator<Item = &'static str> {
         STUDIES.iter().map(|study| study.name)
     }
@@ -59,7 +59,7 @@ impl Study {
         Ok(shipped(name)?.file)
     }
 
-    /// The study of that name that comes with the program.
+    /// The study of this name that comes with the program.
     ///
     /// # Errors
     /// [`Error::Unknown`].
@@ -69,10 +69,10 @@ impl Study {
         Ok(Self { record: shipped.record.map(str::to_owned), ..study })
     }
 
-    /// The study that is meant where none is named, and whose values are a training's defaults: the first of [`Study::shipped`].
+    /// The study that is used if none is named, and whose values are the defaults of a training: the first of [`Study::shipped`].
     ///
     /// # Errors
-    /// A mistake in its file.
+    /// If its file has an error.
     pub fn first_shipped() -> Result<Self> {
         Self::by_name(STUDIES[0].name)
     }

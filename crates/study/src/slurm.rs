@@ -16,37 +16,37 @@ use crate::{
     bounded::{Answer, answer},
 };
 
-/// For a question, whose answer is of use only soon.
+/// For a query, whose answer is useful only soon.
 const QUERY_LIMIT: Duration = Duration::from_secs(15);
-/// A busy controller makes sbatch wait, and what is given up may have been submitted nevertheless.
+/// A busy controller makes sbatch wait, and a submission that is given up may have succeeded nevertheless.
 const SUBMIT_LIMIT: Duration = Duration::from_secs(120);
-/// Slurm's MaxArraySize where nothing else is configured.
+/// Slurm's MaxArraySize if nothing else is configured.
 const MAX_ARRAY_SIZE: u32 = 1001;
-/// The seconds that a task has to end before its time is up: for the step in hand and a checkpoint on a slow file system.
+/// The seconds that a task has to end before its time limit: for the current step and a checkpoint on a slow file system.
 const SIGNAL: &str = "--signal=B:USR1@60";
-/// In a study's folder: the id of the array that was submitted last, as sbatch gave it.
+/// In a study's folder: the id of the last array submitted, as printed by sbatch.
 const ID: &str = "slurm/id";
 /// In a study's folder: a line for each run, the number of its task and its name.
 const TASKS: &str = "slurm/tasks";
-/// Options that would submit something else than the array, or nothing.
+/// Options that would submit something other than the array, or nothing.
 const REFUSED: [&str; 6] = ["--array", "-a", "--wrap", "--test-only", "--wait", "-W"];
 
-/// A job array that trains what is missing of a study.
+/// A job array that trains the unfinished runs of a study.
 #[derive(Clone, Debug)]
 pub struct JobArray {
-    /// The name that the queue shows.
+    /// Its name in the queue.
     pub name: String,
     /// The study's folder, an absolute path.
     pub out: PathBuf,
-    /// The shards that the study is split into; a task is called after the number of its shard.
+    /// The shards that the study is split into; a task has the number of its shard.
     pub shards: u32,
     /// The shards that are not finished, in ascending order.
     pub tasks: Vec<u32>,
     /// The names of the folders of all runs, in the study's order.
     pub runs: Vec<String>,
-    /// So many tasks run at once, at most.
+    /// The most tasks that run at once.
     pub throttle: u32,
-    /// Options for sbatch, which stand after ours and so decide.
+    /// Options for sbatch, which come after ours and so override them.
     pub options: Vec<String>,
     /// Lines of the script before the trainer is started.
     pub preamble: Vec<String>,
@@ -71,25 +71,25 @@ impl JobArray {
             script.push_str(line);
             script.push('\n');
         }
-        // A task gets as many threads as it has processors, whether Slurm binds it to them or not.
+        // A task gets as many threads as it has processors, whether or not Slurm binds it to them.
         script.push_str(
             "export RAYON_NUM_THREADS=\"${RAYON_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}}\"\n\
              echo \"$(date +%FT%T) task ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID on ${SLURMD_NODENAME}, start \
              $((${SLURM_RESTART_COUNT:-0} + 1))\"\n",
         );
-        // In place of the shell, which would not pass signals on.
+        // Replaces the shell, which would not pass signals on.
         let command = quoted(&self.command)?;
         script.push_str(&format!("exec {command} --shard \"$SLURM_ARRAY_TASK_ID/{}\"\n", self.shards));
         Ok(script)
     }
 
-    /// sbatch and its arguments. On the command line they decide over the variables that sbatch reads, such as `SBATCH_OPEN_MODE`.
+    /// sbatch and its arguments. On the command line they override the variables that sbatch reads, such as `SBATCH_OPEN_MODE`.
     fn sbatch(&self) -> Result<Vec<String>> {
         for option in &self.options {
             let name = option.split('=').next().unwrap_or_default();
             if REFUSED.contains(&name) || !option.starts_with('-') {
                 return Err(Error::Scheduler(format!(
-                    "`{option}` cannot be passed to sbatch: give an option of it, such as --exclude=node7, and none of {}",
+                    "`{option}` cannot be passed to sbatch: give one of sbatch's options, such as --exclude=node7, but none of {}",
                     REFUSED.join(", ")
                 )));
             }
@@ -97,7 +97,7 @@ impl JobArray {
         let log = text(self.out.join("slurm/log").as_os_str())?;
         if log.contains('\\') {
             return Err(Error::Scheduler(format!(
-                "sbatch has no way to write logs to {log}: choose an --out without a backslash"
+                "sbatch cannot write logs to {log}: choose an --out without a backslash"
             )));
         }
         let mut arguments: Vec<String> = vec![
@@ -107,7 +107,7 @@ impl JobArray {
             format!("--array={}%{}", index_list(&self.tasks), self.throttle),
             "--nodes=1".to_owned(),
             "--ntasks=1".to_owned(),
-            // A percent sign begins a replacement, such as the number of the task.
+            // A percent sign begins a placeholder, such as the number of the task.
             format!("--output={}/%A_%a.out", log.replace('%', "%%")),
             "--open-mode=append".to_owned(),
             "--requeue".to_owned(),
@@ -118,7 +118,7 @@ impl JobArray {
         Ok(arguments)
     }
 
-    /// What submits the script, as it is typed in a shell.
+    /// The command that submits the script, as typed in a shell.
     ///
     /// # Errors
     /// [`Error::Scheduler`] for an option that cannot be passed on, or a path that cannot be written.
@@ -126,7 +126,7 @@ impl JobArray {
         quoted(&self.sbatch()?)
     }
 
-    /// Writes the script to `slurm/job.sh` in the study's folder, submits it, keeps the array's id in `slurm/id`, and gives it.
+    /// Writes the script to `slurm/job.sh` in the study's folder, submits it, saves the array's id in `slurm/id`, and returns it.
     ///
     /// # Errors
     /// [`Error::Scheduler`] if sbatch is missing or refuses, if an earlier array of the study is still in the queue, or if a file
@@ -147,13 +147,13 @@ impl JobArray {
         let wrong = |path: &Path, cause: &dyn fmt::Display| {
             Error::Scheduler(format!("{} cannot be written ({cause}): choose another --out", path.display()))
         };
-        // sbatch does not make the folder of the logs: each task would fail without a word.
+        // sbatch does not create the folder of the logs: each task would fail silently.
         let log = self.out.join("slurm/log");
         fs::create_dir_all(&log).map_err(|cause| wrong(&log, &cause))?;
         replace_file(&path, script.as_bytes()).map_err(|cause| wrong(&path, &cause))?;
         let mut command = Command::new(&sbatch[0]);
         command.args(&sbatch[1..]);
-        // Submitted from within a job, those of that job would stand in for what was not asked for.
+        // When submitted from within a job, that job's values would replace defaults.
         for name in ["SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"] {
             command.env_remove(name);
         }
@@ -178,11 +178,11 @@ impl JobArray {
     }
 }
 
-/// How many shards a study of so many runs is split into: as many as are asked for, else one for each run; but no more than Slurm lets an
-/// array have tasks.
+/// How many shards a study of this many runs is split into: as many as requested, else one for each run, but no more than the tasks that Slurm
+/// allows in an array.
 ///
 /// # Errors
-/// [`Error::Scheduler`] if more are asked for.
+/// [`Error::Scheduler`] if more are requested.
 pub fn shards(runs: usize, asked: Option<u32>) -> Result<u32> {
     shards_within(max_array_size(), runs, asked)
 }
@@ -199,7 +199,7 @@ fn shards_within(most: u32, runs: usize, asked: Option<u32>) -> Result<u32> {
     }
 }
 
-/// The tasks that an array can have. Where nobody tells, sbatch will.
+/// The tasks that an array can have. If it is unknown, sbatch will check.
 fn max_array_size() -> u32 {
     let said = answer(Command::new("scontrol").args(["show", "config"]), QUERY_LIMIT);
     let size = said.ok().and_then(|said| configured_array_size(&said.stdout));
@@ -211,12 +211,12 @@ fn configured_array_size(config: &str) -> Option<u32> {
     value.trim().parse().ok()
 }
 
-/// What the queue knows of the array that was submitted last.
+/// What the queue knows about the last array submitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
     /// The array's id; on a federation of clusters `ID;CLUSTER`.
     pub id: String,
-    /// The numbers of the runs' tasks, by the names of the runs.
+    /// The number of each run's task, by the name of the run.
     task_of: BTreeMap<String, u32>,
     /// By the number of the task.
     tasks: BTreeMap<u32, QueuedTask>,
@@ -227,7 +227,7 @@ pub struct Queue {
 pub struct QueuedTask {
     /// In Slurm's words: `PENDING`, `RUNNING`, `COMPLETED`, ...
     pub state: String,
-    /// The node; empty where there is none yet.
+    /// The node; empty if there is none yet.
     pub node: String,
     /// Why it waits, in Slurm's words: `Priority`, `PartitionTimeLimit`, ...
     pub reason: String,
@@ -267,10 +267,10 @@ impl fmt::Display for QueuedTask {
 }
 
 impl Queue {
-    /// Asks for the array whose id is kept in a study's folder, in one query; `None` where none was submitted.
+    /// Queries the array whose id is saved in a study's folder, with one query; `None` if none was submitted.
     ///
     /// # Errors
-    /// [`Error::Scheduler`] if `squeue` is missing, fails or does not answer, or if what is kept of the array is not valid.
+    /// [`Error::Scheduler`] if `squeue` is missing, fails or does not answer, or if the saved data about the array are not valid.
     pub fn read(out: &Path) -> Result<Option<Self>> {
         let kept = |name: &str| {
             let path = out.join(name);
@@ -289,9 +289,9 @@ impl Queue {
             command.arg(format!("--clusters={cluster}"));
         }
         let Answer { status, stdout, stderr } = answer(&mut command, QUERY_LIMIT)?;
-        // What ended a while ago is forgotten, and no error here.
+        // Jobs that ended a while ago are forgotten, which is not an error here.
         if !status.success() && !stderr.contains("Invalid job id") {
-            return Err(Error::Scheduler(format!("squeue does not tell ({stderr})")));
+            return Err(Error::Scheduler(format!("squeue failed ({stderr})")));
         }
         Ok(Some(Self::of(id, &tasks, &stdout)))
     }
@@ -305,7 +305,7 @@ impl Queue {
         Self { id, task_of: task_of.collect(), tasks: queue.lines().filter_map(queued).collect() }
     }
 
-    /// The task that trains the run in the folder of that name; `None` where the queue knows none.
+    /// The task that trains the run in the folder of this name; `None` if the queue has none.
     #[must_use]
     pub fn task_of(&self, run: &str) -> Option<&QueuedTask> {
         self.tasks.get(self.task_of.get(run)?)
@@ -316,7 +316,7 @@ impl Queue {
         self.tasks.values().filter(|task| task.is_active()).count()
     }
 
-    /// What ends all tasks, typed in a shell.
+    /// The command that cancels all tasks, as typed in a shell.
     #[must_use]
     pub fn cancellation(&self) -> String {
         match self.id.split_once(';') {
@@ -326,10 +326,10 @@ impl Queue {
     }
 }
 
-/// Adds to runs that are not finished what the queue says of them, in one query. Where no array was submitted, nobody is asked.
+/// Adds the state in the queue to unfinished runs, with one query, or none if no array was submitted.
 ///
 /// # Errors
-/// As of [`Queue::read`]; the runs are then as they were.
+/// As for [`Queue::read`]; the runs are then unchanged.
 pub fn add_queue(out: &Path, runs: &mut [RunStatus]) -> Result<()> {
     let mut unfinished = runs.iter_mut().filter(|run| run.state != Activity::Finished.name()).peekable();
     if unfinished.peek().is_none() {
@@ -364,11 +364,11 @@ fn text(path: &OsStr) -> Result<String> {
     })
 }
 
-/// Words as a shell reads them.
+/// Words quoted for a shell.
 fn quoted(words: &[String]) -> Result<String> {
     if let Some(word) = words.iter().find(|word| word.contains('\n')) {
         return Err(Error::Scheduler(format!(
-            "{word:?} goes over more than a line, which a job script cannot hold: rename it"
+            "{word:?} spans more than one line, which a job script cannot hold: rename it"
         )));
     }
     shlex::try_join(words.iter().map(String::as_str))
@@ -442,9 +442,9 @@ mod tests {
     #[test]
     fn what_no_script_or_array_can_hold_is_refused() {
         for (array, says) in [
-            (JobArray { out: "/a\nb".into(), ..array() }, "goes over more than a line"),
+            (JobArray { out: "/a\nb".into(), ..array() }, "spans more than one line"),
             (JobArray { out: "/a\\b".into(), ..array() }, "without a backslash"),
-            (JobArray { command: vec!["a\nb".to_owned()], ..array() }, "goes over more than a line"),
+            (JobArray { command: vec!["a\nb".to_owned()], ..array() }, "spans more than one line"),
             (JobArray { options: vec!["--array=1".to_owned()], ..array() }, "`--array=1` cannot be passed"),
             (JobArray { options: vec!["--wrap".to_owned()], ..array() }, "`--wrap` cannot be passed"),
             (JobArray { options: vec!["gpu".to_owned()], ..array() }, "`gpu` cannot be passed"),
@@ -454,7 +454,7 @@ mod tests {
         }
     }
 
-    /// The words, and with them the paths, come out of a shell as they went in.
+    /// The words, and with them the paths, pass through a shell unchanged.
     #[cfg(unix)]
     #[test]
     fn a_shell_reads_the_words_back() {
@@ -499,7 +499,7 @@ mod tests {
         assert_eq!(queue.active(), 3);
         let node = |run| queue.task_of(run).map(|task| task.node.as_str());
         assert_eq!([node("nin-seed42"), node("nin-seed43")], [Some("w1"), Some("w2")]);
-        // Forgotten by the queue, and never known to it.
+        // A task that the queue has forgotten, and one that it never knew.
         assert_eq!([node("nin-seed44"), node("nin-seed45")], [None, None]);
         assert_eq!(queue.cancellation(), "scancel --clusters=west 12");
     }

@@ -1,4 +1,4 @@
-//! How far the runs of a study are, as their folders tell.
+//! The progress of a study's runs, from their folders.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,24 +9,24 @@ use serde::Serialize;
 use crate::plan::{Job, runs_folder};
 use crate::{Plan, Result};
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Serialize, Clone, Debug, PartialEq)]
 pub struct RunStatus {
-    /// Its arm, where it is known.
+    /// Its arm, if known.
     pub network: Option<String>,
-    /// Its seed, where it is known.
+    /// Its seed, if known.
     pub seed: Option<u64>,
     /// `waiting` without a folder, `broken`, or the name of an [`Activity`](pointwise_runs::Activity).
     pub state: &'static str,
     /// Epochs done.
     pub epoch: u32,
-    /// Epochs to do, where they are known.
+    /// Epochs to do, if known.
     pub epochs: Option<u32>,
-    /// After the last whole epoch, a fraction; of the images that choose the best one, until the run is finished.
+    /// After the last whole epoch, a fraction; on the images that choose the best epoch, until the run is finished.
     pub accuracy: Option<f64>,
-    /// When it was last heard of, RFC 3339 UTC.
+    /// Time of its last update, RFC 3339 UTC.
     pub updated: Option<String>,
-    /// What a scheduler says of a run that is not finished; see [`add_queue`](crate::add_queue).
+    /// What a scheduler says about a run that is not finished; see [`add_queue`](crate::add_queue).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
     /// Why a broken run cannot be read.
@@ -37,8 +37,7 @@ pub struct RunStatus {
     pub folder: PathBuf,
 }
 
-/// How far each run of a plan is, and behind them those of its study's networks that the plan does not ask for but that are in
-/// its folder.
+/// The progress of each run of a plan, followed by other runs of its study's networks in its folder that the plan does not request.
 #[must_use]
 pub fn status(plan: &Plan) -> Vec<RunStatus> {
     let jobs = plan.jobs();
@@ -47,8 +46,7 @@ pub fn status(plan: &Plan) -> Vec<RunStatus> {
     asked.chain(others.map(|folder| of_folder(folder, None, None))).collect()
 }
 
-/// The finished runs in a plan's folder that are of its study's networks, and how many of those that [`status`] tells of are not
-/// finished.
+/// The finished runs in a plan's folder that are of its study's networks, and how many of those that [`status`] lists are not finished.
 ///
 /// # Errors
 /// If one cannot be read.
@@ -87,7 +85,7 @@ fn described(plan: &Plan, job: &Job) -> RunStatus {
     of_folder(job.folder.clone(), Some(&job.name), Some(job.seed))
 }
 
-/// A run that is there; what it does not tell is as given.
+/// An existing run; what it does not say is as given.
 fn of_folder(folder: PathBuf, network: Option<&str>, seed: Option<u64>) -> RunStatus {
     match Run::read(&folder) {
         Ok(run) => {

@@ -1,4 +1,4 @@
-//! A study, whole.
+//! A complete study.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -13,31 +13,31 @@ use crate::{Arm, Claim, Effect, Primary, number, text};
 /// A study.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Study {
-    /// Its name on command lines and of folders: of letters, digits and `-_.+=`.
+    /// Its name on command lines and of folders: letters, digits and `-_.+=`.
     pub name: String,
     /// Its title.
     pub title: String,
-    /// What it asks, for readers who do not know it: paragraphs separated by empty lines.
+    /// Its question, for readers who do not know it: paragraphs separated by empty lines.
     pub question: String,
     /// What was concluded, in a sentence or two.
     pub conclusion: String,
-    /// Where it was published; `None` of a study of one's own.
+    /// Where it was published; `None` for a study of your own.
     pub source: Option<Source>,
     /// The images.
     pub data: DataSource,
-    /// How its networks are trained, where an arm does not say otherwise.
+    /// How its networks are trained, unless an arm says otherwise.
     pub recipe: Recipe,
-    /// The seeds, unless others are asked for; at least one.
+    /// The seeds, unless others are requested; at least one.
     pub seeds: Vec<u64>,
     /// What is compared, in the order of the file; at least one.
     pub arms: Vec<Arm>,
-    /// The figures that decide whether the study was reproduced; the others are shown beside them. Empty where nothing was published.
+    /// The figures that decide whether the study was reproduced; the others are only shown. Empty if nothing was published.
     pub primary: Vec<Primary>,
-    /// What was concluded, judged one by one.
+    /// The conclusions, each judged separately.
     pub claims: Vec<Claim>,
-    /// What changes between its arms do, for a study that compares them with each other.
+    /// The effects of changes between its arms, for a study that compares them with each other.
     pub effects: Vec<Effect>,
-    /// The `study.json` of an earlier reproduction: where there are too few seeds to measure a spread, it is taken from there.
+    /// The `study.json` of an earlier reproduction: if there are too few seeds to measure a spread, it is taken from there.
     pub record: Option<String>,
 }
 
@@ -60,7 +60,7 @@ pub struct Source {
     /// Under which licence.
     #[serde(deserialize_with = "text::line")]
     pub licence: String,
-    /// What else a reader must know of the figures: how many runs are behind them, how they were rounded, what was left unsaid.
+    /// What else a reader must know about the figures: how many runs they come from, how they were rounded, what was not stated.
     #[serde(deserialize_with = "text::prose")]
     pub note: String,
 }
@@ -72,24 +72,24 @@ pub struct DataSource {
     /// Which.
     #[schemars(with = "String", extend("enum" = DataKind::ALL.map(DataKind::name)))]
     pub kind: DataKind,
-    /// The folder that holds them, in a file from the file's own folder; where it is left out, the one that a download fills.
+    /// The folder that holds them, in a file relative to the file's own folder; if not given, the one that a download fills.
     #[serde(default)]
     pub dir: Option<PathBuf>,
-    /// What is split off images that have no test set: a share or a number of them.
+    /// The test set to split off images that have none: a share or a number of them.
     #[serde(default, deserialize_with = "text::text_or_number")]
     #[schemars(with = "Option<StringOrNumber>")]
     pub test_split: Option<String>,
-    /// Training images held out to choose the best epoch by.
+    /// Training images held out to choose the best epoch.
     #[serde(default)]
     pub val_split: u32,
-    /// The seed of synthetic images, and of what is split off.
+    /// The seed of synthetic images, and of splits.
     #[serde(default)]
     #[schemars(range(max = RunConfig::MAX_SEED))]
     pub data_seed: Option<u64>,
-    /// Only so many training images.
+    /// Only this many training images.
     #[serde(default)]
     pub limit_train: Option<NonZeroU32>,
-    /// Only so many test images.
+    /// Only this many test images.
     #[serde(default)]
     pub limit_test: Option<NonZeroU32>,
     /// Images that the published networks were trained on, held-out ones included. Runs on another number are not comparable.
@@ -111,13 +111,13 @@ enum StringOrNumber {
 }
 
 impl Study {
-    /// The arm of that name.
+    /// The arm of this name.
     #[must_use]
     pub fn arm(&self, name: &str) -> Option<&Arm> {
         self.arms.iter().find(|arm| arm.name == name)
     }
 
-    /// Whether anything was published that runs can be held against; without it there is no verdict.
+    /// Whether anything was published with which runs can be compared; without it there is no verdict.
     #[must_use]
     pub fn is_published(&self) -> bool {
         self.arms.iter().any(|arm| arm.published.parameters.is_some() || !arm.published.figures.is_empty())

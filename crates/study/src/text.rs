@@ -1,4 +1,4 @@
-//! Names and prose out of a file, which end up in paths, on terminals and in pages.
+//! Names and prose from a file, which end up in paths, on terminals and in pages.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Deserializer};
 /// The longest name of a study or an arm.
 pub(crate) const MAX_NAME: usize = 64;
 
-/// What [`is_name`] takes, as a regular expression.
+/// What [`is_name`] accepts, as a regular expression.
 pub(crate) const NAME_PATTERN: &str = "^[A-Za-z0-9]([A-Za-z0-9_.+=-]{0,62}[A-Za-z0-9_+=-])?$";
 
-/// Whether a text can be a folder's name everywhere.
+/// Whether a text can be a folder's name on every system.
 pub(crate) fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
@@ -31,7 +31,7 @@ pub(crate) fn name_rule() -> String {
     )
 }
 
-/// Somebody else's text, on one line and not too long.
+/// A text from somebody else's file, on one line and not too long.
 pub(crate) fn shown(text: &str) -> String {
     let start: String = text.chars().take(MAX_NAME).collect();
     let dots = if start.len() < text.len() { "..." } else { "" };
@@ -47,13 +47,13 @@ pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     if more == 0 { list } else { format!("{list} and {more} more") }
 }
 
-/// `, perhaps for` the one of the names that was probably meant, or nothing.
+/// `, perhaps for` the name that was probably meant, or nothing.
 pub(crate) fn perhaps<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let found = nearest(name, known).map(|nearest| format!(", perhaps for `{nearest}`"));
     found.unwrap_or_default()
 }
 
-/// The one of the names that differs least, and by little: by a third of its letters, where `-`, `_` and capitals do not count.
+/// The nearest of the names, if it differs by at most a third of its letters; `-`, `_` and case do not count.
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let fold = |text: &str| text.to_lowercase().replace('_', "-");
     let name = fold(name);
@@ -66,7 +66,7 @@ fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
         .then_some(nearest)
 }
 
-/// Letters to be put in, left out or changed to make one text of the other (Levenshtein 1965).
+/// The distance of two texts in inserted, deleted and replaced letters (Levenshtein 1965).
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -91,7 +91,7 @@ pub(crate) fn line<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     Ok(text)
 }
 
-/// A text on one line that says something.
+/// A text on one line that is not empty.
 pub(crate) fn filled_line<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = line(deserializer)?;
     if text.trim().is_empty() {
@@ -109,12 +109,12 @@ pub(crate) fn prose<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String
     Ok(text)
 }
 
-/// An address of the web, or nothing.
+/// A web address, or nothing.
 pub(crate) fn link<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = line(deserializer)?;
     if !(text.is_empty() || text.starts_with("https://") || text.starts_with("http://")) {
         return Err(D::Error::custom(format!(
-            "`{}` is no address of the web; begin it with https://",
+            "`{}` is not a web address; begin it with https://",
             shown(&text)
         )));
     }

@@ -1,12 +1,11 @@
-//! The processes that train: one for each run, or one for all runs that are trained at once, each on a thread of its own.
+//! The processes that train: one for each run, or one for all runs that are trained at once, each on its own thread.
 //!
-//! On a CPU each run has a process: one run's end, however it comes about, is that run's alone, and the computing threads of a process are
-//! one pool. On a GPU the runs that are trained at once share a process. There they share one context, so that kernels of one run fill the gaps
-//! between another's (of several processes a GPU computes one at a time), and images that are loaded once. [`Plan::new`] decides
-//! which of the two it is.
+//! On a CPU each run has a process: a run that ends, however it does, affects no other, and the computing threads of a process are one pool. On
+//! a GPU the runs that are trained at once share a process. There they share one context, so that kernels of one run fill the gaps between
+//! another's (a GPU computes for one process at a time), and images are loaded once. [`Plan::new`] decides which of the two it is.
 //!
-//! The process of several is told of a run by a line on its stdin, an [`Order`], and tells of a run's end by a line on its stdout, an
-//! [`Answer`]. Other lines there are for nobody, as are those of a trainer of one run. The end of its stdin asks it to stop, as it does any trainer.
+//! A process of several runs receives each run as a line on its stdin, an [`Order`], and reports a run's end as a line on its stdout, an
+//! [`Answer`]. Other lines there are ignored, as are those of a trainer of one run. The end of its stdin asks it to stop, as for any trainer.
 
 use std::{
     ffi::OsString,
@@ -26,40 +25,40 @@ use crate::{Error, Plan, Result, SlurmJob};
 /// The command of `trainer` that trains several runs in one process.
 pub const TRAIN_SEVERAL: &str = "train-several";
 
-/// A run that a trainer of several is to train.
+/// A run for a trainer of several runs to train.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// By which number its end is told.
+    /// The number by which its end is reported.
     pub run: usize,
     /// The arguments of a trainer of this run alone.
     pub arguments: Vec<OsString>,
 }
 
-/// That a trainer of several is done with a run.
+/// The report of a trainer of several runs that a run has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// The run's number.
     pub run: usize,
     /// The exit code of a trainer of this run alone.
     pub code: u8,
-    /// Its error; without one, what the process said last is of interest.
+    /// Its error; if there is none, the last output of the process is shown.
     pub said: Option<String>,
 }
 
-/// How the training of a run has ended.
+/// The end of a run's training.
 #[derive(Debug)]
 pub(crate) struct Ended {
     /// The index of its job.
     pub(crate) job: usize,
-    /// `None` where a signal ended it.
+    /// `None` if a signal ended it.
     pub(crate) code: Option<i32>,
-    /// As the system calls it.
+    /// In the system's words.
     pub(crate) status: String,
-    /// What was said last.
+    /// The last output.
     pub(crate) said: String,
 }
 
-/// The trainers at work. They are ended with us, whatever ends us.
+/// The running trainers. They end with us, however we end.
 #[derive(Debug)]
 pub(crate) struct Trainers<'a> {
     program: &'a Path,
@@ -70,7 +69,7 @@ pub(crate) struct Trainers<'a> {
 enum Work {
     /// With the indices of their jobs.
     OneEach(Vec<(usize, Process)>),
-    /// From the first run on.
+    /// `Some` from the first run on.
     Several(Option<Several>),
 }
 
@@ -78,7 +77,7 @@ enum Work {
 #[derive(Debug)]
 struct Several {
     process: Process,
-    /// The jobs that it is at work on.
+    /// The jobs that it is working on.
     jobs: Vec<usize>,
     answers: Receiver<Answer>,
 }
@@ -89,11 +88,10 @@ impl<'a> Trainers<'a> {
         Self { program, work }
     }
 
-    /// Starts the training of a job by a trainer's arguments. `threads` are those of its process, where it is not as many as the
-    /// environment says.
+    /// Starts the training of a job by a trainer's arguments. `threads` are those of its process, if not as many as in the environment.
     pub(crate) fn start(&mut self, job: usize, arguments: Vec<OsString>, threads: Option<u32>) -> Result<()> {
         let mut command = Command::new(self.program);
-        // A Slurm job that this is a part of is ours to put back into the queue.
+        // If this is part of a Slurm job, we put it back into the queue.
         command.env_remove(SlurmJob::VARIABLE);
         if let Some(threads) = threads {
             command.env("RAYON_NUM_THREADS", threads.to_string());
@@ -114,7 +112,7 @@ impl<'a> Trainers<'a> {
         Ok(())
     }
 
-    /// The trainings that have ended since it was last asked.
+    /// The trainings that have ended since the last call.
     pub(crate) fn ended(&mut self) -> Result<Vec<Ended>> {
         match &mut self.work {
             Work::OneEach(processes) => {
@@ -134,22 +132,22 @@ impl<'a> Trainers<'a> {
         }
     }
 
-    /// Asks for checkpoints and an end, as our own end would.
+    /// Asks the trainers to write checkpoints and stop, as our own end would.
     pub(crate) fn stop(&mut self) {
         self.for_each(|process| drop(process.child.stdin.take()));
     }
 
     /// A run survives a kill at any moment.
     pub(crate) fn kill(&mut self) {
-        // One that has just ended cannot be killed, and need not.
+        // A process that has just ended cannot be killed and need not be.
         self.for_each(|process| drop(process.child.kill()));
     }
 
-    /// Waits for processes that are at work on no run any more.
+    /// Waits for processes that have no runs left.
     pub(crate) fn finish(mut self, stop: &Stop) -> Result<()> {
         if let Work::Several(Some(Several { process, .. })) = &mut self.work {
             drop(process.child.stdin.take());
-            // Of runs that have ended nothing is lost, however it ends.
+            // Runs that have ended lose nothing, however it ends.
             stop.wait_for(&mut process.child).map_err(|cause| system(WAIT_FAILED, cause))?;
         }
         Ok(())
@@ -178,7 +176,7 @@ impl Several {
             let listen = thread::Builder::new().name("answers".to_owned());
             let listening = listen.spawn(move || {
                 for answer in read_answers(stdout) {
-                    // Nobody listens any more after an error of ours.
+                    // After an error of ours there is no receiver.
                     if sender.send(answer).is_err() {
                         break;
                     }
@@ -192,7 +190,7 @@ impl Several {
     fn order(&mut self, job: usize, arguments: Vec<OsString>) {
         self.jobs.push(job);
         let order = serde_json::to_string(&Order { run: job, arguments }).unwrap_or_default();
-        // That it reads nothing any more is told by its end.
+        // If it no longer reads, its end reports that.
         let _ =
             self.process.child.stdin.as_mut().map(|stdin| stdin.write_all(format!("{order}\n").as_bytes()));
     }
@@ -208,7 +206,7 @@ impl Several {
                     ended.push(Ended { job: run, code: Some(code.into()), status, said });
                 }
                 Err(TryRecvError::Empty) => break,
-                // It has ended, and all its runs with it.
+                // The process has ended, and all its runs with it.
                 Err(TryRecvError::Disconnected) => {
                     if !self.jobs.is_empty()
                         && let Some(status) = self.process.status()?
@@ -239,16 +237,17 @@ fn system(what: &str, cause: std::io::Error) -> Error {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    /// A file without a name: what it says is of interest only if it fails.
+    /// An unnamed file: its output matters only if it fails.
     stderr: File,
 }
 
 impl Process {
-    /// Starts it in a process group of its own, so that a Ctrl-C reaches us alone; and tied to us, so that it stops when we end in a way
-    /// that leaves us no time to ask it.
+    /// Starts it in its own process group, so that a Ctrl-C reaches only us, and tied to us, so that it stops even if we end without time to ask
+    /// it.
     fn start(mut command: Command) -> Result<Self> {
         let temporary = tempfile::tempfile().and_then(|file| Ok((file.try_clone()?, file)));
-        let (kept, stderr) = temporary.map_err(|cause| system("a temporary file cannot be made", cause))?;
+        let (kept, stderr) =
+            temporary.map_err(|cause| system("a temporary file cannot be created", cause))?;
         command.stderr(kept);
         pointwise_process::tie(&mut command);
         #[cfg(unix)]
@@ -263,7 +262,7 @@ impl Process {
         self.child.try_wait().map_err(|cause| system(WAIT_FAILED, cause))
     }
 
-    /// The end of what it said, without the word `error`.
+    /// The end of its output, without the word `error`.
     fn said(&mut self) -> String {
         let text = tail(&mut self.stderr);
         match text.trim() {
@@ -275,7 +274,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Only after an error of ours is it still at work.
+        // It is still running only after an error of ours.
         if let Ok(None) = self.child.try_wait() {
             let _ = self.child.kill();
             let _ = self.child.wait();

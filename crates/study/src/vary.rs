@@ -1,4 +1,4 @@
-//! Arms out of an arm: one for each combination of the values that are varied.
+//! Arms derived from an arm: one for each combination of the varied values.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ use crate::{Arm, Error, Result};
 /// A part of network or recipe, and the values that it takes.
 pub(crate) struct Variation {
     key: Spanned<String>,
-    /// Each value, with what is put behind the names of arms.
+    /// Each value, with what is appended to the names of arms.
     values: Vec<(String, Value)>,
 }
 
@@ -25,7 +25,7 @@ impl Variation {
 }
 
 impl Reader<'_> {
-    /// Checks what can be said of it without a network.
+    /// Checks what can be checked without a network.
     pub(crate) fn variation(&self, vary: Vary) -> Result<Variation> {
         let Vary { key, label, names, values } = vary;
         let place = key.get_ref();
@@ -34,15 +34,15 @@ impl Reader<'_> {
             return Err(self.wrong(key.span(), message));
         }
         if place == "network.name" {
-            return Err(self.wrong(key.span(), "names follow from the values; vary something else"));
+            return Err(self
+                .wrong(key.span(), "a network's name follows from the varied values; vary something else"));
         }
         if values.get_ref().is_empty() {
             return Err(self.wrong(values.span(), "there is no value; give at least one"));
         }
         let names = match (label, names) {
             (Some(label), Some(_)) => {
-                return Err(self
-                    .wrong(label.span(), "`names` are whole, without a `label`; leave one of the two out"));
+                return Err(self.wrong(label.span(), "`names` replace the `label`; leave one of the two out"));
             }
             (None, Some(names)) => {
                 let (found, wanted) = (names.get_ref().len(), values.get_ref().len());
@@ -74,7 +74,7 @@ impl Reader<'_> {
         Ok(Variation { key, values: names.into_iter().zip(values.into_inner()).collect() })
     }
 
-    /// Refuses what is varied twice.
+    /// Refuses a key that is varied twice.
     pub(crate) fn check_variations(&self, variations: &[Variation]) -> Result<()> {
         let mut seen = HashSet::new();
         match variations.iter().find(|variation| !seen.insert(variation.key.get_ref())) {
@@ -106,7 +106,10 @@ impl Reader<'_> {
         if key.get_ref() == "network.dropout" {
             let p = value.as_float().or_else(|| value.as_integer().map(|p| p as f64));
             let p = p.filter(|p| (0.0..1.0).contains(p)).ok_or_else(|| {
-                wrong(format!("{} is no dropout; give numbers from 0 to below 1", shown(&value.to_string())))
+                wrong(format!(
+                    "{} is not a dropout probability; give numbers from 0 to below 1",
+                    shown(&value.to_string())
+                ))
             })?;
             if arm.network.dropout().is_none() {
                 return Err(wrong(format!("`{}` has no layer Dropout", arm.name)));
@@ -158,7 +161,7 @@ impl Reader<'_> {
     }
 }
 
-/// Why a network with another value is none, without the line of a text that nobody wrote.
+/// Why a network with another value is not valid, without a line number, since the text is generated.
 fn reason(error: &pointwise_network::NetworkError, arm: &Arm) -> String {
     match error {
         pointwise_network::NetworkError::Syntax { message, .. } => format!("`{}`: {message}", arm.name),
@@ -172,7 +175,7 @@ fn set(at: &mut Value, place: &[&str], value: &Value) -> Option<()> {
         *at = value.clone();
         return Some(());
     };
-    // What stands by its name alone has all its defaults.
+    // A kind given by its name alone has all its defaults.
     if at.as_str() == Some(first) {
         *at = Value::Table(Table::from_iter([((*first).to_owned(), Value::Table(Table::new()))]));
     }
@@ -187,9 +190,9 @@ fn set(at: &mut Value, place: &[&str], value: &Value) -> Option<()> {
     }
 }
 
-/// A value in a name: as it is, tables and arrays by their parts, and the `number` of one that would be long.
+/// A value in a name: as it is, tables and arrays by their parts, and its `number` if that would be long.
 fn named(value: &Value, number: usize) -> String {
-    /// Two or three arguments of an optimizer.
+    /// Enough for two or three arguments of an optimizer.
     const LONGEST: usize = 32;
 
     let text: String = spelt(value).chars().map(|c| if is_name_character(c) { c } else { '-' }).collect();
@@ -212,7 +215,7 @@ fn spelt(value: &Value) -> String {
     }
 }
 
-/// Whether a text can stand behind a name.
+/// Whether a text can be appended to a name.
 fn is_part(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(is_name_character)
 }

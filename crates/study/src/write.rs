@@ -1,4 +1,4 @@
-//! Studies as TOML files, written.
+//! Writes studies as TOML files.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,15 +15,15 @@ use crate::{
     Arm, Claim, Curves, DataSource, Effect, Primary, Published, PublishedFigure, Result, Source, Study,
 };
 
-/// The file of a study in the folder of its runs, and that of its record beside it.
+/// The file of a study in the folder of its runs, and that of its record next to it.
 const STUDY: &str = "study.toml";
 const RECORD: &str = "record.json";
 
 impl Study {
-    /// The study as a file that needs no others but a record: networks of the program stand by their names, all others whole, and the
-    /// combinations of a grid one by one. With a record, it is the file `record.json` in the same folder.
+    /// The study as a file that needs no other files except a record: networks of the program are given by name, all others in full, and the
+    /// combinations of a grid one by one. A record is the file `record.json` in the same folder.
     ///
-    /// [`Study::from_toml`] reads a study that came from a file back as it was.
+    /// [`Study::from_toml`] reads a study that came from a file back unchanged.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let Self {
@@ -80,8 +80,8 @@ impl Study {
         file.0
     }
 
-    /// Writes the study into a folder, as `study.toml` and, where it has a record, `record.json`. Files that say the same already are
-    /// left alone; no other process sees half of one.
+    /// Writes the study into a folder, as `study.toml` and, where it has a record, `record.json`. Files with the same content are left alone; no
+    /// other process sees a partly written one.
     ///
     /// # Errors
     /// [`Error::Run`](crate::Error::Run) naming the file.
@@ -94,7 +94,7 @@ impl Study {
     }
 }
 
-/// The study whose runs are in that folder; `None` if the folder does not say.
+/// The study whose runs are in this folder; `None` if the folder does not say.
 ///
 /// # Errors
 /// If its file cannot be read.
@@ -103,7 +103,7 @@ pub fn study_in(out: &Path) -> Result<Option<Study>> {
     if file.is_file() { Study::read(&file).map(Some) } else { Ok(None) }
 }
 
-/// Puts a text into a file, unless it is there.
+/// Writes a text to a file, unless it is there already.
 pub(crate) fn put(path: &Path, text: &str) -> Result<()> {
     if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
         return Ok(());
@@ -111,7 +111,7 @@ pub(crate) fn put(path: &Path, text: &str) -> Result<()> {
     Ok(replace_file(path, text.as_bytes())?)
 }
 
-/// A file on its way.
+/// A file under construction.
 #[derive(Default)]
 struct TomlText(String);
 
@@ -212,7 +212,7 @@ impl TomlText {
         self.line("network", &arm.name);
         self.if_some("parameters", *parameters);
         let epochs = arm.recipe.epochs;
-        // What follows from the curves has the number of runs that is said once for all.
+        // Figures that follow from the curves have the number of runs given once for all.
         let runs = figures.last().map_or(1, |figure| figure.runs);
         let all = on_curves(curves, epochs, runs, &[]);
         let own: Vec<PublishedFigure> =
@@ -276,6 +276,6 @@ fn inline(value: &impl Serialize) -> String {
     let mut text = String::new();
     match value.serialize(toml::ser::ValueSerializer::new(&mut text)) {
         Ok(_) => text,
-        Err(error) => unreachable!("a study has strings, numbers, arrays and tables alone: {error}"),
+        Err(error) => unreachable!("a study has only strings, numbers, arrays and tables: {error}"),
     }
 }

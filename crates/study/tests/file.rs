@@ -1,4 +1,4 @@
-//! Studies out of files: what is read, and what is refused, in which words and where.
+//! Studies from files: what is read, and what is refused, with which message and place.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use pointwise_recipe::Optimizer;
 use pointwise_study::{Error, Metric, Study};
 
-/// A study on lines 1 to 12, with more behind it.
+/// A study on lines 1 to 12, followed by more.
 fn with(more: &str) -> String {
     format!(
         r#"name = "a"
@@ -29,10 +29,10 @@ fn read(text: &str) -> Result<Study, Error> {
     Study::from_toml(text, Path::new("."))
 }
 
-/// A change of the study, and the beginning of what is said of it.
+/// A change of the study, and the beginning of its error message.
 #[derive(Debug)]
 struct Wrong {
-    /// What is taken away from [`with`], `""` for the end.
+    /// The text of [`with`] to replace, `""` for the end.
     old: &'static str,
     new: &'static str,
     place: &'static str,
@@ -43,7 +43,7 @@ const fn wrong(old: &'static str, new: &'static str, place: &'static str, says: 
     Wrong { old, new, place, says }
 }
 
-/// Behind the study, from line 13 on.
+/// After the study, from line 13 on.
 const fn behind(new: &'static str, place: &'static str, says: &'static str) -> Wrong {
     wrong("", new, place, says)
 }
@@ -75,12 +75,7 @@ const WRONG: &[Wrong] = &[
         "line 3, column 12",
         "the text has control characters",
     ),
-    wrong(
-        "title = \"A\"",
-        "title = \"A\"\ntitle = \"B\"",
-        "line 3, column 1",
-        "a key stands here for the second time",
-    ),
+    wrong("title = \"A\"", "title = \"A\"\ntitle = \"B\"", "line 3, column 1", "the key is given twice"),
     wrong(
         "name = \"a\"",
         "name = \"../a\"",
@@ -96,7 +91,7 @@ const WRONG: &[Wrong] = &[
         "`a\\u{1b}.json` cannot be a path",
     ),
     wrong("name = \"a\"", "name = \"a\"\nrecord = \".\"", ".", "it is not a file"),
-    wrong("name = \"a\"", "name = \"a\"\nrecord = \"Cargo.toml\"", "Cargo.toml", "it is no study.json"),
+    wrong("name = \"a\"", "name = \"a\"\nrecord = \"Cargo.toml\"", "Cargo.toml", "it is not a study.json"),
     // Data.
     wrong(
         "cifar10",
@@ -110,7 +105,7 @@ const WRONG: &[Wrong] = &[
         "\"cifar10\"",
         "\"synthetic\"\ndir = \"x\"",
         "line 3, column 1",
-        "`dir` is for images that lie in a folder",
+        "`dir` is only for images in a folder",
     ),
     wrong(
         "\"cifar10\"",
@@ -148,7 +143,7 @@ const WRONG: &[Wrong] = &[
         "epochs = 3",
         "epochs = 3\nearly-stopping = { patience = 2 }",
         "line 5, column 1",
-        "early-stopping needs images that are held out; give `data` a `val-split`",
+        "early-stopping needs held-out images; give `data` a `val-split`",
     ),
     wrong(
         "epochs = 3",
@@ -161,7 +156,7 @@ const WRONG: &[Wrong] = &[
         "\"nin\"",
         "\"nln\"",
         "line 10, column 11",
-        "there is no network `nln`, perhaps for `nin`; there are alexnet_plain, alexnet, nin,",
+        "there is no network `nln`, perhaps for `nin`; give one of alexnet_plain, alexnet, nin,",
     ),
     wrong("\"nin\"", "\"none.toml\"", "line 10, column 11", "./none.toml: it cannot be read"),
     wrong(
@@ -189,7 +184,7 @@ const WRONG: &[Wrong] = &[
         "\"nin\"",
         "\"nin\"\nname = \"Alexnet_Plain\"",
         "line 13, column 11",
-        "`Alexnet_Plain` and `alexnet_plain` are one folder on some systems",
+        "`Alexnet_Plain` and `alexnet_plain` are the same folder on some systems",
     ),
     wrong("\"nin\"", "\"nin\"\ndropout = 0.2", "line 10, column 11", "`nin` has no layer Dropout"),
     wrong(
@@ -220,7 +215,7 @@ const WRONG: &[Wrong] = &[
     wrong("\"nin\"", "{ name = \"b\", input = [1, 2, 2], layers = [\"Flat\"] }", "line 10, column 54", ""),
     // Grid.
     behind("[grid]\nseeds = []", "line 14, column 9", "there is no seed"),
-    behind("[grid]\nseeds = [1, 2, 1]", "line 14, column 9", "seed 1 stands here twice"),
+    behind("[grid]\nseeds = [1, 2, 1]", "line 14, column 9", "seed 1 is given twice"),
     behind(
         "[grid]\nseeds = [-1]",
         "line 14, column 10",
@@ -255,7 +250,7 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[grid.vary]]\nkey = \"network.name\"\nvalues = [\"a\"]",
         "line 14, column 7",
-        "names follow from the values",
+        "a network's name follows from the varied values",
     ),
     behind(
         "[[grid.vary]]\nkey = \"network.layers.9.Conv2d.bias\"\nvalues = [true]",
@@ -272,7 +267,11 @@ const WRONG: &[Wrong] = &[
         "line 14, column 7",
         "`nin` has no layer Dropout",
     ),
-    behind("[[grid.vary]]\nkey = \"network.dropout\"\nvalues = [1]", "line 14, column 7", "1 is no dropout"),
+    behind(
+        "[[grid.vary]]\nkey = \"network.dropout\"\nvalues = [1]",
+        "line 14, column 7",
+        "1 is not a dropout probability",
+    ),
     behind(
         "[[grid.vary]]\nkey = \"recipe.epochs\"\nlabel = \"/\"\nvalues = [1]",
         "line 15, column 9",
@@ -291,7 +290,7 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[grid.vary]]\nkey = \"recipe.epochs\"\nlabel = \"e\"\nnames = [\"a\"]\nvalues = [1]",
         "line 15, column 9",
-        "`names` are whole",
+        "`names` replace the `label`",
     ),
     behind(
         "[[grid.vary]]\nkey = \"recipe.epochs\"\nvalues = [1, 1]",
@@ -322,17 +321,17 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[published]]\nnetwork = \"nln\"",
         "line 14, column 11",
-        "`nln` is no network of this study, perhaps for `nin`; there are nin, alexnet_plain",
+        "`nln` is not a network of this study, perhaps for `nin`; give one of nin, alexnet_plain",
     ),
     behind(
         "[[published]]\nnetwork = \"nin\"\n[[published]]\nnetwork = \"nin\"",
         "line 16, column 11",
-        "`nin` stands under `published` twice",
+        "`nin` is twice under `published`",
     ),
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"test-acc\", value = 70 }]",
         "line 14, column 11",
-        "figures are published and none of them decides; give a [[primary]] with its `metric` and a `margin`",
+        "figures are published, but none of them decides; give a [[primary]] with its `metric` and a `margin`",
     ),
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"test_acc\", value = 70 }]",
@@ -342,12 +341,12 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"test-acc\", value = 70 },\n{ metric = \"test-acc\", value = 71 }]",
         "line 16, column 1",
-        "test-acc at the end of `nin` stands here twice",
+        "test-acc at the end of `nin` is given twice",
     ),
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"test-acc\", value = 70, epoch = 4 }]",
         "line 15, column 43",
-        "test-acc of epoch 4 is published, and `nin` is trained for 3 epochs only",
+        "test-acc of epoch 4 is published, and `nin` is trained for only 3 epochs",
     ),
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"test-acc\", value = 70, epoch = 0 }]",
@@ -377,7 +376,7 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"test-loss\", value = 1e-30 }]",
         "line 15, column 44",
-        "the number has 30 digits behind its point",
+        "the number has 30 decimals",
     ),
     behind(
         "[[published]]\nnetwork = \"nin\"\nruns = 0",
@@ -412,13 +411,13 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"tta-test-acc\", value = 70 }]",
         "line 15, column 47",
-        "tta-test-acc is of runs whose recipe has `test-time-augmentation`, and that of `nin` has none; give it to the recipe",
+        "tta-test-acc needs a recipe with `test-time-augmentation`, and that of `nin` has none; add it to the recipe",
     ),
     wrong(
         "\"SGD\"",
         "\"SGD\"\ntest-time-augmentation = { flip = true }\n[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"tta-test-acc\", value = 70, epoch = 3 }]",
         "line 12, column 47",
-        "tta-test-acc is measured after the last epoch alone; leave out `epoch`",
+        "tta-test-acc is measured only after the last epoch; leave out `epoch`",
     ),
     behind(
         "[[published]]\nnetwork = \"nin\"\ncurves = { tta-test-acc = [1, 2, 3] }",
@@ -429,7 +428,7 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[primary]]\nmetric = \"test-acc\"\nmargin = 1",
         "line 13, column 1",
-        "test-acc at the end cannot decide, since it was published of no network",
+        "test-acc at the end cannot decide, since it was published for no network",
     ),
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"test-acc\", value = 70 }]\n[[primary]]\nmetric = \"test-acc\"\nepoch = 4\nmargin = 1",
@@ -439,7 +438,7 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[published]]\nnetwork = \"nin\"\nfigures = [{ metric = \"test-acc\", value = 70 }]\n[[primary]]\nmetric = \"test-acc\"\nmargin = 1\n[[primary]]\nmetric = \"test-acc\"\nmargin = 2",
         "line 19, column 1",
-        "test-acc at the end stands under `primary` twice",
+        "test-acc at the end is twice under `primary`",
     ),
     behind(
         "[[primary]]\nmetric = \"test-acc\"\nmargin = 0",
@@ -455,22 +454,22 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[claims]]\nkind = \"ratio\"\nof = \"macs\"\nnetwork = \"nln\"\nto = \"nin\"\nmargin = 2",
         "line 16, column 11",
-        "`nln` is no network of this study, perhaps for `nin`",
+        "`nln` is not a network of this study, perhaps for `nin`",
     ),
     behind(
         "[[claims]]\nkind = \"ratio\"\nof = \"macs\"\nnetwork = \"nin\"\nto = \"vgg\"\nmargin = 2",
         "line 17, column 6",
-        "`vgg` is no network of this study; there are",
+        "`vgg` is not a network of this study; give one of",
     ),
     behind(
         "[[claims]]\nkind = \"ratio\"\nof = \"macs\"\nnetwork = \"nin\"\nto = \"nin\"\nmargin = 2",
         "line 13, column 1",
-        "`nin` is held against itself",
+        "`nin` is compared with itself",
     ),
     behind(
         "[[claims]]\nkind = \"ratio\"\nof = \"macs\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"\nmargin = 1",
         "line 13, column 1",
-        "the margin of a ratio is itself a ratio, and above 1",
+        "the margin of a ratio is itself a ratio; give a number above 1",
     ),
     behind(
         "[[claims]]\nkind = \"ratio\"\nof = \"macs\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"\npublished = 0",
@@ -490,23 +489,23 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[claims]]\nkind = \"difference\"\nof = \"test-acc\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"",
         "line 13, column 1",
-        "nothing says what was published",
+        "the claim has no published value",
     ),
     behind(
         "[[claims]]\nkind = \"difference\"\nof = \"tta-test-acc\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"\npublished = 1",
         "line 13, column 1",
-        "tta-test-acc is of runs whose recipe has `test-time-augmentation`, and that of `nin` has none",
+        "tta-test-acc needs a recipe with `test-time-augmentation`, and that of `nin` has none",
     ),
     behind(
         "[[claims]]\nkind = \"ratio\"\nof = \"parameters\"\nnetwork = \"nin\"\nto = \"alexnet_plain\"",
         "line 13, column 1",
-        "nothing says what was published",
+        "the claim has no published value",
     ),
     // Effects.
     behind(
         "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\", \"nln\"]\nto = [\"alexnet_plain\", \"nin\"]",
         "line 15, column 20",
-        "`nln` is no network of this study, perhaps for `nin`",
+        "`nln` is not a network of this study, perhaps for `nin`",
     ),
     behind(
         "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\nto = []",
@@ -521,17 +520,17 @@ const WRONG: &[Wrong] = &[
     behind(
         "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\nto = [\"nin\"]",
         "line 16, column 7",
-        "`nin` is held against itself",
+        "`nin` is compared with itself",
     ),
     behind(
         "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\", \"nin\"]\nto = [\"alexnet_plain\", \"alexnet_plain\"]",
         "line 15, column 20",
-        "`nin` and `alexnet_plain` are a pair twice",
+        "`nin` and `alexnet_plain` are paired twice",
     ),
     behind(
         "[[effects]]\nname = \"smaller\"\nnetworks = [\"nin\"]\nto = [\"alexnet_plain\"]\n[[effects]]\nname = \"smaller\"\nnetworks = [\"alexnet_plain\"]\nto = [\"nin\"]",
         "line 17, column 1",
-        "the effect \"smaller\" stands above; leave one out",
+        "the effect \"smaller\" is given twice; leave one out",
     ),
     behind(
         "[[effects]]\nname = \"\"\nnetworks = [\"nin\"]\nto = [\"alexnet_plain\"]",
@@ -541,7 +540,7 @@ const WRONG: &[Wrong] = &[
     behind(
         "[source]\nlink = \"javascript:alert(1)\"",
         "line 14, column 8",
-        "`javascript:alert(1)` is no address of the web",
+        "`javascript:alert(1)` is not a web address",
     ),
 ];
 
@@ -581,7 +580,7 @@ fn every_wrong_file_is_refused_with_its_place_and_a_reason() {
 fn a_name_that_nobody_knows_is_answered_with_a_likely_one() {
     let error = Study::find("pointwize").unwrap_err().to_string();
     assert!(
-        error.starts_with("there is no study `pointwize`, perhaps for `pointwise`; there are pointwise, "),
+        error.starts_with("there is no study `pointwize`, perhaps for `pointwise`; give one of pointwise, "),
         "{error}"
     );
     let error = Study::find("none/at/all.toml").unwrap_err().to_string();
@@ -589,7 +588,7 @@ fn a_name_that_nobody_knows_is_answered_with_a_likely_one() {
     assert_eq!(Study::find("pointwise").unwrap().name, "pointwise");
 }
 
-/// What would never end, or take all memory.
+/// Files that would never end, or fill memory.
 #[test]
 fn files_that_are_none_are_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -663,11 +662,11 @@ fn a_grid_is_every_combination_with_names_that_are_folders() {
         (1e-7, 2, false, false)
     );
     assert_eq!(arm.name, arm.network.name);
-    // What is not varied stays.
+    // Values that are not varied stay.
     assert_eq!(arm.recipe.batch_size, 4);
 }
 
-/// Tables that would fill the name are numbered.
+/// Tables that would make the name too long are numbered.
 #[test]
 fn values_that_are_tables_have_names() {
     let grid = r#"
@@ -691,7 +690,7 @@ fn networks_are_varied_in_their_layers_and_dropouts() {
     let found: Vec<_> = study.arms.iter().map(|arm| (arm.name.as_str(), arm.dropout())).collect();
     assert_eq!(found, [("alexnet_plain-dropout0", Some(0.0)), ("alexnet_plain-dropout0.25", Some(0.25))]);
 
-    // A layer that stands by its name alone has arguments, too.
+    // A layer given by its name alone has arguments, too.
     let text = r#"
         name = "widths"
         title = "Widths"
@@ -789,7 +788,7 @@ fn figures_follow_from_curves_where_there_are_no_others() {
     assert_eq!(published.figures.len(), 6);
 }
 
-/// Of one arm, whose recipe has views; the other's has none, and no such figure.
+/// A figure of one arm, whose recipe has views; the others' have none, and no such figure.
 #[test]
 fn an_accuracy_over_views_decides() {
     let more = r#"
@@ -810,7 +809,7 @@ fn an_accuracy_over_views_decides() {
     assert_eq!(read(&study.to_toml()).unwrap(), study);
 }
 
-/// Claims that something is at least so good decide by themselves, and numbers of parameters are counted.
+/// Figures that are lower bounds decide by themselves, and numbers of parameters are counted.
 #[test]
 fn what_needs_no_primary_figure() {
     let more = "[[published]]\nnetwork = \"nin\"\nparameters = 3\nfigures = [{ metric = \"test-acc\", value = 70, at-least = true }]";
@@ -837,7 +836,7 @@ fn paths_are_from_the_folder_of_the_file() {
     assert_eq!(study.data.test_split.as_deref(), Some("0.2"));
     assert_eq!((study.arms[0].name.as_str(), study.arms[0].network.name.as_str()), ("own", "own"));
     assert_eq!(study.record.as_deref(), Some("{}"));
-    // What is wrong in another file is said of that file.
+    // An error in another file names that file.
     fs::write(path("nets/own.toml"), "name = \"own\"\ninput = [3, 2, 2]\nlayers = [3]").unwrap();
     let error = Study::read(&path("study.toml")).unwrap_err().to_string();
     assert!(error.contains("nets/own.toml: line 3, column 11: "), "{error}");

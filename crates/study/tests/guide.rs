@@ -8,7 +8,7 @@ use std::fs;
 
 const GUIDE: &str = include_str!("../../../docs/own-study.md");
 
-/// The guide's files: a network, a study, and what may stand behind it.
+/// The guide's files: a network, a study, and parts that may follow it.
 fn files() -> Vec<&'static str> {
     GUIDE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
@@ -22,13 +22,13 @@ fn its_files_are_a_network_and_a_study() {
     let parameters = |network: &Network| network.graph().unwrap().parameter_count() as u64;
     let [mine, lenet] = &study.arms[..] else { panic!("{} networks", study.arms.len()) };
     assert_eq!(mine.published.parameters, Some(parameters(&mine.network)));
-    // `lenet` is made for three classes before it is counted.
+    // `lenet` is adapted to three classes before it is counted.
     let ratio = parameters(&lenet.network.clone().with_classes(3)) as f64 / parameters(&mine.network) as f64;
     assert!((study.claims[1].published.unwrap() - ratio).abs() < 0.05, "{ratio}");
 
     let adam = Study::from_toml(&[rest[0], rest[1]].concat(), folder.path()).unwrap();
     assert_eq!(adam.arms[2].name, "mine-adam");
-    // What is varied publishes nothing.
+    // A varied study has no published figures.
     let (start, _) = rest[0].split_once("[[networks]]").unwrap();
     let varied = Study::from_toml(&[start, rest[2]].concat(), folder.path()).unwrap();
     let names: Vec<&str> = varied.arms.iter().map(|arm| arm.name.as_str()).collect();

@@ -27,7 +27,7 @@ fn every_run_is_trained_once_and_what_is_missing_later() {
         ),
         "one process a run"
     );
-    // As many as the trainer takes by itself: nothing is said of them but what the environment says.
+    // As many threads as the trainer takes by itself: only the environment may say how many.
     let threads = std::env::var("RAYON_NUM_THREADS").unwrap_or_else(|_| "none".to_owned());
     assert_eq!(fake.lines("threads")[0], format!("+{threads}"));
 
@@ -55,7 +55,7 @@ fn the_folder_of_a_study_says_what_it_is_and_how_it_is_trained() {
     assert_eq!(top, "model = \"nin\"\ndata = \"cifar10\"\nval-split = 0\ndata-seed = 42\n");
     assert_eq!(Recipe::from_toml(recipe).unwrap(), study.recipe);
 
-    // What is there already is not written again.
+    // Existing files are not written again.
     let modified = || fs::metadata(fake.path("study/configs/nin.toml")).unwrap().modified().unwrap();
     let before = modified();
     plan.write().unwrap();
@@ -71,7 +71,7 @@ fn the_folder_of_a_study_says_what_it_is_and_how_it_is_trained() {
     );
     assert_eq!(table["recipe"]["epochs"].as_integer(), Some(5));
 
-    // Another study's folder stays that.
+    // Another study's folder stays its own.
     let other = Study { name: "other".into(), ..study };
     let error =
         Plan::new(other, Options { out: Some(plan.out.clone()), ..Options::default() }).unwrap().write();
@@ -79,8 +79,7 @@ fn the_folder_of_a_study_says_what_it_is_and_how_it_is_trained() {
     assert!(error.ends_with("holds the study `pointwise`, not `other`: choose another --out"), "{error}");
 }
 
-/// Networks of the program by name, others by a file; each arm by its own recipe; held-out images and early stopping only where they
-/// are meant.
+/// Networks of the program by name, others by a file; each arm with its own recipe; held-out images and early stopping only where given.
 #[test]
 fn arms_of_all_kinds_are_told_to_the_trainer() {
     let text = r#"
@@ -127,7 +126,7 @@ values = [0.1, 0.2]
     assert_eq!(table["recipe"]["optimizer"]["SGD"]["lr"].as_float(), Some(0.2));
     assert_eq!(table["recipe"]["early-stopping"]["patience"].as_integer(), Some(2));
 
-    // Quick: synthetic images, of which nothing is held out, and all networks take the same ones.
+    // Quick: synthetic images, none of them held out, and all networks take the same ones.
     let quick = plan(true);
     quick.write().unwrap();
     let table = config("mine-lr0.2.toml");
@@ -169,7 +168,7 @@ fn runs_of_something_else_are_named() {
     let refused = |options: Options| fake.plan("study", options).existing().unwrap_err().to_string();
     let message = refused(Options { epochs: Some(3), ..Options::default() });
     assert!(
-        message.contains("alexnet_plain-seed42 has epochs 10, not 3 as asked now: choose another --out"),
+        message.contains("alexnet_plain-seed42 has epochs 10, not 3 as requested: choose another --out"),
         "{message}"
     );
     let message = refused(Options { quick: true, ..Options::default() });
@@ -195,7 +194,7 @@ fn a_failure_and_an_interruption_of_the_trainer_are_passed_on() {
     );
     fake.put("train-exit", "130");
     assert_eq!(fake.train(&fake.plan("study", Options::default())).unwrap(), None);
-    assert_eq!(fake.lines("calls").len(), 1, "no run is tried after an interruption");
+    assert_eq!(fake.lines("calls").len(), 1, "no run is started after an interruption");
 }
 
 #[test]
@@ -206,7 +205,7 @@ fn a_run_in_use_is_left_to_whoever_uses_it() {
     let text = "other processes are at work on alexnet_plain, seed 42; 8 of 9 runs are finished, and the same command \
                 continues once those have ended";
     assert!(matches!(&error, Error::InUse(message) if message == text), "{error}");
-    // A failure beside it is a failure.
+    // Together with a failure it is a failure.
     fake.put("fails", "alexnet_plain-seed43");
     let error = fake.train(&fake.plan("other", Options::default())).unwrap_err();
     assert!(matches!(&error, Error::Failed(_)), "{error}");
@@ -274,7 +273,7 @@ fn the_state_of_a_study_is_that_of_its_folders() {
     fake.train(&plan).unwrap();
     fs::remove_file(plan.out.join("runs/nin-seed43/result.json")).unwrap();
     fs::write(plan.out.join("runs/nin-seed44/environment.json"), "{").unwrap();
-    // Killed, and broken. What nobody asks for now is told of nevertheless.
+    // Killed, and broken. A run that is no longer requested is listed nevertheless.
     let plan = fake.plan(
         "study",
         Options { seeds: Some(vec![43, 44, 45]), arms: Some(vec!["nin".into()]), ..Options::default() },

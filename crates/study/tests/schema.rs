@@ -10,13 +10,13 @@ use pointwise_study::Study;
 use serde_json::Value;
 use std::path::Path;
 
-/// A study, in parts that a case may have instead.
+/// A study, in parts that a case may replace.
 const HEAD: &str = "name = \"a\"\ntitle = \"A\"\n";
 const DATA: &str = "[data]\nkind = \"cifar10\"\n";
 const RECIPE: &str = "[recipe]\nepochs = 3\nbatch-size = 4\noptimizer = \"SGD\"\n";
 const NETWORKS: &str = "[[networks]]\nnetwork = \"nin\"\n[[networks]]\nnetwork = \"alexnet_plain\"\n";
 
-/// What stands in front of the tables.
+/// What may come before the tables.
 const HEADS: &[&str] = &[
     "",
     "name = \"a\"\n",
@@ -84,7 +84,7 @@ const NETWORK_LISTS: &[&str] = &[
     "[[networks]]\nnetwork = { name = \"b\", input = [1, 2, 2] }\n",
 ];
 
-/// Behind a whole study.
+/// What may follow a complete study.
 const TAILS: &[&str] = &[
     "[source]\n",
     "[source]\ntitle = \"T\"\nauthor = \"A\"\nyear = 2015\nlink = \"https://example.org\"\nlicence = \"MIT\"\nnote = \"N\"\n",

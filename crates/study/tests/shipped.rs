@@ -30,7 +30,7 @@ fn every_file_is_a_study_of_its_name() {
             std::fs::read_to_string(folder.join(format!("{name}.toml"))).ok().as_deref()
         );
         assert!(study.question.len() > 200 && !study.title.is_empty(), "{name}");
-        // What is published has a source, and what decides a reason.
+        // Published figures have a source, and deciding ones a reason.
         assert_eq!(study.is_published(), study.source.is_some(), "{name}");
         assert_eq!(study.is_published(), !study.primary.is_empty(), "{name}");
         assert!(study.primary.iter().all(|primary| !primary.reason.is_empty()), "{name}");
@@ -97,8 +97,8 @@ fn the_tutorials_have_ten_runs_by_their_recipes() {
     assert_eq!((figure.value, figure.decimals, figure.at_least), (55.0, 0, false));
 }
 
-/// The constants of its code, in which the loss is a sum over the batch: `lr`, `wd` and `lr_biases` of its optimizer, `lr_schedule`, and
-/// what it trains for how long.
+/// The constants of its code, in which the loss is a sum over the batch: `lr`, `wd` and `lr_biases` of its optimizer, `lr_schedule`, and which
+/// parameters it trains for how long.
 #[test]
 fn airbench94_is_trained_as_by_its_code() {
     let study = study("airbench94");

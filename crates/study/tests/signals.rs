@@ -1,4 +1,4 @@
-//! Requests to stop. In a test program of their own: they are made to the whole process.
+//! Requests to stop. In their own test program, since they go to the whole process.
 
 #![cfg(unix)]
 
@@ -17,7 +17,7 @@ use signal_hook::low_level::raise;
 
 #[test]
 fn a_request_stops_all_runs_and_a_second_interrupt_at_once() {
-    // In the background of a shell, Ctrl-C is ignored, and what is ignored at the start stays so.
+    // In the background of a shell, Ctrl-C is ignored, and a signal ignored at the start stays ignored.
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::default()).unwrap();
     }
@@ -36,7 +36,7 @@ fn a_request_stops_all_runs_and_a_second_interrupt_at_once() {
             wait_until("two runs have started", || fake.lines("threads").len() == 2);
             raise(SIGTERM).unwrap();
             if is_stubborn {
-                // However often it comes, such a request waits for the runs.
+                // However often it is sent, such a request waits for the runs.
                 for _ in 0..4 {
                     thread::sleep(Duration::from_millis(100));
                     raise(SIGTERM).unwrap();

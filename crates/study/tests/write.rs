@@ -23,7 +23,7 @@ fn every_shipped_study_is_read_back_as_it_was() {
     }
 }
 
-/// Everything that a file may hold, and what is hard to write.
+/// Everything that a file may hold, and text that is hard to write.
 const ODD: &str = r#"
     name = "odd"
     title = "A \"title\" of \\ ' and \u00e4"
@@ -155,7 +155,7 @@ fn a_file_without_anything_is_read_back_as_it_was() {
     assert!(!folder.path().join("record.json").exists());
 }
 
-/// The copy needs no file but those beside it, wherever it is taken.
+/// The copy needs only the files next to it, wherever it is taken.
 #[test]
 fn a_copy_is_whole() {
     let folder = tempfile::tempdir().unwrap();
@@ -202,7 +202,7 @@ fn what_is_there_already_is_left_alone() {
         .map(|name| fs::metadata(folder.path().join(name)).unwrap().modified().unwrap())
         .into();
     assert_eq!(after, before);
-    // And one that says something else is replaced.
+    // And one with other content is replaced.
     Study { title: "Another".to_owned(), ..study.clone() }.write(folder.path()).unwrap();
     assert_eq!(Study::read(&folder.path().join("study.toml")).unwrap().title, "Another");
     let error = study.write(&folder.path().join("none")).unwrap_err().to_string();

@@ -9,7 +9,7 @@ const SMALLEST: f64 = 1e-12;
 /// The last limit: nothing finite in `f32` lies beyond.
 const LARGEST: f64 = 1e39;
 
-/// Counts of values in buckets: TensorFlow's, a tenth wider each on both sides of zero, from 1e-12 on.
+/// Counts of values in TensorFlow's buckets: on both sides of zero, from 1e-12 on, each a tenth wider than the last.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
     min: f64,

@@ -1,7 +1,7 @@
 //! Event files that [TensorBoard](https://www.tensorflow.org/tensorboard) shows: scalars, images and histograms over steps.
 //!
-//! A file is a row of TFRecords, each a length, a checksum of it, an `Event` of TensorFlow's `event.proto` as protobuf bytes, and
-//! a checksum of those. The half dozen messages are written by hand: the crates that write them are no longer looked after.
+//! A file is a sequence of TFRecords, each a length, a checksum of it, an `Event` of TensorFlow's `event.proto` as protobuf bytes, and a checksum of
+//! those. The half dozen messages are written by hand: the crates that write them are no longer maintained.
 //!
 //! ```
 //! use pointwise_tensorboard::{EventWriter, Value};
@@ -26,10 +26,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What a tag has at a step.
+/// The value of a tag at a step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// A number, drawn over the steps.
+    /// A number, plotted over the steps.
     Scalar(f32),
     /// A picture.
     Image {
@@ -40,7 +40,7 @@ pub enum Value {
         /// The picture as a PNG file, 8-bit RGB.
         png: Vec<u8>,
     },
-    /// How values are spread.
+    /// The distribution of values.
     Histogram(Histogram),
 }
 
@@ -76,8 +76,8 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// Starts a new file in a folder, which is created if need be, for events from step `first` on: TensorBoard leaves out what
-    /// older files of the folder say of that step and later ones, so that a resumed run shows each step once.
+    /// Starts a new file in a folder, which is created if need be, for events from step `first` on: TensorBoard ignores what older files of the
+    /// folder hold for that step and later ones, so that a resumed run shows each step once.
     ///
     /// # Errors
     /// When the folder or the file cannot be written.
@@ -85,8 +85,8 @@ impl EventWriter {
         let folder = folder.as_ref();
         fs::create_dir_all(folder)?;
         let now = now();
-        // TensorBoard reads a folder's files in the order of their names, and those that contain "tfevents". The process number
-        // tells apart files of the same nanosecond.
+        // TensorBoard reads those files of a folder whose names contain "tfevents", in the order of the names. The process number distinguishes files
+        // of the same nanosecond.
         let name = format!(
             "events.out.tfevents.{:010}.{:09}.{}",
             now.as_secs(),
@@ -107,7 +107,7 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Adds what the tags have at a step. Tags with the same words before `/` are shown together.
+    /// Adds the values of tags at a step. Tags with the same text before `/` are shown together.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -152,7 +152,7 @@ mod tests {
         let image = Value::Image { width: 2, height: 1, png: b"png".to_vec() };
         writer.write(8, &[("a/b", Value::Scalar(1.5)), ("c", image)]).unwrap();
         let second = EventWriter::create(folder.path().join("new"), 9);
-        assert!(second.is_ok(), "a second file beside the first: {second:?}");
+        assert!(second.is_ok(), "a second file next to the first: {second:?}");
 
         let mut files: Vec<_> =
             fs::read_dir(folder.path().join("new")).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -11,7 +11,7 @@ pub(crate) fn record(data: &[u8]) -> Vec<u8> {
     record
 }
 
-/// CRC-32C, turned and shifted as TFRecords want it: a checksum of data that holds checksums would be weak otherwise.
+/// CRC-32C, rotated and offset as TFRecords require: otherwise a checksum of data that holds checksums would be weak.
 fn checksum(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }

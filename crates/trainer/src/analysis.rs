@@ -1,4 +1,4 @@
-//! The closer look at a run's final parameters: what it takes for what, with pictures, and the filters of its first layer.
+//! The analysis of a run's final parameters: which classes are confused, with pictures, and the filters of the first layer.
 
 use crate::predict::softmax;
 use crate::tensorboard::is_first_layer;
@@ -10,17 +10,17 @@ use pointwise_runs::{Analysis, Filters, Mistake, Sheet};
 use pointwise_training::{FinishedEpoch, Last, Observer, StepProgress, TrainingError};
 use std::collections::HashMap;
 
-/// Images that are kept of each kind of mistake.
+/// Images kept of each kind of mistake.
 const OF_A_KIND: usize = 4;
-/// The most confident mistakes of all that are kept.
+/// Most confident mistakes kept, whatever their kind.
 const MOST_CONFIDENT: usize = 24;
-/// As many of the others are kept: some of each kind for ten classes, not for thousands of kinds.
+/// Limit of the other mistakes kept: some of each kind for ten classes, but not for thousands of kinds.
 const MOST_RARE: usize = 400;
 /// Pictures in a row of the sheet.
 const COLUMNS: usize = 20;
-/// Pixels of a picture's side at most.
+/// Largest side of a picture, in pixels.
 const LARGEST_SIDE: usize = 64;
-/// Of the JPEG: a picture takes about 900 bytes, and the eye sees no difference.
+/// JPEG quality: a picture takes about 900 bytes, and the eye sees no difference.
 const QUALITY: u8 = 88;
 
 /// Looks at the final parameters when a training ends.
@@ -47,7 +47,7 @@ fn analyse(logits: &[f32], images: &Images, names: &[String], state: &State) -> 
     let mut confusion = vec![vec![0; classes]; rows];
     let mut mistakes = Vec::new();
     for (image, (row, &label)) in logits.chunks_exact(classes).zip(images.labels()).enumerate() {
-        // The first of equals, as everywhere.
+        // The first of equal logits, as everywhere.
         let predicted = (1..classes).fold(0, |best, class| if row[class] > row[best] { class } else { best });
         if let Some(row) = confusion.get_mut(usize::from(label)) {
             row[predicted] += 1;
@@ -57,7 +57,7 @@ fn analyse(logits: &[f32], images: &Images, names: &[String], state: &State) -> 
             mistakes.push(Mistake { image: image as u32, label, predicted: predicted as u16, confidence });
         }
     }
-    // The order of the test set among equals.
+    // Equals keep the order of the test set.
     mistakes.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     let mut kept: HashMap<(u16, u16), usize> = HashMap::new();
     let (mut rank, mut rare) = (0, 0);
@@ -84,7 +84,7 @@ fn analyse(logits: &[f32], images: &Images, names: &[String], state: &State) -> 
 }
 
 /// The pictures of the mistakes, each in the middle of a square. Their side is a multiple of JPEG's blocks of 8, so that no picture
-/// bleeds into the next. Images of more than [`LARGEST_SIDE`] pixels are shown by a pixel out of several.
+/// bleeds into the next. Images larger than [`LARGEST_SIDE`] are subsampled.
 fn sheet(images: &Images, mistakes: &[Mistake]) -> Option<Sheet> {
     if mistakes.is_empty() {
         return None;
@@ -108,7 +108,7 @@ fn sheet(images: &Images, mistakes: &[Mistake]) -> Option<Sheet> {
         }
     }
     let mut jpeg = Vec::new();
-    // Writing to memory fails for sizes beyond JPEG's 65,535 pixels alone; without pictures there is still a report.
+    // Writing to memory fails only for sizes beyond JPEG's 65,535 pixels; without pictures there is still a report.
     JpegEncoder::new_with_quality(&mut jpeg, QUALITY).encode_image(&picture).ok()?;
     Some(Sheet { side: side as u32, columns: COLUMNS as u32, jpeg: STANDARD.encode(jpeg) })
 }
@@ -127,14 +127,14 @@ mod tests {
         (0..CLASSES).map(|class| format!("class {class}")).collect()
     }
 
-    /// Logits that say `predicted`, the more so the larger `by` is.
+    /// Logits that predict `predicted`, the more confidently the larger `by` is.
     fn say(predicted: usize, by: f32) -> [f32; CLASSES] {
         std::array::from_fn(|class| if class == predicted { by } else { 0.0 })
     }
 
     #[test]
     fn mistakes_are_counted_and_the_most_confident_are_kept() {
-        // 40 cats: 10 are seen, 30 taken for dogs, with growing confidence.
+        // 40 cats: 10 are recognised, 30 taken for dogs, with growing confidence.
         let labels = vec![3; 40];
         let pixels = (0..40).flat_map(|image| [image * 6; IMAGE_BYTES]).collect();
         let images = Images::new(SHAPE, CLASSES, pixels, labels).unwrap();

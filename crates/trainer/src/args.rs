@@ -22,7 +22,7 @@ use std::path::PathBuf;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Tell on stderr what is done and decided; -vv also of each checkpoint, -vvv of each step [default: RUST_LOG].
+    /// Log to stderr what is done and decided; -vv also logs each checkpoint, -vvv each step [default: RUST_LOG].
     #[arg(long, short, action = ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
 }
@@ -32,10 +32,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 to 5 ve
 
 const REPRODUCE_EXIT_CODES: &str = "\
 Exit codes: 0 reproduced (with --quick: parameter counts and ratios are as published), 1 failed, 2 wrong usage, 3 different from \
-what was published, 4 not comparable with it, 5 undecided (one or two seeds, or runs that could not have told a difference that \
-matters), 6 another process is at work on a run (which it will finish), 130 interrupted. The same command continues where an interruption or a failure \
-stopped; runs that are finished are not repeated. A study of which nothing was published has no verdict: 0, 1, 2, 6 or 130; nor \
-has a shard, whose 0 says that its runs are finished, or a submission, whose 0 says that Slurm took it.";
+what was published, 4 not comparable with it, 5 undecided (one or two seeds, or runs that could not have detected a difference that \
+matters), 6 another process is at work on a run (which it will finish), 130 interrupted. The same command continues where an \
+interruption or a failure stopped; finished runs are not repeated. A study without published figures has no verdict: 0, 1, 2, 6 or \
+130; nor has a shard, where 0 means that its runs are finished, or a submission, where 0 means that Slurm accepted it.";
 
 // The bounds are those of a run's configuration, in the type that clap wants.
 const MAX_SEED: u64 = RunConfig::MAX_SEED;
@@ -47,14 +47,14 @@ const MAX_THREADS: i64 = RunConfig::MAX_THREADS as i64;
 pub(crate) enum Command {
     /// Train a network; every default is the study's, which `recipe` prints.
     Train(Box<TrainArgs>),
-    /// Train the runs that stdin tells of, each on a thread: how `reproduce` trains on a GPU.
+    /// Train the runs listed on stdin, each on a thread: how `reproduce` trains on a GPU.
     #[command(name = TRAIN_SEVERAL, hide = true)]
     TrainSeveral,
     /// Evaluate a checkpoint, or a PyTorch state_dict.
     Eval(EvalArgs),
-    /// Make a checkpoint of weights from elsewhere, such as PyTorch's.
+    /// Make a checkpoint from the weights of another program, such as PyTorch.
     Import(ImportArgs),
-    /// Name what is on images of any size: png, jpg or webp.
+    /// Classify images of any size: png, jpg or webp.
     Predict(PredictArgs),
     /// Write weights for other programs: PyTorch, ONNX runtimes, the Hugging Face Hub.
     Export(ExportArgs),
@@ -62,17 +62,17 @@ pub(crate) enum Command {
     Runs(RunsArgs),
     /// Show how runs differ: configuration, results, curves.
     Compare(CompareArgs),
-    /// Write a page about runs that a browser shows: results, curves, costs, mistakes.
+    /// Write an HTML page about runs: results, curves, costs, mistakes.
     Report(ReportArgs),
-    /// Reproduce a study: train its networks with its seeds, and hold them against what was published.
+    /// Reproduce a study: train its networks with its seeds, and compare them with what was published.
     Reproduce(Box<ReproduceArgs>),
-    /// List studies, show one, tell how far its runs are, and judge them.
+    /// List studies, show one, show the progress of its runs, and judge them.
     Study(StudyArgs),
     /// Follow a run of another process until it ends.
     Watch(WatchArgs),
     /// Show the layers of the networks with shapes, parameters and multiply-accumulates.
     Summary(SummaryArgs),
-    /// Show how `train` trains: the study's recipe, or what a file makes of it.
+    /// Show how `train` trains: the study's recipe, or the recipe as a file changes it.
     Recipe(RecipeArgs),
     /// Time whole training steps or evaluation batches on random images in memory.
     Bench(BenchArgs),
@@ -85,35 +85,35 @@ pub(crate) enum Command {
     },
     /// Write manual pages, one for each command, into a folder.
     Manual {
-        /// The folder, which is made if need be.
+        /// The folder, created if necessary.
         folder: PathBuf,
     },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// Take options from this TOML file, such as a recipe or a run's config.toml: a key for each option; what is typed wins.
+    /// Take options from this TOML file, such as a recipe or a run's config.toml: a key for each option; the command line wins.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The network: one that `summary` lists, or a TOML file that describes one [required, but with --resume].
+    /// The network: one that `summary` lists, or a TOML file that describes one [required, except with --resume].
     #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Option<Model>,
     /// Folder for the run [default: runs/MODEL-seedSEED].
     #[arg(long, value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
-    /// Continue the run in the run folder, or start it when there is none.
+    /// Continue the run in the run folder, or start one if there is none.
     #[arg(long)]
     pub(crate) resume: bool,
     /// Passes over the training images [default: the study's].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_EPOCHS))]
     pub(crate) epochs: Option<u32>,
-    /// Share of the last epoch's batches that are trained on [default: the study's].
+    /// Share of the last epoch's batches to train on [default: the study's].
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) last_epoch: Option<f64>,
     /// Images in a batch [default: the study's].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH_SIZE))]
     pub(crate) batch_size: Option<u32>,
-    /// Whether an epoch leaves out its last batch where that is smaller [default: the study's].
+    /// Whether an epoch drops its last batch if that is smaller [default: the study's].
     #[arg(long, value_name = "true|false")]
     pub(crate) drop_last: Option<bool>,
     /// Optimizer: Adam, AdamW or SGD, or a table such as '{ SGD = { lr = 0.1, momentum = 0.9 } }' [default: the study's].
@@ -129,45 +129,45 @@ pub(crate) struct TrainArgs {
     /// '{ MultiStepLR = { milestones = [60, 80] } }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Schedule>)]
     pub(crate) schedule: Option<Schedule>,
-    /// What comes before the schedule: a table such as '{ epochs = 5, start_factor = 0.01 }' or '{ steps = 500 }'.
+    /// Warmup before the schedule: a table such as '{ epochs = 5, start_factor = 0.01 }' or '{ steps = 500 }'.
     #[arg(long, value_name = "TABLE", value_parser = table::<Warmup>)]
     pub(crate) warmup: Option<Warmup>,
     /// Parameters with a learning rate or weight decay of their own: '[{ max_dims = 1, weight_decay = 0 }]' for biases and norms.
     #[arg(long, value_name = "ARRAY", value_parser = table::<ParameterGroups>)]
     pub(crate) parameter_groups: Option<ParameterGroups>,
-    /// Share of a label that goes to all classes alike [default: the study's].
+    /// Label smoothing: the share of a label that is spread evenly over all classes [default: the study's].
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = probability)]
     pub(crate) label_smoothing: Option<f64>,
-    /// Scale gradients down to this norm of all of them together [default: the study's].
+    /// Clip gradients to this norm, that of all gradients together [default: the study's].
     #[arg(long, value_name = "NORM", allow_negative_numbers = true, value_parser = positive)]
     pub(crate) clip_norm: Option<f64>,
     /// Keep a moving average of the weights, evaluate it and save it: '{ decay = 0.999 }' [default: the study's].
     #[arg(long, value_name = "TABLE", value_parser = table::<Ema>)]
     pub(crate) ema: Option<Ema>,
-    /// Return every few steps to an average of the weights: '{ every = 5, decay = 0.5 }' [default: the study's].
+    /// Every few steps, return to an average of the weights: '{ every = 5, decay = 0.5 }' [default: the study's].
     #[arg(long, value_name = "TABLE", value_parser = table::<Lookahead>)]
     pub(crate) lookahead: Option<Lookahead>,
-    /// With --val-split, stop after so many epochs without a better one: '{ patience = 5 }' [default: the study's].
+    /// With --val-split, stop after a number of epochs without a better one: '{ patience = 5 }' [default: the study's].
     #[arg(long, value_name = "TABLE", value_parser = table::<EarlyStopping>)]
     pub(crate) early_stopping: Option<EarlyStopping>,
-    /// Probability of every dropout, for networks that have dropout [default: what their description says].
+    /// Probability of every dropout layer, for networks with dropout [default: what their description says].
     #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = probability)]
     pub(crate) dropout: Option<f64>,
     /// Seed of initial values, order, augmentation, dropout and validation split [default: the study's first].
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(..=MAX_SEED))]
     pub(crate) seed: Option<u64>,
-    /// Hold N training images out, choose the best epoch by them, and leave the test set for the end [default: the study's].
+    /// Hold out N training images, choose the best epoch by them, and leave the test set for the end [default: the study's].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) val_split: Option<u32>,
     /// Augmentation of the training images: crop-flip, none, or a table such as '{ crop = 4, padding_mode = "reflect", flip =
     /// "alternating", cutout = 8 }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Augment>)]
     pub(crate) augment: Option<Augment>,
-    /// Whether every epoch has an order of its own [default: the study's].
+    /// Whether every epoch has its own order of the images [default: the study's].
     #[arg(long, value_name = "true|false")]
     pub(crate) shuffle: Option<bool>,
-    /// Mean and standard deviation that pixels are normalised by: dataset, for those usual for the data set, measured, or a table such
-    /// as '{ mean = [0.5], std = [0.5] }' [default: the study's].
+    /// Mean and standard deviation to normalise pixels by: dataset (the usual ones of the data set), measured, or a table such as
+    /// '{ mean = [0.5], std = [0.5] }' [default: the study's].
     #[arg(long, value_name = "NAME|TABLE", value_parser = table::<Normalise>)]
     pub(crate) normalise: Option<Normalise>,
     /// Test the final weights on several views of each image as well: '{ flip = true, translate = 1 }' [default: the study's].
@@ -229,7 +229,7 @@ pub(crate) struct EvalArgs {
     pub(crate) compute: Compute,
 }
 
-/// The checkpoint says of which network it is, so that `eval`, `predict` and `train --init` need no more. Nothing in the file is executed.
+/// The checkpoint names its network, so that `eval`, `predict` and `train --init` need nothing else. Nothing in the file is executed.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
     /// Weights from elsewhere: a PyTorch state_dict as torch.save writes it (.pt, .pth), alone or in a checkpoint, or as safetensors.
@@ -238,7 +238,7 @@ pub(crate) struct ImportArgs {
     /// The network: one that `summary` lists, or a TOML file that describes one.
     #[arg(long, visible_alias = "model", value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) network: Model,
-    /// The checkpoint that is made.
+    /// The checkpoint to write.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
 }
@@ -252,7 +252,7 @@ pub(crate) struct PredictArgs {
     /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
     #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Option<Model>,
-    /// The images; each is resized to 32 x 32 pixels, and transparency is left out.
+    /// The images; each is resized to 32 x 32 pixels, and transparency is ignored.
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<PathBuf>,
     /// Print JSON.
@@ -270,19 +270,19 @@ pub(crate) struct ExportArgs {
     /// What to write.
     #[arg(long, value_enum)]
     pub(crate) format: Format,
-    /// The file, or with --format hub the folder, which must not be there yet.
+    /// The file, or with --format hub the folder, which must not exist yet.
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
     /// The network, when the weights file does not say: one that `summary` lists, or a TOML file that describes one.
     #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Option<Model>,
-    /// onnx: BatchNorm becomes part of the convolution in front of it.
+    /// onnx: fold BatchNorm into the convolution before it.
     #[arg(long)]
     pub(crate) fold: bool,
-    /// onnx: the input is images as files have them, u8 of shape (batch, rows, columns, channels), and is normalised in the model.
+    /// onnx: take images as files have them, u8 of shape (batch, rows, columns, channels), and normalise them in the model.
     #[arg(long)]
     pub(crate) preprocess: bool,
-    /// onnx: the output is probabilities.
+    /// onnx: output probabilities.
     #[arg(long)]
     pub(crate) softmax: bool,
     /// onnx: version of the operator set, 20 to 28; older runtimes need an older one [default: 28].
@@ -298,7 +298,7 @@ pub(crate) enum Format {
     Safetensors,
     /// A model for ONNX Runtime, OpenVINO and others.
     Onnx,
-    /// A folder for the Hugging Face Hub, of a finished run: weights, configuration, network and model card.
+    /// A folder for the Hugging Face Hub, from a finished run: weights, configuration, network and model card.
     Hub,
 }
 
@@ -342,13 +342,13 @@ pub(crate) struct ReproduceArgs {
     /// Networks, separated by commas; a verdict needs all [default: the study's].
     #[arg(long, value_name = "LIST")]
     pub(crate) models: Option<List<String>>,
-    /// Passes over the training images; other than the study's are not comparable [default: the study's; with --quick: 5].
+    /// Passes over the training images; a number other than the study's is not comparable [default: the study's; with --quick: 5].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_EPOCHS))]
     pub(crate) epochs: Option<u32>,
     /// Folder with the images [default: the study's, or the one that a download fills].
     #[arg(long, value_name = "DIR", conflicts_with = "quick")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Folder for runs and report [default: study; of another study: study-NAME; with --quick: -quick after that].
+    /// Folder for runs and report [default: study; for another study: study-NAME; --quick appends -quick].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Engine: reference, cpu or cuda [default: the fastest on the device].
@@ -357,24 +357,24 @@ pub(crate) struct ReproduceArgs {
     /// Device: auto, cpu, cuda or cuda:N [default: auto].
     #[arg(long, value_name = "DEVICE", value_parser = device)]
     pub(crate) device: Option<String>,
-    /// Numbers of convolutions and linear layers: f32, or on the engine cuda tf32 or bf16 [default: f32].
+    /// Number format of convolutions and linear layers: f32, or on the engine cuda tf32 or bf16 [default: f32].
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<Precision>,
-    /// Give the same bits every time on the same kind of GPU, where that costs speed; on the CPU it costs nothing.
+    /// Give the same bits every time on the same kind of GPU, even where that costs speed; on the CPU it costs nothing.
     #[arg(long)]
     pub(crate) deterministic: bool,
-    /// Computing threads, of all runs together [default: RAYON_NUM_THREADS, or the number of processors].
+    /// Computing threads, for all runs together [default: RAYON_NUM_THREADS, or the number of processors].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_THREADS))]
     pub(crate) threads: Option<u32>,
-    /// Runs at once, which share the computing threads; on a GPU in one process, for one run does not fill it. Figures do not depend on
-    /// it [default: 3 on a GPU, 1 on the CPU].
+    /// Runs at once, which share the computing threads; on a GPU they share one process, as one run does not fill the GPU. Figures do
+    /// not depend on this number [default: 3 on a GPU, 1 on the CPU].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) jobs: Option<u32>,
     /// Show no progress; the result and errors are printed nevertheless.
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// Train a part of the runs and judge nothing, for a scheduler that starts N tasks: every Nth run, from the Ith on, which counts from 0.
-    /// With /N, I is what Slurm or Kubernetes has in SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX.
+    /// Train a part of the runs and judge nothing, for a scheduler that starts N tasks: every Nth run from run I on, counted from 0.
+    /// With /N, I is taken from Slurm's SLURM_ARRAY_TASK_ID or Kubernetes' JOB_COMPLETION_INDEX.
     #[arg(long, value_name = "I/N", conflicts_with = "slurm")]
     pub(crate) shard: Option<Shard>,
     #[command(flatten)]
@@ -384,8 +384,8 @@ pub(crate) struct ReproduceArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Slurm")]
 pub(crate) struct SlurmArgs {
-    /// Submit the runs that are not finished as one job array, instead of training them here: a task a run. The folder of --out must be
-    /// one that all nodes share.
+    /// Submit the unfinished runs as one job array, instead of training them here: one task for each run. All nodes must share the
+    /// folder of --out.
     #[arg(long)]
     pub(crate) slurm: bool,
     /// Print the job script and the command that submits it, and do nothing else.
@@ -394,10 +394,10 @@ pub(crate) struct SlurmArgs {
     /// Tasks at once.
     #[arg(long, value_name = "N", requires = "slurm", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) throttle: u32,
-    /// Tasks, which share the runs out [default: one for each run, as far as an array may have so many].
+    /// Tasks to divide the runs among [default: one for each run, up to the largest array that Slurm allows].
     #[arg(long, value_name = "N", requires = "slurm", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) tasks: Option<u32>,
-    /// As of sbatch, as are the next ones: where to run.
+    /// Where to run: this option and the next ones are those of sbatch.
     #[arg(long, value_name = "NAME", requires = "slurm")]
     pub(crate) partition: Option<String>,
     /// Whom to charge.
@@ -421,10 +421,10 @@ pub(crate) struct SlurmArgs {
     /// Features of a node.
     #[arg(long, value_name = "LIST", requires = "slurm")]
     pub(crate) constraint: Option<String>,
-    /// Any other option of sbatch, such as --sbatch=--exclude=node7; as often as needed.
+    /// Any other option of sbatch, such as --sbatch=--exclude=node7; may be repeated.
     #[arg(long, value_name = "OPTION", requires = "slurm", allow_hyphen_values = true)]
     pub(crate) sbatch: Vec<String>,
-    /// A line of the job script before the trainer starts, such as 'module load cuda'; as often as needed.
+    /// A line of the job script before the trainer starts, such as 'module load cuda'; may be repeated.
     #[arg(long, value_name = "LINE", requires = "slurm", allow_hyphen_values = true)]
     pub(crate) preamble: Vec<String>,
 }
@@ -443,7 +443,7 @@ pub(crate) enum StudyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print the file of a study, to start one's own from.
+    /// Print the file of a study, as a start for your own.
     Show {
         /// The study: one that `study list` names, or a TOML file that describes one [default: pointwise].
         #[arg(value_name = "NAME|FILE")]
@@ -455,31 +455,31 @@ pub(crate) enum StudyCommand {
         #[arg(long, exclusive = true)]
         schema: bool,
     },
-    /// Tell how far the runs of a study are: waiting, or as `runs` lists them.
+    /// Show the state of a study's runs: waiting, or as `runs` lists them.
     Status {
         /// The study, or its folder [default: pointwise].
         #[arg(value_name = "NAME|FILE|DIR")]
         study: Option<String>,
-        /// The folder of its runs [default: as of `reproduce`].
+        /// The folder of its runs [default: as for `reproduce`].
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Judge the finished runs of a study as they are, and write study.json, report.md and report.html; exit codes as of `reproduce`.
+    /// Judge the finished runs of a study as they are, and write study.json, report.md and report.html; exit codes as for `reproduce`.
     #[command(after_help = REPRODUCE_EXIT_CODES)]
     Report {
         /// The study, or its folder [default: pointwise].
         #[arg(value_name = "NAME|FILE|DIR")]
         study: Option<String>,
-        /// The folder of its runs [default: as of `reproduce`].
+        /// The folder of its runs [default: as for `reproduce`].
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
 }
 
-/// The runs are of one study: the same images and configuration, other networks and seeds.
+/// The runs belong to one study: the same images and configuration, different networks and seeds.
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
     /// Run folders.
@@ -488,8 +488,8 @@ pub(crate) struct ReportArgs {
     /// The page.
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     pub(crate) out: PathBuf,
-    /// The study that they are of: one that `study list` names, or a TOML file that describes one [default: the study.toml beside the
-    /// runs' folder, or one that comes with the program and has all their networks, or none].
+    /// The study of the runs: one that `study list` names, or a TOML file that describes one [default: the study.toml next to the
+    /// runs' folder, or a study that comes with the program and has all their networks, or none].
     #[arg(long, value_name = "NAME|FILE", value_parser = parse_study)]
     pub(crate) study: Option<Study>,
 }
@@ -503,16 +503,16 @@ pub(crate) struct WatchArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SummaryArgs {
-    /// The layers of one network: one that the list has, or a TOML file that describes one.
+    /// The layers of one network: one in the list, or a TOML file that describes one.
     #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
     pub(crate) model: Option<Model>,
-    /// Print the network as a TOML file, to start one's own from.
+    /// Print the network as a TOML file, as a start for your own.
     #[arg(long, requires = "model", conflicts_with = "json")]
     pub(crate) toml: bool,
     /// Print the network as JSON for programs in other languages: each node with its arguments, inputs and shapes.
     #[arg(long, requires = "model", conflicts_with_all = ["json", "toml"])]
     pub(crate) graph: bool,
-    /// List the networks of a study only: one that `study list` names, or a TOML file that describes one.
+    /// List only the networks of a study: one that `study list` names, or a TOML file that describes one.
     #[arg(long, value_name = "NAME|FILE", value_parser = parse_study, conflicts_with = "model")]
     pub(crate) study: Option<Study>,
     /// Print the JSON Schema of a file that describes a network, for editors.
@@ -523,7 +523,7 @@ pub(crate) struct SummaryArgs {
     pub(crate) json: bool,
 }
 
-/// The output is a TOML file, to start one's own from.
+/// The output is a TOML file, a start for your own.
 #[derive(Debug, Args)]
 pub(crate) struct RecipeArgs {
     /// The options of this TOML file, as `train --config` takes them.
@@ -572,12 +572,12 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Make sure that all of a published data set is there: download what the folder lacks.
+    /// Complete a published data set: download what the folder lacks.
     Fetch {
         /// The data set [default: cifar10].
         #[arg(long, value_parser = data_kind())]
         data: Option<DataKind>,
-        /// Where it is to be [default: for CIFAR-10 the variable CIFAR10_DIR, or a folder in the user's cache].
+        /// Folder for it [default: for CIFAR-10 the variable CIFAR10_DIR, or a folder in the user's cache].
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
     },
@@ -587,8 +587,8 @@ pub(crate) enum DataCommand {
     Stats {
         #[command(flatten)]
         source: DataSource,
-        /// A folder's images and synthetic ones as they are made for this network: one that `summary` lists, or a TOML file that
-        /// describes one [default: 3x32x32, and ten synthetic classes].
+        /// Prepare a folder's images, or synthetic ones, for this network: one that `summary` lists, or a TOML file that describes one
+        /// [default: 3x32x32, and ten synthetic classes].
         #[arg(long, value_name = "NAME|FILE", value_parser = parse_model)]
         model: Option<Model>,
     },
@@ -604,7 +604,7 @@ pub(crate) struct DataSource {
     /// [default: for CIFAR-10 the variable CIFAR10_DIR, or a folder in the user's cache, filled by a download].
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Split so many images, or such a share of them, off a folder that has no test images.
+    /// Split this number or share of the images off for testing, from a folder that has no test images.
     #[arg(long, value_name = "N|SHARE")]
     pub(crate) test_split: Option<TestSplit>,
     /// Seed of the synthetic images, and of --test-split [default: 42].
@@ -612,7 +612,7 @@ pub(crate) struct DataSource {
     pub(crate) data_seed: Option<u64>,
 }
 
-/// What computes.
+/// What computes, and how.
 #[derive(Debug, Args)]
 pub(crate) struct Compute {
     /// Engine: reference, cpu or cuda [default: the fastest on the device].
@@ -621,10 +621,10 @@ pub(crate) struct Compute {
     /// Device: auto, cpu, cuda or cuda:N [default: auto].
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
-    /// Numbers of convolutions and linear layers: f32, or on the engine cuda tf32 or bf16 [default: f32].
+    /// Number format of convolutions and linear layers: f32, or on the engine cuda tf32 or bf16 [default: f32].
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<Precision>,
-    /// Give the same bits every time on the same kind of GPU, where that costs speed; on the CPU it costs nothing.
+    /// Give the same bits every time on the same kind of GPU, even where that costs speed; on the CPU it costs nothing.
     #[arg(long)]
     pub(crate) deterministic: bool,
     /// Computing threads [default: RAYON_NUM_THREADS, or the number of processors].
@@ -632,7 +632,7 @@ pub(crate) struct Compute {
     pub(crate) threads: Option<u32>,
 }
 
-/// A table in a file and on a command line: an array.
+/// An array of tables, in a file and on a command line.
 pub(crate) type ParameterGroups = Vec<ParameterGroup>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -647,7 +647,7 @@ pub(crate) enum Phase {
     Train,
     /// Forward in evaluation mode, loss.
     Eval,
-    /// Logits of images in memory, as `predict` computes them, by no engine.
+    /// Logits of images in memory, as `predict` computes them, without an engine.
     Infer,
 }
 

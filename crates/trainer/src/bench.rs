@@ -1,6 +1,6 @@
 //! `trainer bench`: times whole steps of an engine, without data, augmentation or files around them.
 //!
-//! `cargo xtask bench` runs this beside programs in other libraries that take the same options and print the same line of JSON.
+//! `cargo xtask bench` runs this next to programs that use other libraries, take the same options and print the same line of JSON.
 
 use crate::args::{BenchArgs, Phase};
 use crate::eval::engine_and_settings;
@@ -24,7 +24,7 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::time::Instant;
 
-/// Batches that take turns, so that no step sees the images of the one before.
+/// Batches used in turn, so that no step sees the images of the one before.
 const BATCHES: u32 = 4;
 
 /// What is measured, and on what.
@@ -42,27 +42,27 @@ struct Row {
     threads: usize,
     /// Steps before the clock started.
     warmup: u32,
-    /// Of each step; of an engine that works ahead, the mean of each group of steps.
+    /// Of each step; of an asynchronous engine, the mean of each group of steps.
     seconds: Vec<f64>,
     /// Steps in a group.
     group: u32,
-    /// The largest resident set of the process; null where the system does not tell.
+    /// The largest resident set of the process; null where the system does not report it.
     peak_memory_bytes: Option<u64>,
     detail: String,
     /// Number of trainable values.
     parameters: usize,
     /// Multiply-accumulates of one forward pass of one image.
     macs_per_image: usize,
-    /// What this many threads can do at most, on registers alone, or a GPU in a large product; null where the engine does not say.
+    /// Peak rate of this many threads, on registers alone, or of a GPU in a large product; null where the engine does not report it.
     peak_gflops: Option<f64>,
     /// Of a GPU's memory, read and written together, in 10^9 bytes a second; null elsewhere.
     bandwidth_gb: Option<f64>,
     floor: Option<Floor>,
-    /// Times of the engine's parts, a step on average; null where the engine does not take them.
+    /// Times of the engine's parts, averaged over the steps; null where the engine does not measure them.
     layers: Option<Vec<LayerRow>>,
 }
 
-/// The least that a step takes on a GPU.
+/// The least that a step can take on a GPU.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Floor {
     /// 10^9 floating-point operations.
@@ -80,11 +80,11 @@ struct LayerRow {
     method: String,
     forward_seconds: f64,
     backward_seconds: Option<f64>,
-    /// Of a step, by the definition of the convolution, in 10^9 floating-point operations; null for what is no convolution.
+    /// Of a step, by the definition of the convolution, in 10^9 floating-point operations; null for anything but a convolution.
     gflop: Option<f64>,
 }
 
-/// An engine, and whether it can say more than any.
+/// An engine, by what it can report beyond the `Engine` trait.
 enum Subject {
     Cpu(Box<Cpu>),
     #[cfg(feature = "cuda")]
@@ -132,11 +132,11 @@ impl Subject {
         Some(times.filter(|time| time.forward + time.backward > 0.0).map(row).collect())
     }
 
-    /// What the device can do at most, and what a step takes there at least.
+    /// The peak rates of the device, and the least that a step can take there.
     fn limits(&self, settings: &Settings, args: &BenchArgs, batch: u32) -> Result<Limits, EngineError> {
         let told = Limits { peak_gflops: args.peak_gflops, bandwidth_gb: args.bandwidth_gb, floor: None };
         Ok(match self {
-            // All threads at once: they share what the processor can do.
+            // All threads at once: they share the processor's peak rate.
             Self::Cpu(cpu) => {
                 let isa = cpu.isa();
                 let measured = || rayon::broadcast(|_| peak_gflops(isa)).into_iter().sum();
@@ -203,7 +203,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
             Some(batches) => batches.time(subject.engine(), args)?,
             None => time(&mut subject, args, batch, &network, classes)?,
         };
-    // Before the limits are measured, which are no part of a step.
+    // Before the limits are measured, which is not part of a step.
     let peak_memory_bytes = peak_memory();
     let layers = subject.layers(args.phase, batch, args.steps);
     let detail = subject.detail(kind, &settings);
@@ -231,7 +231,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(print(&if args.json { serde_json::to_string(&row)? } else { table(&row, &losses) })?)
 }
 
-/// Bytes of the images that take turns.
+/// Bytes of the images of all batches.
 fn images_bytes(batch: u32, network: &Network) -> u64 {
     let values = network
         .input
@@ -240,14 +240,14 @@ fn images_bytes(batch: u32, network: &Network) -> u64 {
     values.saturating_mul(u64::from(batch))
 }
 
-/// Times a compiled model, with weights as they begin.
+/// Times a compiled model with initial weights.
 fn infer(args: &BenchArgs) -> anyhow::Result<()> {
     let network = args.model.network();
     let graph = network.graph()?;
     let batch = args.batch.unwrap_or(1);
     let isa = Isa::detect();
     let options = Options { batch: batch as usize, isa, ..Options::default() };
-    // The weights as they begin, and as the model has them.
+    // The initial weights, and the model's own form of them.
     let weights = 3 * (graph.parameter_count() * size_of::<f32>()) as u64;
     let need = weights.saturating_add(images_bytes(batch, network));
     if let Some(available) = lacking(need) {
@@ -325,14 +325,14 @@ fn infer_table(row: &Row) -> String {
     text
 }
 
-/// Times, and the losses behind them.
+/// Times of the steps, and their losses.
 struct Timed {
     seconds: Vec<f64>,
     losses: Vec<f64>,
     group: u32,
 }
 
-/// Steps on batches from host memory, each waited for.
+/// Times steps on batches from host memory, and waits for each.
 fn time(
     subject: &mut Subject,
     args: &BenchArgs,
@@ -359,7 +359,7 @@ fn time(
     Ok(Timed { seconds, losses, group: 1 })
 }
 
-/// Images that an engine keeps on its device: enough for a group of steps, which it takes without anybody waiting between them.
+/// Images that an engine keeps on its device: enough for a group of steps, which it takes without waiting in between.
 struct ResidentBatches {
     set: ResidentSet,
     epoch: BegunEpoch,
@@ -375,7 +375,7 @@ impl ResidentBatches {
         network: &Network,
         classes: u32,
     ) -> Result<Option<Self>, EngineError> {
-        // As many images as the study has, where a batch is not larger; not so many that a group takes long.
+        // As many images as the study has, unless a batch is larger; few enough that a group does not take long.
         let group = (50_000 / batch).clamp(1, 20);
         let mut words = Stream::new(0, Purpose::Synthetic, 0);
         let n = group * batch;
@@ -417,7 +417,7 @@ impl ResidentBatches {
     }
 }
 
-/// One step from images in host memory to totals in host memory: an engine that works ahead has finished. Gives the loss.
+/// One step from images in host memory to totals in host memory, so that an asynchronous engine has finished. Returns the loss.
 fn take(engine: &mut dyn Engine, phase: Phase, batch: Batch<'_>) -> Result<f64, EngineError> {
     match phase {
         Phase::Train => engine.train_step(batch)?,
@@ -426,7 +426,7 @@ fn take(engine: &mut dyn Engine, phase: Phase, batch: Batch<'_>) -> Result<f64, 
     Ok(engine.totals()?.last_loss)
 }
 
-/// Images and labels that depend on nothing but their number.
+/// Images and labels that depend only on the batch's number.
 struct RandomBatch {
     images: Vec<f32>,
     labels: Vec<u16>,

@@ -1,4 +1,4 @@
-//! `trainer compare`: runs side by side.
+//! `trainer compare`: shows runs side by side.
 
 use crate::args::CompareArgs;
 use crate::print;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The keys of `config.toml` that the runs do not agree on, each with the runs' values; `-` where one has none.
+/// The keys of `config.toml` in which the runs differ, each with the runs' values; `-` where one has none.
 fn differences(runs: &[Run]) -> Vec<(String, Vec<String>)> {
     let values: Vec<BTreeMap<String, String>> = runs.iter().map(|run| run.config.values()).collect();
     let keys: BTreeSet<&String> = values.iter().flat_map(BTreeMap::keys).collect();
@@ -127,7 +127,7 @@ fn csv(runs: &[Run]) -> String {
         "run,model,seed,epoch,train_loss,train_acc,test_loss,test_acc,val_loss,val_acc,ema_loss,ema_acc,seconds\n".to_owned();
     let optional = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
     for run in runs {
-        // As CSV wants it: quotation marks around, and doubled within.
+        // Quoted for CSV: quotation marks around, and doubled within.
         let path = run.path.display().to_string().replace('"', "\"\"");
         for epoch in run.epochs() {
             text += &format!(

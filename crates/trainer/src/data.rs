@@ -56,11 +56,11 @@ pub(crate) fn run(args: &DataArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// Fetches a data set, and tells where it is. What is there already, in any layout that we read, is not fetched again.
+/// Fetches a data set, and returns a line that says where it is. Files that exist, in any layout that we read, are not fetched again.
 fn fetched(dataset: Published, folder: &Path) -> Result<String, Error> {
     let (display, name) = (LoadingDisplay::default(), dataset.name());
     if let Some(source) = find_whole(dataset, folder, &display)? {
-        return Ok(format!("{name} is there: {source}"));
+        return Ok(format!("{name} is complete: {source}"));
     }
     let place = fetch(dataset, folder, &dataset.addresses(), &display)?;
     Ok(format!("{name} is now in {}", place.display()))
@@ -71,7 +71,7 @@ fn not_fetched(kind: DataKind) -> &'static str {
     match kind {
         DataKind::Synthetic => "synthetic images are drawn whenever they are used: there is nothing to fetch",
         DataKind::Huggingface => {
-            "data of the Hugging Face Hub is fetched when it is used: there is no need to fetch it before"
+            "data of the Hugging Face Hub is fetched when it is used: there is nothing to fetch beforehand"
         }
         _ => {
             "a folder of images is your own: put them into train/<class> and test/<class>, and name it with --data-dir"
@@ -79,14 +79,14 @@ fn not_fetched(kind: DataKind) -> &'static str {
     }
 }
 
-/// Prints what is in the files of a data set, and tells that they are good; `None` when it was stopped.
+/// Prints what the files of a data set contain, and returns a line that says that they are valid; `None` if stopped.
 fn verified(source: &DataSource, stop: &AtomicBool) -> anyhow::Result<Option<String>> {
     let images = Images::from_args(source);
     if images.kind == DataKind::Synthetic {
         bail!("synthetic images are drawn whenever they are used: there is nothing to verify");
     }
     let Some(dataset) = Published::of(images.kind) else {
-        // Reading all of it is all that can be checked.
+        // Reading all of it is the only check there is.
         let dataset = load_dataset(&images, None, None, false, stop)?;
         return Ok(dataset.map(|dataset| {
             let (train, test) = (dataset.train.len(), dataset.test.len());
@@ -115,8 +115,8 @@ fn verified(source: &DataSource, stop: &AtomicBool) -> anyhow::Result<Option<Str
     Ok(Some("every file is whole and valid".to_owned()))
 }
 
-/// What `work` gives, or `None` once `stop` is set: then `work`, which may be waiting for a server that says nothing, is left to
-/// itself, and ends with the process.
+/// What `work` returns, or `None` once `stop` is set: then `work`, which may be waiting for a silent server, is abandoned, and ends with
+/// the process.
 fn unless_stopped<T, E>(
     stop: &AtomicBool,
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
@@ -125,12 +125,12 @@ where
     T: Send + 'static,
     E: Into<anyhow::Error> + Send + 'static,
 {
-    /// Between looks at `stop`.
+    /// Between checks of `stop`.
     const PERIOD: Duration = Duration::from_millis(20);
 
     let (sender, receiver) = mpsc::channel();
     let worker = thread::Builder::new().name("data".to_owned()).spawn(move || {
-        // After a stop nobody listens any more.
+        // After a stop, nobody receives this.
         let _ = sender.send(work());
     });
     let worker = worker.map_err(|error| {
@@ -140,7 +140,7 @@ where
         match receiver.recv_timeout(PERIOD) {
             Ok(result) => return result.map(Some).map_err(Into::into),
             Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => {
-                LoadingDisplay::default().note("interrupted before the images were there");
+                LoadingDisplay::default().note("interrupted before the images were loaded");
                 return Ok(None);
             }
             Err(RecvTimeoutError::Timeout) => {}
@@ -152,15 +152,15 @@ where
     }
 }
 
-/// Which images: the part of a configuration that says so.
+/// The part of a configuration that selects the images.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Images {
     kind: DataKind,
     folder: Option<PathBuf>,
-    /// Of synthetic images, and of what is split off.
+    /// Of synthetic images, and of the images split off.
     seed: u64,
     test_split: Option<TestSplit>,
-    /// Channels, rows and columns, and the number of classes, where the data set has a choice.
+    /// Channels, rows and columns, and the number of classes, where the data set leaves them open.
     shape: [usize; 3],
     classes: usize,
 }
@@ -169,7 +169,7 @@ pub(crate) struct Images {
 pub(crate) const DATA_SEED: u64 = 42;
 
 impl Images {
-    /// Without a network that they are for.
+    /// The images of the command line's options, without a network to fit.
     pub(crate) fn from_args(source: &DataSource) -> Self {
         let kind = source.data.unwrap_or(DataKind::Cifar10);
         Self {
@@ -182,7 +182,7 @@ impl Images {
         }
     }
 
-    /// Those that a run of that network trains on.
+    /// The images that a run of that network trains on.
     pub(crate) fn of_run(config: &RunConfig, network: &Network) -> anyhow::Result<Self> {
         let test_split = config.test_split.as_deref().map(str::parse).transpose();
         Ok(Self {
@@ -195,7 +195,7 @@ impl Images {
         })
     }
 
-    /// Those of a study, from its folder or another one, for a network.
+    /// The images of a study, from its folder or another one, for a network.
     pub(crate) fn of_study(
         data: &pointwise_study::DataSource,
         folder: Option<&Path>,
@@ -212,7 +212,7 @@ impl Images {
         })
     }
 
-    /// Those that weights are tried on: what was typed, over what they were trained on.
+    /// The images that weights are evaluated on: the options of the command line, over those of the training.
     pub(crate) fn of_weights(
         source: &DataSource,
         run: Option<&RunConfig>,
@@ -230,7 +230,7 @@ impl Images {
         Self::of_run(&config, network)
     }
 
-    /// What is known of them before they are loaded.
+    /// What is known of the images before they are loaded.
     pub(crate) fn spec(&self) -> anyhow::Result<DatasetSpec> {
         Ok(self.source(None, None)?.spec()?)
     }
@@ -244,7 +244,7 @@ impl Images {
             Ok(Source::Published { dataset, place })
         };
         if self.test_split.is_some() && self.kind != DataKind::Folder {
-            bail!("--test-split is for --data folder: `{}` has test images of its own", self.kind);
+            bail!("--test-split is for --data folder: `{}` has its own test images", self.kind);
         }
         match (self.kind, Published::of(self.kind)) {
             (_, Some(dataset)) => published(dataset),
@@ -255,7 +255,7 @@ impl Images {
                     test_split: self.test_split,
                     seed: self.seed,
                 }),
-                None => bail!("say with --data-dir in which folder the images are"),
+                None => bail!("the folder of the images is not known: give it with --data-dir"),
             },
             (DataKind::Huggingface, _) => Ok(Source::HuggingFace { dataset: "uoft-cs/cifar10".to_owned() }),
             _ => Ok(Source::Synthetic {
@@ -275,13 +275,13 @@ pub(crate) fn spec(data: &DatasetConfig) -> DatasetSpec {
     DatasetSpec { name: "the run's data set".to_owned(), shape, classes, mean_std: Some((mean, std)) }
 }
 
-/// What weights are taken to be for that do not say it.
+/// The data assumed for weights that do not name theirs.
 pub(crate) fn cifar10() -> DatasetSpec {
     Published::Cifar10.spec()
 }
 
-/// Loads images, unless `stop` is set before they are there; `limit_train` and `limit_test` only save the drawing of synthetic ones
-/// that will not be used.
+/// Loads images, unless `stop` is set before that is done; `limit_train` and `limit_test` only avoid drawing synthetic images that will
+/// not be used.
 pub(crate) fn load_dataset(
     images: &Images,
     limit_train: Option<u32>,
@@ -296,7 +296,7 @@ pub(crate) fn load_dataset(
         load(&source, progress).map_err(|error| match &folder {
             Some(folder) if error.is_fetchable() && Published::of(kind).is_some() => {
                 let data = if kind == DataKind::Cifar10 { String::new() } else { format!(" --data {kind}") };
-                // Into a file nothing can be fetched.
+                // Nothing can be fetched into a file.
                 let place = if folder.is_file() { String::new() } else { format!(" --data-dir {}", folder.display()) };
                 anyhow!(
                     "{error}; fetch it with `trainer data fetch{data}{place}`, name another folder with --data-dir, or use \
@@ -308,7 +308,7 @@ pub(crate) fn load_dataset(
     })
 }
 
-/// Adds how to name another folder where images cannot be written to this one.
+/// Adds how to name another folder, if images cannot be written to this one.
 fn with_way_out(error: Error, named: bool) -> anyhow::Error {
     match error {
         Error::Write { .. } if named => anyhow!("{error}; name another folder with --data-dir"),
@@ -346,7 +346,7 @@ pub(crate) fn check_classes(dataset: &Dataset) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Warns of classes without images in the set (`training` or `test`) of which there are so many images of each class.
+/// Warns of classes without images in the set (`training` or `test`); `counts` holds its number of images of each class.
 pub(crate) fn check_classes_of(dataset: &Dataset, set: &str, counts: &[u64]) {
     warn_of_classes(&dataset.source, set, &without_images(&dataset.spec.classes, counts));
 }
@@ -369,7 +369,7 @@ fn without_images<'a>(names: &'a [String], counts: &[u64]) -> Vec<&'a str> {
     names.map(|(name, _)| name.as_str()).collect()
 }
 
-/// The folder that the command line names, or else, of CIFAR-10, the variable `CIFAR10_DIR`, where an empty one names none.
+/// The folder named on the command line, else, for CIFAR-10, the one in the variable `CIFAR10_DIR` unless that is empty.
 pub(crate) fn named_folder(folder: Option<&Path>, kind: DataKind) -> Option<PathBuf> {
     let variable = || std::env::var_os("CIFAR10_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
     folder.map(Path::to_owned).or_else(|| (kind == DataKind::Cifar10).then(variable).flatten())
@@ -388,7 +388,7 @@ fn cache(dataset: Published) -> anyhow::Result<PathBuf> {
 
 /// `pointwise` in the user's cache folder; `None` where the home folder is not known.
 pub(crate) fn user_cache() -> Option<PathBuf> {
-    // The variable will do without a home folder, which etcetera asks for first.
+    // The variable works without a home folder, which etcetera requires first.
     let variable = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     if let Some(base) = variable.filter(|_| cfg!(unix)) {
         return Some(base.join("pointwise"));

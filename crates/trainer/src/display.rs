@@ -60,7 +60,7 @@ impl TrainingDisplay {
         }
     }
 
-    /// Prints a line to stdout around the bar. That it cannot be written does not stop a training, whose files tell the same.
+    /// Prints a line to stdout around the bar. A failure to write does not stop a training, whose files hold the same figures.
     fn print(&self, line: &str) {
         let _ = self.bar.suspend(|| crate::print(line));
     }
@@ -185,7 +185,7 @@ impl WatchDisplay {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
@@ -268,7 +268,7 @@ impl Progress for LoadingDisplay {
 
 impl LoadingDisplay {
     fn with(&self, act: impl FnOnce(&mut Option<ProgressBar>)) {
-        // A display that another thread broke off is still good enough to draw on.
+        // A display whose lock a panicking thread held can still be drawn on.
         act(&mut self.bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 }
@@ -280,7 +280,7 @@ fn loading_style(unit: Unit) -> ProgressStyle {
     })
 }
 
-/// A template that is checked by the test below; indicatif's plain one stands in for a wrong one.
+/// A template that the test below checks; indicatif's plain one replaces an invalid one.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -355,7 +355,7 @@ mod tests {
     fn templates_are_valid() {
         for template in [BAR, LOADING_BAR, IMAGES_BAR] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
-            // NO_COLOR asks for what there is anyway: a colour would follow a dot.
+            // Without colours, NO_COLOR is always respected: a colour would follow a dot.
             assert!(!template.contains('.'), "{template}");
         }
     }
@@ -385,6 +385,6 @@ mod tests {
         assert!(seen.contains(" 101/397 loss 0.9877, acc 65.4%, best 61.20%, "), "{seen}");
         assert!(seen.contains(" images/s, ") && seen.ends_with(" left"), "{seen}");
         drop(display);
-        assert_eq!(term.contents(), "", "nothing stays of it");
+        assert_eq!(term.contents(), "", "nothing of it remains");
     }
 }

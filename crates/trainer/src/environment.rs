@@ -1,4 +1,4 @@
-//! What a run was made with.
+//! The environment of a run.
 
 use pointwise_data::Dataset;
 use pointwise_engine::{DeviceName, accelerator};
@@ -36,7 +36,7 @@ pub(crate) fn describe(
     })
 }
 
-/// What is kept of a dataset when its images have gone into the splits.
+/// What is kept of a dataset once its images are in the splits.
 #[derive(Debug, Clone)]
 pub(crate) struct DataDescription {
     source: String,

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
         Ok(Some(totals)) => totals,
         Ok(None) => return Ok(End::Interrupted),
         Err(TrainingError::Engine(EngineError::NotFinite { value, .. })) => bail!(
-            "the loss of {} is {value}: these weights are no use, give those of another epoch or run",
+            "the loss of {} is {value}: these weights are unusable, give those of another epoch or run",
             args.checkpoint.display()
         ),
         Err(error) => return Err(error.into()),
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// The normalisation that weights are used with, of images that fit the network: the run's, or the usual one.
+/// The normalisation for images that fit the network of these weights: the run's, or the usual one.
 fn trained_with(
     images: &DatasetSpec,
     run: Option<&RunConfig>,
@@ -125,14 +125,14 @@ pub(crate) fn usual(spec: &DatasetSpec) -> anyhow::Result<Normalisation> {
 pub(crate) struct Weights {
     pub(crate) network: Network,
     pub(crate) state: State,
-    /// What they were trained by, where the file says it.
+    /// The run that trained them, if the file says so.
     pub(crate) run: Option<RunConfig>,
 }
 
 /// A network with its weights, from a file or a run folder. What the file does not say of the network, `model` says.
 pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<Weights> {
     let (mut state, meta) = read_weights(file)?;
-    // Of no use without the steps that follow.
+    // Only further steps would need them.
     (state.optimizer, state.average) = (None, None);
     let path = file.display();
     let run = meta.as_ref().and_then(|meta| meta.run.clone());
@@ -140,7 +140,7 @@ pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<Weig
         (Some(model), Some(meta)) if model.name() != meta.model => {
             bail!("{path} holds weights of `{}`, not of `{}`; leave --model out", meta.model, model.name())
         }
-        // The run's own network was made for its data.
+        // The run's network was adapted to its data.
         (Some(model), Some(meta)) => match meta.run.as_ref().and_then(|run| run.dataset.as_ref()) {
             Some(data) => model.for_data(&spec(data))?,
             None => model.clone(),
@@ -154,16 +154,16 @@ pub(crate) fn weights(file: &Path, model: Option<&Model>) -> anyhow::Result<Weig
         (None, Some(meta)) => Model::shipped(&meta.model)?,
         (None, None) => match whose(&state) {
             Some(model) => bail!(
-                "{path} does not say which network it is of, and fits `{model}`; say so with --model {model}"
+                "{path} does not name its network, but the weights fit `{model}`; give it with --model {model}"
             ),
-            None => bail!("{path} does not say which network it is of; say so with --model"),
+            None => bail!("{path} does not name its network; give it with --model"),
         },
     };
     check_weights(file, &state, model.network())?;
     Ok(Weights { network: model.network().clone(), state, run })
 }
 
-/// An error when weights are not the network's, which says whose they are where that is known.
+/// Checks that weights fit the network; the error names a network that they do fit, if there is one.
 pub(crate) fn check_weights(file: &Path, state: &State, network: &Network) -> anyhow::Result<()> {
     state.check(network).map_err(|error| {
         let path = file.display();
@@ -180,7 +180,7 @@ fn whose(state: &State) -> Option<&'static str> {
     Network::shipped().find(|name| fits(name))
 }
 
-/// The engine asked for and how it is to compute, or the defaults; a training step is one of the study's.
+/// The requested engine and its settings, or the defaults; a training step is one of the study's.
 pub(crate) fn engine_and_settings(compute: &Compute) -> anyhow::Result<(EngineKind, Settings)> {
     let device = compute.device.unwrap_or(DeviceChoice::Auto).resolve()?;
     let kind = compute.engine.unwrap_or_else(|| EngineKind::default_for(device));
@@ -194,7 +194,7 @@ pub(crate) fn engine_and_settings(compute: &Compute) -> anyhow::Result<(EngineKi
     Ok((kind, settings))
 }
 
-/// An evaluation is over soon enough without a display.
+/// An evaluation is short enough to need no display.
 struct Silent;
 
 impl Observer for Silent {

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
     Ok(crate::print(&args.out.display().to_string())?)
 }
 
-/// Options of one format mean nothing to another: ends the process like any wrong usage.
+/// Options of one format mean nothing to another: ends the process as any wrong usage does.
 fn check_usage(args: &ExportArgs) {
     let options = [
         ("--fold", args.fold),
@@ -41,18 +41,18 @@ fn check_usage(args: &ExportArgs) {
     }
 }
 
-/// Nothing that is there is overwritten: it might be the weights themselves.
+/// Refuses to overwrite anything: it might be the weights themselves.
 fn check_free(ExportArgs { out, format, .. }: &ExportArgs) -> anyhow::Result<()> {
     let path = out.display();
     match format {
         Format::Hub if out.is_dir() => {
             let mut entries = out.read_dir().with_context(|| format!("{path} cannot be read"))?;
             if entries.next().is_some() {
-                bail!("{path} is a folder with something in it: give a new one, or an empty one");
+                bail!("{path} is a folder that is not empty: give a new or empty one");
             }
         }
         Format::Hub if out.exists() => bail!("{path} is a file: give a folder"),
-        _ if out.exists() => bail!("{path} is there already: give another name, or remove it"),
+        _ if out.exists() => bail!("{path} exists already: give another name, or remove it"),
         _ => {}
     }
     Ok(())

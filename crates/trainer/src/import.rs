@@ -41,7 +41,7 @@ pub(crate) fn run(args: &ImportArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// The state with what a `state_dict` of the network has, and no more: a count of steps for each BatchNorm.
+/// The state with exactly what a `state_dict` of the network has, among it a count of steps for each BatchNorm.
 pub(crate) fn of_network(mut state: State, network: &Network) -> anyhow::Result<State> {
     let found = std::mem::take(&mut state.batches_tracked);
     for statistic in network.graph()?.statistics() {

@@ -3,7 +3,7 @@
 //! Results go to stdout and to files, progress and messages to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 to 5 verdicts on a study,
 //! 6 in use by another process, 130 interrupted.
 
-// They panic where nobody reads.
+// They panic when the reader is gone.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod analysis;
@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use train::Host;
 
-/// Says in a sentence that memory is at its end.
+/// Reports in one sentence that memory is exhausted.
 #[global_allocator]
 static ALLOCATOR: EndingAllocator = EndingAllocator;
 
@@ -59,12 +59,12 @@ enum End {
     Different,
     /// The runs are not of the published experiment.
     NotComparable,
-    /// The runs could not have told a difference that matters.
+    /// The runs could not have detected a difference that matters.
     Undecided,
     Interrupted,
 }
 
-/// The exit code of a command that ended so.
+/// The exit code for an outcome.
 fn exit_code(outcome: &anyhow::Result<End>) -> u8 {
     match outcome {
         Ok(End::Done) => 0,
@@ -73,7 +73,7 @@ fn exit_code(outcome: &anyhow::Result<End>) -> u8 {
         Ok(End::NotComparable) => 4,
         Ok(End::Undecided) => 5,
         Ok(End::Interrupted) => INTERRUPTED,
-        // Whoever read our output has enough of it.
+        // The reader of our output has closed it.
         Err(error) if is_reader_gone(error) => 0,
         Err(error) if is_in_use(error) => IN_USE,
         Err(_) => FAILED,
@@ -139,7 +139,7 @@ fn run(cli: Cli) -> anyhow::Result<End> {
     }
 }
 
-/// What is told on stderr beside progress: of our own crates as much as `--verbose` asks for, else what `RUST_LOG` says.
+/// Starts the log on stderr: for our own crates at the level of `--verbose`, else as `RUST_LOG` says.
 fn start_log(verbose: u8) {
     let mut log = env_logger::Builder::new();
     log.filter_level(LevelFilter::Warn);
@@ -160,19 +160,19 @@ fn is_reader_gone(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(OutputError::is_reader_gone)
 }
 
-/// Whether another process is at work on what the command needs for itself.
+/// Whether another process is using what the command needs for itself.
 fn is_in_use(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(pointwise_runs::Error::InUse { .. }))
         || matches!(error.downcast_ref(), Some(pointwise_study::Error::InUse(_)))
 }
 
-/// Writes lines of a result to stdout; unlike with `println!`, a closed pipe is an error and no panic.
+/// Writes lines of a result to stdout; unlike with `println!`, a closed pipe is an error, not a panic.
 fn print(lines: &str) -> Result<(), OutputError> {
     pointwise_process::print(&format!("{lines}\n"))
 }
 
-/// A flag that Ctrl-C, another request to terminate, or the end of a process that we are tied to sets; Ctrl-C for the second time ends
-/// the process at once.
+/// A flag that is set by Ctrl-C, another request to terminate, or the end of a process that we are tied to; a second Ctrl-C ends the
+/// process at once.
 fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = signal_flag()?;
     let flag = Arc::clone(&stop);
@@ -181,7 +181,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// As [`stop_flag`], but for the end of another process.
+/// As [`stop_flag`], but without watching another process.
 fn signal_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);

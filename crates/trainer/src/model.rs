@@ -1,4 +1,4 @@
-//! Which network a command is about: one that comes with the program, by its name, or one that a file describes.
+//! The network of a command: one that comes with the program, by its name, or one that a file describes.
 
 use anyhow::{Context, ensure};
 use pointwise_data::DatasetSpec;
@@ -14,11 +14,11 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Model {
     network: Arc<Network>,
-    /// Whether it was named, and not described: then it is for whatever images it is given.
+    /// Whether it was named, not described: then it is adapted to the images it is given.
     is_named: bool,
 }
 
-/// The largest file that is read as a description: far beyond any network that a description may have.
+/// The largest file that is read as a description: far larger than that of any valid network.
 const MAX_BYTES: u64 = 4 << 20;
 
 impl Model {
@@ -32,7 +32,7 @@ impl Model {
         &self.network.name
     }
 
-    /// One that comes with the program.
+    /// A network that comes with the program.
     pub(crate) fn shipped(name: &str) -> anyhow::Result<Self> {
         Ok(Self { network: Arc::new(Network::by_name(name)?), is_named: true })
     }
@@ -48,14 +48,14 @@ impl Model {
         if is_file { Self::read(Path::new(text)) } else { Self::shipped(text) }
     }
 
-    /// Of a description.
+    /// The network of a description.
     pub(crate) fn from_toml(text: &str) -> anyhow::Result<Self> {
         Ok(Self { network: Arc::new(Network::from_toml(text)?), is_named: false })
     }
 
     fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
-        // Opening a pipe would wait for whoever writes into it.
+        // Opening a pipe would wait for a writer.
         let metadata =
             fs::metadata(path).with_context(|| format!("{shown} cannot be read: check the path"))?;
         ensure!(metadata.is_file(), "{shown} is not a file: give one that describes a network");
@@ -66,8 +66,8 @@ impl Model {
         Self::from_toml(&text).with_context(|| shown.to_string())
     }
 
-    /// The network for the images and classes of a data set: one that comes with the program is given its input and its number of
-    /// outputs, one of a file has to fit.
+    /// The network for the images and classes of a data set: one that comes with the program gets their input shape and number of
+    /// outputs, one from a file has to fit.
     pub(crate) fn for_data(&self, spec: &DatasetSpec) -> anyhow::Result<Self> {
         let (shape, classes) = (spec.shape, spec.classes.len());
         if self.is_named {
@@ -81,7 +81,7 @@ impl Model {
         Ok(self.clone())
     }
 
-    /// Refuses a network that is not for a data set's images and classes.
+    /// Refuses a network that does not fit a data set's images and classes.
     pub(crate) fn check_fits(&self, spec: &DatasetSpec) -> anyhow::Result<()> {
         let network = self.network();
         let (name, classes) = (&spec.name, spec.classes.len());
@@ -101,7 +101,7 @@ impl Model {
         Ok(())
     }
 
-    /// With that probability in every dropout.
+    /// The network with that probability in every dropout.
     pub(crate) fn with_dropout(&self, p: f64) -> Self {
         Self { network: Arc::new(self.network().clone().with_dropout(p)), ..self.clone() }
     }
@@ -116,7 +116,7 @@ impl Model {
         }
     }
 
-    /// The description, where the program would make another network of the name and of the probability of the first dropout.
+    /// The description, if the name and the probability of the first dropout would give another network.
     pub(crate) fn recorded(&self) -> Option<String> {
         let network = self.network();
         let known = Network::by_name(self.name()).map(|known| match network.dropout() {
@@ -145,7 +145,7 @@ mod tests {
             Model::shipped("alexnet_plain").unwrap(),
             Model::shipped("alexnet_plain").unwrap().with_dropout(0.1),
             Model::shipped("nin-nopad").unwrap(),
-            // A file of a name that the program knows for another network.
+            // A file with the name of another network, which comes with the program.
             Model::from_toml(file).unwrap(),
         ];
         let mut recorded = Vec::new();
@@ -170,7 +170,7 @@ mod tests {
         let fitted = named.for_data(&spec).unwrap();
         assert_eq!((fitted.network().input, fitted.network().graph().unwrap().classes()), (spec.shape, 3));
         assert!(named.recorded().is_none() && fitted.recorded().is_some());
-        // What a run records of it fits, and stays.
+        // What a run records of it fits, and does not change.
         let described = Model::from_toml(&fitted.recorded().unwrap()).unwrap();
         assert_eq!(described.for_data(&spec).unwrap(), described);
         let other = Model::from_toml(&named.network().to_toml()).unwrap();

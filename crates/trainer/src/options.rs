@@ -1,4 +1,4 @@
-//! Options of `train` from a TOML file: a key for each option, by the option's long name. What is typed wins.
+//! Options of `train` from a TOML file: a key for each option, by the option's long name. The command line wins.
 //!
 //! Keys and values go through the same parser as the command line, so that both know the same options and ranges. A run's own
 //! `config.toml` is such a file.
@@ -21,19 +21,19 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// In a run's `config.toml`, what the file `init` held: no option, but checked.
+/// In a run's `config.toml`, the hash of the file `init`: not an option, but checked.
 const INIT_SHA256: &str = "init-sha256";
 
-/// In a run's `config.toml`, the description of a network that the program does not know by its name: no option, but used.
+/// In a run's `config.toml`, the description of a network that the program does not know by its name: not an option, but used.
 const NETWORK: &str = "network";
 
-/// In a run's `config.toml`, the table of what is trained on.
+/// In a run's `config.toml`, the table of the data.
 const DATASET: &str = "dataset";
 
-/// In a run's `config.toml`, the table of how it is trained.
+/// In a run's `config.toml`, the table of the recipe.
 const RECIPE: &str = "recipe";
 
-/// What a file says, and nothing else.
+/// The options of a file alone.
 ///
 /// # Errors
 /// If the file cannot be read, or a key is unknown, of another type or out of range: one sentence with the file and the key.
@@ -41,7 +41,7 @@ pub(crate) fn of_file(file: &Path) -> anyhow::Result<TrainArgs> {
     merged(["trainer", "train"].map(OsString::from).into(), file)
 }
 
-/// The line of a whole `trainer train` with the options of the file behind it that it does not have itself.
+/// The options of a whole `trainer train` command line, plus those of the file that the line does not give itself.
 fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
     let shown = file.display();
     let mut text = String::new();
@@ -53,13 +53,13 @@ fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
         let (line, _) = line_and_column(&text, error.span().map_or(0, |span| span.start));
         anyhow!("{shown}, line {line}, is not TOML ({}): correct that line", one_line(error.message()))
     })?;
-    // A run's recipe has a table of its own; what the run found its data to be is found again.
+    // A run's recipe has its own table; what the run recorded of its data is determined anew.
     table.remove(DATASET);
     if let Some(recipe) = table.remove(RECIPE) {
         let Value::Table(recipe) = recipe else { bail!("{shown}: {RECIPE} is not valid: give a table") };
         for (key, value) in recipe {
             if table.insert(key.clone(), value).is_some() {
-                bail!("{shown}: {key} stands there twice, in and outside of {RECIPE}: take one out");
+                bail!("{shown}: {key} is given twice, inside and outside of {RECIPE}: remove one");
             }
         }
     }
@@ -107,7 +107,7 @@ fn merged(line: Vec<OsString>, file: &Path) -> anyhow::Result<TrainArgs> {
         let bytes = checkpoint::read_bytes(&checkpoint::weights_file(path)?)?;
         if expected.as_str() != Some(&sha256(&bytes)) {
             bail!(
-                "{shown}: {} is not the file that {INIT_SHA256} tells of; restore it, or leave {INIT_SHA256} out",
+                "{shown}: {} is not the file that {INIT_SHA256} identifies; restore it, or remove {INIT_SHA256}",
                 path.display()
             );
         }
@@ -120,7 +120,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The option as a word of a command line; `None` for a switch that is off. An error is what the option wants.
+/// The option as a word of a command line; `None` for a switch that is off. The error says what the option takes.
 fn as_typed(option: &Arg, value: &Value) -> Result<Option<String>, &'static str> {
     let key = option.get_long().unwrap_or_default();
     let is = |types: &[TypeId]| {
@@ -149,7 +149,7 @@ fn as_typed(option: &Arg, value: &Value) -> Result<Option<String>, &'static str>
     Ok(Some(format!("--{key}={text}")))
 }
 
-/// Whether the option's own parser takes the word; an error is its reason.
+/// Checks that the option's own parser accepts the word; the error is the parser's reason.
 fn check(train: &clap::Command, option: &Arg, word: &str) -> Result<(), String> {
     let alone = train.clone().try_get_matches_from(["train", word]);
     let Err(error) = alone else { return Ok(()) };
@@ -167,17 +167,17 @@ fn check(train: &clap::Command, option: &Arg, word: &str) -> Result<(), String> 
     })
 }
 
-/// The option that an unknown key may be meant for.
+/// The option that an unknown key may mean.
 fn similar(train: &clap::Command, key: &str) -> String {
     let plain = |name: &str| name.replace(['-', '_'], "").to_lowercase();
     let known = train.get_arguments().filter_map(Arg::get_long);
     match known.into_iter().find(|name| plain(name) == plain(key)) {
         Some(name) => format!("; it is called `{name}`"),
-        None => "; `trainer train --help` lists them, take this key out".to_owned(),
+        None => "; remove this key, `trainer train --help` lists the options".to_owned(),
     }
 }
 
-/// The options of a command line with those of the file that its `--config` names; `None` without it.
+/// The options of a command line, plus those of the file that its `--config` names; `None` without `--config`.
 ///
 /// # Errors
 /// As [`of_file`].
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(args.model.as_ref().map(Model::name), Some("nin"));
         assert_eq!((args.lr, args.epochs, args.shuffle), (Some(1.0), Some(5), Some(false)));
         assert!(args.resume);
-        // Typed as it is by default, but typed.
+        // The default value, but given on the command line.
         assert_eq!(args.checkpoint_every, 300);
         assert_eq!(parse(&[], text).unwrap().checkpoint_every, 7);
     }
@@ -234,7 +234,7 @@ mod tests {
             assert!(message.contains(expected) && message.contains("options.toml"), "{text}: {message}");
             assert!(!message.contains('\n'), "{message}");
         }
-        // A wrong value is named even where a typed one wins.
+        // A wrong value is named even if the command line overrides it.
         assert!(parse(&["--epochs", "2"], "epochs = 0").is_err());
     }
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What the network says of one image.
+/// The network's prediction for one image.
 #[derive(Serialize)]
 struct Prediction {
     image: String,
@@ -26,7 +26,7 @@ struct Prediction {
     probabilities: BTreeMap<String, f64>,
 }
 
-/// Images that are read before they are predicted.
+/// Images that are read, then predicted together.
 const BATCH: usize = 32;
 
 /// Predicts the images. One that cannot be read is named and does not keep the others from being predicted.
@@ -85,9 +85,9 @@ pub(crate) fn run(args: &PredictArgs) -> anyhow::Result<End> {
     Ok(End::Done)
 }
 
-/// What answers.
+/// What computes the logits.
 enum Compiled {
-    /// Where nothing else was asked for.
+    /// The default, unless an engine, a device or a precision was requested.
     Model(Box<Model>),
     Engine(Box<dyn Engine>),
 }
@@ -97,8 +97,8 @@ impl Compiled {
         let on_cpu = compute.device.is_none_or(|device| device == DeviceChoice::Only(DeviceName::Cpu));
         let in_f32 = compute.precision.is_none_or(|precision| precision == Precision::F32);
         if compute.engine.is_none() && on_cpu && in_f32 {
-            // For one image however many there are: convolutions are computed by what the batch makes fast, and an image's last
-            // digits would depend on how many others are on the command line.
+            // For one image, however many there are: the batch size decides how convolutions are computed, and an image's last digits
+            // would depend on how many others are on the command line.
             return Ok(Self::Model(Box::new(Model::new(network, state, &Options::default())?)));
         }
         let (kind, settings) = engine_and_settings(compute)?;
@@ -130,7 +130,7 @@ impl Compiled {
 
 fn prediction(path: &Path, logits: &[f32], classes: &[String]) -> anyhow::Result<Prediction> {
     if let Some(value) = logits.iter().find(|value| !value.is_finite()) {
-        bail!("{}: the network answers {value}, so its weights are no use", path.display());
+        bail!("{}: the network answers {value}, so its weights are unusable", path.display());
     }
     let probabilities = softmax(logits);
     let best = (0..probabilities.len())
@@ -142,7 +142,7 @@ fn prediction(path: &Path, logits: &[f32], classes: &[String]) -> anyhow::Result
     })
 }
 
-/// Probabilities of the classes; the largest logit is taken off first, so that no exponential overflows.
+/// Probabilities of the classes; the largest logit is subtracted first, so that no exponential overflows.
 pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits.iter().map(|logit| f64::from(logit - largest).exp()).collect();

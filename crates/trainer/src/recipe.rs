@@ -18,13 +18,13 @@ pub(crate) fn run(args: &RecipeArgs) -> anyhow::Result<()> {
     Ok(print(recipe.to_toml().trim_end())?)
 }
 
-/// How networks are trained where nothing else is said: by the recipe of the study that is meant where none is named.
+/// The default recipe: that of the default study.
 pub(crate) fn study_recipe() -> anyhow::Result<Recipe> {
     Ok(Study::first_shipped()?.recipe)
 }
 
-/// A run of a network with the values of the study that is meant where none is named: its recipe, its images, its first seed. A study that
-/// comes with the program brings no folder of images.
+/// A run of a network with the values of the default study: its recipe, its images, its first seed. A study that comes with the program
+/// has no folder of images.
 pub(crate) fn study_config(model: &str) -> anyhow::Result<RunConfig> {
     let Study { recipe, seeds, data, .. } = Study::first_shipped()?;
     let config = RunConfig::new(model, recipe);
@@ -39,7 +39,7 @@ pub(crate) fn study_config(model: &str) -> anyhow::Result<RunConfig> {
     })
 }
 
-/// A recipe with what was typed.
+/// A recipe with the options of the command line.
 pub(crate) fn typed(args: &TrainArgs, from: Recipe) -> Recipe {
     let mut optimizer = args.optimizer.clone().unwrap_or(from.optimizer);
     if let Some(lr) = args.lr {

@@ -25,8 +25,8 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
     Ok(crate::print(&args.out.display().to_string())?)
 }
 
-/// The study that runs are of: that of the folder they lie in, or one that comes with the program and has all their networks, or else
-/// one that puts them beside each other.
+/// The study that runs belong to: that of their folder, or one that comes with the program and has all their networks, or else one that
+/// lists them side by side.
 fn study_of(runs: &[Run]) -> anyhow::Result<Study> {
     let has_all = |study: &Study| runs.iter().all(|run| study.arm(&run.config.model).is_some());
     if let Some(file) = runs.first().and_then(|run| Some(run.path.parent()?.parent()?.join("study.toml")))
@@ -46,7 +46,7 @@ fn study_of(runs: &[Run]) -> anyhow::Result<Study> {
     beside_each_other(runs)
 }
 
-/// A study of one's own that consists of these runs.
+/// A study made up of these runs.
 fn beside_each_other(runs: &[Run]) -> anyhow::Result<Study> {
     let first = runs.first().context("there are no runs to report on: train at least one network")?;
     let mut arms: Vec<Arm> = Vec::new();
@@ -67,7 +67,7 @@ fn beside_each_other(runs: &[Run]) -> anyhow::Result<Study> {
     let config = &first.config;
     Ok(Study {
         name: "runs".to_owned(),
-        title: "Networks beside each other".to_owned(),
+        title: "Networks side by side".to_owned(),
         question: String::new(),
         conclusion: String::new(),
         source: None,
@@ -92,7 +92,7 @@ fn beside_each_other(runs: &[Run]) -> anyhow::Result<Study> {
     })
 }
 
-/// Writes the report on a study into its folder, and prints what it comes to.
+/// Writes the report on a study into its folder, and prints its conclusion.
 pub(crate) fn conclude(study: &Study, runs: &[Run], out: &Path) -> anyhow::Result<End> {
     let (report, facts) = judged(study, runs)?;
     report.write(out)?;
@@ -107,14 +107,14 @@ pub(crate) fn conclude(study: &Study, runs: &[Run], out: &Path) -> anyhow::Resul
         text.display()
     );
     match crate::print(&text) {
-        // Whoever read it has enough of it; the verdict is the exit code nevertheless.
+        // The reader has closed the output; the verdict is the exit code nevertheless.
         Err(error) if !error.is_reader_gone() => return Err(error.into()),
         _ => {}
     }
     Ok(end_of(&report))
 }
 
-/// A quick study cannot be compared; what it can show is that counts and ratios are as published.
+/// A quick study cannot be compared; it can show that counts and ratios are as published.
 fn end_of(report: &StudyReport) -> End {
     match &report.verdict {
         Verdict::NotJudged => End::Done,
@@ -132,13 +132,13 @@ fn end_of(report: &StudyReport) -> End {
     }
 }
 
-/// What is counted needs no training: it is known of networks without runs, too.
+/// Counts need no training: they are known for networks without runs, too.
 pub(crate) fn judged(study: &Study, runs: &[Run]) -> anyhow::Result<(StudyReport, Vec<NetworkFacts>)> {
     let facts = study.arms.iter().map(|arm| facts_of(arm, runs)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok((StudyReport::new(runs, &facts, study)?, facts))
 }
 
-/// What the network of an arm is, as its runs trained it, or would train it on the images of the others.
+/// The facts of an arm's network, as its runs trained it, or would train it on the images of the other runs.
 fn facts_of(arm: &Arm, runs: &[Run]) -> anyhow::Result<NetworkFacts> {
     if let Some(run) = runs.iter().find(|run| run.config.model == arm.name) {
         return facts(&Model::of_run(&run.config)?);

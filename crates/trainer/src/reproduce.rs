@@ -1,4 +1,4 @@
-//! `trainer reproduce`: plan, train, judge. What trains are processes of this program, see `pointwise_study::train`.
+//! `trainer reproduce`: plan, train, judge. Processes of this program do the training, see `pointwise_study::train`.
 
 use crate::End;
 use crate::args::{Cli, ReproduceArgs};
@@ -18,10 +18,10 @@ use std::process::Command;
 pub(crate) fn run(args: ReproduceArgs) -> anyhow::Result<End> {
     let (quiet, data_dir) = (args.quiet, args.data_dir.clone());
     let plan = plan(&args)?;
-    // What is there is looked at first: nothing is trained for hours beside a run that will not fit.
+    // Existing runs are checked first: nothing is trained for hours next to a run that will not fit.
     let existing = plan.existing()?;
     if let Some(folder) = data_dir.as_deref().filter(|folder| !folder.exists()) {
-        bail!("{} does not exist: give a folder that holds the images to --data-dir", folder.display());
+        bail!("{} does not exist: give the folder of the images with --data-dir", folder.display());
     }
     if !plan.quick {
         check_fits(&plan, data_dir.as_deref())?;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: ReproduceArgs) -> anyhow::Result<End> {
     if done > 0 && !quiet {
         note!("{done} of {} runs are finished already", existing.len());
     }
-    // Synthetic ones are drawn; and each of a scheduler's tasks would read the others once more.
+    // Synthetic images are drawn; and each task of a scheduler would read other images once more.
     if plan.data.kind != DataKind::Synthetic
         && args.shard.is_none()
         && done < existing.len()
@@ -71,7 +71,7 @@ pub(crate) fn run(args: ReproduceArgs) -> anyhow::Result<End> {
     }
 }
 
-/// What is asked for. Ends the program, as for any value that is not possible, where a network is none of the study's.
+/// The plan of the command line. A network that the study does not have ends the program, as any invalid value does.
 fn plan(args: &ReproduceArgs) -> anyhow::Result<Plan> {
     let study = args.study.clone().map_or_else(Study::first_shipped, Ok)?;
     let options = Options {
@@ -96,13 +96,13 @@ fn plan(args: &ReproduceArgs) -> anyhow::Result<Plan> {
     })
 }
 
-/// Whether runs compute on a GPU that is asked for by this name. One that cannot be used is for the trainer to refuse.
+/// Whether runs on the device of this name compute on a GPU. The trainer refuses one that cannot be used.
 fn is_on_gpu(device: Option<&str>) -> bool {
     let choice = device.map_or(Ok(DeviceChoice::Auto), str::parse);
     matches!(choice.and_then(DeviceChoice::resolve), Ok(DeviceName::Cuda(_)))
 }
 
-/// Refuses networks that are not for the images, as far as that is known before these are read.
+/// Refuses networks that do not fit the images, as far as that is known before the images are read.
 fn check_fits(plan: &Plan, data_dir: Option<&Path>) -> anyhow::Result<()> {
     for arm in &plan.arms {
         let spec = Images::of_study(&plan.data, data_dir, &arm.network)?.spec()?;
@@ -111,8 +111,8 @@ fn check_fits(plan: &Plan, data_dir: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the images once before anything is trained; where no folder is named, that downloads them if need be. Gives whether they are
-/// there: else it was interrupted.
+/// Reads the images once before anything is trained; if no folder is named, that downloads them if necessary. Returns false if it was
+/// interrupted.
 fn look_at_data(
     stop: &Stop,
     program: &Path,
@@ -135,8 +135,8 @@ fn look_at_data(
     if let Some(arm) = plan.arms.iter().find(|arm| !arm.is_shipped) {
         command.arg("--model").arg(plan.network_path(arm));
     }
-    // What it prints on stdout is progress here, where the result is the study's; it must not fail because nobody reads that.
-    let mut said = tempfile::tempfile().context("a temporary file cannot be made")?;
+    // Its stdout is progress here, where the result is the study's; it must not fail because nobody reads it.
+    let mut said = tempfile::tempfile().context("a temporary file cannot be created")?;
     let kept = || said.try_clone().context("a temporary file cannot be used");
     command.stdout(kept()?);
     if quiet {
@@ -153,7 +153,7 @@ fn look_at_data(
     }
     if !status.success() {
         bail!(
-            "there are no images to train on: give the folder that holds them by --data-dir DIR, or add --quick, which needs no data"
+            "there are no images to train on: give the folder that holds them with --data-dir DIR, or add --quick, which needs no data"
         );
     }
     Ok(true)

@@ -1,4 +1,4 @@
-//! `trainer runs`: what lies in a folder of runs.
+//! `trainer runs`: lists the runs in a folder.
 
 use crate::args::RunsArgs;
 use crate::print;
@@ -10,10 +10,10 @@ use serde::{Serialize, Serializer};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How deep runs are looked for: `study/runs/nin-seed42` is three levels under `.`.
+/// How deep to search for runs: `study/runs/nin-seed42` is three levels under `.`.
 const DEPTH: usize = 3;
 
-/// A row of the list. What a broken run does not tell is `None`.
+/// A row of the list. What is not known of a broken run is `None`.
 #[derive(Serialize)]
 struct Row {
     #[serde(serialize_with = "as_shown")]
@@ -59,8 +59,8 @@ fn as_shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error
     serializer.collect_str(&path.display())
 }
 
-/// Collects the run folders at or under a folder; one that holds a run is not looked into. Folders that cannot be listed, and
-/// links, are passed over.
+/// Collects the run folders at or under a folder; one that holds a run is not searched further. Folders that cannot be listed, and links,
+/// are skipped.
 fn find(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
     // A folder with metrics and without a configuration was a run.
     if holds_run(folder) || folder.join("metrics.jsonl").is_file() {

@@ -1,9 +1,8 @@
-//! `trainer train-several`: the runs of a study that are trained at once, each on a thread of its own, in one process. `pointwise_study`'s runner starts
-//! it on a GPU, see `trainers.rs` there.
+//! `trainer train-several`: the runs of a study that are trained at once, each on its own thread, in one process. The runner of
+//! `pointwise_study` starts it on a GPU, see `trainers.rs` there.
 //!
-//! A run has here what it has in a process of its own: its folder with its lock, its checkpoint where it is stopped, its error or panic, its
-//! exit code. Only what ends a whole process (memory that is at its end, a GPU that fails) ends the others as well; they continue with
-//! the same command.
+//! A run has the same here as in its own process: its folder with its lock, its checkpoint when it is stopped, its error or panic, its exit
+//! code. Only what ends a whole process (exhausted memory, a failing GPU) ends the other runs as well; the same command continues them.
 
 use crate::args::{Cli, Command};
 use crate::train::{self, Host, PreparedImages};
@@ -34,18 +33,18 @@ pub(crate) fn run() -> anyhow::Result<End> {
         &stop,
         |arguments| train(arguments, Host::Shared { stop: Arc::clone(&stop), images: &images }),
         |answer| {
-            // Behind a line of somebody else's that has no end. Without a reader there is nobody to tell.
+            // On a new line: other output may have left one open. Without a reader, an error to print does not matter.
             let _ = serde_json::to_string(&answer).map(|line| print(&format!("\n{line}")));
         },
     )?;
     Ok(End::Done)
 }
 
-/// Starts the runs that `orders` has a line for, each on a thread, and gives their answers as they end. The end of `orders` stops those that
-/// are still running.
+/// Starts a run for each line of `orders`, each on a thread, and gives their answers as they end. The end of `orders` stops the runs that are
+/// still going.
 ///
 /// # Errors
-/// If a line is no order.
+/// If a line is not an order.
 fn serve(
     orders: impl BufRead,
     stop: &AtomicBool,
@@ -57,7 +56,7 @@ fn serve(
         let _stopping = Stopping(stop);
         for line in orders.lines().map_while(|line| line.ok()) {
             let order = serde_json::from_str(&line);
-            let Order { run, arguments } = order.with_context(|| format!("`{line}` is no order to train"))?;
+            let Order { run, arguments } = order.with_context(|| format!("`{line}` is not an order"))?;
             let work = move || {
                 let outcome = catch_unwind(AssertUnwindSafe(|| train(arguments)));
                 let Outcome { code, said } = outcome.unwrap_or_else(|panic| Outcome::panicked(&*panic));
@@ -76,7 +75,7 @@ fn serve(
     })
 }
 
-/// Sets the flag in the end.
+/// Sets the flag when it is dropped.
 struct Stopping<'a>(&'a AtomicBool);
 
 impl Drop for Stopping<'_> {
@@ -176,7 +175,7 @@ mod tests {
         };
         let answers = Mutex::new(Vec::new());
         let error = serve(&orders[..], &stop, train, |answer| answers.lock().unwrap().push(answer.code));
-        assert_eq!(error.unwrap_err().to_string(), "`stop` is no order to train");
+        assert_eq!(error.unwrap_err().to_string(), "`stop` is not an order");
         assert_eq!(answers.into_inner().unwrap(), [130]);
     }
 

@@ -9,7 +9,7 @@ use pointwise_study::{JobArray, Plan, SlurmJob, shards};
 use std::path::{Path, absolute};
 
 impl SlurmArgs {
-    /// For sbatch.
+    /// The options for sbatch.
     fn options(&self) -> Vec<String> {
         let named = [
             ("partition", &self.partition),
@@ -27,7 +27,7 @@ impl SlurmArgs {
     }
 }
 
-/// The array that trains what is not finished of a plan, whose runs are `existing`; `None` where all are finished.
+/// The array that trains the unfinished runs of a plan, where `existing` are its runs so far; `None` if all are finished.
 pub(crate) fn array(
     args: &ReproduceArgs,
     plan: &Plan,
@@ -58,7 +58,7 @@ pub(crate) fn array(
     }))
 }
 
-/// What a task calls but for the shard: this program, with the same options for the copy of the study in its folder.
+/// The command of a task, without the shard: this program, with the same options, for the copy of the study in its folder.
 fn command(args: &ReproduceArgs, program: &Path, out: &Path) -> anyhow::Result<Vec<String>> {
     let text = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| {
@@ -106,7 +106,7 @@ fn command(args: &ReproduceArgs, program: &Path, out: &Path) -> anyhow::Result<V
     if args.quick {
         words.push("--quick".to_owned());
     }
-    // The folders tell how far the runs are.
+    // The run folders show the progress.
     words.push("--quiet".to_owned());
     Ok(words)
 }
@@ -127,12 +127,12 @@ pub(crate) fn submit(array: &JobArray) -> anyhow::Result<End> {
         array.out.display()
     ))?;
     note!(
-        "`trainer study status` tells how far they are, and the same command submits again what is missing then"
+        "`trainer study status` shows how far they are, and the same command resubmits what is still missing"
     );
     Ok(End::Done)
 }
 
-/// Of a training that was interrupted because the time of its Slurm job is up: back into the queue, where Slurm lets it.
+/// Puts the Slurm job of a training that was interrupted because its time is up back into the queue, where Slurm allows it.
 ///
 /// A request to terminate does not do that: `scancel` would never end such a job.
 pub(crate) fn requeue(end: &End) {
@@ -143,7 +143,7 @@ pub(crate) fn requeue(end: &End) {
     match job.requeue() {
         Ok(()) => note!("job {} is back in the queue", job.id()),
         Err(error) => {
-            note!("the job does not go back into the queue: {error}; submitted again, it continues");
+            note!("the job cannot go back into the queue: {error}; submit it again to continue");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `trainer study`: what studies there are, and how far their runs are.
+//! `trainer study`: lists studies, and the progress of their runs.
 
 use crate::args::StudyCommand;
 use crate::{End, print, report};
@@ -112,7 +112,7 @@ fn named(study: Option<&str>) -> anyhow::Result<Study> {
     }
 }
 
-/// A study and the folder of its runs, by either.
+/// A study and the folder of its runs, given either of them.
 fn located(study: Option<&str>, out: Option<PathBuf>) -> anyhow::Result<(Study, PathBuf)> {
     if let Some(folder) = study.map(Path::new).filter(|path| out.is_none() && path.is_dir())
         && let Some(study) = study_in(folder)?
@@ -121,13 +121,13 @@ fn located(study: Option<&str>, out: Option<PathBuf>) -> anyhow::Result<(Study, 
     }
     let found = named(study).map_err(|error| match study.map(Path::new).filter(|path| path.is_dir()) {
         Some(folder) => {
-            error.context(format!("{} is no folder of a study: it has no study.toml", folder.display()))
+            error.context(format!("{} is not the folder of a study: it has no study.toml", folder.display()))
         }
         None => error,
     })?;
     let out = out.unwrap_or_else(|| default_out(&found, false));
     match study_in(&out)? {
-        // With the seeds that were asked for.
+        // With the seeds that were requested.
         Some(there) if there.name == found.name => Ok((there, out)),
         Some(there) => bail!(
             "{} holds the study `{}`, not `{}`: choose another --out",
@@ -143,7 +143,7 @@ fn show_status(study: Study, out: PathBuf, json: bool) -> anyhow::Result<()> {
     let title = format!("{}: {}, in {}", study.name, study.title, out.display());
     let plan = Plan::new(study, Options { out: Some(out), ..Options::default() })?;
     let mut runs = status(&plan);
-    // Where the queue does not answer, the folders do.
+    // If the queue does not answer, the folders still do.
     if let Err(error) = add_queue(&plan.out, &mut runs) {
         note!("{error}");
     }
@@ -208,7 +208,7 @@ fn judge(study: &Study, out: &Path) -> anyhow::Result<End> {
         );
     }
     if missing > 0 {
-        note!("{missing} runs of the study are not finished, and left out");
+        note!("{missing} runs of the study are not finished and left out");
     }
     report::conclude(study, &runs, out)
 }

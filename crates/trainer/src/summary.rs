@@ -65,7 +65,7 @@ fn toml(model: &Model) -> String {
     file.map_or_else(|| model.network().to_toml(), str::to_owned)
 }
 
-/// The resolved network, a node a line: whole it would be ten times as many lines as anybody reads.
+/// The resolved network, one node a line: pretty-printed, it would be ten times as many lines as anybody reads.
 fn graph(model: &Model) -> anyhow::Result<String> {
     let network = model.network().to_json()?;
     let node = |node: &Value| {
@@ -78,7 +78,7 @@ fn graph(model: &Model) -> anyhow::Result<String> {
     Ok(format!("{{\n{facts}  \"nodes\": [\n{}\n  ]\n}}", nodes.join(",\n")))
 }
 
-/// A key with its value, as it stands in an object of JSON.
+/// A key with its value, as written in a JSON object.
 fn pair(object: &Value, key: &str) -> String {
     format!("\"{key}\": {}", object[key])
 }

@@ -15,7 +15,7 @@ use std::time::Instant;
 /// Images of a batch that are shown.
 const SHOWN: usize = 36;
 
-/// Follows a training and writes it down. The first error ends the writing, not the training: it is told on stderr.
+/// Follows a training and writes it down. The first error ends the writing, not the training: it is reported on stderr.
 pub(crate) struct TensorBoard<'a> {
     folder: PathBuf,
     images: &'a Arc<Images>,
@@ -34,7 +34,7 @@ impl<'a> TensorBoard<'a> {
         Self { folder, images, settings, writer: None, failed: false, recorded, since: 0 }
     }
 
-    /// Adds events. The file is begun at the first step that is seen, which is not the run's first when it was resumed.
+    /// Adds events. The file is created at the first step seen, which is not the run's first if the run was resumed.
     fn write(&mut self, step: u64, values: anyhow::Result<Vec<(String, Value)>>) {
         if self.failed {
             return;
@@ -122,7 +122,7 @@ impl Observer for TensorBoard<'_> {
     }
 }
 
-/// Two who follow the same training.
+/// Two observers of the same training.
 pub(crate) struct Both<'a>(pub(crate) &'a mut dyn Observer, pub(crate) &'a mut dyn Observer);
 
 impl Observer for Both<'_> {
@@ -152,7 +152,7 @@ fn scalars(figures: &[(&str, Option<f64>)]) -> Vec<(String, Value)> {
     measured.map(|(tag, value)| (tag.to_owned(), Value::Scalar(value as f32))).collect()
 }
 
-/// A convolution of red, green and blue.
+/// Whether an array is the weight of a convolution of red, green and blue.
 pub(crate) fn is_first_layer(array: &Array) -> bool {
     matches!(array.shape[..], [_, 3, height, width] if height == width)
 }
@@ -172,16 +172,16 @@ fn filters(weight: &Array) -> anyhow::Result<Value> {
 /// A rectangle of pixels, row by row.
 type Tile = Vec<Rgb<u8>>;
 
-/// From planes of red, green and blue, or a grey one, each value turned into `0..=255` by `byte(channel, value)`.
+/// From planes of red, green and blue, or a grey one, each value mapped to `0..=255` by `byte(channel, value)`.
 fn tile(planes: &[f32], [channels, height, width]: [usize; 3], byte: impl Fn(usize, f32) -> f32) -> Tile {
     let plane = height * width;
-    // The conversion keeps to the range by itself.
+    // The conversion saturates.
     let value = |channel: usize, at: usize| byte(channel, planes[channel * plane + at]).round() as u8;
     let pixel = |at: usize| Rgb(std::array::from_fn(|color| value(color.min(channels - 1), at)));
     (0..plane).map(pixel).collect()
 }
 
-/// Tiles beside and under each other with a black pixel between, each pixel drawn `scale` times as large.
+/// A grid of tiles with a black pixel in between, each pixel drawn `scale` times as large.
 fn grid(tiles: &[Tile], [rows, row]: [usize; 2], columns: usize, scale: usize) -> anyhow::Result<Value> {
     let (down, right) = (rows * scale + 1, row * scale + 1);
     let columns = columns.min(tiles.len()).max(1);
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!((width, height), (6, 6));
         let pixel = |x, y| picture.get_pixel(x, y).0;
         assert_eq!((pixel(0, 0), pixel(1, 1), pixel(2, 2)), ([2, 0, 0], [2, 0, 0], [0, 0, 0]));
-        // Out of range is the end of the range.
+        // Values out of range are clamped.
         assert_eq!((pixel(3, 0), pixel(0, 3), pixel(5, 5)), ([0, 255, 0], [0, 0, 0], [0, 0, 0]));
     }
 
@@ -231,7 +231,7 @@ mod tests {
             panic!("no image")
         };
         let picture = image::load_from_memory(&png).unwrap().into_rgb8();
-        // The first value of the plane of green.
+        // The first value of the green plane.
         assert_eq!(picture.get_pixel(0, 0).0, [128, 0, 128]);
         assert_eq!(picture.get_pixel(8, 0).0, [128, 128, 128]);
     }

@@ -14,7 +14,7 @@ const REST_BYTES: u64 = 32 << 20;
 /// Starts the computing threads: as many as the option says, else the variable `RAYON_NUM_THREADS`, else the number of processors.
 ///
 /// # Errors
-/// If the variable holds no such number, or the system has no room for so many.
+/// If the variable holds no such number, or the system has no room for that many.
 pub(crate) fn start(option: Option<u32>) -> anyhow::Result<()> {
     let of_machine = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let threads = match option {
@@ -38,7 +38,7 @@ pub(crate) fn start(option: Option<u32>) -> anyhow::Result<()> {
         .map_err(|error| refused(&cause(&error)))
 }
 
-/// Why a thread was not started: what the system says, and how much room there is under a limit.
+/// Why a thread was not started: what the system says, and how much address space a limit leaves.
 pub(crate) fn cause(error: &dyn Display) -> String {
     match memory::address_space() {
         Some(left) => {

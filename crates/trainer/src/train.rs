@@ -29,29 +29,29 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a run has of the process that trains it.
+/// How a run shares the process that trains it.
 pub(crate) enum Host<'a> {
     /// The process is the run's alone: it handles signals and starts the computing threads.
     Own,
-    /// Others are trained beside it.
+    /// Other runs are trained in the same process.
     Shared {
         /// Stops all runs.
         stop: Arc<AtomicBool>,
-        /// Those of the runs so far.
+        /// The images of the runs so far.
         images: &'a PreparedImages,
     },
 }
 
-/// Trains the run that a command line, of which `args` are the options, asks for.
+/// Trains the run that a command line describes; `args` are its options.
 pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyhow::Result<End> {
     let merged = options::resolve(args, line)?;
     let args = merged.as_ref().unwrap_or(args);
     let Some(folder) = run_folder(args)? else {
-        bail!("no network was named; say with --model which one to train")
+        bail!("no network was named; give the one to train with --model")
     };
     let resuming = holds_run(&folder);
     if resuming && !args.resume {
-        // Said before the images are loaded; creating the folder would say the same.
+        // Reported before the images are loaded; creating the folder would report the same.
         return Err(pointwise_runs::Error::HoldsRun { path: folder }.into());
     }
     let (mut run, stored) = if resuming {
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
     for (option, path) in [("--data-dir", &config.data_dir), ("--init", &config.init)] {
         if let Some(path) = path.as_ref().filter(|path| path.to_str().is_none()) {
             bail!(
-                "{option} {} has a name that is not UTF-8, and so cannot be kept in config.toml: rename it, or give a link to it",
+                "{option} {} has a name that is not UTF-8 and cannot be kept in config.toml: rename it, or give a link to it",
                 path.display()
             );
         }
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
         best = past.epochs().last().map(|epoch| epoch.best_acc);
         if done > config.recipe.epochs {
             bail!(
-                "the run in {} has {done} epochs behind it; give --epochs {done} or more",
+                "the run in {} has completed {done} epochs; give --epochs {done} or more",
                 folder.display()
             );
         }
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
         }
         check_last(run, &past)?;
     }
-    // All that can be refused is, before the images are loaded, which may take long.
+    // Whatever can be refused is refused before the images are loaded, which may take long.
     let is_resumed = resuming.then_some(&folder);
     let device = DeviceChoice::Only(config.device).resolve().map_err(|error| elsewhere(is_resumed, error))?;
     let images = Images::of_run(&config, model.network())?;
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
     };
     let (stop, loaded) = match host {
         Host::Own => {
-            // First of all threads: those that compute may take what is left of the address space.
+            // Its thread is started first: the computing threads may take what is left of the address space.
             let stop = stop_flag()?;
             threads::start(args.compute.threads)?;
             (stop, &PreparedImages::default())
@@ -133,7 +133,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
     let Some(PreparedSplits { description, dataset, splits }) = prepared else {
         return Ok(End::Interrupted);
     };
-    // Images that another run prepared were held to its recipe.
+    // Images that another run prepared were checked against that run's recipe.
     splits.check(&config.recipe)?;
     splits.check_batches(&config.recipe, &network.graph()?)?;
     config.dataset = Some(dataset);
@@ -165,7 +165,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
                 );
             }
             if let Some(stored) = stored {
-                // An earlier version kept nothing of the data.
+                // An earlier version recorded nothing of the data.
                 let dataset = stored.dataset.clone().or(config.dataset.clone());
                 check_same_run(&folder, &RunConfig { dataset, ..stored }, &config)?;
             }
@@ -177,7 +177,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
         None => {
             let created = RunFolder::create(&folder, &config, &environment);
             run.insert(created.map_err(|error| match error {
-                // It was begun by another process while the images were loaded: that it is left already is a matter of moments.
+                // Another process began the run while the images were loaded; that it has left the run already is a coincidence.
                 pointwise_runs::Error::HoldsRun { path } if args.resume => {
                     pointwise_runs::Error::InUse { path }
                 }
@@ -188,7 +188,7 @@ pub(crate) fn run(args: &TrainArgs, line: Vec<OsString>, host: Host<'_>) -> anyh
     log::info!("the run is in {}", folder.display());
     if let Some(cause) = run.unlocked() {
         note!(
-            "warning: the file system of {} has no locks ({cause}): see to it that nothing else trains there",
+            "warning: the file system of {} has no locks ({cause}): make sure that nothing else trains there",
             folder.display()
         );
     }
@@ -238,17 +238,17 @@ fn run_folder(args: &TrainArgs) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(Path::new("runs").join(format!("{}-seed{seed}", model.name()))))
 }
 
-/// The images that were prepared last in this process: for the next run that wants the same.
+/// The images that were prepared last in this process, for the next run that needs the same.
 #[derive(Debug, Default)]
 pub(crate) struct PreparedImages(Mutex<Option<(Wanted, PreparedSplits)>>);
 
-/// What decides about a run's images.
+/// What determines a run's images.
 #[derive(Debug, PartialEq)]
 struct Wanted {
     images: Images,
     limits: [Option<NonZeroU32>; 2],
     val_split: u32,
-    /// Of what is held out, if anything is.
+    /// Of the held-out images, if there are any.
     seed: Option<u64>,
     normalise: Normalise,
 }
@@ -262,8 +262,8 @@ struct PreparedSplits {
 }
 
 impl PreparedImages {
-    /// The images of a run; `None` if `stop` was set before they were there. A run that wants those which are just being loaded for
-    /// another one waits for them.
+    /// The images of a run; `None` if `stop` was set before they were loaded. A run that needs images being loaded for another one waits
+    /// for them.
     fn get(
         &self,
         images: Images,
@@ -278,7 +278,7 @@ impl PreparedImages {
             seed: (config.val_split > 0).then_some(config.seed),
             normalise: config.recipe.normalise.clone(),
         };
-        // What is there is whole, whatever became of who left it.
+        // The value is complete, even if the thread that left it has panicked.
         let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((there, prepared)) = &*newest
             && *there == wanted
@@ -316,25 +316,25 @@ fn prepare(
     Ok(Some(PreparedSplits { description, dataset, splits }))
 }
 
-/// What was typed, over what the run was started with, over the values of the study's file; without the data, which is not loaded yet, and the
-/// network as it was named or described.
+/// The options of the command line, over those that the run was started with, over the values of the study's file; without the data, which is
+/// not loaded yet; and the network as it was named or described.
 fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<(RunConfig, Model)> {
     let (mut config, mut model) = match (stored, &args.model) {
         (Some(stored), None) => (stored.clone(), Model::of_run(stored)?),
         (Some(stored), Some(model)) => (stored.clone(), model.clone()),
         (None, Some(model)) => (study_config(model.name())?, model.clone()),
-        (None, None) => bail!("no network was named; say with --model which one to train"),
+        (None, None) => bail!("no network was named; give the one to train with --model"),
     };
     if let Some(p) = args.dropout {
         model = model.with_dropout(p);
     }
-    // What the run trains was made for its data.
+    // The run's network was adapted to its data.
     if let Some(data) = stored.and_then(|stored| stored.dataset.as_ref()) {
         model = model.for_data(&spec(data))?;
     }
     model.name().clone_into(&mut config.model);
     config.network = model.recorded();
-    // Of a network without dropout, what was said of it stands there nevertheless.
+    // For a network without dropout, the value given is recorded nevertheless.
     config.dropout = model.network().dropout().or(args.dropout).unwrap_or(config.dropout);
     config.engine = args.compute.engine.unwrap_or(config.engine);
     config.precision = args.compute.precision.unwrap_or(config.precision);
@@ -360,7 +360,7 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<(RunC
         config.init = Some(path);
     }
     match args.compute.device {
-        // Whether a run that is resumed computed there is looked at before whether this machine can.
+        // For a resumed run, whether it computed there is checked before whether this machine can.
         Some(DeviceChoice::Only(device)) if stored.is_some() => config.device = device,
         None if stored.is_some() => {}
         choice => {
@@ -381,9 +381,9 @@ fn resolve(args: &TrainArgs, stored: Option<&RunConfig>) -> anyhow::Result<(RunC
     Ok((config, model))
 }
 
-/// A run is resumed with what it was started with; only the number of epochs may grow.
+/// A run is resumed with the options it was started with; only the number of epochs may grow.
 fn check_same_run(folder: &Path, stored: &RunConfig, config: &RunConfig) -> anyhow::Result<()> {
-    // What depends on the length of the training would have been something else before it ended.
+    // If the recipe depends on the length of the training, a longer one would have differed from the start.
     let epochs = match stored.recipe.depends_on_length() {
         true => config.recipe.epochs,
         false => stored.recipe.epochs,
@@ -392,7 +392,7 @@ fn check_same_run(folder: &Path, stored: &RunConfig, config: &RunConfig) -> anyh
     let asked = RunConfig { recipe, max_steps: stored.max_steps, ..config.clone() };
     let Some(Difference { name, ours, theirs }) = stored.difference(&asked) else { return Ok(()) };
     let way = match name.as_str() {
-        // Another machine may have no choice.
+        // On another machine there may be no choice.
         "engine" | "device" | "precision" => {
             format!("leave the option out, or continue from its weights: {}", continuation(folder))
         }
@@ -408,7 +408,7 @@ fn check_same_run(folder: &Path, stored: &RunConfig, config: &RunConfig) -> anyh
     bail!("the run in {} was started with {name} {ours}, not {theirs}; {way}", folder.display())
 }
 
-/// An engine's error; of a run that is resumed where its device is missing, with the way on.
+/// An engine's error; for a run that is resumed where its device is missing, with the way to continue.
 fn elsewhere(resumed: Option<&PathBuf>, error: EngineError) -> anyhow::Error {
     let (missing, reason) = match &error {
         EngineError::DeviceUnavailable { device, reason } => (format!("the device {device}"), reason.clone()),
@@ -435,7 +435,7 @@ fn continuation(folder: &Path) -> String {
     format!("--init {} in another --run-dir, without --resume", weights.display())
 }
 
-/// An error when the run has lost its `last` checkpoint; a warning when it may never have had one.
+/// An error if the run has lost its `last` checkpoint; a warning if it may never have had one.
 fn check_last(run: &RunFolder, past: &Run) -> anyhow::Result<()> {
     let last = run.checkpoint_path(Checkpoint::Last);
     let Some(newest) = past.records.last().filter(|_| !last.exists()) else { return Ok(()) };

@@ -9,7 +9,7 @@ use pointwise_study::Study;
 use serde::de::DeserializeOwned;
 use toml::de::ValueDeserializer;
 
-/// What stands behind `=` in a TOML file: a table, an array, or a name, which needs no quotation marks here.
+/// A value as after `=` in a TOML file: a table, an array, or a name, which needs no quotation marks here.
 ///
 /// # Errors
 /// What is wrong with it, on one line.
@@ -47,7 +47,7 @@ pub(crate) fn data_kind() -> impl TypedValueParser<Value = DataKind> {
 /// A study by its name, or by the file that describes it.
 ///
 /// # Errors
-/// Why it is none, in a sentence.
+/// Why the text names no study, in a sentence.
 pub(crate) fn parse_study(text: &str) -> Result<Study, String> {
     Study::find(text).map_err(|error| error.to_string())
 }
@@ -55,7 +55,7 @@ pub(crate) fn parse_study(text: &str) -> Result<Study, String> {
 /// Seeds, separated by commas.
 ///
 /// # Errors
-/// Which one is none.
+/// Which one is not a seed.
 pub(crate) fn seeds(text: &str) -> Result<List<u64>, String> {
     List::parse(text, |part| {
         part.parse().ok().filter(|seed| *seed <= RunConfig::MAX_SEED).ok_or_else(|| {
@@ -64,10 +64,10 @@ pub(crate) fn seeds(text: &str) -> Result<List<u64>, String> {
     })
 }
 
-/// A device as it is typed, to be handed on.
+/// A device as typed, to be passed on.
 ///
 /// # Errors
-/// Why it is none.
+/// Why the text names no device.
 pub(crate) fn device(text: &str) -> Result<String, String> {
     let choice: Result<DeviceChoice, _> = text.parse();
     choice.map(|_| text.to_owned()).map_err(|error| error.to_string())

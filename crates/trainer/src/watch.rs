@@ -9,7 +9,7 @@ use pointwise_runs::{Activity, Run};
 use std::thread;
 use std::time::Duration;
 
-/// How often the files are looked at; a run renews its progress every two seconds.
+/// How often the files are read; a run renews its progress every two seconds.
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// Ends when the run ends, in the same way: done, failed or interrupted.
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<End> {
     let mut display = WatchDisplay::new();
     let mut epochs_shown = 0;
     loop {
-        // Asked for first: what is read when the run has ended is all there will be.
+        // Read first: once the run has ended, the next read is complete.
         let before = Run::read(&args.run)?.activity();
         let run = Run::read(&args.run)?;
         for epoch in run.epochs().filter(|epoch| epoch.epoch > epochs_shown) {
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &WatchArgs) -> anyhow::Result<End> {
             }
             Activity::Failed => bail!("the run in {shown} failed; its own output says why"),
             Activity::Stale => {
-                bail!("nothing is at work on the run in {shown}; train --resume continues it")
+                bail!("no process is at work on the run in {shown}; train --resume continues it")
             }
         }
         thread::sleep(PERIOD);

@@ -1,5 +1,5 @@
-//! A study on whatever NVIDIA GPU there is, or on the emulator of `tests/cuda`: its runs are trained at once in one process. Without either nothing
-//! is tested here. How runs share a process is tested without a GPU in `tests/tests/several.rs`.
+//! A study on an NVIDIA GPU, or on the emulator of `tests/cuda`: its runs are trained at once in one process. Without either, nothing is
+//! tested here. How runs share a process is tested without a GPU in `tests/tests/several.rs`.
 #![cfg(all(feature = "cuda", target_os = "linux"))]
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Three networks, of which each has other kernels and algorithms.
+/// Three networks, each with different kernels and algorithms.
 const STUDY: &str = r#"
 name = "three"
 title = "Three networks"
@@ -47,7 +47,7 @@ fn trainer(words: &[&str]) -> Command {
     clean(Command::new(program), words)
 }
 
-/// Whether there is a GPU; said on stderr if there is none.
+/// Whether there is a GPU; reports on stderr if there is none.
 fn has_gpu() -> bool {
     let found = DeviceChoice::Only(DeviceName::Cuda(0)).resolve();
     if let Err(error) = &found {

@@ -15,12 +15,12 @@ pub enum TrainingError {
     #[error(transparent)]
     Run(#[from] pointwise_runs::Error),
     /// The thread that writes the run's files could not be started.
-    #[error("no thread can be started that writes the run's files: {cause}")]
+    #[error("the thread that writes the run's files cannot be started: {cause}")]
     Thread {
         /// The system's reason.
         cause: std::io::Error,
     },
-    /// The thread that writes the run's files has panicked: an error in the program.
+    /// The thread that writes the run's files has panicked: a bug in the program.
     #[error(
         "the thread that writes the run's files has panicked ({0}); the run can be resumed from its last checkpoint"
     )]

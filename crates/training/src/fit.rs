@@ -1,4 +1,4 @@
-//! The loop.
+//! The training loop.
 
 use crate::resume::Epoch;
 use crate::views::evaluate_views;
@@ -27,14 +27,14 @@ use std::time::{Duration, Instant};
 /// `progress.json` is renewed at most this often, for those who watch a run.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
 
-/// What is trained on what.
+/// What is trained, and on which images.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'a> {
     /// The resolved configuration.
     pub config: &'a RunConfig,
     /// The images.
     pub splits: &'a Splits,
-    /// Set from outside to end the run early: after the step in hand, with a checkpoint to resume from.
+    /// Set from outside to end the run early: after the current step, with a checkpoint to resume from.
     pub stop: &'a AtomicBool,
 }
 
@@ -47,11 +47,11 @@ pub trait Observer {
     /// An epoch is done, and its record and checkpoints are being written.
     fn epoch(&mut self, epoch: &FinishedEpoch<'_>);
 
-    /// The final parameters are evaluated and the result is about to be written: whoever looks at them closer gives what was
-    /// found, which becomes part of the run.
+    /// The final parameters are evaluated and the result is about to be written. An observer that analyses them returns the
+    /// analysis, which becomes part of the run.
     ///
     /// # Errors
-    /// [`TrainingError`] of the look.
+    /// [`TrainingError`] of the analysis.
     fn last(&mut self, last: &mut Last<'_>) -> Result<Option<Analysis>, TrainingError> {
         let _ = last;
         Ok(None)
@@ -86,7 +86,7 @@ pub struct Last<'a> {
 }
 
 impl Last<'_> {
-    /// The logits of the test images, `(N, classes)` row by row; `None` when the run is to stop meanwhile. Changes nothing.
+    /// The logits of the test images, `(N, classes)` row by row; `None` if the run is told to stop meanwhile. Changes nothing.
     ///
     /// # Errors
     /// The engine's.
@@ -165,8 +165,8 @@ pub fn batch_settings(config: &RunConfig, normalisation: &Normalisation) -> Batc
     }
 }
 
-/// Trains until the end, an interruption or an error: from the beginning, or from the place whose state the engine was given,
-/// to the same bytes (but for the measured seconds) as a run that was never stopped.
+/// Trains until the end, an interruption or an error, from the beginning or from the position whose state the engine was given.
+/// The files get the same bytes, except for measured seconds, as in a run that was never stopped.
 ///
 /// Everything has been written when it returns. Until then the files may be behind, by a checkpoint at most.
 ///
@@ -183,17 +183,17 @@ pub fn fit(
         let mut session = Session::begin(job, from, engine, run, observer, scope)?;
         let outcome = session.run();
         let failed = session.progress(State::Failed);
-        // An error of writing is of something that was given before the loop ended.
+        // A write error comes first: it concerns something that was given to the writer before the loop ended.
         Ok::<_, TrainingError>((session.writer.finish().and(outcome), failed))
     })?;
     if outcome.is_err() {
-        // The error in hand matters more than one of telling it to those who watch.
+        // The error of the training matters more than one of writing the progress.
         let _ = run.write_progress(&failed);
     }
     outcome
 }
 
-/// Evaluates the engine on images in order, leaving its totals set to the result; `None` when `stop` was set meanwhile.
+/// Evaluates the engine on images in order, leaving its totals set to the result; `None` if `stop` was set meanwhile.
 ///
 /// # Errors
 /// The engine's.
@@ -255,8 +255,8 @@ fn reside(
     })
 }
 
-/// How an engine that keeps the images makes training images of them: the pixels around an image before its random crop, if it is
-/// cropped and flipped; `None` for what it cannot do.
+/// How an engine that keeps the images augments them: `Some` of the padding before a random crop, with a random flip, or `Some(None)`
+/// for no augmentation; `None` for one that it cannot do.
 fn resident_margin(augment: Augment) -> Option<Option<u32>> {
     match augment {
         Augment::NONE => Some(None),
@@ -325,7 +325,7 @@ impl<S: Copy> Feed<S> {
     }
 }
 
-/// Where the loop is; what a checkpoint holds beside the engine's state.
+/// The position of the loop: what a checkpoint holds in addition to the engine's state.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
     epoch: u32,
@@ -336,7 +336,7 @@ struct Cursor {
     best: Option<Best>,
 }
 
-/// An epoch's results; without a validation split there is a test, with one there is none before the end of the run.
+/// An epoch's results. With a validation split, the test set is not used before the end of the run.
 struct Scores {
     validation: Option<Totals>,
     test: Option<Totals>,
@@ -352,7 +352,7 @@ struct Resident {
     test: Option<ResidentSet>,
 }
 
-/// What is written of an epoch beside the state to resume from.
+/// What is written for an epoch in addition to the state to resume from.
 struct EpochFiles {
     record: EpochRecord,
     /// Of the weights that are kept.
@@ -365,16 +365,16 @@ struct Session<'a> {
     job: Job<'a>,
     settings: BatchSettings,
     span: Span,
-    /// What the engine was last told.
+    /// The rate that the engine was given last.
     rate: Option<Rate>,
     resident: Resident,
     engine: &'a mut dyn Engine,
-    /// The run's.
+    /// The run folder.
     folder: PathBuf,
     writer: Writer<'a>,
     observer: &'a mut dyn Observer,
     at: Cursor,
-    /// Of the newest batch, also when its epoch is over and the totals are the next one's.
+    /// Of the newest batch, also when its epoch is over and the totals are those of the next one.
     last_loss: f64,
     clock: Clock,
 }
@@ -396,7 +396,7 @@ impl<'a> Session<'a> {
             at = Cursor { epoch, batch: position.batch, step, totals: totals_at(&position), best };
             if at.epoch > config.recipe.epochs + 1 {
                 return Err(TrainingError::Configuration(format!(
-                    "the run has {} epochs behind it; give --epochs {} or more",
+                    "the run has completed {} epochs; give --epochs {} or more",
                     at.epoch - 1,
                     at.epoch - 1
                 )));
@@ -417,7 +417,7 @@ impl<'a> Session<'a> {
                 .flatten(),
             test: reside(engine, &job.splits.test, normalisation)?,
         };
-        // Steps that the checkpoint does not know will be taken, and recorded, again.
+        // Steps after the checkpoint will be taken, and recorded, again.
         run.rewind(at.step, at.epoch - 1)?;
         let clock = Clock::begin(run, at.step)?;
         let span = config.recipe.span(job.splits.train.len());
@@ -441,7 +441,7 @@ impl<'a> Session<'a> {
     }
 
     fn run(&mut self) -> Result<Outcome, TrainingError> {
-        // What was told of the run before does not hold any more.
+        // The state recorded before no longer holds.
         self.show(State::Running)?;
         while self.at.epoch <= self.job.config.recipe.epochs && !self.is_stale() {
             if !self.train_epoch()? {
@@ -453,7 +453,7 @@ impl<'a> Session<'a> {
         self.finish()
     }
 
-    /// Trains to the end of the epoch; false when it was stopped before.
+    /// Trains to the end of the epoch; false if it was stopped before.
     fn train_epoch(&mut self) -> Result<bool, TrainingError> {
         self.engine.set_totals(self.at.totals)?;
         let mut feed = self.feed()?;
@@ -475,12 +475,12 @@ impl<'a> Session<'a> {
         Ok(self.at.batch == self.batches())
     }
 
-    /// Those of the epoch in hand.
+    /// Number of batches of the current epoch.
     fn batches(&self) -> usize {
         Epoch::new(&self.job.config.recipe, self.span, self.at.epoch).batches as usize
     }
 
-    /// Averages the weights where the recipe does so after the step just taken.
+    /// Averages the weights, if the recipe does so after the step just taken.
     fn look_ahead(&mut self) -> Result<(), EngineError> {
         let lookahead = self.job.config.recipe.lookahead;
         match lookahead.and_then(|lookahead| lookahead.decay_after(self.at.step, self.span)) {
@@ -489,7 +489,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Tells the engine what the coming step is taken with, where that is something else than before.
+    /// Gives the engine the rate of the next step, if it differs from the last one.
     fn set_rate(&mut self) -> Result<(), EngineError> {
         let rate = self.job.config.recipe.rate(self.at.step, self.span);
         if self.rate != Some(rate) {
@@ -499,7 +499,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Whether so many epochs have passed without a better one that the recipe has the training end.
+    /// Whether early stopping ends the training: too many epochs have passed without a better one.
     fn is_stale(&self) -> bool {
         match (self.job.config.recipe.early_stopping, self.at.best) {
             (Some(stopping), Some(best)) => self.at.epoch - 1 - best.epoch >= stopping.patience,
@@ -507,7 +507,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The epoch's batches from the one in hand on.
+    /// The epoch's batches from the current one on.
     fn feed(&mut self) -> Result<Feed<BegunEpoch>, TrainingError> {
         let (images, settings, Cursor { epoch, batch, .. }) =
             (&self.job.splits.train, &self.settings, self.at);
@@ -546,7 +546,7 @@ impl<'a> Session<'a> {
     }
 
     /// Without a validation split the test set chooses the best epoch, as the study does; with one, the test set is left for the
-    /// end. `None` when it was stopped before the end.
+    /// end. `None` if it was stopped before the end.
     fn evaluate_epoch(&mut self) -> Result<Option<Scores>, TrainingError> {
         let train_seconds = self.clock.since_epoch();
         let splits = self.job.splits;
@@ -590,7 +590,7 @@ impl<'a> Session<'a> {
         evaluate_on(self.engine, images, feed, self.job.stop, self.observer)
     }
 
-    /// What the weights reach on the test set by the mean over views; `None` when it was stopped before the end.
+    /// The totals on the test set by the mean over views; `None` if it was stopped before the end.
     fn evaluate_views(&mut self, views: TestTimeAugmentation) -> Result<Option<Totals>, TrainingError> {
         let (images, BatchSettings { batch_size, normalisation, .. }) =
             (&self.job.splits.test, &self.settings);
@@ -644,7 +644,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Leaves a checkpoint of a run that is resumed another time.
+    /// Leaves a checkpoint of a run that may be resumed later.
     fn pause(&mut self) -> Result<Outcome, TrainingError> {
         self.save(None)?;
         let step = self.at.step;
@@ -682,7 +682,7 @@ impl<'a> Session<'a> {
             batch_size: self.settings.batch_size,
             stop: self.job.stop,
         })?;
-        // A look that was cut short is taken again when the run is resumed.
+        // An analysis that was cut short is repeated when the run is resumed.
         if self.stopped() {
             return self.pause();
         }
@@ -690,9 +690,9 @@ impl<'a> Session<'a> {
             self.writer.give(move |run| Ok(run.write_analysis(&analysis)?))?;
         }
         let Some(best) = self.at.best else {
-            return Err(TrainingError::Configuration("the run has no epoch behind it".to_owned()));
+            return Err(TrainingError::Configuration("the run has completed no epoch".to_owned()));
         };
-        // What follows reads files of the run.
+        // The rest reads files of the run.
         self.writer.flush()?;
         // What the best epoch's weights reach on the test set: known already when the test set chose them.
         let (best_test_loss, best_test_acc) = if splits.validation.is_none() {
@@ -752,7 +752,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Has what the run needs to be resumed written, behind what is due of an epoch that is done.
+    /// Gives the writer a checkpoint to resume from, after the files of a finished epoch if there is one.
     fn save(&mut self, epoch: Option<EpochFiles>) -> Result<(), TrainingError> {
         self.writer.wait_for_checkpoint()?;
         let snapshot = self.engine.snapshot(true)?;
@@ -769,7 +769,7 @@ impl<'a> Session<'a> {
                 }
                 run.append(&Record::Epoch(record))?;
             }
-            // Before the checkpoint: it tells how many seconds the checkpoint's steps took.
+            // Before the checkpoint: it records how many seconds the checkpoint's steps took.
             run.write_progress(&progress)?;
             write(run, Checkpoint::Last, &state, &meta)
         })?;

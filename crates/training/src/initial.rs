@@ -1,4 +1,4 @@
-//! Initial values that are made of training images.
+//! Initial values that are computed from training images.
 
 use crate::{Splits, TrainingError};
 use pointwise_data::{Draw, Transform};
@@ -6,11 +6,11 @@ use pointwise_engine::State;
 use pointwise_network::Network;
 use pointwise_recipe::Augment;
 
-/// The state that a training of this network begins with, where some of its initial values are made of training images; `None` where none
-/// is, so that an engine has them from the start.
+/// The state that a training of this network begins with, if some of its initial values are computed from training images; `None` if none
+/// are, so that an engine has all of them from the start.
 ///
 /// # Errors
-/// [`TrainingError`] for a network that does not fit together, or a normalisation of another number of channels.
+/// [`TrainingError`] for an inconsistent network, or a normalisation for another number of channels.
 pub fn state_from_images(
     network: &Network,
     seed: u64,

@@ -4,7 +4,7 @@
 //! everything that a run is judged by in a run folder (crate `pointwise-runs`): metrics as they come, the `best` and the `last`
 //! [checkpoint](pointwise_weights::checkpoint), and the result.
 //!
-//! Files are written by a thread of their own, in order, so that training does not wait for the disk.
+//! A separate thread writes the files, in order, so that training does not wait for the disk.
 //!
 //! The optimizer and the loss are part of an engine's step: see `pointwise-engine`.
 

@@ -18,7 +18,7 @@ pub(crate) struct Epoch {
 }
 
 impl Epoch {
-    /// Epoch `epoch`, from 1, of a training of that span. What would follow the last one begins where that ends.
+    /// Epoch `epoch`, from 1, of a training of that span. The epoch after the last one begins where that ends.
     pub(crate) fn new(recipe: &Recipe, span: Span, epoch: u32) -> Self {
         let begins = u64::from(epoch.saturating_sub(1)).saturating_mul(span.steps_per_epoch);
         let batches = span.steps_per_epoch;
@@ -42,10 +42,10 @@ pub struct ResumePoint {
 }
 
 impl ResumePoint {
-    /// Reads the `last` checkpoint into the engine; `None` when the run has none yet. Changes nothing in the folder.
+    /// Reads the `last` checkpoint into the engine; `None` if the run has none yet. Changes nothing in the folder.
     ///
     /// # Errors
-    /// A damaged checkpoint's; that of [`check_configuration`]; [`WeightsError::Checkpoint`] when it stands at no place of this run;
+    /// That of a damaged checkpoint; that of [`check_configuration`]; [`WeightsError::Checkpoint`] if its position is not one of this run;
     /// the engine's for the state of another network.
     pub fn load(
         run: &RunFolder,
@@ -81,7 +81,7 @@ impl ResumePoint {
                 None => String::new(),
             };
             return Err(damaged(format!(
-                "step {step}, batch {batch} of epoch {epoch}, is no place in epochs of {} batches{last}",
+                "step {step}, batch {batch} of epoch {epoch}, is not a position in epochs of {} batches{last}",
                 span.steps_per_epoch
             )));
         }
@@ -93,8 +93,8 @@ impl ResumePoint {
     }
 }
 
-/// Whether a run's configuration is still the one that its `last` checkpoint was trained with. One that is missing or damaged says
-/// nothing against it.
+/// Checks that a run's configuration is still the one that its `last` checkpoint was trained with. A missing or damaged checkpoint is
+/// ignored.
 ///
 /// # Errors
 /// [`TrainingError::Configuration`] naming the first key that is not.
@@ -118,7 +118,7 @@ fn same_configuration(run: &Path, meta: &Meta, config: &RunConfig) -> Result<(),
     )))
 }
 
-/// The error of a damaged `last` checkpoint with what can be done.
+/// The error of a damaged `last` checkpoint, with the fix.
 fn with_fix(run: &Path, error: WeightsError) -> TrainingError {
     let best = run.join(Checkpoint::Best.file_name());
     match error {

@@ -15,7 +15,7 @@ pub struct Splits {
     pub validation: Option<Arc<Images>>,
     /// Images for the test; without `val_split` they also choose the best epoch, as in the study.
     pub test: Arc<Images>,
-    /// What becomes of the values of their pixels.
+    /// The normalisation of their pixels.
     pub normalisation: Normalisation,
 }
 
@@ -27,11 +27,11 @@ impl Splits {
         self.train.len().max(validation).max(self.test.len())
     }
 
-    /// The first `limit_train` and `limit_test` images, and from those training images `val_split` drawn by the seed.
+    /// The first `limit_train` and `limit_test` images, and `val_split` of those training images, drawn by the seed.
     ///
     /// # Errors
-    /// [`TrainingError::Configuration`] when `val_split` leaves no image to train on, and that of [`Splits::check`]; [`TrainingError::Data`] for a normalisation of another
-    /// number of channels.
+    /// [`TrainingError::Configuration`] if `val_split` leaves no image to train on, and that of [`Splits::check`];
+    /// [`TrainingError::Data`] for a normalisation for another number of channels.
     pub fn new(dataset: Dataset, config: &RunConfig) -> Result<Self, TrainingError> {
         let limit = |images: Images, limit: Option<NonZeroU32>| match limit {
             Some(limit) => images.truncated(limit.get() as usize),
@@ -63,10 +63,10 @@ impl Splits {
         Ok(splits)
     }
 
-    /// Whether there is a batch to train on.
+    /// Checks that there is a batch to train on.
     ///
     /// # Errors
-    /// [`TrainingError::Configuration`] when the recipe leaves out batches that are not whole, and the training images do not fill one.
+    /// [`TrainingError::Configuration`] if the recipe drops incomplete batches, and the training images do not fill one.
     pub fn check(&self, recipe: &Recipe) -> Result<(), TrainingError> {
         let images = self.train.len();
         if recipe.drop_last && recipe.steps_per_epoch(images) == 0 {
@@ -79,7 +79,7 @@ impl Splits {
         Ok(())
     }
 
-    /// Whether each batch of an epoch has what the network's BatchNorms are trained with, which the last one may lack.
+    /// Checks that each batch of an epoch is large enough for the network's BatchNorms, which the last one may not be.
     ///
     /// # Errors
     /// [`TrainingError::Configuration`] naming the layer and the ways out.

@@ -7,8 +7,8 @@ use pointwise_recipe::TestTimeAugmentation;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Loss and accuracy by the mean of each image's logits over its views, taken in f64 and in the order of the views; `None` when `stop`
-/// was set meanwhile. Changes nothing in the engine; `evaluating` is told how many images of how many are done.
+/// Loss and accuracy by the mean of each image's logits over its views, taken in f64 and in the order of the views; `None` if `stop`
+/// was set meanwhile. Changes nothing in the engine; `evaluating` gets the number of images done, and their total.
 pub(crate) fn evaluate_views(
     engine: &mut dyn Engine,
     images: &Arc<Images>,
@@ -45,7 +45,7 @@ pub(crate) fn evaluate_views(
     Ok(Some(totals(&means, images.labels())))
 }
 
-/// Of one row of logits for each label.
+/// The totals of one row of logits for each label.
 fn totals(logits: &[f64], labels: &[u16]) -> Totals {
     let mut totals = Totals::default();
     let classes = (logits.len() / labels.len().max(1)).max(1);
@@ -53,7 +53,7 @@ fn totals(logits: &[f64], labels: &[u16]) -> Totals {
         let label = usize::from(*label);
         let mut best = 0;
         for (class, value) in row.iter().enumerate() {
-            // The first of equals, as in `Totals::correct`.
+            // The first of equal logits, as in `Totals::correct`.
             if *value > row[best] {
                 best = class;
             }

@@ -12,12 +12,12 @@ type Task = Box<dyn FnOnce(&mut RunFolder) -> Result<(), TrainingError> + Send>;
 /// The thread that has the run folder, and what it is still to write.
 ///
 /// **Invariant:** tasks are done one after the other in the order in which they were given, and none after one that failed. So whenever
-/// a run is killed, its folder is as it would be if training waited for each of them; it may only be of an earlier time.
+/// a run is killed, its folder is as it would be if training waited for each of them, but perhaps of an earlier time.
 pub(crate) struct Writer<'scope> {
     tasks: Sender<Task>,
-    /// Until its error was taken.
+    /// `None` once its error was taken.
     thread: Option<ScopedJoinHandle<'scope, Result<(), TrainingError>>>,
-    /// Hears of the newest checkpoint when it is written.
+    /// Notified when the newest checkpoint is written.
     checkpoint: Option<Receiver<()>>,
 }
 
@@ -35,7 +35,7 @@ impl<'scope> Writer<'scope> {
         Ok(Self { tasks, thread: Some(thread), checkpoint: None })
     }
 
-    /// Has something written after all that was given before.
+    /// Gives the thread a task, to be done after all earlier ones.
     ///
     /// # Errors
     /// That of an earlier task.
@@ -43,7 +43,7 @@ impl<'scope> Writer<'scope> {
         &mut self,
         task: impl FnOnce(&mut RunFolder) -> Result<(), TrainingError> + Send + 'static,
     ) -> Result<(), TrainingError> {
-        // The thread hears until a task fails.
+        // The thread receives tasks until one fails.
         self.tasks.send(Box::new(task)).or_else(|_| self.end())
     }
 
@@ -57,7 +57,7 @@ impl<'scope> Writer<'scope> {
         Ok(())
     }
 
-    /// Waits until the newest checkpoint is written. Called before another copy of the state is taken, it keeps them to one.
+    /// Waits until the newest checkpoint is written. Called before each copy of the state is taken, it keeps the copies to one.
     ///
     /// # Errors
     /// That of an earlier task.
@@ -68,7 +68,7 @@ impl<'scope> Writer<'scope> {
         }
     }
 
-    /// Waits until all is written that was given before.
+    /// Waits until all earlier tasks are done.
     ///
     /// # Errors
     /// That of an earlier task.
@@ -77,19 +77,19 @@ impl<'scope> Writer<'scope> {
         self.wait_for(&notice)
     }
 
-    /// Waits until all is written, for the last time.
+    /// Waits until all tasks are done, for the last time.
     ///
     /// # Errors
-    /// That of a task, unless it has been told before.
+    /// That of a task, unless it was returned before.
     pub(crate) fn finish(mut self) -> Result<(), TrainingError> {
         self.flush()
     }
 
-    /// What hears when all is written that was given before.
+    /// A receiver that is notified when all earlier tasks are done.
     fn notice(&mut self) -> Result<Receiver<()>, TrainingError> {
         let (written, notice) = mpsc::channel();
         self.give(move |_| {
-            // Nobody may care any more.
+            // Nobody may be waiting any more.
             let _ = written.send(());
             Ok(())
         })?;
@@ -101,7 +101,7 @@ impl<'scope> Writer<'scope> {
         notice.recv().or_else(|_| self.end())
     }
 
-    /// Takes the error of the thread, which has ended. There is none where it was taken before: who took it has ended the run.
+    /// Takes the error of the thread, which has ended. There is none if it was taken before: its taker has ended the run.
     fn end(&mut self) -> Result<(), TrainingError> {
         match self.thread.take().map(ScopedJoinHandle::join) {
             Some(Ok(outcome)) => outcome,

@@ -1,4 +1,4 @@
-//! The files of a run while a thread writes them: whatever the thread is slow at, or fails at, they are those of a run that waits for each.
+//! The files of a run while a thread writes them: wherever the thread is slow or fails, they are those of a run that waits for each write.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 const EPOCHS: u32 = 4;
 const BATCHES: u64 = 3;
-/// Of the eight test images after each epoch: the third is not better than the second.
+/// Of the eight test images, those predicted correctly after each epoch: the third epoch is not better than the second.
 const CORRECT: [u64; 4] = [2, 4, 3, 5];
-/// After which a test has failed that waits for something.
+/// A test that waits for something longer than this has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Counts steps, for threads that wait for them.
@@ -39,7 +39,7 @@ impl Steps {
         self.more.notify_all();
     }
 
-    /// Waits on the writer's thread until training is that far, which it never is if it waits for the writer.
+    /// Waits on the writer's thread until training has taken `steps`, which never happens if training waits for the writer.
     fn wait_for(&self, steps: u64) {
         let taken = self.taken.lock().unwrap();
         let taken = self.more.wait_timeout_while(taken, PATIENCE, |taken| *taken < steps).unwrap().0;
@@ -47,7 +47,7 @@ impl Steps {
     }
 }
 
-/// What happens when a copy is made a state, on the writer's thread; is told after how many steps the copy was taken.
+/// Called on the writer's thread when a copy becomes a state, with the number of steps after which the copy was taken.
 type Hook = Arc<dyn Fn(u64) -> Result<(), EngineError> + Send + Sync>;
 
 /// An engine whose parameters count its steps.
@@ -55,9 +55,9 @@ struct Counter {
     step: u64,
     ema: bool,
     totals: Totals,
-    /// Those of this engine.
+    /// The steps of this engine.
     steps: Arc<Steps>,
-    /// Is told before each step how many were taken.
+    /// Called before each step with the number of steps taken.
     before: Box<dyn FnMut(u64) -> Result<(), EngineError>>,
     hook: Hook,
 }
@@ -203,7 +203,7 @@ fn finish(folder: &Path, config: &RunConfig, engine: &mut Counter) {
     assert!(matches!(outcome, Outcome::Finished(_)), "{outcome:?}");
 }
 
-/// Everything that a run leaves but for what was measured.
+/// Everything that a run leaves, except for measured times.
 #[derive(Debug, PartialEq)]
 struct Left {
     records: Vec<Record>,
@@ -240,7 +240,7 @@ fn left(folder: &Path) -> Left {
     Left { records, checkpoints, progress: format!("{progress:?}"), result: format!("{result:?}"), files }
 }
 
-/// What tells one moment of a run from another: its lines, and where its checkpoints are from.
+/// What distinguishes one moment of a run from another: its lines, and the steps of its checkpoints.
 fn glance(folder: &Path) -> String {
     let records = Run::read(folder).unwrap().records;
     let mut words: Vec<String> = records
@@ -258,7 +258,7 @@ fn glance(folder: &Path) -> String {
     words.join(", ")
 }
 
-/// Has training wait at the beginning of each epoch until everything of the one before is written.
+/// Makes training wait at the beginning of each epoch until everything of the one before is written.
 fn wait_for_files(folder: &Path) -> Box<dyn FnMut(u64) -> Result<(), EngineError>> {
     let last = folder.join(Checkpoint::Last.file_name());
     Box::new(move |step| {
@@ -298,7 +298,7 @@ fn a_slow_writer_changes_neither_order_nor_bytes() {
         finish(&in_line, &config, &mut engine);
         finish(&at_once, &config, &mut Counter::new(&config));
 
-        // Each checkpoint is begun when the next epoch has been trained; first the run is looked at.
+        // Each checkpoint is begun when the next epoch has been trained; before that, the state of the run is noted.
         let seen = Arc::new(Mutex::new(Vec::new()));
         let mut engine = Counter::new(&config);
         engine.hook = {
@@ -416,7 +416,7 @@ fn an_error_of_the_writer_ends_the_run() {
             assert!(engine.step <= 2 * BATCHES, "{expected}: {}", engine.step);
             let run = Run::read(&folder).unwrap();
             assert_eq!(run.progress.unwrap().state, Activity::Failed);
-            // Nothing behind what failed.
+            // Nothing after the failure.
             assert_eq!(glance(&folder), "1, 2, 3", "{expected}");
             assert!(run.result.is_none());
             fs::remove_dir_all(&folder).unwrap();
@@ -424,7 +424,7 @@ fn an_error_of_the_writer_ends_the_run() {
     }
 }
 
-/// Nothing is given behind it at which it would be noticed.
+/// No later task would reveal the failure.
 #[test]
 fn a_pause_whose_checkpoint_fails_is_an_error() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What of a recipe is the loop's: how many steps an epoch has, when weights are averaged, and the views of a test image.
+//! The parts of a recipe that are the loop's: how many steps an epoch has, when weights are averaged, and the views of a test image.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -33,7 +33,7 @@ struct Sums {
     totals: Totals,
     /// Steps after which weights were averaged, and the decays.
     averaged: Vec<(u64, f64)>,
-    /// Is set after so many batches of logits.
+    /// A flag that is set after this many batches of logits.
     stop_after: Option<(usize, Arc<AtomicBool>)>,
 }
 
@@ -189,7 +189,7 @@ fn finish(folder: &Path, config: &RunConfig, engine: &mut Sums) -> (RunResult, V
     }
 }
 
-/// What a run leaves but for what was measured.
+/// What a run leaves, except for measured times.
 fn left(folder: &Path) -> (Vec<Record>, Vec<Vec<u8>>, RunResult) {
     let Run { mut records, result, .. } = Run::read(folder).unwrap();
     for record in &mut records {

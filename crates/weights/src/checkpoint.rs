@@ -1,12 +1,12 @@
 //! Weights files: safetensors with PyTorch's names.
 //!
-//! `best.safetensors` holds what PyTorch's `state_dict()` of the same network holds, name for name, dtype for dtype and shape for
-//! shape. `last.safetensors` holds the optimizer's buffers besides, as `optimizer.BUFFER.NAME` by PyTorch's name of the buffer, and
-//! the moving averages of a recipe with `ema` or the slow weights of one with `lookahead`, as `average.NAME`. What else a run needs to be
-//! resumed stands in the file's metadata, as JSON ([`Meta`]) under the one key `pointwise`: one, because the format's writer puts several in an
-//! order that changes, and equal states shall be equal bytes.
+//! `best.safetensors` holds what PyTorch's `state_dict()` of the same network holds, name for name, dtype for dtype and shape for shape.
+//! `last.safetensors` also holds the optimizer's buffers, as `optimizer.BUFFER.NAME` by PyTorch's name of the buffer, and the moving averages of
+//! a recipe with `ema` or the slow weights of one with `lookahead`, as `average.NAME`. Everything else that a run needs to be resumed is in the
+//! file's metadata, as JSON ([`Meta`]) under the one key `pointwise`: one, because the format's writer orders several arbitrarily, and equal
+//! states must give equal bytes.
 //!
-//! Time never gets into a checkpoint, for the same reason.
+//! A checkpoint never contains a time, for the same reason.
 
 use crate::dictionary::{self, AVERAGE, Data, OPTIMIZER, without_wrappers};
 use crate::foreign::{self, LARGEST_HEADER};
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 const META_KEY: &str = "pointwise";
 
-/// What a checkpoint says about itself.
+/// The metadata of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Meta {
     /// The network's name.
@@ -34,7 +34,7 @@ pub struct Meta {
     pub dropout: f64,
     /// The run's seed.
     pub seed: u64,
-    /// Epoch whose end this is, or in which it lies, from 1.
+    /// The epoch at whose end or during which it was written, from 1.
     pub epoch: u32,
     /// Training steps taken.
     pub step: u64,
@@ -42,11 +42,11 @@ pub struct Meta {
     pub best: Option<Best>,
     /// In `last`, where to continue.
     pub position: Option<Position>,
-    /// What decides the run's record: all that is needed to resume the run, and to evaluate and use the weights. Absent in files of
-    /// earlier versions.
+    /// The configuration that determines the run's record: all that is needed to resume the run, and to evaluate and use the weights. Absent in
+    /// files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunConfig>,
-    /// Of weights that no run of ours trained, what they are.
+    /// The origin of weights that were not trained by a run of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imported: Option<Imported>,
     /// CRC-32C of the tensors, set by [`encode`]. Absent in files of earlier versions.
@@ -54,7 +54,7 @@ pub struct Meta {
     pub crc32c: Option<u32>,
 }
 
-/// What a checkpoint says of weights that came from elsewhere.
+/// The metadata of imported weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
     /// The description of the network, as TOML.
@@ -64,11 +64,12 @@ pub struct Imported {
 }
 
 impl Meta {
-    /// The first key in which `config` is not what this was trained with, but for what may change when a run is resumed: where it ends.
+    /// The first key in which `config` differs from the configuration of the training, except where the run ends, which may change when it is
+    /// resumed.
     #[must_use]
     pub fn difference(&self, config: &RunConfig) -> Option<Difference> {
         let Some(own) = &self.run else {
-            // A file of an earlier version says this much.
+            // A file of an earlier version has only these.
             let own = RunConfig {
                 model: self.model.clone(),
                 dropout: self.dropout,
@@ -79,7 +80,7 @@ impl Meta {
         };
         let is_free = |name: &str| match name {
             "max-steps" => true,
-            // What depends on the length of the training would have been something else before it ended.
+            // Values that depend on the length of the training would have been different from the start.
             "epochs" => !config.recipe.depends_on_length(),
             _ => false,
         };
@@ -152,8 +153,8 @@ impl View for Tensor<'_> {
     }
 }
 
-/// The bytes of a checkpoint of a state: all of it in `last`, what was trained in `best`, and its average in `ema`, under the names of
-/// what was trained. Equal states and metadata give equal bytes.
+/// The bytes of a checkpoint of a state: all of it in `last`, the trained values in `best`, and their average in `ema`, under the names of the
+/// trained values. Equal states and metadata give equal bytes.
 ///
 /// # Errors
 /// [`WeightsError::Checkpoint`] for an array whose values do not fill its shape, and for `ema` of a state without averages.
@@ -208,15 +209,15 @@ pub fn encode<'a>(
     safetensors::serialize(tensors, Some(metadata)).map_err(|error| refuse(error.to_string()))
 }
 
-/// Carries a checksum on over a tensor.
+/// Continues a checksum over a tensor.
 fn checksum(crc: u32, name: &str, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc, name.as_bytes()), bytes)
 }
 
-/// More bytes than any weights file of these networks has that does not say in advance how long it is, such as a pipe.
+/// The most bytes read from a source of unknown length, such as a pipe: more than any weights file of these networks has.
 const LARGEST_STREAM: u64 = 1 << 30;
 
-/// The weights file that a path names: the file itself or, of a run folder, the parameters of its best epoch.
+/// The weights file that a path names: the file itself or, for a run folder, the parameters of its best epoch.
 ///
 /// # Errors
 /// [`WeightsError::Folder`] for a folder without such a file.
@@ -230,10 +231,10 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, WeightsError> {
         return Ok(best);
     }
     if last.is_file() {
-        return refuse(format!("is of a run without a best epoch yet: name {}", last.display()));
+        return refuse(format!("is the folder of a run without a best epoch yet: name {}", last.display()));
     }
     if holds_run(path) {
-        return refuse("is of a run without a checkpoint yet: give another".to_owned());
+        return refuse("is the folder of a run without a checkpoint yet: give another".to_owned());
     }
     let mut files: Vec<String> = std::fs::read_dir(path)
         .map(|entries| {
@@ -259,7 +260,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, WeightsError> {
     let metadata = file.metadata().map_err(read)?;
     let most = if metadata.is_file() { metadata.len() } else { LARGEST_STREAM };
     if metadata.is_file() {
-        // The values are made of it while it is there.
+        // The values are created while the bytes are still in memory.
         check_memory(path, most, 2)?;
     }
     let mut bytes = Vec::new();
@@ -267,25 +268,25 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, WeightsError> {
     if bytes.len() as u64 > most {
         return refuse(match metadata.is_file() {
             true => "it grows while it is read: wait until it is complete".to_owned(),
-            false => format!("it has more than {most} bytes, and only a file may be as long"),
+            false => format!("it has more than {most} bytes, which only a regular file may have"),
         });
     }
     Ok(bytes)
 }
 
-/// Whether so many times the `length` of a file can be taken of memory.
+/// Checks that `times` times the `length` of a file fits in memory.
 fn check_memory(path: &Path, length: u64, times: u64) -> Result<(), WeightsError> {
     let Some(available) = lacking(length.saturating_mul(times)) else { return Ok(()) };
     let reason = format!(
-        "to read its {} takes {} memory, and {available}: free memory, or check whether it is the right file",
+        "reading its {} takes {} memory, and {available}: free memory, or check whether it is the right file",
         shown(length),
         if times == 1 { "as much" } else { "twice as much" },
     );
     Err(WeightsError::Checkpoint { path: path.to_owned(), reason })
 }
 
-/// The content of a safetensors file, its F32 tensors read straight to where they stay: half the memory of [`decode`], and half the time
-/// for a file of some size. `None` for what is no such file or not whole, of which [`decode`] says what is wrong.
+/// The content of a safetensors file, with its F32 tensors read straight into place: half the memory of [`decode`], and half the time for a file
+/// of some size. `None` for a file that is not safetensors or not complete, for which [`decode`] says what is wrong.
 fn read_tensors(path: &Path) -> Result<Option<Result<Contents, String>>, WeightsError> {
     let read = |cause| WeightsError::Read { path: path.to_owned(), cause };
     let mut file = File::open(path).map_err(read)?;
@@ -297,7 +298,7 @@ fn read_tensors(path: &Path) -> Result<Option<Result<Contents, String>>, Weights
     file.read_exact(&mut start).map_err(read)?;
     let [length @ .., first] = start;
     let header_end = u64::from_le_bytes(length).saturating_add(8);
-    // The first byte of the header is read already.
+    // The first byte of the header has been read already.
     if first != b'{' || !(start.len() as u64..=metadata.len().min(LARGEST_HEADER)).contains(&header_end) {
         return Ok(None);
     }
@@ -309,7 +310,7 @@ fn read_tensors(path: &Path) -> Result<Option<Result<Contents, String>>, Weights
     }
     check_memory(path, metadata.len(), 1)?;
     let mut tensors = Vec::new();
-    // One behind the other.
+    // In the order of the file.
     for name in header.offset_keys() {
         let Some(info) = header.info(&name) else { return Ok(None) };
         let (dtype, shape, bytes) =
@@ -330,19 +331,19 @@ fn read_tensors(path: &Path) -> Result<Option<Result<Contents, String>>, Weights
 
 /// Reads weights: a file of ours, or a `state_dict` of PyTorch, which has no [`Meta`]; or the best ones of a run folder.
 ///
-/// What PyTorch's own loading makes equal is equal here. Numbers of another precision are converted, what `torch.compile` and
-/// `DataParallel` add to names is taken off, and a single number that is no parameter, such as an epoch, is ignored with a warning.
+/// Files that PyTorch loads as equal are equal here. Numbers of another precision are converted, what `torch.compile` and `DataParallel` add to
+/// names is removed, and a single number that is not a parameter, such as an epoch, is ignored with a warning.
 ///
 /// The state is not checked against a network: [`State::check`] does that.
 ///
 /// # Errors
-/// [`WeightsError::Read`]; [`WeightsError::Folder`]; [`WeightsError::Checkpoint`] for anything that is not such a file: of
-/// another format, truncated, corrupt, with values that are no finite numbers, or with an optimizer's state and no count of its steps.
+/// [`WeightsError::Read`]; [`WeightsError::Folder`]; [`WeightsError::Checkpoint`] for anything that is not such a file: of another format,
+/// truncated, corrupt, with values that are not finite, or with an optimizer's state and no count of its steps.
 pub fn read(path: &Path) -> Result<(State, Option<Meta>), WeightsError> {
     read_with(path, decode)
 }
 
-/// As [`read`], by a decoder that may know more formats; its errors are sentences without the file's name, as those of [`decode`].
+/// As [`read`], with a decoder that may know more formats; its errors are sentences without the file's name, like those of [`decode`].
 ///
 /// # Errors
 /// As [`read`].
@@ -358,17 +359,16 @@ pub fn read_with(
     let Contents { state, meta, ignored } =
         contents.map_err(|reason| WeightsError::Checkpoint { path: path.clone(), reason })?;
     for name in ignored {
-        log::warn!("{}: `{name}` is a single number and no parameter: ignored", path.display());
+        log::warn!("{}: `{name}` is a single number, not a parameter: ignored", path.display());
     }
     Ok((state, meta))
 }
 
-/// What a file of ours says about itself, without reading its tensors; `None` where it says nothing or cannot be read, for which [`read`]
-/// has the reason.
+/// The metadata of a file of ours, without reading its tensors; `None` if it has none or cannot be read, for which [`read`] has the reason.
 #[must_use]
 pub fn read_meta(path: &Path) -> Option<Meta> {
     let mut file = File::open(path).ok()?;
-    // The header, a JSON object, lies in front behind its length.
+    // The file begins with the length of the header, then the header, a JSON object.
     let mut length = [0; 8];
     file.read_exact(&mut length).ok()?;
     let mut text = Vec::new();
@@ -377,7 +377,7 @@ pub fn read_meta(path: &Path) -> Option<Meta> {
     header.metadata.get(META_KEY).and_then(|text| parse_meta(text).ok())
 }
 
-/// What is of interest in a header, which may list anything besides.
+/// The part of a header that we use; it may list anything else.
 #[derive(Deserialize)]
 struct Header {
     #[serde(rename = "__metadata__", default)]
@@ -389,7 +389,7 @@ fn meta_of(header: &Metadata) -> Result<Option<Meta>, String> {
     text.map(|text| parse_meta(text)).transpose()
 }
 
-/// What a file of ours says about itself. The run that it tells of has values that a run can have.
+/// The metadata of a file of ours, with a run configuration that has been checked.
 fn parse_meta(text: &str) -> Result<Meta, String> {
     let damaged = |error: &dyn Display| format!("its metadata is damaged ({})", one_line(&error.to_string()));
     let meta: Meta = serde_json::from_str(text).map_err(|error| damaged(&error))?;
@@ -397,28 +397,28 @@ fn parse_meta(text: &str) -> Result<Meta, String> {
     Ok(meta)
 }
 
-/// What [`decode`] finds.
+/// The result of [`decode`].
 #[derive(Debug)]
 pub struct Contents {
     /// The state.
     pub state: State,
-    /// What the file says of it; a file of PyTorch says nothing.
+    /// Its metadata; a file of PyTorch has none.
     pub meta: Option<Meta>,
-    /// Tensors of one value that are no parameters, by name.
+    /// Names of tensors of one value that are not parameters.
     pub ignored: Vec<String>,
 }
 
 /// The content of a safetensors file, of ours or a `state_dict` of PyTorch, as [`read`] reads it.
 ///
 /// # Errors
-/// A sentence without the file's name: what the bytes are, or the first thing that is wrong in them.
+/// A sentence without the file's name: what the bytes are, or the first error in them.
 pub fn decode(bytes: &[u8]) -> Result<Contents, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| foreign::explain(bytes, &error))?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     contents(&header, file.iter().map(|(name, view)| (name.to_owned(), view.into())))
 }
 
-/// What the tensors of a file with this header are.
+/// The content of a file with this header and these tensors.
 fn contents<'a>(
     header: &Metadata,
     tensors: impl IntoIterator<Item = (String, dictionary::Tensor<'a>)>,
@@ -454,7 +454,7 @@ mod tests {
     use pointwise_runs::DatasetConfig;
     use safetensors::tensor::TensorView;
 
-    /// What [`super::decode`] says of bytes, which is what is read from a file of them.
+    /// The result of [`super::decode`], which must equal that of reading a file of these bytes.
     fn decode(bytes: &[u8]) -> Result<Contents, String> {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         std::fs::write(&path, bytes).unwrap();
@@ -529,7 +529,7 @@ mod tests {
         assert_eq!(encode(Path::new("x"), Checkpoint::Last, &read_state, &meta).unwrap(), bytes);
     }
 
-    /// With averages, which only a recipe with `ema` has, and the optimizer's only buffer.
+    /// With averages, which need a recipe with `ema`, and the optimizer's only buffer.
     fn averaged() -> (State, Meta) {
         let (mut state, mut meta) = sample();
         let moved = |arrays: &BTreeMap<String, Array>| {
@@ -612,7 +612,7 @@ mod tests {
         assert!(text.contains("\"F32\""), "{text}");
     }
 
-    /// A file of PyTorch's side.
+    /// A file as PyTorch writes it.
     fn file(tensors: &[(&str, Dtype, &[usize], &[u8])]) -> Vec<u8> {
         let views = tensors.iter().map(|(name, dtype, shape, data)| {
             (*name, TensorView::new(*dtype, shape.to_vec(), data).unwrap())
@@ -652,7 +652,7 @@ mod tests {
             let message = decode(&file(&[(name, dtype, &[1], &data)])).unwrap_err();
             assert!(message.contains(expected), "{expected}: {message}");
         }
-        // Of several, always the first by name.
+        // With several errors, the first by name is reported.
         let nan = float(f32::NAN);
         let names = ["e.weight", "b.weight", "d.weight", "a.weight", "c.weight"];
         let bytes = file(&names.map(|name| (name, Dtype::F32, &[1][..], &nan[..])));
@@ -665,7 +665,7 @@ mod tests {
     fn what_pytorch_would_load_is_loaded() {
         let half = |x: f32| f16::from_f32(x).to_le_bytes().to_vec();
         let brain = |x: f32| bf16::from_f32(x).to_le_bytes().to_vec();
-        // Smaller than any normal number of 16 bits, too.
+        // Also below any normal number of 16 bits.
         let small = 6.0e-8f32;
         let cases = [
             (Dtype::F16, [half(1.5), half(small), half(-65504.0)].concat(), [1.5, 5.9604645e-8, -65504.0]),
@@ -744,7 +744,7 @@ mod tests {
         let bytes = encode(&path, Checkpoint::Last, &state, &meta).unwrap();
         std::fs::write(&path, &bytes).unwrap();
         assert_eq!(read_meta(&path), decode(&bytes).unwrap().meta);
-        // A header of any length that lists nothing but numbers, and one that nests.
+        // A long header that lists only numbers, and a nested one.
         let header = [&b"{\"a\": ["[..], &b"0,".repeat(1 << 20), b"0]}"].concat();
         for header in [header, b"[".repeat(1 << 20)] {
             std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], &header].concat()).unwrap();

@@ -1,7 +1,7 @@
-//! A `state_dict`: tensors by PyTorch's names, as a file holds them, and the [`State`] that they are.
+//! A `state_dict`: tensors by PyTorch's names, as a file holds them, and their conversion to a [`State`].
 //!
-//! What PyTorch's own loading makes equal is equal here, whatever format the file has: numbers of another precision are converted, what
-//! wrappers of modules add to names is taken off, and a single number that is no parameter is told apart.
+//! Files that PyTorch loads as equal are equal here, whatever their format: numbers of another precision are converted, what wrappers of modules
+//! add to names is removed, and a single number that is not a parameter is kept apart.
 
 use crate::{Array, Average, OptimizerState, State};
 use half::{bf16, f16};
@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use safetensors::tensor::Dtype;
 
-/// What the names of the optimizer's buffers begin with.
+/// The prefix of the names of the optimizer's buffers.
 pub(crate) const OPTIMIZER: &str = "optimizer.";
 
-/// What the names of averages begin with.
+/// The prefix of the names of averages.
 pub(crate) const AVERAGE: &str = "average.";
 
 const BATCHES_TRACKED: &str = ".num_batches_tracked";
@@ -27,7 +27,7 @@ pub struct Tensor<'a> {
     pub dtype: Dtype,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its values, as many as the shape has.
+    /// Its values, as many as the shape requires.
     pub data: Data<'a>,
 }
 
@@ -36,7 +36,7 @@ pub struct Tensor<'a> {
 pub enum Data<'a> {
     /// Of any type, little-endian.
     Bytes(Cow<'a, [u8]>),
-    /// Of the type [`Dtype::F32`], as this machine has them.
+    /// Of the type [`Dtype::F32`], in the machine's byte order.
     Floats(Vec<f32>),
 }
 
@@ -74,22 +74,22 @@ pub(crate) fn little_endian(values: &[f32]) -> Cow<'_, [u8]> {
 /// Tensors by name.
 ///
 /// # Errors
-/// A sentence naming the first name that is there twice, as it may be once wrappers are taken off.
+/// A sentence naming the first duplicate name, which may arise when wrappers are removed.
 pub fn unique<'a>(
     tensors: impl IntoIterator<Item = (String, Tensor<'a>)>,
 ) -> Result<BTreeMap<String, Tensor<'a>>, String> {
     let mut sorted = BTreeMap::new();
     for (name, tensor) in tensors {
         if sorted.contains_key(&name) {
-            return Err(format!("it has `{name}` twice, of a wrapped and of a plain module"));
+            return Err(format!("it has `{name}` twice, from a wrapped and from a plain module"));
         }
         sorted.insert(name, tensor);
     }
     Ok(sorted)
 }
 
-/// The state that tensors are, and the names of those that are single numbers and no parameters. `step` counts the optimizer's steps, where
-/// its buffers are among them.
+/// The state that these tensors form, and the names of single numbers that are not parameters. `step` is the optimizer's count of steps, needed
+/// if its buffers are among them.
 ///
 /// # Errors
 /// A sentence naming the first tensor that cannot be a weight: of another type, with values that are not finite, with a negative
@@ -112,7 +112,7 @@ pub fn state(
         } else {
             let array = float_array(&name, tensor)?;
             let is_statistic = STATISTICS.iter().any(|suffix| name.ends_with(suffix));
-            // What a layer called `average` or `optimizer` has is the average, or the buffer, of nothing that is there.
+            // The tensors of a layer called `average` or `optimizer` are not the average or buffer of any other tensor.
             let is_there = |of: &&str| names.contains(*of);
             let buffer = name.strip_prefix(OPTIMIZER).and_then(|rest| rest.split_once('.'));
             let (name, arrays) = if let Some((buffer, of)) = buffer.filter(|(_, of)| is_there(of)) {
@@ -133,10 +133,10 @@ pub fn state(
     Ok((state, ignored))
 }
 
-/// Whether a text can be a parameter's name. Whatever is said of a tensor names it, on one line.
+/// Whether a text can be a parameter's name. Messages about a tensor name it, on one line.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    /// Bytes, of which the names of any network have fewer.
+    /// In bytes; the names of any network are shorter.
     const MOST: usize = 1024;
     text.len() <= MOST && !text.contains(char::is_control)
 }
@@ -152,7 +152,7 @@ pub fn shown(text: &str) -> String {
     start.escape_debug().to_string()
 }
 
-/// A parameter's name without what PyTorch's wrappers of modules put into it, wherever a module was wrapped.
+/// A parameter's name without the parts that PyTorch's wrappers of modules add, at any level.
 #[must_use]
 pub fn without_wrappers(name: &str) -> String {
     const WRAPPERS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
@@ -160,14 +160,14 @@ pub fn without_wrappers(name: &str) -> String {
     parts.join(".")
 }
 
-/// Whether a tensor is one number that is no parameter of a layer: an epoch, a step, an accuracy.
+/// Whether a tensor is a single number that is not a parameter of a layer: an epoch, a step, an accuracy.
 fn is_lone_number(name: &str, tensor: &Tensor<'_>) -> bool {
     const OF_LAYERS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
     let last = name.rsplit('.').next().unwrap_or(name);
     tensor.shape.iter().product::<usize>() <= 1 && !OF_LAYERS.contains(&last)
 }
 
-/// The values in the precision of the networks.
+/// The values as `f32`.
 fn float_array(name: &str, Tensor { dtype, shape, data }: Tensor<'_>) -> Result<Array, String> {
     let values: Vec<f32> = match data {
         Data::Floats(values) => values,
@@ -194,7 +194,7 @@ fn float_array(name: &str, Tensor { dtype, shape, data }: Tensor<'_>) -> Result<
     Ok(Array { shape, values })
 }
 
-/// One whole number from 0 up, of whatever type.
+/// One whole number from 0 up, of any type.
 fn count(name: &str, tensor: Tensor<'_>) -> Result<i64, String> {
     let wrong = format!("`{name}` is {:?} of shape {:?}, not one whole number", tensor.dtype, tensor.shape);
     let value = match tensor.dtype {

@@ -13,15 +13,15 @@ pub enum WeightsError {
         /// The system's reason.
         cause: std::io::Error,
     },
-    /// A weights file is not what it should be.
+    /// A weights file has invalid content.
     #[error("{path} is not a usable weights file: {reason}")]
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// The first thing that is wrong.
+        /// The first error.
         reason: String,
     },
-    /// A folder was given for a weights file.
+    /// A folder was given instead of a weights file.
     #[error("{path} {reason}")]
     Folder {
         /// The folder.

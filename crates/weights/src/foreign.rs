@@ -1,13 +1,13 @@
-//! What a file is that was given for weights and is not a safetensors file, and what to do with it.
+//! Recognises files that were given as weights but are not safetensors files, and says what to do.
 
 use pointwise_recipe::one_line;
 use safetensors::SafeTensorError;
 
-/// The most bytes that safetensors takes for a header.
+/// The largest header, in bytes, that safetensors accepts.
 pub(crate) const LARGEST_HEADER: u64 = 100_000_000;
 
-/// What a file of PyTorch needs.
-const CONVERT: &str = "make a checkpoint of it with `trainer import`";
+/// The fix for a file of PyTorch.
+const CONVERT: &str = "convert it with `trainer import`";
 const FETCH_AGAIN: &str = "fetch the file itself again";
 const UNPACK: &str = "unpack it first";
 
@@ -30,11 +30,11 @@ const BEGINNINGS: [(&[u8], &str, &str); 15] = [
     (b"PAR1", "a Parquet file", "give the weights"),
 ];
 
-/// Why bytes that safetensors refuses with an error of this `kind` are no weights: what they are, and what to do.
+/// The message for bytes that safetensors rejects with an error of this `kind`: what they are, and what to do.
 pub(crate) fn explain(bytes: &[u8], kind: &SafeTensorError) -> String {
     let error = one_line(&kind.to_string());
     let declared = bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    // What a safetensors file begins with: the length of its header, then the header, which is a JSON object.
+    // A safetensors file begins with the length of its header, then the header, which is a JSON object.
     if declared < LARGEST_HEADER && bytes.get(8) == Some(&b'{') {
         let len = bytes.len();
         return match kind {
@@ -66,7 +66,7 @@ fn recognise(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
         [b'P', b'K', 3, 4, ..] if holds(b"data.pkl") => Some(("a file of PyTorch's torch.save", CONVERT)),
         [b'P', b'K', 3, 4, ..] => Some(("a zip archive", UNPACK)),
         [0x80, 2..=5, ..] => Some(("a Python pickle, as torch.save writes", CONVERT)),
-        // Fields of a message of protocol buffers: the version, then the producer or the graph.
+        // Fields of a protobuf message: the version, then the producer or the graph.
         [8, 1..=32, 0x12 | 0x1a | 0x22 | 0x28 | 0x3a | 0x42, ..] => {
             Some(("an ONNX model", "save the weights of the PyTorch module as safetensors"))
         }
@@ -78,12 +78,12 @@ fn recognise(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// As [`recognise`], for what people can read.
+/// As [`recognise`], for text files.
 fn text(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let head = &bytes[..bytes.len().min(512)];
     let head = match std::str::from_utf8(head) {
         Ok(text) => text,
-        // Cut within a character.
+        // Truncated within a character.
         Err(error) if error.error_len().is_none() => {
             std::str::from_utf8(&head[..error.valid_up_to()]).ok()?
         }
@@ -118,7 +118,7 @@ mod tests {
             (vec![], "it is empty: fetch"),
             (
                 long(b"PK\x03\x04", b"archive/data.pkl"),
-                "it is a file of PyTorch's torch.save: make a checkpoint of it with `trainer import`",
+                "it is a file of PyTorch's torch.save: convert it with `trainer import`",
             ),
             (long(b"PK\x03\x04", b"weight.npy"), "it is a zip archive: unpack"),
             (long(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b""), "it is a Python pickle"),

@@ -1,7 +1,7 @@
 //! The weights of a network as arrays by PyTorch's names, and the files that hold them; no tensors.
 //!
-//! A [`State`] is what engines and devices exchange: parameters, BatchNorm's statistics, the optimizer's buffers, averages. A
-//! [`checkpoint`] is the safetensors file that holds it, and [`dictionary`] makes a state of what other files hold: tensors of a `state_dict`.
+//! A [`State`] is what engines and devices exchange: parameters, BatchNorm's statistics, the optimizer's buffers, averages. A [`checkpoint`] is
+//! the safetensors file that holds it, and [`dictionary`] converts what other files hold, the tensors of a `state_dict`, to a state.
 //!
 //! ```
 //! use pointwise_network::Network;

@@ -13,14 +13,14 @@ pub struct Array {
     pub values: Vec<f32>,
 }
 
-/// What the next training step depends on: engines and devices exchange it, checkpoints hold it.
+/// Everything that the next training step depends on. Engines and devices exchange it, checkpoints hold it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct State {
     /// The trained values: `features.0.weight`, ...
     pub parameters: BTreeMap<String, Array>,
     /// BatchNorm's `running_mean` and `running_var`.
     pub statistics: BTreeMap<String, Array>,
-    /// BatchNorm's `num_batches_tracked`: training steps since the statistics began.
+    /// BatchNorm's `num_batches_tracked`: training steps since the start of the statistics.
     pub batches_tracked: BTreeMap<String, i64>,
     /// The optimizer's state; `None` before the first step of a training.
     pub optimizer: Option<OptimizerState>,
@@ -28,10 +28,10 @@ pub struct State {
     pub average: Option<Average>,
 }
 
-/// What an optimizer remembers.
+/// The state of an optimizer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OptimizerState {
-    /// By PyTorch's name of the buffer (`Optimizer::buffers` of `pointwise-recipe`), of each parameter.
+    /// By PyTorch's name of the buffer (`Optimizer::buffers` of `pointwise-recipe`), an array for each parameter.
     pub buffers: BTreeMap<String, BTreeMap<String, Array>>,
     /// Steps taken.
     pub step: u64,
@@ -47,7 +47,7 @@ pub struct Average {
 }
 
 impl State {
-    /// The state before the first step: the description's initial values, drawn from `seed`.
+    /// The state before the first step: initial values by the description, drawn from `seed`.
     #[must_use]
     pub fn initial(graph: &Graph, seed: u64) -> Self {
         let parameters = graph.parameters().iter().zip(0..).map(|(own, ordinal)| {
@@ -60,7 +60,7 @@ impl State {
         Self { parameters: parameters.collect(), statistics: statistics.collect(), ..Self::default() }
     }
 
-    /// How many of the first training images [`State::set_from_images`] looks at; `None` where no initial value is made of images.
+    /// How many of the first training images [`State::set_from_images`] uses; `None` if no initial value is computed from images.
     #[must_use]
     pub fn images_wanted(graph: &Graph) -> Option<usize> {
         let images = graph.parameters().iter().filter_map(|own| match own.initial {
@@ -70,8 +70,8 @@ impl State {
         images.max()
     }
 
-    /// Replaces the parameters whose initial values are made of training images, of normalised ones, `(N, C, H, W)`: the first
-    /// [`State::images_wanted`], or all where there are fewer.
+    /// Replaces the parameters whose initial values are computed from training images. `images` are normalised, `(N, C, H, W)`: the first
+    /// [`State::images_wanted`], or all if there are fewer.
     pub fn set_from_images(&mut self, graph: &Graph, input: [usize; 3], images: &[f32]) {
         let len: usize = input.iter().product();
         for own in graph.parameters() {
@@ -86,13 +86,13 @@ impl State {
         }
     }
 
-    /// Checks that this is a whole state of `network`: the same names, each with its shape.
+    /// Checks that this is a complete state of `network`: the same names, each with its shape.
     ///
-    /// `num_batches_tracked` decides no number and is not compared: a missing one counts from 0, as in state dictionaries of PyTorch
-    /// before 0.4.1, one too many is ignored.
+    /// `num_batches_tracked` affects no result and is not compared: a missing one counts from 0, as in state dictionaries of PyTorch before
+    /// 0.4.1, and an extra one is ignored.
     ///
     /// # Errors
-    /// [`WeightsError::Misfit`] naming what does not fit, by name: all of it, or how much more there is.
+    /// [`WeightsError::Misfit`] listing what does not fit, by name: all of it, or the first few and how many more.
     pub fn check(&self, network: &Network) -> Result<(), WeightsError> {
         let graph = network.graph()?;
         let parameters: BTreeMap<String, Vec<usize>> =
@@ -116,12 +116,12 @@ impl State {
     }
 }
 
-/// What a state and a network do not share.
+/// The differences between a state and a network.
 #[derive(Debug, Default)]
 struct Misfits {
     missing: Vec<String>,
     unknown: Vec<String>,
-    /// Whole statements.
+    /// Complete statements.
     different: Vec<String>,
 }
 

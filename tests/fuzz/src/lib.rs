@@ -1,11 +1,11 @@
-//! What the targets share: a folder for parsers that take paths, and what any error must be like.
+//! What the targets share: a folder for parsers that take paths, and the checks of every error.
 
 use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// A folder of this process. run.sh puts it into memory.
+/// This process's folder, which run.sh puts into memory.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -28,7 +28,7 @@ pub fn file(name: &str, contents: &[u8]) -> PathBuf {
 /// An error is one line of bounded length that gives a reason.
 pub fn check_error(error: &impl Display) {
     let message = error.to_string();
-    assert!(!message.trim().is_empty(), "an error without a word");
+    assert!(!message.trim().is_empty(), "an empty error");
     assert!(message.len() < 4000, "an error of {} bytes: {}", message.len(), &message[..400]);
     assert!(!message.contains('\n'), "an error of several lines: {message}");
 }

@@ -1,5 +1,5 @@
-//! The official archives, as if the authors had published these bytes: a tar, gzipped here (a checksum stops any change of what is gzipped
-//! already), or the gzipped bytes themselves.
+//! The official archives, as if the authors had published these bytes: a tar, gzipped here (a checksum stops any change of gzipped bytes), or the
+//! gzipped bytes themselves.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Weights files of torch.save: zip archives and legacy files. Behind a `p` stands an archive's pickle alone, which is put into one with
+//! Weights files of torch.save: zip archives and legacy files. An input that begins with `p` is only an archive's pickle, which is put into one with
 //! two storages, since an archive's checksums stop most changes of a pickle in it.
 #![no_main]
 
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use pointwise_fuzz::{check_file_error, file};
 use pointwise_training::read_weights;
 
-/// CRC-32 as zip has it.
+/// CRC-32 as in zip.
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))

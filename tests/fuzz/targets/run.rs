@@ -1,4 +1,4 @@
-//! A run folder of which one file is the input, all but its first byte, which says which.
+//! A run folder with the input as one of its files; the input's first byte says which.
 #![no_main]
 
 use std::sync::OnceLock;

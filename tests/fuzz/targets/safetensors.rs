@@ -1,4 +1,4 @@
-//! Weights files: checkpoints and what else is safetensors, held to a small network.
+//! Weights files: checkpoints and other safetensors files, checked against a small network.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -1,8 +1,8 @@
 //! PyTorch's numbers and the formula behind them, for the tests that compare with them.
 //!
-//! **Tolerances.** PyTorch's own implementations differ by rounding: memory layouts, threads, oneDNN or not, f32 or f64. Each
-//! golden value comes with what it was seen to differ by. An engine may differ by [`SLACK`] times that, and by [`FLOOR`] of the
-//! value besides, where PyTorch's variants happen to agree by chance.
+//! **Tolerances.** PyTorch's own implementations differ by rounding: memory layouts, threads, oneDNN or not, f32 or f64. Each golden value comes
+//! with its observed deviations. An engine may differ by [`SLACK`] times these, plus [`FLOOR`] of the value, because PyTorch's variants may agree
+//! by chance.
 
 use pointwise_engine::{Array, DeviceChoice, DeviceName, Engine, EngineKind, Settings, State, create};
 use pointwise_network::{Layer, Network};
@@ -13,26 +13,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
+/// The engines of every build; or `cuda`, in a build with that feature if a GPU can be opened, such as the emulator's.
 pub(crate) fn engines() -> Vec<EngineKind> {
     if cfg!(feature = "cuda") {
         match DeviceChoice::Only(DeviceName::Cuda(0)).resolve() {
             Ok(_) => return vec![EngineKind::Cuda],
-            // Whoever names libraries wants them tested.
+            // A user who names libraries wants them tested.
             Err(error) => assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}"),
         }
     }
     vec![EngineKind::Reference, EngineKind::Cpu]
 }
 
-/// How many times PyTorch's own differences are allowed.
+/// Allowed difference, as a multiple of PyTorch's own differences.
 pub(crate) const SLACK: f64 = 4.0;
 
-/// Share of a value that is allowed in any case: some twenty roundings of f32.
+/// Share of a value that is always allowed: some twenty roundings of f32.
 pub(crate) const FLOOR: f64 = 2e-6;
 
 /// An engine that convolves by Winograd's filtering rounds differently from PyTorch's direct sums: it may differ like PyTorch under
-/// noise of 3e-6 in each convolution (`dev_noise`), what F(4x4, 3x3) was measured to differ by.
+/// noise of 3e-6 in each convolution (`dev_noise`), the measured difference of F(4x4, 3x3).
 ///
 /// After a step of Adam differences have grown by orders of magnitude, since a gradient is divided by its own size: small ones
 /// count like large ones. So there the differences under noise are allowed for every engine.
@@ -40,7 +40,7 @@ pub(crate) const DEVIATIONS: [&str; 2] = ["dev_f32", "dev_f64"];
 pub(crate) const DEVIATIONS_WINOGRAD: [&str; 3] = ["dev_f32", "dev_f64", "dev_noise"];
 pub(crate) const DEVIATIONS_AFTER_ADAM: [&str; 3] = ["dev_f32", "dev_f64", "dev_noise"];
 
-/// Share of a parameter's norm that is allowed after Adam in any case. The bias of a convolution under BatchNorm has a gradient
+/// Share of a parameter's norm that is always allowed after Adam. The bias of a convolution under BatchNorm has a gradient
 /// of rounding noise, and how much of it Adam turns into movement differs more than PyTorch's few variants show.
 pub(crate) const FLOOR_AFTER_ADAM: f64 = 1e-5;
 
@@ -48,7 +48,7 @@ pub(crate) const FLOOR_AFTER_ADAM: f64 = 1e-5;
 pub(crate) const ZERO: f64 = 1e-5;
 
 pub(crate) fn golden(name: &str) -> Value {
-    // As cargo tells while the test runs: a bundle's programs run where the checkout is not.
+    // As cargo sets it while the test runs: a bundle's programs run without the checkout.
     let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let path = Path::new(&folder).join("pytorch").join(name).with_extension("json");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -66,7 +66,7 @@ pub(crate) fn floats(value: &Value) -> Vec<f32> {
     numbers(value).into_iter().map(|value| value as f32).collect()
 }
 
-/// The words of the closed formula behind every parameter and input; see `golden.py`.
+/// The 32-bit words of the closed formula for every parameter and input; see `golden.py`.
 pub(crate) fn words(name: &str) -> impl Iterator<Item = u32> {
     let hash =
         name.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
@@ -91,7 +91,7 @@ pub(crate) fn labels(images: usize) -> Vec<u16> {
     words("labels").take(images).map(|z| (z % 10) as u16).collect()
 }
 
-/// The description, which drops nothing: golden values of networks are made without dropout.
+/// The description without dropout, as in the golden values of networks.
 pub(crate) fn network(name: &str) -> Network {
     Network::by_name(name).unwrap().with_dropout(0.0)
 }
@@ -198,7 +198,7 @@ impl Report {
         let of_norm = &record["norm"];
         let expected = numbers(&of_norm["value"]);
         let what = format!("{what} norm of {name}");
-        // A norm moves by no more than the tensor does; by how much less is chance.
+        // A norm changes by no more than the tensor; how much less is chance.
         let moved = match record["rel_noise"].as_f64() {
             Some(moved) if deviations.contains(&"dev_noise") => SLACK * moved * expected[0],
             _ => 0.0,
@@ -256,7 +256,7 @@ pub(crate) fn engine(kind: EngineKind, network: &Network, weight_decay: f64) -> 
 /// By a recipe, from the formula's state.
 pub(crate) fn engine_by(kind: EngineKind, network: &Network, recipe: Recipe) -> Box<dyn Engine> {
     let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
-    // A GPU promises the same bits only when it is asked for them.
+    // A GPU guarantees the same bits only on request.
     let settings = Settings { device, deterministic: true, ..Settings::new(recipe) };
     let mut engine = create(kind, network, &settings).unwrap();
     engine.load_state(&formula_state(network)).unwrap();

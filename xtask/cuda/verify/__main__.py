@@ -2,14 +2,14 @@
 
     bash verify.sh [--data CIFAR10] [--records DIR] [part ...]
 
-Parts, in this order: ground (the card and NVIDIA's libraries), clock (what starting takes), layers (every algorithm of every layer),
-correct (distances to the engine `cpu`, the same bytes twice and resumed, both devices, the tests), timeline (a step's kernels),
-speed (recorded steps, PyTorch beside ours, runs at once), run (one whole run); and, if named, sanitizer (NVIDIA's), study (ten
-seeds with the verdict on each published figure) and compile (torch.compile beside ours).
+Parts, in this order: ground (the card and NVIDIA's libraries), clock (start-up times), layers (every algorithm of every layer),
+correct (distances to the engine `cpu`, equal bytes when repeated and resumed, both devices, the tests), timeline (a step's kernels),
+speed (recorded steps, ours and PyTorch's, runs at once), run (one whole run); and, if named, sanitizer (NVIDIA's), study (ten
+seeds with the verdict on each published figure) and compile (ours and torch.compile).
 
-What is found is printed, and written to `lines.jsonl` in the records, as it comes. All parts together end within --minutes, of which each
-has its share and what the ones before it have left; one that is late is cut off, and the next begins. Where ground, clock or layers
-fail there is nothing to continue with. `study` continues where it stopped when it is asked again with the same --records.
+Findings are printed, and written to `lines.jsonl` in the records, as they come. All parts together end within --minutes: each has its share and
+what the ones before it have left; one that is late is stopped, and the next begins. If ground, clock or layers fails, the parts after it
+are skipped. `study` continues where it stopped when it is run again with the same --records.
 
 Exit code: 0 nothing failed, 1 something did, 2 wrong usage.
 """
@@ -48,7 +48,7 @@ PARTS = {
     "compile": (compiled, 520),
 }
 USUAL = list(PARTS)[:7]
-# If one of these fails, the others are not begun.
+# If one of these fails, the others are skipped.
 FOUNDATIONS = ["ground", "clock", "layers"]
 
 
@@ -66,23 +66,23 @@ def arguments():
 
     def seeds(text):
         if not re.fullmatch(r"\d+(,\d+)*", text):
-            raise argparse.ArgumentTypeError("give numbers with commas between")
+            raise argparse.ArgumentTypeError("give numbers separated by commas")
         return [int(part) for part in text.split(",")]
 
     parser = argparse.ArgumentParser(prog="verify.sh", description="Checks and times the project on an NVIDIA GPU.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)} [default: {', '.join(USUAL)}]")
     parser.add_argument("--data", type=folder, metavar="DIR", help="folder with CIFAR-10")
     parser.add_argument(
-        "--data-archive", type=archive, action="append", metavar="FILE", help="instead, each archive that images.sh made"
+        "--data-archive", type=archive, action="append", metavar="FILE", help="instead of --data, each archive that images.sh made"
     )
     parser.add_argument("--records", type=pathlib.Path, default=HERE / "records", metavar="DIR", help="where logs and records go")
     parser.add_argument("--pack", type=pathlib.Path, metavar="FILE", help="the records without weights, as a .tar.gz")
-    parser.add_argument("--minutes", type=float, metavar="N", help="time of all parts together [default: 9; of a dry run 60]")
+    parser.add_argument("--minutes", type=float, metavar="N", help="time of all parts together [default: 9; for a dry run 60]")
     parser.add_argument("--seeds", type=seeds, default=list(range(42, 52)), metavar="LIST", help="seeds of the study [default: ten]")
-    parser.add_argument("--precision", choices=PRECISIONS, default="tf32", help="of the study [default: tf32]")
+    parser.add_argument("--precision", choices=PRECISIONS, default="tf32", help="precision of the study [default: tf32]")
     parser.add_argument("--jobs", type=int, default=3, metavar="N", help="runs at once in the study [default: 3]")
     parser.add_argument(
-        "--dry-run", action="store_true", help="every part in small sizes, for an emulated GPU: whether all of them say something"
+        "--dry-run", action="store_true", help="every part in small sizes, for an emulated GPU: checks that each of them finds something"
     )
     options = parser.parse_args()
     for part in options.parts:
@@ -91,7 +91,7 @@ def arguments():
     if options.data and options.data_archive:
         parser.error("give --data or --data-archive")
     usual = list(PARTS) if options.dry_run else USUAL
-    # The first part tells whether the others can say anything.
+    # The first part shows whether the others can run.
     options.parts = [name for name in PARTS if name in (options.parts or usual) or name == "ground"]
     options.minutes = options.minutes or (60.0 if options.dry_run else 9.0)
     options.records = options.records.resolve()
@@ -102,7 +102,7 @@ def arguments():
 
 
 def unpacked(archives):
-    """A folder with the content of these archives, of files alone."""
+    """A folder with the content of these archives, which hold only files."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cifar10-"))
     for path in archives:
         with tarfile.open(path) as archive:
@@ -113,7 +113,7 @@ def unpacked(archives):
 
 
 def schedule(names, seconds):
-    """When each part has to be at its end, in seconds from the beginning."""
+    """The deadline of each part, in seconds from the beginning."""
     whole = sum(PARTS[name][1] for name in names)
     ends, so_far = {}, 0
     for name in names:
@@ -134,19 +134,19 @@ def verify(options, records):
             part.note("the rest of the part", FAILED, OUT_OF_TIME)
             good = True
         except Exception as error:
-            # A part that breaks, on whatever nobody has foreseen, must not cost the others.
+            # An unforeseen error in one part must not stop the others.
             (part.folder / "traceback.log").write_text(traceback.format_exc(), encoding="utf-8")
             part.note("the rest of the part", FAILED, f"{type(error).__name__}: {error}; see traceback.log")
             good = False
         if not good and name in FOUNDATIONS:
-            part.note("the parts after it", SKIPPED, f"without {name} they can tell nothing")
+            part.note("the parts after it", SKIPPED, f"without {name} they mean nothing")
             return
 
 
 def silent(options, records):
-    """Parts of which nothing was found but that they failed or were left out, where each must have found something."""
+    """Parts whose only findings are failures or skips, although each should have found something."""
     spoke = {check["part"] for check in records.checks if check["result"] == PASSED}
-    # What these need is not everywhere.
+    # Their requirements are not installed everywhere.
     spoke |= {check["part"] for check in records.checks if check["part"] in ("sanitizer", "compile")}
     return [name for name in options.parts if name not in spoke]
 

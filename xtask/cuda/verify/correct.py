@@ -1,4 +1,4 @@
-"""The part `correct`: distances to the engine `cpu` as numbers, the same bytes twice and resumed, both devices, the tests."""
+"""The part `correct`: distances to the engine `cpu` as numbers, equal bytes when repeated and resumed, both devices, the tests."""
 
 import json
 import re
@@ -6,13 +6,13 @@ import shutil
 
 from part import FAILED, PASSED, SKIPPED, OutOfTime, Stop, because
 
-# How far the first loss on the same weights, and the gradient that is furthest away, may be from the CPU's, as a share of it. Distances
-# are told; these bounds are generous, for what cannot be rounding: f32 in other orders; factors of 11 bits, or cut off to them;
-# everything in 8 bits, where a ReLU or a pool turns here and there.
+# Limits of the relative distance of the first loss on the same weights, and of the worst gradient, from the CPU's. The distances themselves
+# are reported; these limits are generous, to find what cannot be rounding: f32 in another order of sums; factors rounded or truncated to 11
+# bits; everything in 8 bits, where a ReLU or a pool here and there decides otherwise.
 LOSS = {"f32": 1e-4, "tf32": 1e-2, "bf16": 6e-2}
 GRADIENT = {"f32": 2e-2, "tf32": 0.5, "bf16": 1.0}
 
-# What the dry run takes of each program of tests: that it starts and finds its files.
+# The test that the dry run takes of each test program: it shows that the program starts and finds its files.
 ONE_TEST = {
     "pointwise-engine-cuda-tests": "resident_images_are_checked",
     "pointwise-engine-cuda_choices-tests": "what_was_measured_is_used_the_next_time_and_what_cannot_be_used_is_measured_again",
@@ -32,7 +32,7 @@ def correct(part):
         resume(part, "alexnet" if part.options.dry_run else "alexnet_plain", precision)
     between_devices(part, "alexnet" if part.options.dry_run else "nin")
     reference(part, "nin")
-    # What tells most comes first.
+    # The most telling come first.
     order = ["engine-cuda", "pytorch-tests", "engine-engines", "pytorch_networks", "recipes", "pytorch_layers"]
     programs = list((part.options.here / "programs").iterdir())
     place = lambda program: next((number for number, word in enumerate(order) if word in program.name), len(order))
@@ -47,7 +47,7 @@ def distances(part):
         if answer.get("what") != "distance":
             continue
         precision = answer["precision"]
-        # A distance that is no number is sent as none.
+        # A distance that is NaN or infinite is sent as null.
         values = [answer["loss"], answer["worst"]]
         good = None not in values and values[0] <= LOSS[precision] and values[1] <= GRADIENT[precision]
         shown = ["not a number" if value is None else f"{value:.1e}" for value in [*values, answer["median"]]]
@@ -58,7 +58,7 @@ def distances(part):
 
 
 def train(part, name, model, device, more=(), engine=None, **sizes):
-    """A short training on drawn images; gives its folder."""
+    """A short training on random images; returns its folder."""
     folder = part.folder / "runs" / name
     if "--resume" not in more:
         shutil.rmtree(folder, ignore_errors=True)
@@ -81,7 +81,7 @@ def metrics(folder):
 
 
 def same_run(a, b):
-    """What differs between two runs that should be equal byte for byte."""
+    """The difference between two runs that should be equal byte for byte."""
     if metrics(a) != metrics(b):
         return "the metrics differ"
     for name in ["best.safetensors", "last.safetensors"]:
@@ -135,8 +135,8 @@ def between_devices(part, model):
 
 
 def reference(part, model):
-    """Ten steps of the engine `reference`, candle's kernels, beside ours on the same weights and batches. Adam's division by small gradients
-    makes small differences large, so that all but the first are only told."""
+    """Ten steps of the engine `reference`, with candle's kernels, and of ours on the same weights and batches. Adam's division by small gradients
+    makes small differences large, so all but the first are only reported."""
     check = f"{model}: the engine reference on the GPU"
     if part.options.emulated:
         part.note(check, SKIPPED, "the emulator has none of candle's kernels")
@@ -157,7 +157,7 @@ def test_program(part, program):
         results = re.findall(r"test result: ok\. (\d+) passed; \d+ failed; (\d+) ignored", output)
         return f"{results[-1][0]} tests" + (f", {results[-1][1]} ignored" if results[-1][1] != "0" else "") if results else ""
 
-    # One at a time: libraries that another thread closes spoil the graph that one is recording.
+    # One at a time: a thread that closes a library spoils the graph that another one is recording.
     command = [program, "--test-threads=1"]
     if part.options.dry_run:
         command += ["--exact", ONE_TEST[program.name]]
@@ -170,6 +170,6 @@ def test_program(part, program):
     for failed in re.findall(r"^test (\S+) \.\.\. FAILED$", output, re.MULTILINE):
         part.note(f"{check}: {failed}", FAILED, f"see {program.name}.log")
     tests = count(output)
-    # A name that no test has any more would pass.
+    # A name that no test has would pass.
     good = code == 0 and not tests.startswith("0 ")
     part.note(check, PASSED if good else FAILED, f"{tests}, {seconds:.0f} s" if code == 0 else because(code, output))

@@ -1,4 +1,4 @@
-"""What the machine is: its card, NVIDIA's libraries, a Python with PyTorch. The parts `ground`, `clock`, `layers` and `timeline`."""
+"""The machine: its card, NVIDIA's libraries, a Python with PyTorch. The parts `ground`, `clock`, `layers` and `timeline`."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ import sysconfig
 
 from part import FAILED, OUT_OF_TIME, PASSED, SKIPPED, TOLD, Stop, because
 
-# Of each of these the first one that is found is used. cuDNN decides: parts of two versions of it refuse each other.
+# The first folder found with each of these is used. cuDNN comes first: parts of two versions of it refuse each other.
 LIBRARIES = ["libcudnn.so", "libcublas.so", "libcublasLt.so", "libcudart.so", "libnvrtc.so", "libcurand.so"]
 
 CARD = "name,driver_version,compute_cap,memory.total,memory.used,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,persistence_mode"
@@ -31,8 +31,8 @@ print("PyTorch", torch.__version__, "cuDNN", torch.backends.cudnn.version(), car
 
 
 def library_folders():
-    """The folders of NVIDIA's libraries that programs shall use: the user's choice; else those of this Python's packages, and for what
-    these lack the system's."""
+    """The folders of NVIDIA's libraries for programs to use: the user's choice; else those of this Python's packages, and the system's for
+    what these lack."""
     named = [folder for folder in os.environ.get("POINTWISE_CUDA_LIBRARIES", "").split(":") if folder]
     if named:
         return named
@@ -54,12 +54,12 @@ def first_with_each(folders):
 
 
 def environment(here):
-    """Where programs find NVIDIA's libraries, and tests and xtask the files of the project, as cargo would tell them."""
+    """Variables that tell programs where NVIDIA's libraries are, and tests and xtask where the project's files are, as cargo would."""
     return {"POINTWISE_CUDA_LIBRARIES": ":".join(library_folders()), "POINTWISE_TRAINER": str(here / "bin" / "trainer")}
 
 
 def python_with_torch(part):
-    """A Python that has PyTorch, and what PyTorch says of the machine: multiprocessors and caches, which nvidia-smi does not tell."""
+    """A Python that has PyTorch, and what PyTorch says of the machine: multiprocessors and caches, which nvidia-smi does not report."""
     for python in [os.environ.get("POINTWISE_PYTHON"), sys.executable, "python3"]:
         if python:
             code, output, _ = part.run("pytorch", [python, "-c", PYTORCH], limit=40)
@@ -69,7 +69,7 @@ def python_with_torch(part):
 
 
 def ground(part):
-    """Whether there is anything to talk about. Gives whether to continue."""
+    """The card and its libraries. Returns whether to continue."""
     size = sum(path.stat().st_size for path in part.options.here.rglob("*") if path.is_file() and part.records.folder not in path.parents)
     part.note("size of the bundle", TOLD, f"{size / 2**20:.0f} MiB unpacked")
     part.note("folders of NVIDIA's libraries", TOLD, ", ".join(library_folders()) or "none is found: the system's search is left")
@@ -101,24 +101,24 @@ def nvidia_smi(part):
     for check, query in [("the card", f"--query-gpu={CARD}"), ("programs on it", "--query-compute-apps=pid,process_name,used_memory")]:
         code, output, _ = part.run(f"nvidia-smi-{check.split()[-1]}", ["nvidia-smi", query, "--format=csv,noheader"], limit=6)
         part.note(f"nvidia-smi: {check}", TOLD, "; ".join(output.split("\n")).strip("; ") or "none" if code == 0 else because(code, output))
-    # With the reasons why clocks are lower than they could be.
+    # The reasons why clocks are lower than they could be.
     code, output, _ = part.run("nvidia-smi-all", ["nvidia-smi", "-q", "-d", "CLOCK,PERFORMANCE,POWER,TEMPERATURE"], limit=6)
     active = [line.split(":")[0].strip() for line in output.splitlines() if re.search(r":\s*Active$", line)]
     part.note("nvidia-smi: clocks are held down by", TOLD, ", ".join(active) or "nothing" if code == 0 else because(code, output))
 
 
 def cudnn_properties(part):
-    """With these cuDNN answers for the card on a machine without one."""
+    """From these properties cuDNN makes plans for the card on a machine without it."""
     check = "the card as cuDNN describes it"
     code, output, _ = part.run("cudnn", [sys.executable, "-c", CUDNN], limit=10)
     if code != 0:
-        part.note(check, SKIPPED, f"cudnn-frontend does not tell: {because(code, output)}")
+        part.note(check, SKIPPED, f"cudnn-frontend does not report it: {because(code, output)}")
         return
     part.note(check, TOLD, " ".join(output.split()))
 
 
 def one_cudnn(part, answers):
-    """Parts of cuDNN that a program has loaded from several folders do not fit together."""
+    """Parts of cuDNN that a program loads from several folders do not work together."""
     mapped = [pathlib.Path(answer["path"]) for answer in answers if answer.get("what") == "mapped"]
     folders = sorted({str(path.parent) for path in mapped if path.name.startswith("libcudnn")})
     if folders:
@@ -126,7 +126,7 @@ def one_cudnn(part, answers):
 
 
 def first_step(part):
-    """A step and an evaluation by the trainer, or its own sentence about why not."""
+    """A step and an evaluation by the trainer; if they fail, its own error message."""
     folder = part.folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
     command = [part.options.trainer, "train", "--quiet", "--device", "cuda", "--engine", "cuda", "--model", "alexnet"]
@@ -138,14 +138,14 @@ def first_step(part):
 
 
 def clock(part):
-    """What opening, the first steps and the first replay take. Gives whether to continue."""
+    """Times of opening, the first steps and the first replay. Returns whether to continue."""
     _, failure = part.ask("clock")
     part.note("start-up, cold and warm", FAILED if failure else PASSED, failure)
     return failure in ("", OUT_OF_TIME)
 
 
 def layers(part):
-    """Every algorithm of every layer. Gives whether to continue."""
+    """Every algorithm of every layer. Returns whether to continue."""
     answers, failure = part.ask("layers")
     refused = sum(answer.get("can_be_used") is True and answer.get("us") is None for answer in answers)
     without = sum(answer.get("what") == "no algorithm" for answer in answers)

@@ -1,4 +1,4 @@
-"""A part: it runs programs within its time, and says what it finds as it finds it."""
+"""A part: it runs programs within its time, and reports findings as they come."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import time
 PASSED, FAILED, SKIPPED, TOLD = "passed", "failed", "skipped", "told"
 OUT_OF_TIME = "out of time"
 
-# Seconds that a program which is out of time is given after each request to end; the first one leaves a checkpoint.
+# Seconds that a program is given after each request to end when its time is over; at the first one it leaves a checkpoint.
 REQUESTS = [(signal.SIGINT, 8), (signal.SIGTERM, 3), (signal.SIGKILL, 3)]
 
 
@@ -19,11 +19,11 @@ class OutOfTime(Exception):
 
 
 class Stop(Exception):
-    """What was being checked cannot continue."""
+    """The current check cannot continue."""
 
 
 class Records:
-    """Findings go to stdout, and as lines of JSON into `lines.jsonl`: what was found is there whatever happens next."""
+    """Findings go to stdout, and as lines of JSON into `lines.jsonl`: they are kept whatever happens next."""
 
     def __init__(self, folder):
         self.folder, self.checks = folder, []
@@ -57,7 +57,7 @@ class Part:
         self.records.line(self.name, finding, f"{check}: {result}{': ' if detail else ''}{detail}")
 
     def run(self, log, command, limit=None, each=None, **environment):
-        """Exit code, or None out of time; output of both streams, which goes into the records; seconds. `each` is called with every
+        """Exit code, or None if out of time; output of both streams, which goes into the records; seconds. `each` is called with every
         line as it comes."""
         if self.left() <= 0:
             raise OutOfTime
@@ -95,7 +95,7 @@ class Part:
         except subprocess.TimeoutExpired:
             code = None
             end(child)
-        # What it started may hold the other end, and is not waited for.
+        # Its children may hold the other end, and are not waited for.
         reader.join(5)
         return code, "".join(lines), time.monotonic() - start
 
@@ -109,7 +109,7 @@ class Part:
         return False
 
     def ask(self, question, *more):
-        """Lets `first_contact` answer a question; its lines of JSON are findings. Gives them, and its failure in a sentence or ""."""
+        """Asks `first_contact` a question; its lines of JSON are findings. Returns them, and its failure in a sentence or ""."""
         answers = []
 
         def each(line):
@@ -136,7 +136,7 @@ def shown(facts):
 
 
 def end(child):
-    """Ends a program and what it started."""
+    """Ends a program and its children."""
     for request, patience in REQUESTS:
         try:
             os.killpg(child.pid, request)
@@ -149,7 +149,7 @@ def end(child):
 
 
 def because(code, output):
-    """Why a program failed, in a line."""
+    """Why a program failed, in one line."""
     if code is None:
         return OUT_OF_TIME
     lines = [line.strip() for line in output.splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""The part `sanitizer`: NVIDIA's compute-sanitizer over short trainings, of our own kernels alone."""
+"""The part `sanitizer`: NVIDIA's compute-sanitizer over short trainings, limited to our own kernels."""
 
 import pathlib
 import re
@@ -6,7 +6,7 @@ import shutil
 
 from part import SKIPPED, TOLD
 
-# Two steps and an evaluation; the odd batch leaves ends of blocks over.
+# Two steps and an evaluation; the odd batch leaves partial blocks.
 CASES = [("memcheck", "nin"), ("memcheck", "alexnet_plain"), ("memcheck", "alexnet")]
 CASES += [("racecheck", "alexnet_plain"), ("synccheck", "alexnet_plain"), ("racecheck", "nin")]
 
@@ -25,7 +25,7 @@ def sanitizer(part):
         name = f"{tool}-{model}"
         folder = part.folder / "runs" / name
         shutil.rmtree(folder, ignore_errors=True)
-        # Libraries try calls that may be refused, above all cuDNN where it searches for algorithms: neither is what we look for.
+        # Libraries try calls that may be refused, above all cuDNN in its search for algorithms: these are not what we look for.
         command = [program, "--tool", tool, "--error-exitcode", 9, "--report-api-errors", "no", *filters]
         command += [part.options.trainer, "train", "--quiet", "--model", model, "--device", "cuda", "--engine", "cuda", "--deterministic"]
         command += ["--precision", "bf16" if model == "alexnet" else "f32"]
@@ -35,7 +35,7 @@ def sanitizer(part):
 
 
 def stems(kernels):
-    """Names without their last word, `_f32` or `_bf16`, and of these none that another one begins."""
+    """Names without their last word, `_f32` or `_bf16`, without those that begin with another one."""
     found = sorted({re.sub(r"_(f32|bf16)$", "", kernel) for kernel in kernels})
     return [stem for stem in found if not any(stem != other and stem.startswith(other) for other in found)]
 

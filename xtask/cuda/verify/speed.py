@@ -1,4 +1,4 @@
-"""The parts `speed`, `run` and `compile`: recorded steps alone and together, PyTorch beside ours, several runs at once, one whole run."""
+"""The parts `speed`, `run` and `compile`: recorded steps alone and together, ours next to PyTorch, several runs at once, one whole run."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ from machine import python_with_torch
 from part import FAILED, PASSED, SKIPPED, TOLD, because
 from study import JUDGED, drawn_study, reproduce
 
-# What the project set itself, on an H100 with the study's batch. In f32 both sides are the same convolutions, and it is only told.
+# The project's aims, on an H100 with the study's batch. In f32 both sides run the same convolutions, so that is only reported.
 GRAPH_RATIO, NOTEBOOK_RATIO = 1.3, 10.0
 AIMS = {
     ("pytorch-graph", "tf32"): GRAPH_RATIO,
@@ -17,7 +17,7 @@ AIMS = {
     ("pytorch-notebook", None): NOTEBOOK_RATIO,
 }
 
-# What the dry run has for a network.
+# The network of the dry run.
 SMALL = """
 name = "small"
 input = [3, 8, 8]
@@ -27,7 +27,7 @@ layers = [
 ]
 """
 
-# Seconds of `speed` that are left to the runs at once.
+# Seconds of `speed` that are reserved for the runs at once.
 JOBS_SECONDS = 45
 
 
@@ -39,7 +39,7 @@ def speed(part):
 
 
 def compiled(part):
-    # Compiling takes minutes: only what matters most.
+    # Compiling takes minutes: only the most important.
     bench(part, "compile", "pointwise,pytorch-compile", rounds=3, more=["--precisions", "bf16,tf32"])
 
 
@@ -56,7 +56,7 @@ def bench(part, name, contenders, rounds, keep=0, more=()):
     if python:
         command += ["--python", python]
     if part.options.dry_run:
-        # Groups of steps that warm a card up, and measuring its rates, would take an emulator minutes.
+        # Warming up a card with groups of steps, and measuring its rates, would take minutes on an emulator.
         small = part.folder / "small.toml"
         small.write_text(SMALL, encoding="utf-8")
         command += ["--models", small, "--batch", 4, "--steps", 1, "--peak-gflops", 1, "--bandwidth-gb", 1]
@@ -100,7 +100,7 @@ def targets(part, rows):
 
 
 def jobs(part):
-    """The study's networks on drawn images, one, two and three runs at once."""
+    """The study's networks on random images, one, two and three runs at once."""
     study = drawn_study(part, epochs=1 if part.options.dry_run else 2)
     for count in [1, 2, 3]:
         check, out = f"runs at once: {count}", part.folder / f"jobs-{count}"

@@ -1,4 +1,4 @@
-"""The part `study`: seeds of the whole study, with the verdict on each published figure. And studies on drawn images, for time."""
+"""The part `study`: seeds of the whole study, with the verdict on each published figure. And studies on random images, for timing."""
 
 from part import FAILED, PASSED, SKIPPED, because
 
@@ -31,7 +31,7 @@ seeds = [42]
 
 
 def drawn_study(part, epochs):
-    """The file of a study with the sizes of the published one, on images that are drawn."""
+    """The file of a study with the sizes of the published one, on random images."""
     models = ["alexnet", "nin"] if part.options.dry_run else ["alexnet_plain", "alexnet", "nin"]
     networks = "\n\n".join(f'[[networks]]\nnetwork = "{model}"' for model in models)
     train, test, batch = (6, 6, 6) if part.options.dry_run else (50_000, 10_000, 126)
@@ -55,7 +55,7 @@ def study(part):
         command = reproduce(part, "pointwise", out, options.precision, options.jobs)
         command += ["--seeds", ",".join(map(str, options.seeds)), "--data-dir", options.data]
     else:
-        part.note(check, SKIPPED, "it takes the images: name their folder by --data")
+        part.note(check, SKIPPED, "it needs CIFAR-10: name its folder with --data")
         return
     code, output, seconds = part.run("study", command)
     if code not in JUDGED:
@@ -63,7 +63,7 @@ def study(part):
         more = f"; {finished} runs are finished, the same command continues" if finished else ""
         part.note(check, FAILED, because(code, output) + more)
         return
-    # That the runs could not have told is a finding about their number, not about the GPU; drawn images have nothing to be compared with.
+    # An undecided verdict is a finding about the number of runs, not about the GPU; random images have no published figures.
     good = options.dry_run or JUDGED[code] in ("reproduced", "undecided")
     part.note(check, PASSED if good else FAILED, f"{JUDGED[code]}, {seconds:.1f} s; see report.md")
     told = (out / "report.md").read_text(encoding="utf-8")

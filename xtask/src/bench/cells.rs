@@ -1,11 +1,11 @@
-//! What cells and sentences of the tables have in common.
+//! What the tables' cells and sentences have in common.
 
 use super::{
     question::Phase,
     record::{FOLDER, Lacking, Record},
 };
 
-/// What stands where there is no figure.
+/// Shown where there is no figure.
 pub(super) const NONE: &str = "-";
 
 /// Who was timed, who was not, what was built, and where every row is.

@@ -1,4 +1,4 @@
-//! Who is timed, and how each is asked.
+//! The contenders: finding them, and asking them for a measurement.
 
 use std::{
     cell::RefCell,
@@ -19,35 +19,35 @@ use super::{
 };
 use crate::trainer::{built, cargo, workspace_manifest};
 
-/// How the Rust peers are compiled. candle and burn choose kernels at compile time where ours look at the processor they run on.
+/// How the Rust peers are compiled. candle and burn choose kernels at compile time; ours are chosen for the processor at run time.
 pub(crate) const PEER_FLAGS: &str = "-C target-cpu=native";
 
-/// What installs packages where they are looked for.
+/// The command that installs packages where they are looked for.
 const INSTALL: &str = "python3 -m venv target/torch && target/torch/bin/pip install";
 
-/// The exit code of a contender whose library cannot say the network; the last line on its stderr is what it lacks.
+/// The exit code of a contender whose library cannot express the network; the last line on its stderr says what it lacks.
 const LACKS: i32 = 3;
 
-/// What builds the Rust peers.
+/// The command that builds the Rust peers.
 const BUILD_PEERS: &str = "cargo xtask bench --build-peers";
 
-/// What comes of a question.
+/// The answer to a question.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Row(Box<Row>),
-    /// The library cannot say the network: what it lacks, in a sentence.
+    /// The library cannot express the network: what it lacks, in a sentence.
     Lacks(String),
 }
 
 /// What a contender printed, or what it lacks.
 type Printed = Result<Vec<u8>, String>;
 
-/// A contender that is there.
+/// A contender that was found.
 #[derive(Debug)]
 pub(crate) struct Entrant {
     pub(crate) contender: Contender,
     program: PathBuf,
-    /// What comes before the options that all contenders understand.
+    /// Arguments before the options that all contenders understand.
     arguments: Vec<OsString>,
     /// How it is asked.
     way: Way,
@@ -58,23 +58,23 @@ pub(crate) struct Entrant {
 enum Way {
     /// A process for each question.
     Process,
-    /// One process for all questions, which it remembers: PyTorch takes ten seconds to load and to choose its kernels on a GPU,
-    /// for milliseconds to be timed.
+    /// One process for all questions, which keeps its state: on a GPU PyTorch takes ten seconds to load and to choose its kernels, to time
+    /// milliseconds.
     Server(RefCell<Option<Server>>),
 }
 
 impl Entrant {
-    /// Asks and gives what was measured.
+    /// Asks, and returns the measurement.
     ///
     /// # Errors
-    /// If it fails, or answers something else than it was asked. The outermost message can be published; causes may hold paths.
+    /// If it fails, or answers another question. The outermost message can be published; causes may hold paths.
     pub(crate) fn measure(&self, question: &Question<'_>) -> anyhow::Result<Answer> {
         let Question { network, phase, precision, threads, .. } = question;
         let model = &network.name;
         let of = precision.map_or(String::new(), |precision| format!(", {precision}"));
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
-        // Libraries below the contenders ask these.
+        // Libraries that the contenders use read these.
         for variable in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"] {
             command.env(variable, threads.to_string());
         }
@@ -88,7 +88,7 @@ impl Entrant {
                         .and_then(|started| server.insert(started).ask(&self.options(question))),
                 };
                 if answer.is_err() {
-                    // The next question begins with a new one.
+                    // The next question starts a new one.
                     *server = None;
                 }
                 answer.map(Ok)
@@ -111,12 +111,12 @@ impl Entrant {
         Ok(Answer::Row(Box::new(row)))
     }
 
-    /// What the contender is asked for: candle's inference is its evaluation, of which the loss is next to nothing.
+    /// The phase to ask the contender for: candle's inference is its evaluation, whose loss costs next to nothing.
     fn phase(&self, phase: Phase) -> Phase {
         if self.contender == Contender::Candle && phase == Phase::Infer { Phase::Eval } else { phase }
     }
 
-    /// The options that every contender understands, but that ours takes the network by its name, and knows the recipe.
+    /// The options that every contender understands, except that ours takes the network by name and knows the recipe.
     fn options(&self, question: &Question<'_>) -> Vec<String> {
         let Question { device, network, phase, precision, batch, adam, threads, steps, rates } = question;
         let (warmup, steps) = self.contender.steps(*steps, *device);
@@ -133,7 +133,7 @@ impl Entrant {
         }
         options
             .extend(precision.iter().flat_map(|precision| ["--precision".to_owned(), precision.to_string()]));
-        // Ours has the study's recipe from where these are, and nobody else measures the machine.
+        // Ours reads these from the study's recipe, and no other measures the machine.
         let more = match self.contender {
             Contender::Pointwise => {
                 [("--peak-gflops", rates.peak_gflops), ("--bandwidth-gb", rates.bandwidth_gb)]
@@ -165,24 +165,23 @@ impl Entrant {
     }
 }
 
-/// Where contenders are looked for.
+/// Where to look for contenders.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     /// The folder of the workspace.
     pub(crate) root: PathBuf,
-    /// A trainer that is built.
+    /// A built trainer.
     pub(crate) trainer: PathBuf,
     /// The trainer's engine.
     pub(crate) engine: String,
     pub(crate) device: Device,
-    /// A Python that was named.
+    /// The Python named by an option.
     pub(crate) python: Option<PathBuf>,
-    /// Whether it is inference that is timed.
+    /// Whether inference is timed.
     pub(crate) inference: bool,
 }
 
-/// Finds the contenders. One that was asked for by name must be there; any other may be missing, and then it is said how it is
-/// installed.
+/// Finds the contenders. One that is named must be installed; any other may be missing, and then the reason says how to install it.
 ///
 /// # Errors
 /// If a named one is missing or cannot be brought up to date.
@@ -219,7 +218,7 @@ fn find(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant,
             if !peer_program(contender, &target).is_file() {
                 return Ok(Err(format!("it is not built; `{BUILD_PEERS}` builds it")));
             }
-            // Cargo does nothing where the program is up to date.
+            // Cargo does nothing if the program is up to date.
             return process(build_peer(contender, &places.root, &target)?, Vec::new());
         }
         Contender::Pytorch | Contender::Onnxruntime | Contender::Openvino if places.inference => {
@@ -229,7 +228,7 @@ fn find(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant,
             add(&["--memory-format", "contiguous"]);
             None
         }
-        Contender::Onnxruntime | Contender::Openvino => bail!("{contender} is timed in inference alone"),
+        Contender::Onnxruntime | Contender::Openvino => bail!("{contender} is timed only in inference"),
         Contender::PytorchChannelsLast => {
             add(&["--memory-format", "channels_last"]);
             None
@@ -251,9 +250,9 @@ fn find(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant,
     }))
 }
 
-/// A library in Python that is timed in inference.
+/// A Python library that is timed in inference.
 fn find_library(contender: Contender, places: &Places) -> anyhow::Result<Result<Entrant, String>> {
-    // The networks of all of them come out of PyTorch.
+    // All of them get their networks from PyTorch.
     let (modules, packages) = match contender {
         Contender::Onnxruntime => ("torch, onnx, onnxruntime", "torch numpy onnx onnxruntime"),
         Contender::Openvino => ("torch, onnx, openvino", "torch numpy onnx openvino"),
@@ -268,7 +267,7 @@ fn find_library(contender: Contender, places: &Places) -> anyhow::Result<Result<
     Ok(Ok(Entrant { contender, program, arguments: arguments.into(), way: Way::Server(RefCell::default()) }))
 }
 
-/// A Python with PyTorch, and whatever else is imported, from these packages. A named one must have it.
+/// A Python that has these modules, which these packages install. A named one must have them.
 fn python(places: &Places, modules: &str, packages: &str) -> anyhow::Result<Result<PathBuf, String>> {
     let imports = |python: &Path| {
         let import = format!("import {modules}");
@@ -295,7 +294,7 @@ fn python(places: &Places, modules: &str, packages: &str) -> anyhow::Result<Resu
     })
 }
 
-/// Builds the peers that are written in Rust.
+/// Builds the peers written in Rust.
 ///
 /// # Errors
 /// If cargo fails.
@@ -317,7 +316,7 @@ fn target() -> anyhow::Result<PathBuf> {
     Ok(command.exec().context("`cargo metadata` failed")?.target_directory.into_std_path_buf())
 }
 
-/// A folder for each peer, because they are not built as our own crates are.
+/// A folder for each peer, because they are built with other flags than our own crates.
 fn peer_folder(contender: Contender, target: &Path) -> PathBuf {
     target.join("peers").join(contender.name())
 }
@@ -361,13 +360,13 @@ mod tests {
         let error = enter(&contenders, true, &places).unwrap_err().to_string();
         assert!(error.starts_with("pytorch cannot be timed: ") && error.contains(INSTALL), "{error}");
 
-        // A Python that was named is never passed over.
+        // A named Python is never skipped.
         let places = Places { python: Some(folder.path().join("python")), ..places };
         let error = enter(&contenders, false, &places).unwrap_err().to_string();
         assert!(error.contains("cannot be started") && error.contains("--python"), "{error}");
     }
 
-    /// It knows no other word for it.
+    /// It has no other word for it.
     #[test]
     fn candle_is_asked_for_evaluation_where_others_are_for_inference() {
         let network = Network {

@@ -1,4 +1,4 @@
-//! What is different on a GPU: the card's name, and tables by precision with the floor beside each figure.
+//! What is different on a GPU: the card's name, and tables by precision with the floor next to each figure.
 
 use std::{fs, process::Command};
 
@@ -13,7 +13,7 @@ use super::{
     summary::{Figures, Group, bandwidth_gb, groups, median, peak_gflops},
 };
 
-/// The card that CUDA calls the first, and its driver, as NVIDIA's own program tells.
+/// The card that is CUDA's first, and its driver, as nvidia-smi reports them.
 pub(super) fn card() -> Card {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
     let first = visible.split(',').next().filter(|first| !first.is_empty()).unwrap_or("0");
@@ -25,14 +25,14 @@ pub(super) fn card() -> Card {
     }
 }
 
-/// As the kernel tells: `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul ...`.
+/// As the kernel reports it: `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul ...`.
 fn driver() -> Option<String> {
     let version = fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     let numbered = |word: &&str| word.contains('.') && word.starts_with(|first: char| first.is_ascii_digit());
     version.split_whitespace().find(numbered).map(str::to_owned)
 }
 
-/// The record for docs/benchmarks.md: our figures beside floor and ratios, everybody's times, whole studies, and what was measured how.
+/// The record for docs/benchmarks.md: our figures with floor and ratios, every contender's times, whole studies, and how everything was measured.
 pub(super) fn markdown(record: &Record, card: &Card, file: &str) -> String {
     let groups = groups(record);
     let mut text = ours(record, &groups).markdown();
@@ -47,14 +47,14 @@ pub(super) fn markdown(record: &Record, card: &Card, file: &str) -> String {
     text
 }
 
-/// Those that were timed, ours first.
+/// The contenders that were timed, ours first.
 fn entered(record: &Record) -> Vec<Contender> {
     let entered =
         |contender: &Contender| record.contenders.iter().any(|entered| entered.contender == *contender);
     Contender::ALL.into_iter().filter(entered).collect()
 }
 
-/// A line for each network, phase and precision: ours, what bounds it, and how many times as long the others take.
+/// A line for each network, phase and precision: our time, its floor, and how many times as long the others take.
 fn ours(record: &Record, groups: &[Group]) -> Table {
     let peers: Vec<Contender> =
         entered(record).into_iter().filter(|contender| *contender != Contender::Pointwise).collect();
@@ -145,7 +145,7 @@ fn studies(record: &Record) -> Table {
     table
 }
 
-/// Sentences without which the figures mean little.
+/// The sentences needed to interpret the figures.
 fn provenance(record: &Record, card: &Card, file: &str) -> String {
     let date = record.started.split('T').next().unwrap_or_default();
     let driver = card.driver.as_deref().map_or(String::new(), |driver| format!(", driver {driver}"));

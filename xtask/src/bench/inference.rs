@@ -1,7 +1,7 @@
-//! `cargo xtask bench --inference`: images in host memory to logits in host memory, ours beside ONNX Runtime, OpenVINO, PyTorch and candle.
+//! `cargo xtask bench --inference`: images in host memory to logits in host memory, ours compared with ONNX Runtime, OpenVINO, PyTorch and candle.
 //!
-//! Everybody gets the same networks, numbers of images and of threads, in f32. What is compared ran within the same round, one
-//! contender after the other. A record that was cut off is continued where it ends.
+//! All contenders get the same networks, numbers of images and of threads, in f32. Only figures of the same round are compared; in a round one
+//! contender runs after the other. An interrupted record is continued where it ends.
 
 use std::{
     collections::BTreeMap,
@@ -28,13 +28,13 @@ use super::{
     summary::median,
 };
 
-/// Where records lie, in the workspace.
+/// The folder of records, in the workspace.
 pub(super) const FOLDER: &str = "data/benchmarks/inference";
 
-/// Multiply-accumulates that a contender is to be timed for in a round...
+/// Multiply-accumulates that a contender is timed for in a round...
 const WORK: f64 = 40e9;
 
-/// ...in no fewer and no more calls.
+/// ...within these numbers of calls.
 const CALLS: [f64; 2] = [3.0, 100.0];
 
 /// What is measured.
@@ -46,7 +46,7 @@ pub(super) struct Plan {
     pub(super) models: Vec<String>,
     pub(super) contenders: Vec<Contender>,
     pub(super) by_name: bool,
-    /// What peers that can be trained are told.
+    /// Required by peers that can train.
     pub(super) adam: Adam,
 }
 
@@ -54,7 +54,7 @@ impl Plan {
     pub(super) const BATCHES: [u32; 3] = [1, 8, 126];
     pub(super) const THREADS: [u32; 2] = [1, 2];
 
-    /// Those that are timed where none are named.
+    /// The contenders if none are named.
     pub(super) const CONTENDERS: [Contender; 5] = [
         Contender::Pointwise,
         Contender::Onnxruntime,
@@ -63,7 +63,7 @@ impl Plan {
         Contender::Candle,
     ];
 
-    /// The command that asks for this plan, without the paths of this machine.
+    /// The command for this plan, without the paths of this machine.
     pub(super) fn command(&self) -> String {
         let list = |numbers: &[u32]| numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let models: Vec<String> = self.models.iter().map(|model| shown(model)).collect();
@@ -102,14 +102,14 @@ pub(crate) struct Record {
     /// Logical processors.
     cores: u32,
     rounds: u32,
-    /// Whether it was cut off before its end: rows are missing.
+    /// Whether it was interrupted: rows are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     unfinished: bool,
     rustc: Option<String>,
     /// The compiler's flags for the peer in Rust; ours is built without.
     peer_flags: String,
     skipped: Vec<Skipped>,
-    /// Networks that a contender cannot say.
+    /// Networks that a contender's library cannot express.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     lacking: Vec<Lacking>,
     /// A sentence for each measurement that failed.
@@ -122,7 +122,7 @@ impl Record {
         let shown = path.display();
         let bytes = fs::read(path).with_context(|| format!("{shown} cannot be read"))?;
         serde_json::from_slice(&bytes)
-            .with_context(|| format!("{shown} is not a record of a benchmark of inference"))
+            .with_context(|| format!("{shown} is not a record of an inference benchmark"))
     }
 
     fn write(&self, path: &Path) -> anyhow::Result<()> {
@@ -145,7 +145,7 @@ impl Record {
         format!("{date}-{}.json", slug(&self.processor))
     }
 
-    /// Whether a question has been answered, in whatever way.
+    /// Whether a question has been answered, by a row or by what the library lacks.
     fn has(&self, round: u32, contender: Contender, model: &str, batch: u32, threads: u32) -> bool {
         let lacks = self.lacking.iter().any(|lacking| lacking.is_of(contender, model));
         lacks
@@ -171,7 +171,7 @@ pub(super) fn newest(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(found.map(|(_, path)| path))
 }
 
-/// Measures, or continues where the record at `out` was cut off.
+/// Measures, or continues where the record at `out` was interrupted.
 pub(super) fn measure(
     plan: &Plan,
     root: &Path,
@@ -202,13 +202,13 @@ pub(super) fn measure(
     if path.exists() {
         let begun = Record::read(&path)?;
         if !begun.unfinished {
-            bail!("{} is a finished record: give another file by --out", path.display());
+            bail!("{} is a finished record: give another file with --out", path.display());
         }
         if (&begun.command, &begun.commit, &begun.processor)
             != (&record.command, &record.commit, &record.processor)
         {
             bail!(
-                "{} was begun by another command, commit or processor: give another file by --out",
+                "{} was begun by another command, at another commit or on another processor: give another file with --out",
                 path.display()
             );
         }
@@ -284,12 +284,12 @@ fn rounds(record: &Record, contender: Contender, key: Key<'_>) -> BTreeMap<u32, 
     rows.filter_map(|entry| Some((entry.round, median(entry.row.seconds.iter().copied())?))).collect()
 }
 
-/// Seconds of ours: the median over rounds.
+/// Our seconds: the median over rounds.
 fn seconds(record: &Record, key: Key<'_>) -> Option<f64> {
     median(rounds(record, Contender::Pointwise, key).into_values())
 }
 
-/// How many times as long a contender takes, the median over rounds of what ran in the same one.
+/// How many times as long a contender takes: the median of the ratios within each round.
 pub(super) fn ratio(record: &Record, contender: Contender, key: Key<'_>) -> Option<f64> {
     let ours = rounds(record, Contender::Pointwise, key);
     let theirs = rounds(record, contender, key);
@@ -353,7 +353,7 @@ fn milliseconds(seconds: f64) -> String {
     }
 }
 
-/// Sentences without which the figures mean little.
+/// The sentences needed to interpret the figures.
 fn provenance(record: &Record, file: &str) -> String {
     let entered: Vec<String> = Plan::CONTENDERS
         .iter()

@@ -1,4 +1,4 @@
-//! The networks that are timed, as the trainer describes them to everybody.
+//! The networks that are timed, as the trainer describes them to all contenders.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 /// A network.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
-    /// Its own name, which need not be that of its file.
+    /// Its own name, which may differ from its file's.
     pub(crate) name: String,
     /// What the trainer knows it by: its name, or the path of its file.
     pub(crate) asked: String,
@@ -21,18 +21,18 @@ pub(crate) struct Network {
     pub(crate) parameters: u64,
     /// Multiply-accumulates of one image.
     pub(crate) macs: u64,
-    /// The resolved network as JSON, a file for the programs that are not ours.
+    /// The file of the resolved network as JSON, for the programs that are not ours.
     pub(crate) graph: PathBuf,
 }
 
-/// Networks, and the folder of their files, which goes with this.
+/// Networks, and the folder of their files, which is removed with this.
 #[derive(Debug)]
 pub(crate) struct Networks {
     pub(crate) list: Vec<Network>,
     _folder: TempDir,
 }
 
-/// What is read here of a graph.
+/// The part of a graph that is used here.
 #[derive(Deserialize)]
 struct Facts {
     name: String,
@@ -41,12 +41,12 @@ struct Facts {
 }
 
 impl Networks {
-    /// Asks the trainer for the graph of each.
+    /// Asks the trainer for the graph of each network.
     ///
     /// # Errors
     /// If it does not know one, or two of them have one name: rows could not be told apart.
     pub(crate) fn ask(trainer: &Path, models: &[String]) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("there is no folder for the descriptions of networks")?;
+        let folder = tempfile::tempdir().context("no folder can be made for the descriptions of networks")?;
         let mut list: Vec<Network> = Vec::new();
         for (number, model) in models.iter().enumerate() {
             let output = Command::new(trainer)
@@ -58,7 +58,7 @@ impl Networks {
                 bail!("`trainer summary` failed on {model} ({}): see its message above", output.status);
             }
             let Facts { name, parameters, macs } = serde_json::from_slice(&output.stdout)
-                .with_context(|| format!("what `trainer summary` printed for {model} is no graph"))?;
+                .with_context(|| format!("the output of `trainer summary` for {model} is not a graph"))?;
             ensure!(
                 list.iter().all(|other| other.name != name),
                 "two of the networks are called {name}: give one of them another name"
@@ -71,7 +71,7 @@ impl Networks {
     }
 }
 
-/// A network as a command can name it that is published: without the folders of this machine.
+/// A network as a published command names it: without the folders of this machine.
 pub(crate) fn shown(model: &str) -> String {
     Path::new(model).file_name().map_or_else(|| model.to_owned(), |name| name.to_string_lossy().into_owned())
 }

@@ -1,4 +1,4 @@
-//! What can be asked: who is timed, where, in which precision, on which step.
+//! What can be asked of a contender: the device, the precision and the kind of step to time.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl Device {
     }
 }
 
-/// Arithmetic of the products in a step on a GPU; everything is added up and stored as the contender does.
+/// Arithmetic of the products in a step on a GPU; how sums are accumulated and stored is up to the contender.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Precision {
@@ -82,7 +82,7 @@ pub(crate) enum Contender {
     PytorchGraph,
     /// The same graph, of what torch.compile makes.
     PytorchCompile,
-    /// The notebook as it is written, on a GPU.
+    /// The notebook as written, on a GPU.
     PytorchNotebook,
     /// ONNX Runtime, in inference.
     Onnxruntime,
@@ -104,7 +104,7 @@ impl Contender {
         Self::Openvino,
     ];
 
-    /// Those whose training steps can be timed on a device, ours first.
+    /// The contenders whose training steps can be timed on a device, ours first.
     pub(crate) fn on(device: Device) -> &'static [Self] {
         match device {
             Device::Cpu => {
@@ -116,12 +116,12 @@ impl Contender {
         }
     }
 
-    /// Those that are timed where none are named: torch.compile at max-autotune takes minutes to begin.
+    /// The contenders if none are named: without torch.compile at max-autotune, which takes minutes to begin.
     pub(crate) fn usual(device: Device) -> Vec<Self> {
         Self::on(device).iter().copied().filter(|contender| *contender != Self::PytorchCompile).collect()
     }
 
-    /// What it is asked for of the asked precisions: none where it has a precision of its own.
+    /// The requested precisions that apply to it: `None` if it has a precision of its own.
     pub(crate) fn precisions(self, asked: &[Precision]) -> Vec<Option<Precision>> {
         match self {
             Self::Pointwise | Self::PytorchGraph | Self::PytorchCompile if !asked.is_empty() => {
@@ -159,8 +159,8 @@ impl Contender {
         }
     }
 
-    /// Warm-up steps and timed steps of one round; on a GPU groups of steps, of which more come first, because a card that was idle
-    /// takes a while to its clock. candle takes seconds a step: two a round are what can be waited for.
+    /// Warm-up steps and timed steps of one round; on a GPU groups of steps, of which more come first, because an idle card takes a while to
+    /// reach its clock. candle takes seconds a step, so it gets only two a round.
     pub(crate) fn steps(self, asked: u32, device: Device) -> (u32, u32) {
         match (self, device) {
             (Self::Candle, _) => (1, 1),
@@ -197,7 +197,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// Those of the benchmark of training.
+    /// The phases of the training benchmark.
     pub(crate) const ALL: [Self; 2] = [Self::Train, Self::Eval];
 
     pub(crate) fn name(self) -> &'static str {
@@ -208,7 +208,7 @@ impl Phase {
         }
     }
 
-    /// Passes through the network, each of as much work as the forward one: the gradients of inputs and of weights are two.
+    /// Passes through the network, each as much work as the forward pass: the gradients of inputs and of weights count as two.
     pub(crate) fn passes(self) -> f64 {
         match self {
             Self::Train => 3.0,
@@ -233,13 +233,13 @@ pub(crate) fn phases(text: &str) -> Result<List<Phase>, String> {
     })
 }
 
-/// What a contender is asked to time.
+/// A step for a contender to time.
 #[derive(Clone, Debug)]
 pub(crate) struct Question<'a> {
     pub(crate) device: Device,
     pub(crate) network: &'a Network,
     pub(crate) phase: Phase,
-    /// On a GPU, of contenders that let themselves be told.
+    /// On a GPU, for contenders whose precision can be chosen.
     pub(crate) precision: Option<Precision>,
     pub(crate) batch: u32,
     pub(crate) adam: &'a Adam,
@@ -249,7 +249,7 @@ pub(crate) struct Question<'a> {
     pub(crate) rates: Rates,
 }
 
-/// What a GPU was measured to reach already, in this record: it is measured once.
+/// What a GPU was already measured to reach in this record: it is measured once.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Rates {
     /// In large products in this precision, 1e9 operations a second.
@@ -288,7 +288,7 @@ mod tests {
         let asked = [Precision::F32, Precision::Bf16];
         assert_eq!(Contender::Pointwise.precisions(&asked), both);
         assert_eq!(Contender::PytorchNotebook.precisions(&asked), [None]);
-        // On the CPU nobody is asked.
+        // On the CPU there is no choice.
         assert_eq!(Contender::Pointwise.precisions(&[]), [None]);
         assert!(!Contender::usual(Device::Cuda).contains(&Contender::PytorchCompile));
         for contender in Contender::ALL {

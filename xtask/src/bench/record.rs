@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::question::{Contender, Device, Phase, Precision, Question};
 
-/// Where records lie, in the workspace.
+/// The folder of records, in the workspace.
 pub(crate) const FOLDER: &str = "data/benchmarks";
 
 /// A benchmark: what ran where, and every row.
@@ -41,7 +41,7 @@ pub(crate) struct Record {
     /// Images in a batch.
     pub(crate) batch: u32,
     pub(crate) rounds: u32,
-    /// Whether it was cut off before its end: rows are missing.
+    /// Whether it was interrupted: rows are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) unfinished: bool,
     pub(crate) rustc: Option<String>,
@@ -50,7 +50,7 @@ pub(crate) struct Record {
     /// In the order of the first round.
     pub(crate) contenders: Vec<Entered>,
     pub(crate) skipped: Vec<Skipped>,
-    /// Networks that a contender cannot say.
+    /// Networks that a contender's library cannot express.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) lacking: Vec<Lacking>,
     /// A sentence for each process that failed.
@@ -65,7 +65,7 @@ pub(crate) struct Record {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Card {
     pub(crate) name: String,
-    /// Version of NVIDIA's driver; `None` where it is not told.
+    /// Version of NVIDIA's driver; `None` if unknown.
     pub(crate) driver: Option<String>,
 }
 
@@ -75,9 +75,9 @@ pub(crate) struct StudyTime {
     /// From 1.
     pub(crate) round: u32,
     pub(crate) precision: Precision,
-    /// Passes over the training images, each with an evaluation behind it.
+    /// Passes over the training images, each followed by an evaluation.
     pub(crate) epochs: u32,
-    /// Whether the images were drawn on the spot, in every program.
+    /// Whether every program generated its own images.
     pub(crate) synthetic: bool,
     /// One program after the other.
     pub(crate) networks: Vec<NetworkTime>,
@@ -103,15 +103,15 @@ pub(crate) struct Entered {
     pub(crate) steps: u32,
 }
 
-/// A contender that was not there.
+/// A contender that was not installed.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) struct Skipped {
     pub(crate) contender: Contender,
-    /// With what would bring it in.
+    /// With how to install it.
     pub(crate) reason: String,
 }
 
-/// A network that a contender's library cannot say.
+/// A network that a contender's library cannot express.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(crate) struct Lacking {
     pub(crate) contender: Contender,
@@ -131,7 +131,7 @@ impl Lacking {
 pub(crate) struct Entry {
     /// From 1.
     pub(crate) round: u32,
-    /// The place of the contender among those it is compared with in the round, from 1.
+    /// The contender's place in the order of the round, among those it is compared with, from 1.
     pub(crate) place: u32,
     #[serde(flatten)]
     pub(crate) row: Row,
@@ -144,7 +144,7 @@ pub(crate) struct Row {
     pub(crate) version: Option<String>,
     pub(crate) model: String,
     pub(crate) phase: Phase,
-    /// On a GPU, of contenders that let themselves be told.
+    /// On a GPU, for contenders whose precision can be chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) precision: Option<Precision>,
     pub(crate) batch: u32,
@@ -154,20 +154,20 @@ pub(crate) struct Row {
     /// Steps in a group, where it is not 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<u32>,
-    /// The largest resident set of the process; `None` where the system does not tell.
+    /// The largest resident set of the process; `None` if the system does not report it.
     pub(crate) peak_memory_bytes: Option<u64>,
-    /// What else decides the figures.
+    /// What else affects the figures.
     pub(crate) detail: String,
-    /// Trainable values of the network that was timed; all records since networks are described to everybody have it.
+    /// Trainable values of the network that was timed; only the oldest records lack it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parameters: Option<u64>,
     /// Multiply-accumulates of one forward pass of one image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) macs_per_image: Option<u64>,
-    /// What the machine's arithmetic was measured to give at most with this many threads, 1e9 a second.
+    /// The measured peak of the machine's arithmetic with this many threads, 1e9 operations a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) peak_gflops: Option<f64>,
-    /// What a GPU's memory was measured to move, bytes read plus bytes written, 1e9 a second.
+    /// The measured bandwidth of a GPU's memory, bytes read plus bytes written, 1e9 a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bandwidth_gb: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,14 +176,14 @@ pub(crate) struct Row {
     pub(crate) layers: Option<Vec<LayerTime>>,
 }
 
-/// What a step cannot be faster than.
+/// A lower bound of a step's time.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Floor {
     /// Arithmetic of a step, 1e9 operations.
     pub(crate) gflop: f64,
     /// Bytes that a step has to move through the GPU's memory, 1e9.
     pub(crate) gbytes: f64,
-    /// The longer of what these two take at the measured rates.
+    /// The longer of the two times at the measured rates.
     pub(crate) seconds: f64,
 }
 
@@ -205,10 +205,10 @@ pub(crate) struct LayerTime {
 }
 
 impl Row {
-    /// Takes a contender's output apart.
+    /// Parses a contender's output.
     ///
     /// # Errors
-    /// If it is not one object with everything that a row must have.
+    /// If it is not one object with all the fields of a row.
     pub(crate) fn parse(output: &[u8]) -> anyhow::Result<Self> {
         let row: Self = serde_json::from_slice(output)?;
         ensure!(!row.seconds.is_empty(), "it has no timed step");
@@ -230,7 +230,7 @@ impl Row {
             ("contender", contender.to_string(), self.contender.to_string()),
             ("model", question.network.name.clone(), self.model.clone()),
             ("phase", question.phase.to_string(), self.phase.to_string()),
-            // Where none was asked for, the contender has one of its own.
+            // If none was asked for, the contender has one of its own.
             ("precision", name(question.precision), name(question.precision.and(self.precision))),
             ("batch", question.batch.to_string(), self.batch.to_string()),
             ("threads", question.threads.to_string(), self.threads.to_string()),
@@ -252,7 +252,7 @@ impl Row {
         Ok(())
     }
 
-    /// Leaves out what says nothing in a record.
+    /// Removes what means nothing in a record.
     pub(crate) fn settle(&mut self, question: &Question<'_>) {
         self.precision = question.precision;
         self.group = self.group.filter(|group| *group != 1);
@@ -285,7 +285,7 @@ impl Record {
         };
         match serde_json::from_slice(&bytes) {
             Ok(record) => Ok(record),
-            Err(error) => bail!("{shown} is not a record of a benchmark: {error}"),
+            Err(error) => bail!("{shown} is not a benchmark record: {error}"),
         }
     }
 
@@ -304,7 +304,7 @@ impl Record {
     }
 }
 
-/// The record of a device that was started last, of those in a folder; `None` if there is none.
+/// The newest record of a device in a folder, by its start; `None` if there is none.
 ///
 /// # Errors
 /// If one cannot be read.
@@ -336,7 +336,7 @@ mod tests {
     use crate::bench::question::Rates;
     use pointwise_recipe::Adam;
 
-    /// As every contender prints it.
+    /// As all contenders print it.
     const LINE: &str = r#"{"contender":"pytorch-channels-last","version":"2.15.0","model":"nin","phase":"train","batch":126,
         "parameters":1485386,"threads":2,"seconds":[1.5,1.25],"peak_memory_bytes":null,"detail":"eager"}"#;
 
@@ -441,7 +441,7 @@ mod tests {
         }
         let mut row = Row::parse(line("\"bf16\"").as_bytes()).unwrap();
         row.check(contender, &asked).unwrap();
-        // Where it was not asked for, it does not stand in the record.
+        // If it was not asked for, the record does not have it.
         row.check(contender, &question(&nin)).unwrap();
         row.settle(&question(&nin));
         assert_eq!((row.precision, row.group), (None, None));
@@ -488,7 +488,7 @@ mod tests {
 
         fs::write(folder.path().join("cut.json"), "{\"command\":").unwrap();
         let error = newest(folder.path(), Device::Cpu).unwrap_err().to_string();
-        assert!(error.contains("cut.json is not a record of a benchmark: EOF"), "{error}");
+        assert!(error.contains("cut.json is not a benchmark record: EOF"), "{error}");
         let error = Record::read(&folder.path().join("no.json")).unwrap_err().to_string();
         assert!(error.contains("no.json cannot be read"), "{error}");
     }

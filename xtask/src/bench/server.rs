@@ -1,4 +1,4 @@
-//! A contender that stays: a question is a line of JSON on its stdin, the answer a line on its stdout.
+//! A contender that keeps running: a question is a line of JSON on its stdin, the answer a line on its stdout.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::{Context, bail};
 
-/// How long it may take to end when nobody asks any more: loader processes are waited for.
+/// How long it may take to end after the last question: it waits for its loader processes.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The running process. It ends with this.
+/// The running process, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
@@ -21,7 +21,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts it. What it says on stderr goes where ours goes.
+    /// Starts it. It shares our stderr.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -33,14 +33,14 @@ impl Server {
         Ok(Self { child, questions, answers })
     }
 
-    /// Asks with command-line options, and waits for the answer.
+    /// Asks by command-line options, and waits for the answer.
     ///
     /// # Errors
     /// If it ends instead.
     pub(super) fn ask(&mut self, options: &[String]) -> anyhow::Result<Vec<u8>> {
         let mut line = serde_json::to_vec(options)?;
         line.push(b'\n');
-        // One that has ended may take the question nevertheless: its missing answer tells.
+        // Writing may succeed even if it has ended: the missing answer shows that.
         let asked = self.questions.as_mut().map(|questions| questions.write_all(&line));
         let mut answer = Vec::new();
         self.answers.read_until(b'\n', &mut answer).context("its answer cannot be read")?;

@@ -16,10 +16,10 @@ use super::{
     record::{NetworkTime, Record, StudyTime},
 };
 
-/// Fills in the studies, and has the record kept after each. One that fails costs its row: the steps are timed already.
+/// Fills in the studies, and has the record saved after each. One that fails loses only its row: the steps are already timed.
 ///
 /// # Errors
-/// If the record cannot be kept.
+/// If the record cannot be saved.
 pub(super) fn run(
     plan: &Plan,
     networks: &[Network],
@@ -52,7 +52,7 @@ fn study(
     round: u32,
     precision: Precision,
 ) -> anyhow::Result<StudyTime> {
-    let runs = tempfile::tempdir().context("there is no folder for the runs of a study")?;
+    let runs = tempfile::tempdir().context("no folder can be made for the runs of a study")?;
     let mut times = Vec::new();
     let start = Instant::now();
     for (number, network) in networks.iter().enumerate() {

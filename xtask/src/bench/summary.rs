@@ -1,4 +1,4 @@
-//! From rows to figures: medians, spreads, and ratios of what ran in the same round.
+//! From rows to figures: medians, spreads, and ratios within the same round.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(crate) struct Group {
     pub(crate) model: String,
     pub(crate) phase: Phase,
     pub(crate) precision: Option<Precision>,
-    /// What ours cannot be faster than, where it told.
+    /// The floor of our time, if it was reported.
     pub(crate) floor: Option<Floor>,
     /// In the record's order.
     pub(crate) figures: Vec<Figures>,
@@ -30,13 +30,13 @@ pub(crate) struct Figures {
     /// The slowest round's median.
     pub(crate) most: f64,
     pub(crate) images_per_second: f64,
-    /// Its seconds divided by ours of the same round, the median over rounds; `None` where no round has both.
+    /// Its seconds divided by ours of the same round, the median over rounds; `None` if no round has both.
     pub(crate) ratio: Option<f64>,
     /// The largest resident set of its processes.
     pub(crate) peak_memory_bytes: Option<u64>,
-    /// 1e9 operations a second, counted as direct convolution; `None` where nobody told the multiply-accumulates.
+    /// 1e9 operations a second, counted as direct convolution; `None` if no row has the multiply-accumulates.
     pub(crate) gflops: Option<f64>,
-    /// Of what the arithmetic was measured to give at most.
+    /// As a share of the measured peak.
     pub(crate) share_of_peak: Option<f64>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct LayerFigures {
     pub(crate) gflop: Option<f64>,
 }
 
-/// What a group is of.
+/// The key of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key<'a> {
     model: &'a str,
@@ -59,7 +59,7 @@ struct Key<'a> {
 }
 
 impl Key<'_> {
-    /// Whether a row belongs to the group. Who cannot be told a precision is compared with everybody's.
+    /// Whether a row belongs to the group. A contender whose precision cannot be chosen belongs to the groups of all precisions.
     fn holds(&self, entry: &Entry) -> bool {
         let row = &entry.row;
         let same_step = row.model == self.model && row.phase == self.phase;
@@ -82,7 +82,7 @@ pub(crate) fn groups(record: &Record) -> Vec<Group> {
             .any(|other| (other.model, other.phase) == (key.model, key.phase) && other.precision.is_some())
     };
     keys.retain(|key| key.precision.is_some() || !told(key));
-    // In the first round's order, which with precisions is one of networks and phases only.
+    // By network and phase in the order of the first round, then by precision.
     keys.sort_by_key(|key| {
         let first = all.iter().position(|other| (other.model, other.phase) == (key.model, key.phase));
         (first, key.precision)
@@ -100,7 +100,7 @@ pub(crate) fn groups(record: &Record) -> Vec<Group> {
     keys.into_iter().map(group).collect()
 }
 
-/// The median of what the processes of a group told.
+/// The median of a figure over the processes of a group.
 fn floor(record: &Record, key: Key<'_>) -> Option<Floor> {
     let told = || record.rows.iter().filter(|entry| key.holds(entry)).filter_map(|entry| entry.row.floor);
     Some(Floor {
@@ -148,24 +148,24 @@ fn figures(
     })
 }
 
-/// What the machine's arithmetic gives at most. It is one figure for all steps: what disturbed a few of its measurements must not show
-/// in one line of a table.
+/// The peak of the machine's arithmetic. It is one figure for all steps, so that a few disturbed measurements of it do not affect one line of a
+/// table.
 pub(crate) fn peak_gflops(record: &Record, precision: Option<Precision>) -> Option<f64> {
     let rows = record.rows.iter().map(|entry| &entry.row).filter(|row| row.precision == precision);
     median(rows.filter_map(|row| row.peak_gflops))
 }
 
-/// Bytes that a GPU's memory was measured to read and write, 1e9 a second.
+/// The measured bandwidth of a GPU's memory, 1e9 bytes read and written a second.
 pub(crate) fn bandwidth_gb(record: &Record) -> Option<f64> {
     median(record.rows.iter().filter_map(|entry| entry.row.bandwidth_gb))
 }
 
-/// The median of the quotients round by round: what slowed a round down slowed both.
+/// The median of the ratios within each round: what slowed a round down slowed both.
 fn ratio(ours: &BTreeMap<u32, f64>, theirs: &BTreeMap<u32, f64>) -> Option<f64> {
     median(theirs.iter().filter_map(|(round, theirs)| Some(theirs / ours.get(round)?)))
 }
 
-/// The layers of our engine, in its order; empty where it did not time them.
+/// The layers of our engine, in its order; empty if it did not time them.
 pub(crate) fn layers(record: &Record, model: &str, phase: Phase) -> Vec<LayerFigures> {
     let rows: Vec<&[LayerTime]> = record
         .rows
@@ -191,7 +191,7 @@ pub(crate) fn layers(record: &Record, model: &str, phase: Phase) -> Vec<LayerFig
     first.iter().filter_map(figures).collect()
 }
 
-/// The middle value, or the mean of the middle two; `None` of nothing.
+/// The middle value, or the mean of the middle two; `None` if there are no values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(keys, [("alexnet", Phase::Train), ("alexnet", Phase::Eval)]);
         let [ours, theirs] = groups[0].figures.as_slice() else { panic!("{groups:?}") };
 
-        // Rounds 0.2, 0.4, 0.3: each the median of its steps.
+        // Rounds 0.2, 0.4, 0.3, each the median of its steps.
         assert_eq!((ours.seconds, ours.least, ours.most), (0.3, 0.2, 0.4));
         assert_eq!((ours.ratio, ours.images_per_second), (Some(1.0), 420.0));
         // 2 * 1e9 * 126 * 3 operations in 0.3 seconds, of a measured 5040.

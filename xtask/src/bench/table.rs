@@ -1,4 +1,4 @@
-//! A record as Markdown, and the parts of docs/benchmarks.md that show the newest ones, of the CPU and of a GPU.
+//! A record as Markdown, and the parts of docs/benchmarks.md that show the newest records, of the CPU and of a GPU.
 
 use std::path::Path;
 
@@ -16,11 +16,11 @@ use super::{
 /// The page that shows the newest records.
 pub(crate) const PAGE: &str = "docs/benchmarks.md";
 
-/// The lines of it that the part of inference stands between.
+/// The marker lines around its part on inference.
 pub(crate) const INFERENCE_MARKERS: [&str; 2] =
     ["<!-- benchmark inference -->", "<!-- /benchmark inference -->"];
 
-/// The lines of docs/benchmarks.md that a device's part stands between.
+/// The marker lines around a device's part of docs/benchmarks.md.
 pub(crate) fn markers(device: Device) -> [&'static str; 2] {
     match device {
         Device::Cpu => ["<!-- benchmark -->", "<!-- /benchmark -->"],
@@ -28,7 +28,7 @@ pub(crate) fn markers(device: Device) -> [&'static str; 2] {
     }
 }
 
-/// The record for docs/benchmarks.md: our figures beside the ratios, everybody's figures, and what was measured how.
+/// The record for docs/benchmarks.md: our figures with the ratios, every contender's figures, and how everything was measured.
 pub(crate) fn markdown(record: &Record, file: &str) -> String {
     if let Some(card) = &record.card {
         return gpu::markdown(record, card, file);
@@ -42,7 +42,7 @@ pub(crate) fn markdown(record: &Record, file: &str) -> String {
     text
 }
 
-/// A line for each network and phase: ours, and how many times as long the others take.
+/// A line for each network and phase: our time, and how many times as long the others take.
 fn ours(groups: &[Group]) -> Table {
     let peers = &Contender::on(Device::Cpu)[1..];
     let with_peak =
@@ -108,7 +108,7 @@ fn everybody(record: &Record, groups: &[Group]) -> Table {
     table
 }
 
-/// Sentences without which the figures mean little.
+/// The sentences needed to interpret the figures.
 fn provenance(record: &Record, file: &str) -> String {
     let date = record.started.split('T').next().unwrap_or_default();
     let mut text = format!(
@@ -166,10 +166,10 @@ fn memory(bytes: u64) -> String {
     format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// The page's text with the part between these markers replaced.
+/// The page's text with the part between the markers replaced.
 ///
 /// # Errors
-/// If there is not one pair of markers.
+/// If there is not exactly one pair of markers.
 pub(crate) fn replace_part(readme: &str, markers: [&str; 2], part: &str) -> anyhow::Result<String> {
     let [start, end] = markers;
     let Some((before, _, after)) = split(readme, markers)? else {
@@ -178,7 +178,7 @@ pub(crate) fn replace_part(readme: &str, markers: [&str; 2], part: &str) -> anyh
     Ok(format!("{before}{start}\n\n{part}\n{end}{after}"))
 }
 
-/// What stands before, between and behind the markers; `None` when there are none.
+/// The text before, between and after the markers; `None` if there are none.
 pub(crate) fn split<'a>(
     readme: &'a str,
     [start, end]: [&str; 2],
@@ -194,11 +194,11 @@ pub(crate) fn split<'a>(
     };
     let (part, after) = rest
         .split_once(end)
-        .with_context(|| format!("{PAGE} has `{start}` without `{end}` behind it: add it"))?;
+        .with_context(|| format!("{PAGE} has `{start}` without `{end}` after it: add it"))?;
     Ok(Some((before, part, after)))
 }
 
-/// The name of a record's file, for links.
+/// The file name of a record, for links.
 pub(crate) fn file_name(path: &Path) -> String {
     path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
@@ -315,8 +315,8 @@ mod tests {
         assert!(both.ends_with(&format!("\nb\n{gpu_start}\n\ncard\n\n{gpu_end}\n")), "{both}");
         for (readme, says) in [
             ("a".to_owned(), "no place for the table"),
-            (format!("{start}\n"), "without `<!-- /benchmark -->` behind it"),
-            (format!("{end}\n{start}\n"), "without `<!-- /benchmark -->` behind it"),
+            (format!("{start}\n"), "without `<!-- /benchmark -->` after it"),
+            (format!("{end}\n{start}\n"), "without `<!-- /benchmark -->` after it"),
             (format!("{end}\n"), "without `<!-- benchmark -->`"),
             (format!("{start}{end}{start}{end}"), "more than once"),
         ] {
@@ -334,7 +334,7 @@ mod tests {
         ] {
             let newest = newest(&root().join(FOLDER), device).unwrap();
             let (Some((_, shown, _)), Some(path)) = (split(&readme, markers(device)).unwrap(), newest) else {
-                // Without a record there is nothing to show, and no figure may be shown.
+                // Without a record no figure may be shown.
                 let shown = split(&readme, markers(device)).unwrap().map_or("", |(_, shown, _)| shown);
                 assert!(!shown.contains('|'), "{PAGE} shows a table without a record");
                 continue;
@@ -346,7 +346,7 @@ mod tests {
         }
     }
 
-    /// A record says nothing of the machine but its processor, its card and its system.
+    /// A record says nothing about the machine but its processor, its card and its system.
     #[test]
     fn committed_records_are_readable_and_name_no_paths() {
         for entry in std::fs::read_dir(root().join(FOLDER)).into_iter().flatten() {

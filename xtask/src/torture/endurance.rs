@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use super::record::Recorder;
 use crate::{End, bench::median, print};
 
-/// Memory may grow by so much, from the median of the first third of the rounds to that of the last.
+/// The share by which memory may grow, from the median of the first third of the rounds to that of the last.
 const MEMORY: f64 = 0.01;
-/// And so much may time: what is more than that, and more than rounds differ among themselves by chance, is drift.
+/// The same for time: growth beyond that, and beyond chance differences between rounds, is drift.
 const TIME: f64 = 0.05;
-/// Fewer rounds say nothing: it is as many, however long they take.
+/// Fewer rounds say nothing: there are at least this many, however long they take.
 const ROUNDS: usize = 6;
 
 /// One study.
@@ -34,7 +34,7 @@ struct Round {
     trainings: Vec<(String, f64, u64)>,
 }
 
-/// What came of all rounds.
+/// The result of all rounds.
 #[derive(Debug, Serialize, PartialEq)]
 struct Drift {
     rounds: usize,
@@ -85,7 +85,7 @@ pub(super) fn run(
     Ok(if complaints.is_empty() { End::Good } else { End::Bad })
 }
 
-/// One study from its start to its report; `None` if it was interrupted.
+/// Runs one study from its start to its report; `None` if it was interrupted.
 fn round(trainer: &Path, out: &Path, number: u32, stop: &Stop) -> anyhow::Result<Option<Round>> {
     let start = Instant::now();
     let mut command = Command::new(trainer);
@@ -124,8 +124,8 @@ fn drift(rounds: &[Round], time: Duration) -> Drift {
     let seconds = |rounds: &[Round]| middle(rounds.iter().map(|round| round.seconds));
     let memory = |rounds: &[Round]| middle(rounds.iter().map(|round| round.peak_memory_bytes as f64));
     let all = seconds(rounds);
-    // The median of n differs by chance by 1.25 standard deviations over the root of n, and a standard deviation is 1.48 median deviations
-    // where a few rounds are disturbed; two medians differ by the root of two more. Three times that is hardly chance.
+    // The median of n differs by chance by 1.25 standard deviations over the root of n, and a standard deviation is 1.48 median deviations, even
+    // if a few rounds are disturbed; the difference of two medians varies by the root of two more. Three times that is hardly chance.
     let deviation = middle(rounds.iter().map(|round| (round.seconds - all).abs()));
     let noise = 3.0 * 2.0_f64.sqrt() * 1.25 * 1.48 * deviation / (third as f64).sqrt() / all;
     let (seconds, memory) = ([seconds(first), seconds(last)], [memory(first), memory(last)]);
@@ -148,7 +148,7 @@ fn complaints(drift: &Drift) -> Vec<String> {
             100.0 * drift.seconds_drift
         ));
     }
-    // Also where it is not known.
+    // Also if it is not known.
     if drift.memory_drift.is_nan() || drift.memory_drift > MEMORY {
         complaints.push(format!(
             "a round takes {:.2} % more memory at the end: look at `peak_memory_bytes` of the rounds in the record",
@@ -158,7 +158,7 @@ fn complaints(drift: &Drift) -> Vec<String> {
     complaints
 }
 
-/// The median, of nothing no number.
+/// The median; NaN if there are no values.
 fn middle(values: impl Iterator<Item = f64>) -> f64 {
     median(values).unwrap_or(f64::NAN)
 }
@@ -167,7 +167,7 @@ fn middle(values: impl Iterator<Item = f64>) -> f64 {
 mod tests {
     use super::*;
 
-    /// Rounds with a drift over all of them, and some noise.
+    /// Rounds with a total drift of this much, and some noise.
     fn found(seconds: f64, memory: f64) -> Vec<String> {
         let rounds: Vec<Round> = (0..30)
             .map(|number| {

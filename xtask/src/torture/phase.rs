@@ -1,4 +1,4 @@
-//! What a process was at when it was killed, as its files tell.
+//! The phase that a process was in when it was killed, as its files show.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,11 +10,11 @@ use std::{
 use pointwise_runs::is_temporary;
 use serde::{Deserialize, Serialize};
 
-/// What a process is at.
+/// The phase of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Phase {
-    /// It reads what it was asked for and prepares the images, and has not written to a run yet.
+    /// It reads its arguments and prepares the images, and has not yet written to a run.
     Preparation,
     Training,
     /// A checkpoint is being written.
@@ -23,7 +23,7 @@ pub(super) enum Phase {
     Evaluation,
     /// Another file of a run is being written: configuration, progress, metrics.
     RunFiles,
-    /// Behind the last epoch of a run: the closer look, and its result.
+    /// After the last epoch of a run: the analysis, and its result.
     Conclusion,
     /// The files of a study are being written: its copy, configurations.
     StudyFiles,
@@ -57,7 +57,7 @@ impl Phase {
     }
 }
 
-/// What is in a folder, a run's or a study's, once all is done.
+/// What a finished folder holds, a run's or a study's.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
     /// The runs' folders in it; empty for the folder itself.
@@ -68,7 +68,7 @@ pub(super) struct Shape {
     pub(super) steps: u64,
 }
 
-/// What lay in a folder before a process was started: it tells what is of that process.
+/// The content of a folder before a process was started, to tell what that process has written.
 #[derive(Debug)]
 pub(super) struct Before {
     /// When each run was begun or continued, by its folder.
@@ -92,7 +92,7 @@ impl Before {
 }
 
 impl Shape {
-    /// All folders in which files are replaced.
+    /// All folders whose files are replaced.
     pub(super) fn folders(&self, folder: &Path) -> Vec<PathBuf> {
         let mut folders = vec![folder.to_owned()];
         if self.is_study {
@@ -105,7 +105,7 @@ impl Shape {
         folders
     }
 
-    /// What a process is at that was started when all was as in `before`. Of several runs it is the rarest phase.
+    /// The phase of a process that was started when the folder was as in `before`. With several runs it is the rarest of their phases.
     pub(super) fn phase(&self, folder: &Path, before: &Before) -> Phase {
         if self.is_study {
             let own = [folder.to_owned(), folder.join("configs"), folder.join("networks")];
@@ -130,7 +130,7 @@ impl Shape {
         rarity.into_iter().find(|phase| phases.contains(phase)).unwrap_or(Phase::Preparation)
     }
 
-    /// `None` where no process is at work on it, as far as can be told.
+    /// `None` if no process is working on it, as far as can be told.
     fn phase_of_run(&self, run: &Path, folder: &Path, before: &Before) -> Option<Phase> {
         if self.is_study && folder.join("result.json").is_file() {
             return None;
@@ -158,7 +158,7 @@ fn begun(run: &Path) -> Option<SystemTime> {
     fs::metadata(run.join("environment.json")).and_then(|file| file.modified()).ok()
 }
 
-/// The files in a folder that are to take the place of others.
+/// The temporary files in a folder that are to replace others.
 pub(super) fn temporary_files(folder: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| is_temporary(path))
@@ -172,7 +172,7 @@ enum Line {
     Epoch { epoch: u32 },
 }
 
-/// The last complete one.
+/// The last complete line.
 fn last_line(metrics: &Path) -> Option<Line> {
     let text = fs::read_to_string(metrics).ok()?;
     let line = text.split_inclusive('\n').rfind(|line| line.ends_with('\n'))?;
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(phase(), Phase::Training);
         write(folder, "checkpoints/.last.safetensors.x.tmp", "");
         assert_eq!(phase(), Phase::Checkpoint);
-        // The next process finds it there.
+        // The next process finds the file there.
         let before = Before::of(folder, &shape);
         assert_eq!(shape.phase(folder, &before), Phase::Preparation);
         std::thread::sleep(std::time::Duration::from_millis(20));

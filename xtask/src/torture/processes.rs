@@ -1,4 +1,4 @@
-//! Processes that are started to be killed, with all that they start.
+//! Processes that are started to be killed, with all their children.
 
 use std::{
     fs::{self, File},
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Nothing that is waited for here takes longer.
+/// The longest wait.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PERIOD: Duration = Duration::from_micros(200);
 
@@ -19,9 +19,9 @@ const PERIOD: Duration = Duration::from_micros(200);
 #[derive(Debug, Default)]
 pub(super) struct Processes {
     children: Vec<Child>,
-    /// Those that were seen to be started by them.
+    /// Their children, as far as seen.
     others: Vec<Pid>,
-    /// What each says.
+    /// The output of each.
     said: Vec<PathBuf>,
 }
 
@@ -43,7 +43,7 @@ impl Processes {
         Ok(processes)
     }
 
-    /// How those that we started have ended, once all have.
+    /// The exit statuses of those that we started, once all have ended.
     pub(super) fn ended(&mut self) -> anyhow::Result<Option<Vec<ExitStatus>>> {
         self.children
             .iter_mut()
@@ -67,21 +67,21 @@ impl Processes {
         }
     }
 
-    /// Sends a signal to those that we started.
+    /// Sends a signal to those that we started, not to their children.
     pub(super) fn signal(&mut self, signal: Signal) {
         for child in &self.children {
-            // One that has ended is not ours to wait for yet, so the number is still its own.
+            // One that has ended has not been waited for yet, so the process id is still its own.
             send(pid(child), signal);
         }
     }
 
-    /// Kills those that we started, and leaves what they have started alone.
+    /// Kills those that we started, and leaves their children alone.
     pub(super) fn kill_parents(&mut self) {
         self.look();
         self.signal(Signal::KILL);
     }
 
-    /// Kills one of those that they have started; gives whether there is one.
+    /// Kills one of their children; returns whether there is one.
     pub(super) fn kill_child(&mut self, pick: impl FnOnce(&[Pid]) -> Pid) -> bool {
         self.look();
         let is_there = !self.others.is_empty();
@@ -91,7 +91,7 @@ impl Processes {
         is_there
     }
 
-    /// Kills all at once: those first that could notice the end of the others.
+    /// Kills all at once, first those that could notice the end of the others.
     pub(super) fn kill_all(&mut self) {
         self.look();
         self.signal(Signal::KILL);
@@ -100,13 +100,13 @@ impl Processes {
         }
     }
 
-    /// What they have said, in a line.
+    /// Their output, in one line.
     pub(super) fn said(&self) -> String {
         let texts = self.said.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
         texts.map(|text| text.trim().replace('\n', " / ")).collect::<Vec<_>>().join(" // ")
     }
 
-    /// Looks which processes they have started.
+    /// Finds their children.
     fn look(&mut self) {
         self.others = self.children.iter().flat_map(|child| children(child.id())).collect();
     }
@@ -132,14 +132,14 @@ fn send(process: Pid, signal: Signal) {
     let _ = kill_process(process, signal);
 }
 
-/// Whether a process has not ended. Whoever is to ask for how it ended may not have done so.
+/// Whether a process is still running. One that has ended counts as ended even if its parent has not waited for it.
 fn is_alive(process: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid())).unwrap_or_default();
-    // Behind the name, which may hold anything.
+    // After the name, which may hold anything.
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
-/// The processes that any thread of a process has started.
+/// The processes started by any thread of a process.
 fn children(process: u32) -> Vec<Pid> {
     let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let lists = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
@@ -179,7 +179,7 @@ mod tests {
         let mut processes = start();
         assert!(processes.kill_child(|pids| pids[0]));
         assert_eq!(processes.wait().unwrap()[0].code(), Some(0));
-        // Some shells tell that it was killed.
+        // Some shells report that it was killed.
         let said = processes.said();
         assert!(said.starts_with("here / ") && said.ends_with("/ gone"), "{said}");
 

@@ -1,4 +1,4 @@
-//! What came of it, in lines of JSON: where, when and with what it was run, and then whatever is told.
+//! The results, in lines of JSON: where, when and with what they were obtained, and then the lines of the caller.
 
 use std::{fs::OpenOptions, io::Write, path::Path, thread};
 
@@ -23,14 +23,14 @@ struct Head {
     cores: usize,
 }
 
-/// Appends lines to a record, where one is wanted.
+/// Appends lines to a record, if one is wanted.
 #[derive(Debug)]
 pub(super) struct Recorder<'a> {
     file: Option<&'a Path>,
 }
 
 impl<'a> Recorder<'a> {
-    /// Says what `command` repeats.
+    /// Writes the first line; `command` repeats the run.
     pub(super) fn begin(file: Option<&'a Path>, command: String) -> anyhow::Result<Self> {
         let recorder = Self { file };
         let Origin { commit, dirty, rustc } = Origin::of(&workspace_root())?;

@@ -1,4 +1,4 @@
-//! What is killed: trainings and studies that take a second or two, each of another kind.
+//! The workloads that are killed: trainings and studies of different kinds that take a second or two.
 
 use std::{
     ffi::OsString,
@@ -27,21 +27,21 @@ augment = "crop-flip"
 
 /// A record of CIFAR-10's binary files.
 const RECORD: usize = 3073;
-/// In each of the files: as many as it takes to be killed while they are read.
+/// In each of the files: enough for a kill to hit while they are read.
 const RECORDS: usize = 4000;
 
-/// Something to be killed and continued until it is finished.
+/// A workload to be killed and continued until it is finished.
 #[derive(Debug)]
 pub(super) struct Workload {
     pub(super) name: &'static str,
-    /// Of a hundred kills.
+    /// Its share of a hundred kills.
     pub(super) share: u32,
     pub(super) shape: Shape,
-    /// Those that are aimed at; all others are hit now and then.
+    /// The phases that are aimed at; all others are hit now and then.
     pub(super) phases: &'static [Phase],
     /// The arguments of each process.
     arguments: Vec<Vec<OsString>>,
-    /// Where its folder of results lies, under one name for all of its attempts: some files hold the path.
+    /// Its folder of results, with the same path for all attempts, because some files hold the path.
     pub(super) out: PathBuf,
 }
 
@@ -56,7 +56,7 @@ impl Workload {
         self.arguments.iter().map(command).collect()
     }
 
-    /// What makes a study's tables and page of its runs.
+    /// The command that makes a study's tables and page from its runs.
     pub(super) fn report(&self, trainer: &Path) -> Option<Command> {
         let mut command = plain(trainer);
         command.args(["study", "report"]).arg(&self.out);
@@ -64,7 +64,7 @@ impl Workload {
     }
 }
 
-/// The trainer, in an environment where no variable of the user's decides anything.
+/// The trainer, in an environment without the user's variables.
 fn plain(trainer: &Path) -> Command {
     let mut command = Command::new(trainer);
     for name in ["CIFAR10_DIR", "RUST_LOG", "SLURM_JOB_ID"] {
@@ -73,7 +73,7 @@ fn plain(trainer: &Path) -> Command {
     command
 }
 
-/// Writes what the workloads read into a folder, and gives the workloads, which write into it, too.
+/// Writes the inputs of the workloads into a folder, and returns the workloads, which write into it as well.
 pub(super) fn workloads(folder: &Path) -> anyhow::Result<Vec<Workload>> {
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
@@ -185,7 +185,7 @@ pub(super) fn workloads(folder: &Path) -> anyhow::Result<Vec<Workload>> {
     ])
 }
 
-/// Images made up, in CIFAR-10's binary files.
+/// Made-up images, in CIFAR-10's binary files.
 fn write_images(folder: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     for file in 0..6 {

@@ -14,7 +14,7 @@ pub fn adam(step: &AdamStep, parameter: &Var, gradient: &Tensor, first: &Var, se
     parameter.set(&(value - movement)?)
 }
 
-/// How far a step goes down, after both moments have taken the gradient in.
+/// How far a step goes down, once both moments include the gradient.
 pub(super) fn movement(step: &AdamStep, gradient: &Tensor, first: &Var, second: &Var) -> Result<Tensor> {
     let moment = first.as_detached_tensor();
     let moment = (&moment + ((gradient - &moment)? * (1.0 - step.beta1))?)?;

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor, bail};
 
 /// A convolution without its bias: `(N, C, H, W)` and a weight `(C', C / groups, k, l)` to `(N, C', H', W')`.
 ///
-/// candle's own where that is right; else the sum over the kernel's pixels of one matrix product each.
+/// candle's own where that is right; otherwise a sum of matrix products, one for each pixel of the kernel.
 ///
 /// # Errors
 /// When the shapes do not fit together, or the device fails.
@@ -44,6 +44,6 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, placement: &Placement) -> Result<Tens
     }
     match sum {
         Some(sum) => sum.reshape((n, outputs, rows, columns)),
-        None => bail!("a kernel of no pixels"),
+        None => bail!("the kernel is empty"),
     }
 }

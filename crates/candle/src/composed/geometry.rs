@@ -9,7 +9,7 @@ pub struct Placement {
     pub padding: [usize; 2],
     /// Pixels of the input from one tap of the kernel to the next.
     pub dilation: [usize; 2],
-    /// Groups that the channels of both sides are cut into.
+    /// Groups that the input and output channels are split into.
     pub groups: usize,
 }
 
@@ -21,7 +21,9 @@ impl Placement {
     pub fn output(&self, map: [usize; 2], kernel: [usize; 2]) -> Result<[usize; 2]> {
         let Self { stride, padding, dilation, groups } = *self;
         if groups == 0 || [stride, dilation, kernel].iter().flatten().any(|side| *side == 0) {
-            bail!("a kernel of {kernel:?} with stride {stride:?}, dilation {dilation:?} and {groups} groups")
+            bail!(
+                "a kernel of {kernel:?}, stride {stride:?}, dilation {dilation:?} and {groups} groups must all be above 0"
+            )
         }
         let mut output = [0; 2];
         for axis in 0..2 {
@@ -46,9 +48,9 @@ impl Placement {
 pub struct Windows {
     /// Sides of a window.
     pub kernel: [usize; 2],
-    /// From a window to the next one.
+    /// Rows and columns from one window to the next.
     pub stride: [usize; 2],
-    /// By how much windows hang over each edge; at most half a side of them, so that each has a pixel.
+    /// How far windows extend over each edge; at most half their side, so that each has a pixel.
     pub padding: [usize; 2],
 }
 
@@ -63,8 +65,8 @@ impl Windows {
         for axis in 0..2 {
             if kernel[axis] == 0 || stride[axis] == 0 || 2 * padding[axis] > kernel[axis] {
                 bail!(
-                    "no pool has windows of {kernel:?} with stride {stride:?} and padding {padding:?}: none of the first two is \
-                     zero, and the padding is at most half a window"
+                    "a pool cannot have windows of {kernel:?} with stride {stride:?} and padding {padding:?}: the first two must be \
+                     above 0, and the padding at most half a window"
                 )
             }
             let padded = map[axis] + 2 * padding[axis];

@@ -1,14 +1,14 @@
 //! Operations that candle 0.11.1 lacks or computes differently from PyTorch, on any candle device and in any of its float types.
 //!
-//! * [`max_pool2d`]: candle passes a quarter of the gradient through a 2x2 window with one maximum, and knows no overlapping windows.
-//! * [`avg_pool2d`]: candle has no gradient of overlapping windows.
+//! * [`max_pool2d`]: candle passes a quarter of the gradient through a 2x2 window with one maximum, and does not support overlapping windows.
+//! * [`avg_pool2d`]: candle has no gradient for overlapping windows.
 //! * [`relu`]: candle's gradient at zero is one, PyTorch's is zero.
 //! * [`dropout`]: candle's masks come from a generator that cannot be seeded on the CPU.
-//! * [`conv2d`]: candle has square strides and paddings alone, and its gradients of strided convolutions fail on some shapes.
-//! * [`sgd`], [`adam`], [`adamw`]: candle has no momentum, and no optimizer whose state can be seen.
+//! * [`conv2d`]: candle has only square strides and paddings, and its gradients of strided convolutions fail on some shapes.
+//! * [`sgd`], [`adam`], [`adamw`]: candle has no momentum, and no optimizer whose state can be accessed.
 //!
-//! Each is composed of candle operations whose gradients are right, so that autograd works through them. The layers of this crate fall back on
-//! them where the CPU's kernels do not serve; networks that are to be obviously right are made of them alone.
+//! Each is composed of candle operations whose gradients are right, so that autograd works through them. The layers of this crate fall back on them
+//! where the CPU kernels do not apply; networks that must be obviously right are built from them alone.
 
 mod adam;
 mod adamw;

@@ -34,8 +34,8 @@ fn pad(x: &Tensor, [rows, columns]: [usize; 2], value: f32) -> Result<Tensor> {
 
 /// Maximum over windows: `(N, C, H, W)` to `(N, C, H', W')`; what no window covers is dropped.
 ///
-/// The gradient goes to the first maximum of a window in row-major order, as in PyTorch; a NaN is a maximum wherever it lies, and of
-/// several the last one takes the gradient.
+/// The gradient goes to the first maximum of a window in row-major order, as in PyTorch; a NaN counts as the maximum wherever it lies, and of several
+/// NaNs the last takes the gradient.
 ///
 /// # Errors
 /// When `x` does not have four dimensions or is smaller than a window.
@@ -53,19 +53,19 @@ pub fn max_pool2d(x: &Tensor, windows: &Windows) -> Result<Tensor> {
     }
     match best {
         Some(best) => Ok(best),
-        None => bail!("a window of no pixels"),
+        None => bail!("the window is empty"),
     }
 }
 
-/// Mean over windows: `(N, C, H, W)` to `(N, C, H', W')`; what no window covers is dropped. It is over the pixels that a window has, or
-/// with `count_include_pad` over the window with its padding, which is zero.
+/// Mean over windows: `(N, C, H, W)` to `(N, C, H', W')`; what no window covers is dropped. The mean is over the pixels of the map in a window or,
+/// with `count_include_pad`, over the whole window with its padding of zeros.
 ///
 /// # Errors
 /// When `x` does not have four dimensions or is smaller than a window.
 pub fn avg_pool2d(x: &Tensor, windows: &Windows, count_include_pad: bool) -> Result<Tensor> {
     let sum = |x: &Tensor| -> Result<Tensor> {
         let mut pixels = pixels(x, windows, 0.0)?.into_iter();
-        let Some(first) = pixels.next() else { bail!("a window of no pixels") };
+        let Some(first) = pixels.next() else { bail!("the window is empty") };
         pixels.try_fold(first, |sum, pixel| sum + pixel)
     };
     if count_include_pad || windows.padding == [0, 0] {

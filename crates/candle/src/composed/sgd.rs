@@ -3,8 +3,8 @@ use pointwise_kernels::SgdStep;
 
 /// A step of gradient descent with momentum: updates a parameter and its momentum buffer in place.
 ///
-/// The operations and their order are PyTorch's (`torch/optim/sgd.py`, `_single_tensor_sgd`); a step without momentum leaves the buffer
-/// alone, as there.
+/// The operations and their order are PyTorch's (`torch/optim/sgd.py`, `_single_tensor_sgd`); a step without momentum leaves the buffer unchanged, as
+/// PyTorch does.
 ///
 /// # Errors
 /// When shapes differ or the device fails.

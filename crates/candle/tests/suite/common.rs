@@ -1,10 +1,10 @@
-//! Made-up tensors, and comparisons.
+//! Generated tensors, and comparisons.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use candle_core::{DType, Device, Tensor, Var};
 
-/// Values in (-1, 1) that are all different, of a name.
+/// Values in (-1, 1) that are all different, determined by a name.
 pub(crate) fn values(name: &str, shape: &[usize]) -> Var {
     let seed: f64 = name.bytes().fold(0.5, |seed, byte| (seed * 31.0 + f64::from(byte)) % 97.0);
     let len: usize = shape.iter().product();
@@ -14,7 +14,7 @@ pub(crate) fn values(name: &str, shape: &[usize]) -> Var {
     Var::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-/// The same values in another type, as a variable of its own.
+/// The same values in another type, as a separate variable.
 pub(crate) fn in_type(var: &Var, dtype: DType) -> Var {
     Var::from_tensor(&var.as_detached_tensor().to_dtype(dtype).unwrap()).unwrap()
 }
@@ -29,7 +29,7 @@ pub(crate) fn weighted_sum(y: &Tensor) -> Tensor {
     (y * factor.as_tensor()).unwrap().sum_all().unwrap()
 }
 
-/// Fails with the worst element, where one differs by more than this share of the largest.
+/// Fails with the worst element if it differs by more than this share of the largest.
 pub(crate) fn assert_close(what: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(got.dims(), expected.dims(), "{what}");
     let (got, expected) = (host(got), host(expected));

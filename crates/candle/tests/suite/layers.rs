@@ -10,11 +10,11 @@ use pointwise_candle::{
     AvgPool2d, BatchNorm, BatchNormConfig, Conv2d, Dropout, MaxPool2d, batch_norm, conv2d, conv2d_no_bias,
 };
 
-/// Of a gradient against central differences in f64 with this step, over the largest.
+/// Step of the central differences in f64, and their error against a gradient, relative to the largest one.
 const DIFFERENCE: f64 = 1e-5;
 const DIFFERENCE_TOLERANCE: f64 = 1e-7;
 
-/// Winograd's rounding on sums of a few hundred products, over the largest value.
+/// Winograd's rounding on sums of a few hundred products, relative to the largest value.
 const F32_TOLERANCE: f64 = 2e-5;
 
 type Layer = dyn Fn(&[Tensor]) -> Result<Tensor>;
@@ -84,14 +84,14 @@ impl Case {
 /// Images, weight, then stride, padding, dilation and groups.
 type Convolution = ([usize; 4], [usize; 4], [usize; 4]);
 
-/// Every way through the layer: the kernels' methods, dilation by phases, and what is composed of candle's operations.
+/// Every path through the layer: the kernels' methods, dilation by phases, and compositions of candle's operations.
 const CONVOLUTIONS: [Convolution; 17] = [
     ([3, 20, 9, 7], [33, 20, 3, 3], [1, 1, 1, 1]),
     ([2, 16, 5, 5], [10, 16, 1, 1], [1, 0, 1, 1]),
     ([2, 5, 4, 6], [18, 5, 1, 1], [1, 1, 1, 1]),
     ([1, 3, 8, 8], [4, 3, 5, 5], [1, 2, 1, 1]),
     ([2, 6, 9, 8], [12, 6, 3, 3], [2, 1, 1, 1]),
-    // Where candle's own gradient fails: the stride leaves other pixels of rows than of columns.
+    // Where candle's own gradient fails: the stride leaves over a different number of rows than of columns.
     ([2, 3, 8, 7], [4, 3, 3, 3], [2, 1, 1, 1]),
     ([2, 3, 10, 7], [4, 3, 1, 1], [3, 0, 1, 1]),
     ([2, 4, 7, 9], [3, 4, 1, 3], [1, 0, 1, 1]),
@@ -245,7 +245,7 @@ fn any_layout_is_right() {
     assert_close("weight", &ours.2, &theirs.2, F32_TOLERANCE);
 }
 
-/// Images that nobody wants the gradient of get none, and the weight gets its own nevertheless.
+/// Images whose gradient is not needed get none; the weight gets its own nevertheless.
 #[test]
 fn the_first_layer_computes_no_gradient_of_the_images() {
     let case = convolution(([2, 3, 6, 6], [4, 3, 3, 3], [1, 1, 1, 1]), true);
@@ -274,7 +274,7 @@ fn the_maximum_is_the_first_and_a_nan_the_last() {
         ([nan, 5.0, nan, 9.0], 2),
         ([1.0, 5.0, 2.0, nan], 3),
     ] {
-        // Both ways through the pool: windows side by side, and others.
+        // Both paths through the pool: windows side by side, and others.
         for pool in [MaxPool2d::new(2), MaxPool2d::new(2).with_stride(1)] {
             let x = Var::from_slice(&window, (1, 1, 2, 2), &Device::Cpu).unwrap();
             let y = pool.forward(&x).unwrap();
@@ -310,7 +310,7 @@ fn running_statistics_are_candles() {
     assert_close("variance", ours.running_var(), theirs.running_var(), 1e-6);
     assert_close("eval", &ours.forward_t(&x, false).unwrap(), &theirs.forward_t(&x, false).unwrap(), 1e-6);
 
-    // Away from zero by a thousand standard deviations, exactly in f32.
+    // A thousand standard deviations away from zero, exact in f32.
     let sixteenths = (x.as_tensor() * 16.0).unwrap().round().unwrap();
     let near = ours.forward_train(&sixteenths).unwrap();
     let far = ours.forward_train(&(sixteenths + 16384.0).unwrap()).unwrap();
@@ -332,7 +332,7 @@ fn a_configuration_that_keeps_the_mean_is_candles() {
     assert_eq!(host(&ours), host(&theirs));
 }
 
-/// Names and shapes of variables are candle's, and so are what is read of a layer and BatchNorm folded into a convolution.
+/// Names and shapes of variables are candle's, as are a layer's accessors and the folding of BatchNorm into a convolution.
 #[test]
 fn variables_are_candles() {
     let named = |make: &dyn Fn(VarBuilder<'_>)| {
@@ -368,7 +368,7 @@ fn variables_are_candles() {
     assert_close("folded", &folded.forward(&x).unwrap(), &expected, F32_TOLERANCE);
 }
 
-/// Half floats on the CPU, which no kernel takes; of bf16 candle has no convolutions there.
+/// Half floats on the CPU, which no kernel takes; candle has no bf16 convolutions there.
 #[test]
 fn other_types_fall_back() {
     for dtype in [DType::F16, DType::BF16] {
@@ -416,8 +416,8 @@ fn what_does_not_fit_is_said() {
         (conv(&[3, 4, 3], default), "unexpected rank"),
         (wide_bias.forward(&x), "a bias of 2 values"),
         (MaxPool2d::new(6).forward(&x), "larger than a map of 5x5"),
-        (MaxPool2d::new(0).forward(&x), "no pool"),
-        (MaxPool2d::new(2).with_stride(0).forward(&x), "no pool"),
+        (MaxPool2d::new(0).forward(&x), "a pool cannot"),
+        (MaxPool2d::new(2).with_stride(0).forward(&x), "a pool cannot"),
         (AvgPool2d::new(2).with_padding(2).forward(&x), "at most half a window"),
         (AvgPool2d::new(2).forward(&x.i0()), "unexpected rank"),
         (norm(3).forward_t(&x, true), "number of features"),

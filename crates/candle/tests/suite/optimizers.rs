@@ -9,7 +9,7 @@ use pointwise_candle::{Adam, AdamW, ParamsAdam, ParamsAdamW, ParamsSgd, Rule, Sg
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Of f32 against f64 over a few steps, over the largest value.
+/// Error of f32 against f64 over a few steps, relative to the largest value.
 const TOLERANCE: f64 = 1e-5;
 
 const SGD: ParamsSgd = ParamsSgd { lr: 0.05, momentum: 0.9, weight_decay: 0.1, nesterov: true };
@@ -51,7 +51,7 @@ fn bits(map: &VarMap) -> Vec<Vec<u64>> {
 
 fn each(check: impl Fn(&dyn Fn(VarMap, usize, Option<&Path>) -> VarMap)) {
     fn run<R: Rule + Clone>(rule: R) -> impl Fn(VarMap, usize, Option<&Path>) -> VarMap {
-        // Steps from 0 to `steps`; with a file, everything is left after the second and taken up by others.
+        // Steps from 0 to `steps`; with a file, everything is saved after the second and continued by new objects.
         move |map, steps, file| {
             let mut map = map;
             let mut optimizer = Stateful::new(map.all_vars(), rule.clone()).unwrap();
@@ -95,7 +95,7 @@ fn what_was_saved_goes_on_to_the_same_bits() {
         let whole = run(variables(DType::F32), 5, None);
         let resumed = run(variables(DType::F32), 5, Some(folder.path()));
         assert_eq!(bits(&whole), bits(&resumed));
-        // Nothing is left beside the two files.
+        // Nothing is left next to the two files.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     });
 }
@@ -134,7 +134,7 @@ fn foreign_states_are_refused_and_change_nothing() {
         (&|state| drop(state.remove("optimizer.exp_avg.layer.2")), "lacks `optimizer.exp_avg.layer.2`"),
         (
             &|state| drop(state.insert("optimizer.exp_avg.other".to_owned(), scalar(&[1]))),
-            "`optimizer.exp_avg.other`, which is no buffer",
+            "`optimizer.exp_avg.other`, which is not a buffer",
         ),
         (
             &|state| {
@@ -150,8 +150,11 @@ fn foreign_states_are_refused_and_change_nothing() {
             },
             "is F64",
         ),
-        (&|state| drop(state.remove("optimizer.step")), "no optimizer's state"),
-        (&|state| drop(state.insert("optimizer.step".to_owned(), scalar(&[1, 2]))), "no optimizer's state"),
+        (&|state| drop(state.remove("optimizer.step")), "not an optimizer's state"),
+        (
+            &|state| drop(state.insert("optimizer.step".to_owned(), scalar(&[1, 2]))),
+            "not an optimizer's state",
+        ),
         (&|state| drop(state.insert("optimizer.step".to_owned(), scalar(&[-1]))), "-1 steps"),
     ];
     let mut refused = Vec::new();

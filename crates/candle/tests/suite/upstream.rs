@@ -1,5 +1,5 @@
-//! What `docs/upstream/max-pool-gradient.md` says of candle's maximum pool: where candle has fixed it, these tests fail, and the report and
-//! [`MaxPool2d`]'s detour on other devices can go.
+//! What `docs/upstream/max-pool-gradient.md` says about candle's maximum pool: once candle has fixed it, these tests fail, and the report and
+//! [`MaxPool2d`]'s workaround on other devices can go.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
@@ -7,7 +7,7 @@ use crate::common::{host, values};
 use candle_core::{Device, Module, Result, Tensor, Var};
 use pointwise_candle::MaxPool2d;
 
-/// The gradient that the report proposes, in candle's operations: that of a window, in equal shares to its maxima.
+/// The gradient that the report proposes, in candle's operations: a window's maxima share its gradient equally.
 fn proposed(arg: &Tensor, node: &Tensor, grad: &Tensor, kernel: (usize, usize)) -> Result<Tensor> {
     let (_, _, h, w) = arg.dims4()?;
     let (_, _, h_out, w_out) = node.dims4()?;
@@ -28,7 +28,7 @@ fn candles(x: &Var) -> Vec<f64> {
 fn candle_passes_a_quarter_of_the_gradient() {
     let x = Var::new(&[[[[1f32, 2.], [4., 3.]]]], &Device::Cpu).unwrap();
     assert_eq!(candles(&x), [0.0, 0.0, 0.25, 0.0]);
-    // Of four equal maxima each gets all of it.
+    // Each of four equal maxima gets all of it.
     let equal = Var::new(&[[[[1f32, 1.], [1., 1.]]]], &Device::Cpu).unwrap();
     assert_eq!(candles(&equal), [1.0; 4]);
     // A column beyond the last window takes part.

@@ -1,4 +1,4 @@
-//! Fetching that is killed anywhere is completed by the next, to the same bytes.
+//! A fetch that is killed at any point is completed by the next, to the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,11 +14,11 @@ use crate::download::Patience;
 use crate::testing::{Reply, Server, small_archive};
 use crate::{Progress, Unit};
 
-/// The folder that a process of its own is to fetch into, and at which of the calls of its progress it dies.
+/// The folder that a separate process fetches into, and the progress call at which it dies.
 const CACHE: &str = "POINTWISE_TEST_FETCH_INTO";
 const DIES_AT: &str = "POINTWISE_TEST_DIES_AT";
 
-/// Ends the process at a call, without a word to anybody, as a kill does.
+/// Ends the process at a call, without any notice, as a kill does.
 struct Mortal {
     calls_left: AtomicU32,
 }
@@ -49,7 +49,7 @@ impl Progress for Mortal {
     }
 }
 
-/// What the processes do that are killed; nothing where nobody asked for it.
+/// What the killed processes do; without the variables, nothing.
 #[test]
 fn fetches_where_it_is_told() {
     let Some(cache) = std::env::var_os(CACHE) else { return };
@@ -61,7 +61,7 @@ fn fetches_where_it_is_told() {
     fetch_patiently(&CIFAR10, Path::new(&cache), &[server.address()], &spec, &patience, &progress).unwrap();
 }
 
-/// A process that fetches, and dies by itself at one of its calls, or is killed after some time; whether it came to its end.
+/// A process that fetches, and dies by itself at one of its calls, or is killed after some time; whether it completed.
 fn fetch_in_a_process(cache: &Path, dies_at: u32, killed_after: Option<Duration>) -> bool {
     let start = Instant::now();
     let mut child = Command::new(std::env::current_exe().unwrap())

@@ -1,4 +1,4 @@
-//! A convolution or linear layer with what follows it.
+//! A convolution or linear layer and what follows it.
 
 use super::parameters::Parameters;
 use pointwise_kernels::{
@@ -17,48 +17,49 @@ pub(super) struct Block {
     pub(super) convolution: Option<Weighted>,
     pub(super) norm: Option<Norm>,
     pub(super) epilogue: Epilogue,
-    /// The convolution's results, without bias: `(N, rows, columns, channels)`; empty where they are another node's output.
+    /// The convolution's results without bias, `(N, rows, columns, channels)`; empty if they are another node's output.
     pub(super) results: Buffer,
-    /// The node whose stored output is what a block without a convolution works on.
+    /// The node whose stored output is the input of a block without a convolution.
     pub(super) results_of: Option<usize>,
-    /// Where its weights are among those that evaluation keeps, [`Block::kept_len`] floats.
+    /// The range of its weights, [`Block::kept_len`] floats, among those that evaluation keeps.
     pub(super) kept: Range<usize>,
-    /// What the output is made with: BatchNorm of the batch in training, of the running statistics in evaluation; or the bias.
+    /// Scale and shift of the output: from BatchNorm, with the batch's statistics in training and the running ones in evaluation, or from
+    /// the bias.
     scale: Vec<f32>,
     shift: Vec<f32>,
-    /// The batch's mean, around which the sums of BatchNorm's gradient are taken.
+    /// The batch's mean, which centres the sums of BatchNorm's gradient.
     center: Vec<f32>,
-    /// For each image, its share of the batch's statistics, and of the gradient's sums. (Each lock is taken once a pass.)
+    /// Each image's share of the batch's statistics and of the gradient's sums. (Each lock is taken once per pass.)
     moments: Vec<Mutex<Vec<f32>>>,
     sums: Vec<Mutex<Vec<f32>>>,
     statistics: BatchStatistics,
-    /// Whether scale, shift and the weights that evaluation keeps are those of evaluation, with the current parameters.
+    /// Whether scale, shift and the weights kept for evaluation are up to date with the current parameters.
     is_folded: bool,
-    /// Whether the results are read once, by the next stage, so that they lie in memory that all such blocks share.
+    /// Whether the results are read only once, by the next stage, so that all such blocks can share one buffer.
     pub(super) is_passing: bool,
 }
 
-/// What a block reads in a pass.
+/// The input of a block in a pass.
 #[derive(Clone, Copy)]
 pub(super) struct BlockInput<'a> {
     /// Number of images.
     pub(super) images: usize,
     pub(super) source: Source<'a>,
-    /// The stored output of the node [`Block::results_of`], where there is one.
+    /// The stored output of the node [`Block::results_of`], if there is one.
     pub(super) others: Option<&'a [f32]>,
 }
 
-/// A convolution and the places of its parameters.
+/// A convolution and the location of its parameters.
 #[derive(Debug)]
 pub(super) struct Weighted {
     pub(super) convolution: Arc<Convolution>,
     pub(super) weight: Range<usize>,
-    /// Missing where there is no bias.
+    /// `None` without a bias.
     pub(super) bias: Option<Range<usize>>,
 }
 
 impl Weighted {
-    /// The bias of a padded channel, 0 where there is none.
+    /// The bias of a padded channel, 0 if there is none.
     fn bias(&self, parameters: &Parameters, channel: usize) -> f32 {
         self.bias.as_ref().map_or(0.0, |bias| parameters.values[bias.start + channel])
     }
@@ -76,22 +77,22 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    /// The weight of a padded channel, 1 where there is none.
+    /// The weight of a padded channel, 1 if there is none.
     fn weight(&self, parameters: &Parameters, channel: usize) -> f64 {
         match &self.weight {
             Some(weight) => f64::from(parameters.values[weight.start + channel]),
-            // Channels beyond the real ones stay zero.
+            // Padding channels stay zero.
             None => f64::from(u8::from(channel < self.layer.channels)),
         }
     }
 
-    /// The bias of a padded channel, 0 where there is none.
+    /// The bias of a padded channel, 0 if there is none.
     fn bias(&self, parameters: &Parameters, channel: usize) -> f64 {
         self.bias.as_ref().map_or(0.0, |bias| f64::from(parameters.values[bias.start + channel]))
     }
 }
 
-/// A slot is only ever written whole, so that a panic elsewhere leaves nothing half done in it.
+/// A slot is always written as a whole, so a panic elsewhere leaves nothing half-written in it.
 fn lock(slot: &Mutex<Vec<f32>>) -> MutexGuard<'_, Vec<f32>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -124,7 +125,7 @@ impl Block {
         }
     }
 
-    /// Allocates what a batch takes.
+    /// Allocates the buffers for a batch.
     pub(super) fn reserve(&mut self, batch: usize) -> Result<(), OutOfMemory> {
         let shape = *self.epilogue.shape();
         self.results = Buffer::try_new(batch * self.own_results())?;
@@ -135,19 +136,19 @@ impl Block {
         Ok(())
     }
 
-    /// Frees what a batch takes.
+    /// Frees the buffers for a batch.
     pub(super) fn release(&mut self) {
         self.results = Buffer::empty();
         self.moments = Vec::new();
         self.sums = Vec::new();
     }
 
-    /// Floats of the results of an image that the block has memory of its own for.
+    /// Floats of an image's results in the block's own memory.
     fn own_results(&self) -> usize {
         if self.results_of.is_some() || self.is_passing { 0 } else { self.epilogue.shape().input_len() }
     }
 
-    /// Whether nothing follows the convolution but perhaps a bias: the backward pass needs no results then.
+    /// Whether at most a bias follows the convolution: the backward pass then needs no results.
     pub(super) fn is_plain(&self) -> bool {
         let shape = self.epilogue.shape();
         let nothing = shape.activation == Activation::Identity && !shape.pool && shape.border == 0;
@@ -161,7 +162,7 @@ impl Block {
         convolution.transformed_len().or(folded).unwrap_or(0)
     }
 
-    /// Floats that folding BatchNorm's scale into the weights takes for a moment, before they are transformed.
+    /// Temporary floats for folding BatchNorm's scale into the weights, before they are transformed.
     pub(super) fn folding_len(&self) -> usize {
         match &self.convolution {
             Some(Weighted { convolution, .. }) if self.norm.is_some() => {
@@ -191,7 +192,7 @@ impl Block {
         Affine { scale: &self.scale, shift: &self.shift }
     }
 
-    /// The output of an image. `others` is the output of the node [`Block::results_of`], here as below.
+    /// The output of an image. `others` is the output of the node [`Block::results_of`], here and below.
     pub(super) fn output(&self, others: Option<&[f32]>, image: usize, output: &mut [f32]) {
         self.epilogue.apply(self.affine(), self.result(others, image), output);
     }
@@ -234,7 +235,7 @@ impl Block {
         self.normalise_batch(parameters, images);
     }
 
-    /// Scale and shift from the batch's statistics, and their share in the running ones.
+    /// Scale and shift from the batch's statistics, and the update of the running ones.
     fn normalise_batch(&mut self, parameters: &Parameters, images: usize) {
         let shape = *self.epilogue.shape();
         let bias = |channel: usize| match &self.convolution {
@@ -268,7 +269,7 @@ impl Block {
                 let old = f64::from(*running);
                 *running = (old + momentum * (new - old)) as f32;
             };
-            // The stored results lack the bias, which BatchNorm takes out of everything but this.
+            // The stored results lack the bias, which BatchNorm cancels everywhere except here.
             update(&mut norm.running_mean[channel], mean + f64::from(bias(channel)));
             update(&mut norm.running_var[channel], variance * unbiased);
         }
@@ -276,9 +277,9 @@ impl Block {
         self.statistics = statistics;
     }
 
-    /// Forward with BatchNorm of the running statistics: its scale folded into the weights, its shift and the bias into one.
+    /// Forward pass with BatchNorm's running statistics: its scale is folded into the weights, its shift and the bias into one.
     ///
-    /// `kept` has [`Block::kept_len`] floats, which nobody else changes until the weights do, and `folding` at least
+    /// `kept` has [`Block::kept_len`] floats, which nothing else changes until the weights change, and `folding` at least
     /// [`Block::folding_len`].
     pub(super) fn forward_evaluate(
         &mut self,
@@ -343,13 +344,13 @@ impl Block {
         }
     }
 
-    /// What the backward pass reads as the result of an image. Of one that is gone, the gradient takes the place: nothing but a product
-    /// with zero depends on it.
+    /// What the backward pass reads as an image's result. If the result is no longer stored, the gradient stands in for it: it is only
+    /// multiplied by zero.
     fn result_or<'a>(&'a self, others: Option<&'a [f32]>, image: usize, gradient: &'a [f32]) -> &'a [f32] {
         if self.is_passing { gradient } else { self.result(others, image) }
     }
 
-    /// Takes an image's share of the gradient's sums, once the gradient of its output is known.
+    /// Computes an image's share of the gradient's sums, once the gradient of its output is known.
     pub(super) fn gradient_finished(&self, others: Option<&[f32]>, image: usize, gradient: &[f32]) {
         let mut sums = lock(&self.sums[image]);
         sums.fill(0.0);
@@ -357,8 +358,8 @@ impl Block {
         self.epilogue.reduce(self.affine(), &self.center, result, gradient, &mut sums);
     }
 
-    /// Gradients of the parameters, and of the input where it is asked for. `gradient` is the output's, one image after the other, each
-    /// reported to [`Block::gradient_finished`].
+    /// Gradients of the parameters, and of the input if requested. `gradient` is the output's, one image after the other, each already
+    /// passed to [`Block::gradient_finished`].
     pub(super) fn backward(
         &mut self,
         parameters: &mut Parameters,

@@ -1,4 +1,4 @@
-//! Layers and compositions that are no part of a block: their output is stored, an image at a time.
+//! Layers and compositions that are not part of a block: their output is computed and stored one image at a time.
 
 use pointwise_kernels::{
     ChannelRun, Isa, PoolShape, Subsampling, avg_pool, avg_pool_backward, copy_channels, elementwise,
@@ -9,15 +9,15 @@ use pointwise_network::{Map, StageKind, Window};
 use pointwise_random::Dropout;
 use std::sync::{Mutex, PoisonError};
 
-/// What a layer reads: any image of any of its inputs.
+/// The inputs of a layer: any image of any of them.
 pub(super) trait Inputs: Sync {
     /// Writes an image of input `which`.
     fn read(&self, which: usize, image: usize, target: &mut [f32]);
-    /// An image of input `which`, `len` floats, where it lies in memory as it is.
+    /// An image of input `which`, `len` floats, if it is stored in memory unchanged.
     fn stored(&self, which: usize, image: usize, len: usize) -> Option<&[f32]>;
 }
 
-/// A layer that is no part of a block, with the maps around it.
+/// A layer that is not part of a block, with its input and output maps.
 #[derive(Debug)]
 pub(super) struct Layer {
     isa: Isa,
@@ -41,7 +41,7 @@ pub(super) enum Operation {
     Multiply,
 }
 
-/// Memory for images that live no longer than a call: as many as are in use at once, whoever uses them.
+/// Memory for images that live no longer than a call: as many as are in use at once, shared by all users.
 #[derive(Debug, Default)]
 pub(super) struct Scratch(Mutex<Vec<Vec<f32>>>);
 
@@ -60,13 +60,13 @@ impl Scratch {
     }
 }
 
-/// Floats of an image's map, channels padded.
+/// Floats of an image's map with padded channels.
 pub(super) fn len(map: Map) -> usize {
     map.pixels() * padded(map.channels)
 }
 
 impl Layer {
-    /// The layer of a stage that is no block; `seed` is the dropout's.
+    /// The layer of a stage that is not a block; `seed` is for dropout.
     pub(super) fn new(isa: Isa, kind: &StageKind, inputs: &[Map], output: Map, seed: u64) -> Self {
         let input = inputs[0];
         let pool = |window: Window| PoolShape {
@@ -78,7 +78,7 @@ impl Layer {
             padding: window.padding,
         };
         let operation = match *kind {
-            StageKind::Block(_) => unreachable!("blocks are not made here"),
+            StageKind::Block(_) => unreachable!("blocks are not built here"),
             StageKind::Dropout { p, layer } => Operation::Dropout(Dropout { p, seed, step: 0, layer }),
             StageKind::GlobalAverage => Operation::GlobalAverage,
             StageKind::MaxPool(window) => Operation::MaxPool(pool(window)),
@@ -101,8 +101,8 @@ impl Layer {
         Self { isa, operation, inputs: inputs.to_vec(), output }
     }
 
-    /// Whether forming the output when it is read takes no longer than storing it and reading that: for a reader of forward passes, and one
-    /// that asks again in the backward pass.
+    /// Whether recomputing the output on each read takes no longer than storing and loading it, for a reader in the forward pass and one
+    /// that reads again in the backward pass.
     pub(super) fn is_light(&self) -> bool {
         matches!(
             self.operation,
@@ -119,7 +119,7 @@ impl Layer {
         self.inputs.iter().map(|map| len(*map)).fold(len(self.output), usize::max)
     }
 
-    /// Writes the output of an image; `factors` are the dropout's, where there is one and it is on.
+    /// Writes the output of an image; `factors` are those of an active dropout.
     pub(super) fn forward(
         &self,
         inputs: &impl Inputs,
@@ -130,7 +130,7 @@ impl Layer {
     ) {
         let isa = self.isa;
         let map = self.inputs[0];
-        // The first input, in memory of its own.
+        // Calls `body` with a copy of the first input.
         let with_input = |body: &mut dyn FnMut(&[f32])| {
             scratch.image(len(map), |input| {
                 inputs.read(0, image, input);
@@ -192,7 +192,7 @@ impl Layer {
         }
     }
 
-    /// Writes the share of an image's output gradient in the gradient of input `which`.
+    /// Writes what an image's output gradient contributes to the gradient of input `which`.
     pub(super) fn backward(
         &self,
         inputs: &impl Inputs,
@@ -209,7 +209,7 @@ impl Layer {
                 Some(factors) => elementwise::multiply(isa, gradient, factors, target),
                 None => target.copy_from_slice(gradient),
             },
-            // The ReLU of a sum has been taken out of the gradient.
+            // The gradient has already passed back through the sum's ReLU.
             Operation::Sum { .. } => target.copy_from_slice(gradient),
             Operation::Concat => {
                 let first = self.inputs[..which].iter().map(|map| map.channels).sum();
@@ -247,7 +247,7 @@ impl Layer {
         }
     }
 
-    /// As [`Layer::backward`], adding the share to the gradient.
+    /// As [`Layer::backward`], but adds the contribution to the gradient.
     pub(super) fn add_backward(
         &self,
         inputs: &impl Inputs,
@@ -263,19 +263,19 @@ impl Layer {
         });
     }
 
-    /// Copies all channels of an input into the output, from channel `at` on.
+    /// Copies all channels of an input into the output, starting at channel `at`.
     fn copy_in(&self, input: &[f32], map: Map, at: usize, output: &mut [f32]) {
         let to = ChannelRun { channels: self.output.channels, first: at };
         copy_channels(map.channels, input, ChannelRun::whole(map.channels), output, to);
     }
 
-    /// Copies the channels from `at` on of the output's gradient into that of an input.
+    /// Copies the channels of the output's gradient, starting at `at`, into that of an input.
     fn copy_out(&self, gradient: &[f32], at: usize, map: Map, target: &mut [f32]) {
         let from = ChannelRun { channels: self.output.channels, first: at };
         copy_channels(map.channels, gradient, from, target, ChannelRun::whole(map.channels));
     }
 
-    /// The product of the inputs, all but one if one is left out, over the map of the output.
+    /// The product of all inputs, except one if one is left out, over the map of the output.
     fn product(
         &self,
         inputs: &impl Inputs,
@@ -297,7 +297,7 @@ impl Layer {
             }
             scratch.image(len(*map), |input| {
                 inputs.read(which, image, input);
-                // An input of one pixel stands for every pixel.
+                // An input of one pixel is broadcast to every pixel.
                 for target in target.chunks_exact_mut(input.len()) {
                     target.iter_mut().zip(&*input).for_each(|(product, x)| *product *= x);
                 }
@@ -306,7 +306,7 @@ impl Layer {
     }
 }
 
-/// The factors of an image, which are drawn in `(N, C, H, W)` order.
+/// The dropout factors of an image, drawn in `(N, C, H, W)` order.
 pub(super) fn dropout_factors(dropout: Dropout, map: Map, image: usize, target: &mut [f32]) {
     let len = map.pixels() * map.channels;
     if map.pixels() == 1 {

@@ -1,11 +1,11 @@
-//! How much memory a plan takes.
+//! How much memory a plan needs.
 
-/// What a plan takes, in bytes.
+/// A plan's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// Parameters, their gradients, the optimizer's buffers and the moving average or slow weights.
     pub parameters: usize,
-    /// What evaluation keeps of the convolutions' weights in other forms, as far as it does not fit where training has its gradients.
+    /// The transformed convolution weights that evaluation keeps, as far as they do not fit into the memory of training's gradients.
     pub weights: usize,
     /// Results of the forward pass that the backward pass reads, and buffers of gradients.
     pub activations: usize,
@@ -14,7 +14,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// All of it.
+    /// The sum of all parts.
     #[must_use]
     pub fn total(&self) -> usize {
         self.activations.saturating_add(self.workspace).saturating_add(self.parameters + self.weights)

@@ -1,11 +1,11 @@
-//! All parameters side by side, so that the optimizer is one pass over memory.
+//! All parameters in contiguous memory, so that the optimizer is one pass over it.
 
 use crate::optimizer::{Step, clip_factor};
 use pointwise_kernels::{Buffer, Isa, OutOfMemory, adam, adamw, average, l2_norm, padded, scale_all, sgd};
 use pointwise_recipe::{Group, Recipe};
 use std::ops::Range;
 
-/// Values and gradients of every parameter, and what the optimizer keeps for it, each in the layout of the layer that uses it.
+/// The values, gradients and optimizer buffers of every parameter, each in the layout of the layer that uses it.
 ///
 /// Layouts pad with zeros whose gradients are zero: every optimizer leaves them zero.
 #[derive(Debug)]
@@ -13,16 +13,16 @@ pub(super) struct Parameters {
     len: usize,
     pub(super) values: Buffer,
     pub(super) gradients: Buffer,
-    /// The optimizer's, in the order of [`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers).
+    /// The optimizer's buffers, in the order of [`Optimizer::buffers`](pointwise_recipe::Optimizer::buffers).
     pub(super) buffers: Vec<Buffer>,
     /// The moving average of the values, or the slow ones of `lookahead`; `None` without either.
     pub(super) average: Option<Buffer>,
-    /// Parameters of one group that lie side by side.
+    /// Contiguous parameters of one group.
     groups: Vec<(Range<usize>, Group)>,
 }
 
 impl Parameters {
-    /// No places yet; with what a training by the recipe keeps.
+    /// No places yet, but all the buffers that training by the recipe needs.
     pub(super) fn new(recipe: &Recipe) -> Self {
         Self {
             len: 0,
@@ -34,14 +34,14 @@ impl Parameters {
         }
     }
 
-    /// A place for `len` floats, on a cache-line boundary.
+    /// Assigns a place for `len` floats, on a cache-line boundary.
     pub(super) fn place(&mut self, len: usize) -> Range<usize> {
         let start = self.len;
         self.len += padded(len);
         start..start + len
     }
 
-    /// Says which group each place is of, in the order in which they were given out.
+    /// Sets the group of each place, in the order in which the places were assigned.
     pub(super) fn set_groups(&mut self, groups: impl Iterator<Item = (Range<usize>, Group)>) {
         self.groups.clear();
         for (place, group) in groups {
@@ -53,7 +53,7 @@ impl Parameters {
         }
     }
 
-    /// Allocates all places, with zeros.
+    /// Allocates all places, zeroed.
     pub(super) fn allocate(&mut self) -> Result<(), OutOfMemory> {
         let len = self.len;
         let own = [&mut self.values, &mut self.gradients].into_iter();
@@ -63,7 +63,7 @@ impl Parameters {
         Ok(())
     }
 
-    /// Buffers of all places: values, gradients, the optimizer's, the average.
+    /// The number of buffers that hold all places: values, gradients, the optimizer's, the average.
     pub(super) fn arenas(&self) -> usize {
         2 + self.buffers.len() + usize::from(self.average.is_some())
     }
@@ -73,7 +73,7 @@ impl Parameters {
         self.arenas() * Buffer::bytes_of(self.len)
     }
 
-    /// Takes a step; `constants` gives those of a group, `None` for one that stands still.
+    /// Takes a step; `constants` returns the constants of a group, `None` for a frozen one.
     pub(super) fn step(&mut self, isa: Isa, constants: impl Fn(Group) -> Option<Step>) {
         let Self { values, gradients, buffers, groups, .. } = self;
         for (range, group) in groups {
@@ -94,7 +94,7 @@ impl Parameters {
                     );
                 }
                 (Step::Sgd(step), [buffer]) => sgd(isa, step, values, gradients, &mut buffer[range.clone()]),
-                // Each is named, so that the compiler asks for a new one.
+                // Lists every optimizer, so that the compiler reports a new one as missing.
                 (step @ (Step::Adam(_) | Step::AdamW(_) | Step::Sgd(_)), buffers) => {
                     unreachable!("{} buffers for {step:?}", buffers.len())
                 }
@@ -107,7 +107,7 @@ impl Parameters {
         l2_norm(isa, &self.gradients)
     }
 
-    /// Scales gradients of that norm down so that it is at most `most`.
+    /// Scales gradients of this norm down so that it is at most `most`.
     pub(super) fn clip(&mut self, isa: Isa, norm: f64, most: f64) {
         let factor = clip_factor(norm, most) as f32;
         if factor < 1.0 {
@@ -115,7 +115,7 @@ impl Parameters {
         }
     }
 
-    /// Moves the average on after a step, the first of which it is equal to.
+    /// Updates the average after a step; after the first step it equals the values.
     pub(super) fn take_average(&mut self, isa: Isa, decay: f64, is_first: bool) {
         let Some(target) = &mut self.average else { return };
         match is_first {
@@ -124,7 +124,7 @@ impl Parameters {
         }
     }
 
-    /// Averages the values into the slow ones, and sets them to these.
+    /// Averages the values into the slow ones, and sets the values to the result.
     pub(super) fn lookahead(&mut self, isa: Isa, decay: f64) {
         let Some(slow) = &mut self.average else { return };
         average(isa, decay, &self.values, slow);

@@ -31,7 +31,7 @@ pub struct LayerTime {
     pub forward: f64,
     /// Seconds backward.
     pub backward: f64,
-    /// Multiply-accumulates forward of one image by the definition of the convolution.
+    /// Multiply-accumulates of one image's forward pass by the definition of the convolution.
     pub macs: usize,
 }
 
@@ -44,10 +44,10 @@ struct Node {
 #[derive(Debug)]
 enum Kind {
     Block(Box<Block>),
-    /// `factors` are a dropout's.
+    /// `factors` are those of a dropout.
     Layer {
         layer: Box<Layer>,
-        /// Empty where the output is formed whenever it is read.
+        /// Empty if the output is recomputed on each read.
         values: Buffer,
         is_stored: bool,
         sources: Vec<Source>,
@@ -56,7 +56,7 @@ enum Kind {
 }
 
 impl Node {
-    /// The stored output, of a node that stores it.
+    /// The stored output, if the node stores it.
     fn values(&self) -> Option<&[f32]> {
         match &self.kind {
             Kind::Layer { values, is_stored: true, .. } => Some(values),
@@ -64,7 +64,7 @@ impl Node {
         }
     }
 
-    /// Writes the output of an image; `reading` has all nodes before this one.
+    /// Writes the output of an image; `reading` contains all nodes before this one.
     fn output(&self, reading: &Reading<'_>, image: usize, output: &mut [f32]) {
         match &self.kind {
             Kind::Block(block) => block.output(others(block, reading.nodes), image, output),
@@ -78,7 +78,7 @@ impl Node {
         }
     }
 
-    /// Is told of each image of the output's gradient.
+    /// Called for each finished image of the output's gradient.
     fn gradient_finished(&self, before: &[Node], image: usize, gradient: &[f32]) {
         if let Kind::Block(block) = &self.kind {
             block.gradient_finished(others(block, before), image, gradient);
@@ -86,18 +86,18 @@ impl Node {
     }
 }
 
-/// What a node knows of in a backward pass.
+/// What a node has access to in a backward pass.
 struct BackwardPass<'a> {
     inputs: Reading<'a>,
     stage: &'a Stage,
     /// Number of images.
     images: usize,
-    /// Of the output, one image after the other.
+    /// The gradient of the output, one image after the other.
     gradient: &'a [f32],
 }
 
 impl Node {
-    /// Writes the node's share of the gradient of input `which`; a block's own gradients come with it.
+    /// Writes the node's share of the gradient of input `which`, and a block's own gradients.
     fn hand_back(
         &mut self,
         which: usize,
@@ -136,7 +136,7 @@ impl Node {
         }
     }
 
-    /// The gradients of a block's parameters, where nobody asks for those of its input.
+    /// The gradients of a block's parameters, if its input's gradient is not needed.
     fn own_gradients(
         &mut self,
         pass: &BackwardPass<'_>,
@@ -152,12 +152,12 @@ impl Node {
     }
 }
 
-/// The values that a block works on where it has none of its own.
+/// The stored values that a block without its own works on.
 fn others<'a>(block: &Block, before: &'a [Node]) -> Option<&'a [f32]> {
     before[block.results_of?].values()
 }
 
-/// What a node reads: images and nodes before it.
+/// What a node reads: images, and the nodes before it.
 #[derive(Clone, Copy)]
 struct Reading<'a> {
     nodes: &'a [Node],
@@ -189,7 +189,7 @@ impl Inputs for Reading<'_> {
 #[derive(Debug)]
 struct Layout {
     range: Range<usize>,
-    /// What has the order of a weight.
+    /// The convolution that defines a weight's layout.
     convolution: Option<Arc<Convolution>>,
 }
 
@@ -218,20 +218,20 @@ pub(super) struct Plan {
     places: Arc<Places<Layout>>,
     batch: usize,
     workspace: Workspace,
-    /// Room to fold BatchNorm's scale into the weights of one convolution.
+    /// Scratch memory to fold BatchNorm's scale into the weights of one convolution.
     folding: Buffer,
     scratch: Scratch,
-    /// Results of the block whose results are passing, for as long as it does not have them.
+    /// The results buffer that blocks with passing results share, while none of them holds it.
     passing: Buffer,
     logits: Buffer,
     /// The buffers of the gradients, one after the other; or, until the next backward pass, the weights that evaluation keeps.
     arena: Buffer,
-    /// Floats of the latter.
+    /// Floats of these weights.
     kept_len: usize,
 }
 
 impl Plan {
-    /// Groups the layers into stages and gives every parameter its place.
+    /// Groups the layers into stages and assigns every parameter its place.
     pub(super) fn new(graph: &Graph, isa: Isa, seed: u64, parameters: &mut Parameters) -> Self {
         let stages = stages(graph);
         let lens: Vec<usize> = stages.iter().map(|stage| len(stage.output)).collect();
@@ -288,12 +288,12 @@ impl Plan {
         plan
     }
 
-    /// The map behind the last stage.
+    /// The output map of the last stage.
     fn output_map(&self) -> Map {
         self.stages.last().map_or(self.input, |stage| stage.output)
     }
 
-    /// A block with places for its parameters, and how it convolves. `stored` is the node that it reads, if that stores its output.
+    /// A block with places for its parameters, and its convolution method. `stored` is the node that it reads, if that stores its output.
     fn block(
         &self,
         layers: &BlockLayers,
@@ -350,17 +350,17 @@ impl Plan {
         (Block::new(isa, convolution, norm, Epilogue::new(isa, shape), results_of), method)
     }
 
-    /// Refuses a batch on which BatchNorm has no variance.
+    /// Rejects a batch on which BatchNorm has no variance.
     pub(super) fn check_training(&self, images: usize) -> Result<(), EngineError> {
         check_training(&self.stages, images)
     }
 
-    /// Images that there is room for.
+    /// The largest batch that the buffers have room for.
     pub(super) fn batch(&self) -> usize {
         self.batch
     }
 
-    /// Makes room for a batch; does nothing when there is room. An error leaves no room.
+    /// Allocates buffers for a batch unless they are large enough. An error leaves none allocated.
     pub(super) fn reserve(&mut self, batch: usize) -> Result<(), OutOfMemory> {
         if batch <= self.batch {
             return Ok(());
@@ -389,7 +389,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Frees the old room before the new one is taken.
+    /// Frees the old buffers before new ones are allocated.
     fn release(&mut self) {
         self.batch = 0;
         for node in &mut self.nodes {
@@ -409,7 +409,7 @@ impl Plan {
         self.weights_changed();
     }
 
-    /// Floats of an image's gradients.
+    /// Floats per image of the gradient buffers.
     fn gradients_len(&self) -> usize {
         self.schedule.buffers.iter().sum()
     }
@@ -423,7 +423,7 @@ impl Plan {
         self.nodes.iter().map(of).max().unwrap_or(0)
     }
 
-    /// Floats of scratch memory of the layers that are no blocks: two images for each thread.
+    /// Floats of scratch memory for the layers that are not blocks: two images for each thread.
     fn scratch_len(&self) -> usize {
         let of = |node: &Node| match &node.kind {
             Kind::Layer { layer, .. } => layer.largest_image(),
@@ -447,7 +447,7 @@ impl Plan {
         })
     }
 
-    /// What room for a batch takes, without taking it.
+    /// The memory for a batch, without allocating it.
     pub(super) fn memory(&self, batch: usize, parameters: usize) -> Memory {
         let bytes = |len: usize| Buffer::bytes_of(batch.saturating_mul(len));
         let gradients = bytes(self.gradients_len());
@@ -484,7 +484,7 @@ impl Plan {
     /// The logits of the last forward pass, and where their gradient goes.
     pub(super) fn logits_and_gradient(&mut self, images: usize) -> (&[f32], &mut [f32]) {
         let len = images * self.logit_stride();
-        // The buffer that is planned first is the one of the last stage.
+        // The first planned buffer is that of the last stage.
         (&self.logits[..len], &mut self.arena[..len])
     }
 
@@ -587,7 +587,7 @@ impl Plan {
             let node = &mut rest[0];
             let output_len = len(stage.output);
             let own = schedule.stages[at].copy.unwrap_or(output);
-            // Out of the way of the borrows of the others, for as long as the stage takes.
+            // Taken out while the stage runs, so that the other buffers can be borrowed.
             let gradient = std::mem::take(&mut gradients[own]);
             if own != output {
                 gradient[..n * output_len].copy_from_slice(&gradients[output][..n * output_len]);
@@ -662,13 +662,13 @@ impl Plan {
         self.places.iter().map(|place| (place.name.as_str(), place.shape.len(), place.at.range.clone()))
     }
 
-    /// Brings values of the arena to PyTorch's names and layouts.
+    /// Converts values of the arena to PyTorch's names and layouts.
     pub(super) fn export(&self) -> Export {
         let places = Arc::clone(&self.places);
         Arc::new(move |values| places.read(values))
     }
 
-    /// The inverse of [`Plan::export`], for arrays that were checked.
+    /// The inverse of [`Plan::export`], for checked arrays.
     pub(super) fn import(&self, target: &mut [f32], arrays: &BTreeMap<String, Array>) {
         self.places.import(arrays, |place, values| {
             let own = &mut target[place.at.range.clone()];
@@ -709,7 +709,7 @@ impl Plan {
     }
 }
 
-/// The stage that reads the output of stage `at`, if there is one and it reads it as one input alone.
+/// The only stage that reads the output of stage `at`, if there is exactly one and it reads it as a single input.
 fn only_reader(stages: &[Stage], at: usize) -> Option<usize> {
     let readers = stages
         .iter()
@@ -719,12 +719,12 @@ fn only_reader(stages: &[Stage], at: usize) -> Option<usize> {
     readers.next().filter(|_| readers.next().is_none())
 }
 
-/// Whether a stage reads its inputs an image at a time, whether they are stored or not: all but a block that works on a stored map.
+/// Whether a stage reads its inputs one image at a time, stored or not: all but a block that works on a stored map.
 fn reads_images(kind: &StageKind) -> bool {
     !matches!(kind, StageKind::Block(BlockLayers { convolution: None, .. }))
 }
 
-/// Whether a stage reads its inputs in the forward pass alone.
+/// Whether a stage reads its inputs in the forward pass only.
 fn reads_once(kind: &StageKind) -> bool {
     matches!(kind, StageKind::Concat | StageKind::Sum { .. })
 }

@@ -50,12 +50,12 @@ impl Pass<'_> {
                 };
                 let into = self.room.gradients[into].address();
                 match (&node.kind, from) {
-                    // Its share of each input is the gradient itself.
+                    // Its contribution to each input is the gradient itself.
                     (Kind::Sum { .. }, from) => {
                         self.add(map, [gradient, from.unwrap_or(0)], into, false)?;
                         continue;
                     }
-                    // Its share has been written above.
+                    // Its contribution has been written above.
                     (Kind::Block(_), _) => {}
                     _ => self.layer_backward(at, node, which, gradient, into)?,
                 }
@@ -67,7 +67,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Writes the share of a layer's gradient in the gradient of one of its inputs.
+    /// Writes a layer's contribution to the gradient of one of its inputs.
     fn layer_backward(
         &self,
         at: usize,
@@ -126,7 +126,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Gradients of a block's parameters and, where it is wanted, of its input, from that of its output.
+    /// Gradients of a block's parameters and, if requested, of its input, from that of its output.
     fn block_backward(
         &self,
         at: usize,
@@ -199,8 +199,8 @@ impl Pass<'_> {
             Method::Library => Some(self.convolution(at)?),
             _ => None,
         };
-        // The weights' gradient goes beside the input's: neither reads what the other writes. Kernels of our own share the room for
-        // partial sums.
+        // The weights' gradient runs concurrently with the input's: neither reads what the other writes. Our own kernels share the buffer
+        // for partial sums.
         let beside = match convolution.method {
             Method::Product => true,
             _ => library.is_some_and(|library| library.has::<Filter>()),
@@ -251,7 +251,7 @@ impl Pass<'_> {
         if is_beside { gpu.join() } else { Ok(()) }
     }
 
-    /// The gradient of a convolution's weights by kernels of our own.
+    /// The gradient of a convolution's weights by our own kernels.
     fn grouped_filter(
         &self,
         convolution: Convolution,

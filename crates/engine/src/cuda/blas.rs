@@ -10,17 +10,17 @@ use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
 
-/// Bytes that cuBLAS may use beside its operands; NVIDIA's recommendation for Hopper.
+/// Bytes that cuBLAS may use in addition to its operands; NVIDIA's recommendation for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
-/// Sums of 16-bit products stay in f32 where several blocks share one, too.
+/// Sums of 16-bit products stay in f32 even where several blocks share one.
 const NO_SHORT_SUMS: sys::cublasMath_t = sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
 
 fn checked(what: impl FnOnce() -> String, status: sys::cublasStatus_t) -> Result<(), EngineError> {
     match status {
         sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS => Ok(()),
         status => Err(match loaded("libcublas.so") {
-            // Its code for a library that is not there is also that for a GPU which it cannot use.
+            // Its code for a missing library is also its code for a GPU that it cannot use.
             Some(path) => {
                 EngineError::Device(format!("{}: cuBLAS says {status:?} (loaded from {path})", what()))
             }
@@ -29,7 +29,7 @@ fn checked(what: impl FnOnce() -> String, status: sys::cublasStatus_t) -> Result
     }
 }
 
-/// Whether a matrix is read as it lies or transposed.
+/// Whether a matrix is read as stored or transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
     AsIs,
@@ -54,7 +54,7 @@ pub(super) struct Blas {
     context: Arc<Context>,
     handle: sys::cublasHandle_t,
     precision: Precision,
-    /// One of its own, so that a recorded product needs no memory of anybody else's. Freed after the handle.
+    /// Its own, so that a recorded product depends on no other memory. Freed after the handle.
     _workspace: Buffer,
 }
 
@@ -78,7 +78,7 @@ impl Blas {
             checked(what, sys::cublasCreate_v2(&mut made.handle))?;
             checked(what, sys::cublasSetStream_v2(made.handle, stream.cast()))?;
             checked(what, sys::cublasSetMathMode(made.handle, NO_SHORT_SUMS))?;
-            // After the stream, which takes an earlier workspace away.
+            // After the stream, which resets an earlier workspace.
             checked(what, sys::cublasSetWorkspace_v2(made.handle, workspace, WORKSPACE))?;
         }
         drop(turn);
@@ -99,7 +99,7 @@ impl Blas {
             Read::AsIs => sys::cublasOperation_t::CUBLAS_OP_N,
             Read::Transposed => sys::cublasOperation_t::CUBLAS_OP_T,
         };
-        // Numbers between the starts of two rows as they lie.
+        // Values between the starts of two stored rows.
         let stride_a = if read_a == Read::AsIs { depth } else { rows };
         let stride_b = if read_b == Read::AsIs { columns } else { depth };
         let (one, zero) = (1.0f32, 0.0f32);

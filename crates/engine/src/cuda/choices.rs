@@ -1,17 +1,17 @@
-//! Algorithms that were measured before, kept in a file.
+//! Measured algorithm choices, kept in a file.
 //!
-//! A line is a convolution's shape, its direction, and cuDNN's numbers of the algorithm and of its arithmetic. What a line says is no more
-//! than a proposal, which cuDNN must list and which must run: a line that is wrong or not understood costs a measurement.
+//! A line is a convolution's shape, its direction, and cuDNN's numbers for the algorithm and its arithmetic. A line is only a proposal,
+//! which cuDNN must list and which must run: a wrong or unreadable line costs a measurement.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// cuDNN's numbers of an algorithm and of its arithmetic.
+/// cuDNN's numbers for an algorithm and its arithmetic.
 pub(super) type Numbers = (u32, u32);
 
-/// What choices depend on, beside the convolution.
+/// What choices depend on, besides the convolution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Machine<'a> {
     pub(super) card: &'a str,
@@ -32,14 +32,14 @@ impl Machine<'_> {
 /// Choices by shape and direction.
 #[derive(Debug, Default)]
 pub(super) struct Choices {
-    /// `None` where nothing is kept.
+    /// `None` if nothing is kept.
     path: Option<PathBuf>,
     known: BTreeMap<String, Numbers>,
     is_changed: bool,
 }
 
 impl Choices {
-    /// Those of a machine from the file in that folder; none where there is no such file or no folder is given.
+    /// Reads a machine's choices from the file in that folder; none without such a file or without a folder.
     pub(super) fn open(folder: Option<&Path>, machine: &Machine<'_>) -> Self {
         let path = folder.map(|folder| folder.join(machine.file_name()));
         let known = path.as_deref().map(read).unwrap_or_default();
@@ -56,15 +56,14 @@ impl Choices {
         }
     }
 
-    /// Writes the file if there is something new. What others wrote meanwhile stays; that it could not be written is of no
-    /// consequence but time.
+    /// Writes the file if there is something new. What other processes wrote meanwhile stays; a failed write costs only time.
     pub(super) fn save(&mut self) {
         let Some(path) = self.path.as_deref().filter(|_| self.is_changed) else { return };
         let mut all = read(path);
         all.extend(self.known.iter().map(|(convolution, numbers)| (convolution.clone(), *numbers)));
         let lines =
             all.iter().map(|(convolution, (algorithm, math))| format!("{convolution} {algorithm} {math}\n"));
-        // Engines of one process save at the same time, too.
+        // Engines of one process may save at the same time.
         static SAVED: AtomicU64 = AtomicU64::new(0);
         let number = SAVED.fetch_add(1, Ordering::Relaxed);
         let partial = path.with_extension(format!("{}-{number}.part", std::process::id()));
@@ -141,7 +140,7 @@ mod tests {
         assert!(Choices::open(Some(folder.path()), &MACHINE).known.is_empty());
         fs::write(&path, [0xff, 0xfe]).unwrap();
         assert!(Choices::open(Some(folder.path()), &MACHINE).known.is_empty());
-        // A file in the place of the folder.
+        // A file in place of the folder.
         let mut nowhere = Choices::open(Some(&path), &MACHINE);
         nowhere.set("x".to_owned(), (1, 1));
         nowhere.save();

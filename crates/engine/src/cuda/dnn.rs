@@ -1,6 +1,6 @@
 //! Convolutions by cuDNN, channels last.
 //!
-//! Each of the three directions has calls, algorithms and lists of types of its own in cuDNN: [`Direction`] is what they have in common.
+//! In cuDNN, each of the three directions has its own calls, algorithms and list types: [`Direction`] is what they have in common.
 #![expect(unsafe_code, reason = "cuDNN is a C library")]
 
 use super::choices::Numbers;
@@ -18,19 +18,19 @@ use sys::cudnnMathType_t::{
 };
 use sys::cudnnStatus_t::{CUDNN_STATUS_NOT_SUPPORTED, CUDNN_STATUS_SUCCESS};
 
-/// Bytes that a convolution may use beside its operands.
+/// Bytes that a convolution may use in addition to its operands.
 pub(super) const MOST_WORKSPACE: usize = 256 << 20;
 
-/// Entries that are asked for: more than there are algorithms with a kind of arithmetic each.
+/// Entries to request: more than there are pairs of an algorithm and an arithmetic.
 const ENTRIES: usize = 16;
 
-/// Algorithms that are measured for a direction: cuDNN's own order is good, and each one's code must be loaded first.
+/// Algorithms that are measured for a direction: cuDNN's own order is good, and the code of each must be loaded first.
 const MEASURED: usize = 4;
 
-/// Times that an algorithm is measured, after a first time that does not count.
+/// How often an algorithm is measured, after a warm-up run.
 const TRIALS: usize = 3;
 
-/// What cuDNN says in its own words of the last call that failed, after a colon; nothing where it says nothing.
+/// cuDNN's own message about the last failed call, after a colon; empty if there is none.
 fn last_words() -> String {
     let mut words = [0 as c_char; 512];
     // SAFETY: the place is ours, of that length, and ends in a zero whatever is written before.
@@ -45,7 +45,7 @@ fn checked(what: impl FnOnce() -> String, status: sys::cudnnStatus_t) -> Result<
     match status {
         CUDNN_STATUS_SUCCESS => Ok(()),
         status => Err(match loaded("libcudnn.so") {
-            // Its code for a library that is not there is also that for a GPU which it cannot use.
+            // Its code for a missing library is also its code for a GPU that it cannot use.
             Some(path) => {
                 let words = last_words();
                 EngineError::Device(format!("{}: cuDNN says {status:?}{words} (loaded from {path})", what()))
@@ -55,15 +55,15 @@ fn checked(what: impl FnOnce() -> String, status: sys::cudnnStatus_t) -> Result<
     }
 }
 
-/// The version of cuDNN, such as 91002; `None` where it is not there.
+/// The version of cuDNN, such as 91002; `None` if it is not installed.
 pub(super) fn dnn_version() -> Option<usize> {
     // SAFETY: takes nothing.
     let version = unsafe { sys::cudnnGetVersion() };
-    // Without the library, the code of that.
+    // Without the library, the error code of that.
     (version != sys::cudnnStatus_t::CUDNN_STATUS_NOT_INITIALIZED as usize).then_some(version)
 }
 
-/// That there is a GPU of that number, and a cuDNN. Nothing is opened.
+/// Checks that there is a GPU with that number, and cuDNN. Opens nothing.
 ///
 /// # Errors
 /// [`EngineError::Device`] with what is missing.
@@ -112,7 +112,7 @@ impl Drop for Dnn {
     }
 }
 
-/// What a convolution reads and writes, and the sides of it all.
+/// What a convolution reads and writes, with all sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ConvolutionShape {
     pub(super) n: usize,
@@ -130,7 +130,7 @@ pub(super) struct ConvolutionShape {
 }
 
 impl ConvolutionShape {
-    /// Numbers of both maps and of the weights.
+    /// Values of both maps and of the weights.
     fn len(&self) -> usize {
         let Self { n, height, width, in_channels, out_height, out_width, out_channels, groups, .. } = *self;
         let [rows, columns] = self.kernel;
@@ -161,7 +161,7 @@ pub(super) struct Operands {
 pub(super) enum Choice {
     /// The fastest, measured.
     Measured,
-    /// The first that works of those that give the same bits every time: a measurement would not.
+    /// The first that works among those that give the same bits every time; a measured choice would not.
     Deterministic,
 }
 
@@ -169,7 +169,7 @@ pub(super) enum Choice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Listed<A> {
     pub(super) algorithm: A,
-    /// The algorithm's.
+    /// The algorithm's number.
     pub(super) number: u32,
     pub(super) math: sys::cudnnMathType_t,
     pub(super) status: sys::cudnnStatus_t,
@@ -181,7 +181,7 @@ impl<A> Listed<A> {
         let in_f32 = ![CUDNN_TENSOR_OP_MATH, CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION].contains(&self.math);
         let arithmetic = match precision {
             Precision::F32 => in_f32,
-            // Conversion is that to 16 bits.
+            // The conversion is to 16 bits.
             Precision::Tf32 => self.math != CUDNN_TENSOR_OP_MATH_ALLOW_CONVERSION,
             Precision::Bf16 => true,
         };
@@ -203,10 +203,10 @@ struct Chosen<A> {
 /// What is known of a direction of one convolution.
 #[derive(Debug)]
 pub(super) struct Tuned<D: Direction> {
-    /// Its own, since an arithmetic belongs to an algorithm.
+    /// Its own, since the arithmetic depends on the algorithm.
     operation: sys::cudnnConvolutionDescriptor_t,
     chosen: Option<Chosen<D::Algorithm>>,
-    /// Whether it is known whether there is an algorithm.
+    /// Whether cuDNN has been asked for an algorithm.
     asked: bool,
 }
 
@@ -230,11 +230,11 @@ pub(super) trait Direction: Debug + Sized {
     type Algorithm: Copy + Debug + PartialEq;
     /// An entry of cuDNN's list of them.
     type Entry: Copy;
-    /// In a message, after "convolution".
+    /// The name in a message, after "convolution".
     const NAME: &'static str;
-    /// In a list of what a step does.
+    /// The name in a list of what a step does.
     const KERNEL: &'static str;
-    /// What PyTorch takes where the same bits are wanted, and NVIDIA calls deterministic; channels-last filters leave it everywhere.
+    /// PyTorch's choice for bit-identical results, which NVIDIA calls deterministic; it is available everywhere for channels-last filters.
     const DETERMINISTIC: Self::Algorithm;
 
     fn tuned(convolution: &Convolution2d) -> &Tuned<Self>;
@@ -254,7 +254,7 @@ pub(super) trait Direction: Debug + Sized {
         list: *mut Self::Entry,
     ) -> sys::cudnnStatus_t;
 
-    /// Bytes that an algorithm wants beside its operands.
+    /// Bytes that an algorithm needs in addition to its operands.
     ///
     /// # Safety
     /// The descriptors were made.
@@ -283,7 +283,7 @@ pub(super) trait Direction: Debug + Sized {
 const ONE: f32 = 1.0;
 const ZERO: f32 = 0.0;
 
-/// A [`Direction`]. The operands of each call stand in its own order: what is read twice, and what is written.
+/// A [`Direction`]. The operands of each call are in its own order: the two that it reads, and the one that it writes.
 macro_rules! direction {
     (
         $(#[$doc:meta])* $direction:ident, $field:ident, $name:literal, $kernel:literal, $algorithm:ident, $entry:ident,
@@ -401,26 +401,26 @@ direction! {
     x, y => w
 }
 
-/// An algorithm of a convolution's direction, as it was tried.
+/// An algorithm of a convolution's direction, with the result of trying it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tried {
     /// `forward`, or for which gradient.
     pub direction: &'static str,
-    /// cuDNN's name of it.
+    /// cuDNN's name for it.
     pub algorithm: String,
-    /// cuDNN's name of its arithmetic.
+    /// cuDNN's name for its arithmetic.
     pub math: String,
-    /// What cuDNN said of it, in its list or when it ran.
+    /// What cuDNN reported about it, in its list or when it ran.
     pub status: String,
-    /// Bytes beside the operands; `None` where it is not available.
+    /// Bytes in addition to the operands; `None` if it is not available.
     pub workspace: Option<usize>,
-    /// Whether cuDNN says that it gives the same bits every time.
+    /// Whether, according to cuDNN, it gives the same bits every time.
     pub deterministic: bool,
     /// Whether precision and choice allow it.
     pub can_be_used: bool,
-    /// Seconds of the fastest of some runs; `None` where it did not run.
+    /// Seconds of the fastest of some runs; `None` if it did not run.
     pub seconds: Option<f64>,
-    /// Whether it is the one that is taken.
+    /// Whether it is the one chosen.
     pub chosen: bool,
 }
 
@@ -499,7 +499,7 @@ impl Convolution2d {
         Ok(made)
     }
 
-    /// Whether it is known if a direction has an algorithm.
+    /// Whether cuDNN has been asked for an algorithm for a direction.
     pub(super) fn was_asked<D: Direction>(&self) -> bool {
         D::tuned(self).asked
     }
@@ -509,7 +509,7 @@ impl Convolution2d {
         D::tuned(self).chosen.is_some()
     }
 
-    /// Bytes that the algorithm wants which wants most.
+    /// Bytes that the most demanding algorithm needs.
     pub(super) fn workspace(&self) -> usize {
         let Self { forward, data, filter, .. } = self;
         let wanted = [
@@ -520,7 +520,7 @@ impl Convolution2d {
         wanted.into_iter().flatten().max().unwrap_or(0)
     }
 
-    /// The shape in a word.
+    /// The shape as one word.
     pub(super) fn key(&self) -> String {
         let ConvolutionShape { n, height, width, in_channels, out_channels, groups, .. } = self.shape;
         let ConvolutionShape {
@@ -531,13 +531,13 @@ impl Convolution2d {
         )
     }
 
-    /// cuDNN's numbers of the algorithm that was chosen for a direction, and of its arithmetic.
+    /// cuDNN's numbers for the algorithm chosen for a direction and for its arithmetic.
     pub(super) fn chosen<D: Direction>(&self) -> Option<Numbers> {
         D::tuned(self).chosen.map(|Chosen { number, math, .. }| (number, math as u32))
     }
 
-    /// Chooses the algorithm for a direction, if there is one: that of these numbers if it works here, else by `choice`. An algorithm
-    /// counts as working once it has run. What the direction writes is overwritten.
+    /// Chooses the algorithm for a direction, if there is one: the one with these numbers if it works here, else by `choice`. An algorithm
+    /// counts as working once it has run. The direction's output is overwritten.
     pub(super) fn choose<D: Direction>(
         &mut self,
         (gpu, dnn): (&Gpu, &Dnn),
@@ -563,7 +563,7 @@ impl Convolution2d {
         Ok(())
     }
 
-    /// The algorithm of these numbers, if cuDNN lists it and it works.
+    /// The algorithm with these numbers, if cuDNN lists it and it works.
     fn known<D: Direction>(
         &self,
         (gpu, dnn): (&Gpu, &Dnn),
@@ -583,7 +583,7 @@ impl Convolution2d {
         Ok(None)
     }
 
-    /// Every algorithm that cuDNN lists for a direction, tried, and which of them would be chosen. The choice of before stays.
+    /// Tries every algorithm that cuDNN lists for a direction, and reports which of them would be chosen. The previous choice stays.
     pub(super) fn survey<D: Direction>(
         &self,
         (gpu, dnn): (&Gpu, &Dnn),
@@ -623,7 +623,7 @@ impl Convolution2d {
         Ok(all)
     }
 
-    /// Runs a direction by the algorithm that was chosen.
+    /// Runs a direction with the chosen algorithm.
     pub(super) fn run<D: Direction>(
         &self,
         gpu: &Gpu,
@@ -655,7 +655,7 @@ impl Convolution2d {
         gpu.mark(D::KERNEL, |element| self.shape.len() * element)
     }
 
-    /// The algorithm by `choice` of those that are listed and work.
+    /// The algorithm by `choice` among those that are listed and work.
     fn search<D: Direction>(
         &self,
         (gpu, dnn): (&Gpu, &Dnn),
@@ -667,7 +667,7 @@ impl Convolution2d {
         candidates.retain(|listed| listed.can_be_used(dnn.precision, choice));
         match choice {
             Choice::Deterministic => {
-                // Stable: else in cuDNN's order.
+                // Stable: otherwise in cuDNN's order.
                 candidates.sort_by_key(|listed| listed.algorithm != D::DETERMINISTIC);
             }
             Choice::Measured if dnn.precision == Precision::F32 => {
@@ -690,7 +690,7 @@ impl Convolution2d {
         Ok(best.map(|(_, ready)| ready))
     }
 
-    /// Seconds of an algorithm: the fastest of some.
+    /// Seconds of an algorithm: the fastest of some runs.
     fn measure<D: Direction>(
         &self,
         gpu: &Gpu,
@@ -710,9 +710,9 @@ impl Convolution2d {
         Ok(fastest)
     }
 
-    /// What cuDNN lists, best first; nothing where it says that it has nothing for this shape.
+    /// What cuDNN lists, best first; empty if it has nothing for this shape.
     fn list<D: Direction>(&self, dnn: &Dnn) -> Result<Vec<Listed<D::Algorithm>>, EngineError> {
-        // Of each thousand of codes, all have one meaning.
+        // All codes of the same thousand have one meaning.
         const UNSUPPORTED: u32 = CUDNN_STATUS_NOT_SUPPORTED as u32 / 1000;
         let operation = D::tuned(self).operation;
         self.set_math::<D>(math_of(dnn.precision))?;
@@ -733,7 +733,7 @@ impl Convolution2d {
     /// An algorithm with its workspace, if that is not too large, and its arithmetic set.
     fn ready<D: Direction>(&self, dnn: &Dnn, listed: &Listed<D::Algorithm>) -> Option<Chosen<D::Algorithm>> {
         let &Listed { algorithm, number, math, .. } = listed;
-        // In f32 the arithmetic is FMA's for good, whatever the list calls it.
+        // In f32 the arithmetic is always FMA, whatever the list calls it.
         let math = if dnn.precision == Precision::F32 { CUDNN_FMA_MATH } else { math };
         self.set_math::<D>(math).ok()?;
         let mut workspace = 0;
@@ -756,7 +756,7 @@ impl Convolution2d {
     }
 }
 
-/// The arithmetic to ask for. FMA: no TF32 anywhere, which cuDNN takes by default where it helps.
+/// The arithmetic to request. FMA: no TF32 anywhere, which cuDNN uses by default where it helps.
 fn math_of(precision: Precision) -> sys::cudnnMathType_t {
     match precision {
         Precision::F32 => CUDNN_FMA_MATH,

@@ -1,10 +1,10 @@
 //! The driver: memory, kernels, and graphs of them, as safe as they can be.
 //!
-//! An address in the GPU's memory is a number to the host: that a kernel gets right ones is the plan's duty, and a wrong one is
-//! reported by the driver as an error of a later call. What the host must do right for its own sake is argued at each call.
+//! An address in GPU memory is a number to the host: the plan must pass correct ones to a kernel, and the driver reports a wrong one as an
+//! error of a later call. What the host itself must ensure is argued at each call.
 //!
-//! What waits for the whole device (memory that comes and goes, handles of libraries that end) spoils the recording of a graph on any
-//! other thread, whatever mode it is recorded in. So recordings and such calls take turns: see [`exclusive`].
+//! A call that waits for the whole device (allocating or freeing memory, destroying library handles) spoils the recording of a graph on any
+//! other thread, whatever its mode. So recordings and such calls take turns: see [`exclusive`].
 #![expect(unsafe_code, reason = "NVIDIA's driver is a C library")]
 
 use super::launch::{self, Address, Grid};
@@ -20,14 +20,14 @@ use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Bytes where the driver reads whole words of them.
+/// Bytes aligned for the driver, which reads whole words of them.
 #[repr(C, align(64))]
 struct Aligned<T: ?Sized>(T);
 
-/// Machine code for the cards of compute capability 8.0 and 9.0, and PTX for later ones.
+/// Machine code for cards of compute capability 8.0 and 9.0, and PTX for later ones.
 static KERNELS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
 
-/// An error's own name, or what it means where that is known.
+/// An error's meaning if known, else its own name.
 pub(super) fn failed(what: &str, code: impl Debug) -> EngineError {
     EngineError::Device(format!("{what}: {}", explained(&format!("{code:?}"))))
 }
@@ -36,13 +36,13 @@ fn driver<T>(what: &str, outcome: Result<T, result::DriverError>) -> Result<T, E
     outcome.map_err(|error| failed(what, error))
 }
 
-/// The turn of recording a graph, or of calls that wait for the whole device. Not to be taken twice by a thread.
+/// Takes the turn for recording a graph, or for calls that wait for the whole device. A thread must not take it twice.
 pub(super) fn exclusive() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Files of this process whose name begins like that, such as a library that was loaded, with their paths.
+/// The path of a file mapped by this process whose name begins with `name`, such as a loaded library.
 pub(super) fn loaded(name: &str) -> Option<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let path = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
@@ -51,7 +51,7 @@ pub(super) fn loaded(name: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Types that any bytes are a value of, and that have no padding that is read.
+/// Types for which any bytes are a value, without padding that is read.
 pub(super) trait Plain: Copy + Default {}
 impl Plain for u8 {}
 impl Plain for u16 {}
@@ -89,7 +89,7 @@ impl Drop for Context {
     }
 }
 
-/// Work in its order.
+/// A queue of work in order.
 pub(super) type Stream = sys::CUstream;
 
 /// Memory of the GPU, freed when dropped.
@@ -105,7 +105,7 @@ impl Buffer {
         self.address
     }
 
-    /// The address of number `index` of `width` bytes each.
+    /// The address of value `index`, of `width` bytes each.
     pub(super) fn at(&self, index: usize, width: usize) -> Address {
         debug_assert!(index * width <= self.bytes);
         self.address + (index * width) as u64
@@ -143,7 +143,7 @@ fn download<T: Plain>(
     Ok(values)
 }
 
-/// Copies from the GPU on any thread, in a stream of its own that waits for no other.
+/// Copies from the GPU on any thread, in its own stream that waits for no other.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     context: Arc<Context>,
@@ -156,10 +156,10 @@ unsafe impl Send for Fetcher {}
 impl Fetcher {
     pub(super) fn new(gpu: &Gpu) -> Result<Self, EngineError> {
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking);
-        Ok(Self { context: Arc::clone(&gpu.context), stream: driver("making a stream", stream)? })
+        Ok(Self { context: Arc::clone(&gpu.context), stream: driver("creating a stream", stream)? })
     }
 
-    /// The first numbers of a buffer that nothing on the GPU writes to any more.
+    /// The first values of a buffer that nothing on the GPU writes to any more.
     pub(super) fn fetch(&self, buffer: &Buffer, len: usize) -> Result<Vec<f32>, EngineError> {
         self.context.make_current()?;
         // The copy to ordinary memory may wait for more than its stream.
@@ -186,7 +186,7 @@ pub(super) struct Kernel<P> {
     parameters: PhantomData<fn(P)>,
 }
 
-/// Kernels, products and convolutions of one step, to be started at once.
+/// Kernels, products and convolutions of one step, started together.
 #[derive(Debug)]
 pub(super) struct Graph {
     context: Arc<Context>,
@@ -195,7 +195,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Kernels, copies and other nodes; `None` where the driver does not tell.
+    /// Kernels, copies and other nodes; `None` if the driver does not tell.
     pub(super) fn nodes(&self) -> Option<usize> {
         let mut count = 0;
         // SAFETY: the graph lives; without a list the driver gives the number alone.
@@ -219,26 +219,27 @@ impl Drop for Graph {
     }
 }
 
-/// A kernel or a call of a library, timed alone.
+/// A kernel or library call, timed alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
-    /// The layer for which it was started, such as `features.0-3`; `images`, `loss` or `optimizer` for what is of no layer.
+    /// The layer for which it was started, such as `features.0-3`; `images`, `loss` or `optimizer` for what belongs to no layer.
     pub layer: String,
     /// The kernel's name, or what the library does.
     pub name: String,
-    /// Bytes that it reads and writes, each counted once, but for what is no larger than a vector of channels, and for a library's workspace.
+    /// Bytes that it reads and writes, each counted once, except for what is no larger than a vector of channels, and a library's
+    /// workspace.
     pub bytes: usize,
     /// Seconds on the GPU.
     pub seconds: f64,
 }
 
-/// What was started since [`Gpu::time_each`] began.
+/// Everything started since [`Gpu::time_each`] began.
 #[derive(Debug)]
 struct Marks {
-    /// Bytes of a number of a map.
+    /// Bytes of a map's value.
     element: usize,
     layer: String,
-    /// Each, and a point after it; the seconds are not known yet.
+    /// Each span, and an event after it; the seconds are not known yet.
     all: Vec<(Span, Event)>,
 }
 
@@ -248,10 +249,10 @@ struct Event(sys::CUevent);
 
 impl Event {
     fn new(flags: sys::CUevent_flags) -> Result<Self, EngineError> {
-        driver("making an event", result::event::create(flags)).map(Self)
+        driver("creating an event", result::event::create(flags)).map(Self)
     }
 
-    /// One that tells the time.
+    /// An event with a timestamp.
     fn clock() -> Result<Self, EngineError> {
         Self::new(sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
@@ -264,14 +265,14 @@ impl Drop for Event {
     }
 }
 
-/// The name of the GPU of that number.
+/// The name of the GPU with that number.
 pub(crate) fn card_name(ordinal: usize) -> Result<String, EngineError> {
     driver("starting NVIDIA's driver", result::init())?;
     let device = driver("finding the GPU", result::device::get(ordinal as c_int))?;
-    driver("asking for the GPU's name", result::device::get_name(device))
+    driver("querying the GPU's name", result::device::get_name(device))
 }
 
-/// The driver's version, such as 13000; 0 where it does not tell.
+/// The driver's version, such as 13000; 0 if it does not tell.
 pub(super) fn driver_version() -> usize {
     let mut version = 0;
     // SAFETY: the answer's place is ours.
@@ -279,13 +280,13 @@ pub(super) fn driver_version() -> usize {
     if status == sys::CUresult::CUDA_SUCCESS { usize::try_from(version).unwrap_or(0) } else { 0 }
 }
 
-/// One GPU with a stream of work, used from the thread that opened it.
+/// One GPU with a stream of work, for use on the thread that opened it.
 #[derive(Debug)]
 pub(super) struct Gpu {
     pub(super) stream: Stream,
-    /// For work beside that of `stream`, in recordings.
+    /// For work concurrent with `stream`, in recordings.
     pub(super) side: Stream,
-    /// Where the side begins and where it ends.
+    /// Where the side stream begins and where it ends.
     fork: Event,
     join: Event,
     is_recording: Cell<bool>,
@@ -299,7 +300,7 @@ pub(super) struct Gpu {
 }
 
 impl Gpu {
-    /// Opens the GPU of that number.
+    /// Opens the GPU with that number.
     ///
     /// # Errors
     /// [`EngineError::Device`] naming the call that failed.
@@ -307,7 +308,7 @@ impl Gpu {
         let start = Instant::now();
         driver("starting NVIDIA's driver", result::init())?;
         let device = driver("finding the GPU", result::device::get(ordinal as c_int))?;
-        let name = driver("asking for the GPU's name", result::device::get_name(device))?;
+        let name = driver("querying the GPU's name", result::device::get_name(device))?;
         let after_driver = Instant::now();
         let context = {
             let _turn = exclusive();
@@ -318,7 +319,7 @@ impl Gpu {
         context.make_current()?;
         let after_context = Instant::now();
         let stream =
-            || driver("making a stream", result::stream::create(result::stream::StreamKind::NonBlocking));
+            || driver("creating a stream", result::stream::create(result::stream::StreamKind::NonBlocking));
         let mut gpu = Self {
             context,
             stream: stream()?,
@@ -347,7 +348,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Does a part of opening, and notes how long it took.
+    /// Runs a part of opening, and records how long it took.
     pub(super) fn opening<T>(
         &self,
         part: &'static str,
@@ -369,12 +370,12 @@ impl Gpu {
         &self.name
     }
 
-    /// Makes this GPU the calling thread's: another engine may have chosen another.
+    /// Makes this GPU current on the calling thread: another engine may have chosen a different one.
     pub(super) fn make_current(&self) -> Result<(), EngineError> {
         self.context.make_current()
     }
 
-    /// The kernel of that name.
+    /// The kernel with that name.
     pub(super) fn kernel<P>(&self, name: &'static str) -> Result<Kernel<P>, EngineError> {
         let c_name = CString::new(name).map_err(|error| failed(name, error))?;
         // SAFETY: the module is loaded.
@@ -382,10 +383,10 @@ impl Gpu {
         Ok(Kernel { function, name, parameters: PhantomData })
     }
 
-    /// Memory of zeros; of no bytes, a little nevertheless.
+    /// Allocates zeroed memory; a few bytes even when `bytes` is 0.
     pub(super) fn allocate(&self, bytes: usize) -> Result<Buffer, EngineError> {
         let bytes = bytes.max(16);
-        let what = || format!("asking for {} MiB of the GPU's memory", bytes.div_ceil(1 << 20));
+        let what = || format!("allocating {} MiB of GPU memory", bytes.div_ceil(1 << 20));
         let address = {
             let _turn = exclusive();
             // SAFETY: the address is only used through the buffer.
@@ -412,7 +413,7 @@ impl Gpu {
         self.wait()
     }
 
-    /// Copies from the GPU once all work before is done, `offset` bytes into the buffer.
+    /// Copies from the GPU once all earlier work is done, `offset` bytes into the buffer.
     pub(super) fn download<T: Plain>(
         &self,
         buffer: &Buffer,
@@ -469,7 +470,7 @@ impl Gpu {
         self.mark(kernel.name, |element| parameters.bytes(element))
     }
 
-    /// Records what `enqueue` starts, instead of doing it. Nothing in it may take the turn of [`exclusive`]: it has it.
+    /// Records what `enqueue` starts, instead of running it. Nothing in it may take the turn of [`exclusive`], which is already taken.
     pub(super) fn capture(
         &self,
         enqueue: impl FnOnce() -> Result<(), EngineError>,
@@ -486,7 +487,7 @@ impl Gpu {
         }
     }
 
-    /// What became of the calls, and what was recorded of them.
+    /// The result of the calls, and the recording.
     fn record(
         &self,
         enqueue: impl FnOnce() -> Result<(), EngineError>,
@@ -518,8 +519,8 @@ impl Gpu {
         Ok(graph)
     }
 
-    /// In a recording, begins work on the side stream that runs beside what follows on the main one, until [`Gpu::join`]. Otherwise
-    /// there is no side, which gives `false`: a step that is taken call by call is soon over, or to be measured.
+    /// In a recording, begins work on the side stream that runs concurrently with what follows on the main one, until [`Gpu::join`].
+    /// Otherwise there is no side stream, and it returns `false`: steps are taken call by call only at first, or to be measured.
     pub(super) fn fork(&self) -> Result<bool, EngineError> {
         if self.is_recording.get() {
             self.follow(self.stream, &self.fork, self.side)?;
@@ -527,12 +528,12 @@ impl Gpu {
         Ok(self.is_recording.get())
     }
 
-    /// What follows on the main stream waits for the side, if there was one.
+    /// Makes what follows on the main stream wait for the side stream, if there was one.
     pub(super) fn join(&self) -> Result<(), EngineError> {
         if self.is_recording.get() { self.follow(self.side, &self.join, self.stream) } else { Ok(()) }
     }
 
-    /// What follows on `second` waits for what is on `first`.
+    /// Makes what follows on `second` wait for what is on `first`.
     fn follow(&self, first: Stream, event: &Event, second: Stream) -> Result<(), EngineError> {
         // SAFETY: streams and events live as long as `self`.
         driver("ordering two streams", unsafe { result::event::record(event.0, first) })?;
@@ -547,7 +548,7 @@ impl Gpu {
         driver("starting a recorded step", unsafe { result::graph::launch(graph.executable, self.stream) })
     }
 
-    /// Seconds that the GPU takes for `work`, by its own clock.
+    /// Seconds that `work` takes on the GPU, by its own clock.
     pub(super) fn time(&self, work: impl FnOnce() -> Result<(), EngineError>) -> Result<f64, EngineError> {
         let (start, end) = (Event::clock()?, Event::clock()?);
         self.pass(&start)?;
@@ -557,8 +558,7 @@ impl Gpu {
         elapsed(&start, &end)
     }
 
-    /// What `work` starts, in order, with the seconds that the GPU takes for it with nothing else beside it. A number of a map takes
-    /// `element` bytes.
+    /// Everything that `work` starts, in order, with its seconds on the GPU with nothing else running. A map's value takes `element` bytes.
     pub(super) fn time_each(
         &self,
         element: usize,
@@ -580,14 +580,14 @@ impl Gpu {
         Ok(timed)
     }
 
-    /// Says for which layer the next things are started.
+    /// Sets the layer for which the next things are started.
     pub(super) fn enter(&self, layer: &str) {
         if let Some(marks) = &mut *self.marks.borrow_mut() {
             layer.clone_into(&mut marks.layer);
         }
     }
 
-    /// Says that something was started, and how many bytes it moves where a number of a map takes as many as are given.
+    /// Records that something was started; `bytes` computes the bytes that it moves from the bytes of a map's value.
     pub(super) fn mark(&self, name: &str, bytes: impl FnOnce(usize) -> usize) -> Result<(), EngineError> {
         if let Some(marks) = &mut *self.marks.borrow_mut() {
             let event = Event::clock()?;

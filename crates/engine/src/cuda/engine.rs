@@ -36,32 +36,32 @@ pub struct Cuda {
     spare: Spare,
     arenas: Arenas,
     update: Update,
-    /// Has room for the largest batch so far.
+    /// The buffers, large enough for the largest batch so far.
     room: Option<Room>,
     sets: Vec<Set>,
     convolutions: Convolutions,
-    /// Recorded steps, and those that were taken once: NVIDIA's libraries do not like to be recorded at their first call.
+    /// Recorded steps, and those that were taken once: NVIDIA's libraries should not be recorded at their first call.
     graphs: BTreeMap<Step, Graph>,
     taken: BTreeSet<Step>,
-    /// Why steps are not recorded, where they cannot be.
+    /// Why steps cannot be recorded, if so.
     unrecorded: Option<String>,
     /// For each BatchNorm's path.
     batches_tracked: BTreeMap<String, i64>,
-    /// `offset` as it lies in the GPU's memory.
+    /// The value of `offset` in GPU memory.
     offset: Option<u32>,
     kernels: Kernels,
-    // What is below is dropped last, in this order.
+    // The fields below are dropped last, in this order.
     main: Libraries,
     side: Libraries,
     gpu: Gpu,
 }
 
 impl Cuda {
-    /// Makes an engine with the network's initial values.
+    /// Creates an engine with the network's initial values.
     ///
     /// # Errors
-    /// [`EngineError::Network`]; [`EngineError::Recipe`]; [`EngineError::Unsupported`] when the settings name another device than a GPU;
-    /// [`EngineError::DeviceUnavailable`] when the GPU or a library of NVIDIA's cannot be used.
+    /// [`EngineError::Network`]; [`EngineError::Recipe`]; [`EngineError::Unsupported`] when the settings name a device other than a GPU;
+    /// [`EngineError::DeviceUnavailable`] when the GPU or an NVIDIA library cannot be used.
     pub fn new(network: &Network, settings: &Settings) -> Result<Self, EngineError> {
         let DeviceName::Cuda(ordinal) = settings.device else {
             return Err(EngineError::Unsupported {
@@ -123,7 +123,7 @@ impl Cuda {
             None => "CUDA graph".to_owned(),
             Some(reason) => format!("without CUDA graphs ({reason})"),
         };
-        let version = dnn_version().map_or_else(|| "of no version".to_owned(), |version| version.to_string());
+        let version = dnn_version().map_or_else(|| "(no version)".to_owned(), |version| version.to_string());
         format!("{}, {}, cuDNN {version}, {graphs}", self.gpu.name(), self.settings.precision)
     }
 
@@ -133,13 +133,13 @@ impl Cuda {
         self.gpu.opening_seconds()
     }
 
-    /// How many nodes the graph of a recorded step has, for each that was recorded.
+    /// The number of graph nodes of each recorded step.
     #[must_use]
     pub fn graph_nodes(&self) -> Vec<usize> {
         self.graphs.values().filter_map(Graph::nodes).collect()
     }
 
-    /// Every algorithm that cuDNN lists for a training step on `n` images, by layer and direction, each tried.
+    /// Tries every algorithm that cuDNN lists for a training step on `n` images, by layer and direction.
     ///
     /// # Errors
     /// [`EngineError::Batch`] for a batch that cannot be trained on; [`EngineError::Device`].
@@ -159,14 +159,14 @@ impl Cuda {
         Ok(all)
     }
 
-    /// Every kernel and every call of a library in a training step on the batch, in order and one after the other. The state stays.
+    /// Every kernel and library call of a training step on the batch, run in order, one at a time. The state stays unchanged.
     ///
     /// # Errors
     /// As [`Engine::train_step`].
     pub fn timeline(&mut self, batch: Batch<'_>) -> Result<Vec<Span>, EngineError> {
         self.check_trainable()?;
         let (state, before) = (self.state()?, self.control()?);
-        // Once before, so that everything is loaded.
+        // Run once beforehand, so that everything is loaded.
         self.gradients(batch)?;
         let step = Step { mode: Mode::Train, from: Origin::Staged, n: batch.labels.len() };
         let element = match self.settings.precision {
@@ -186,7 +186,7 @@ impl Cuda {
         self.plan.floor(batch, training, self.update.traffic())
     }
 
-    /// Loss, and the gradient of every parameter by name, of one batch in training mode, without taking the step.
+    /// The loss of one batch in training mode and the gradient of every parameter by name, without taking the step.
     ///
     /// BatchNorm's running statistics are updated, as by every forward pass in training mode.
     ///
@@ -241,7 +241,7 @@ impl Cuda {
         }
     }
 
-    /// Rows of running means and variances, and batches tracked, from arrays that were checked.
+    /// Rows of running means and variances, and batches tracked, from checked arrays.
     fn import_statistics(
         &self,
         statistics: &BTreeMap<String, Array>,
@@ -265,7 +265,7 @@ impl Cuda {
         Ok(control[0])
     }
 
-    /// Brings a batch to the GPU.
+    /// Copies a batch to the GPU.
     fn stage(&mut self, images: &[f32], labels: &[u16], n: usize, training: bool) -> Result<(), EngineError> {
         self.plan.check(n, training)?;
         self.gpu.make_current()?;
@@ -281,7 +281,7 @@ impl Cuda {
         }
     }
 
-    /// Makes room for a batch; does nothing when there is room.
+    /// Allocates buffers for a batch unless they are large enough.
     fn reserve(&mut self, batch: usize) -> Result<(), EngineError> {
         if self.room.as_ref().is_some_and(|room| room.batch >= batch) {
             return Ok(());
@@ -292,7 +292,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// Recorded steps know addresses that are going to change.
+    /// Drops the recorded steps: they contain addresses that are going to change.
     fn forget_records(&mut self) -> Result<(), EngineError> {
         // A graph must not be destroyed while it runs.
         self.gpu.wait()?;
@@ -300,7 +300,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// Takes a step: from its record, or, the first time, call by call.
+    /// Takes a step: by replaying its recording or, the first time, call by call.
     fn run(&mut self, step: Step) -> Result<(), EngineError> {
         self.gpu.make_current()?;
         if step.mode == Mode::Train {
@@ -330,7 +330,7 @@ impl Cuda {
         }
     }
 
-    /// Sees to it that the next step's first image is `place`.
+    /// Makes `place` the next step's first image.
     fn seek(&mut self, place: usize) -> Result<(), EngineError> {
         let place = place as u32;
         if self.offset != Some(place) {
@@ -358,7 +358,7 @@ impl Cuda {
         }
         if epoch.is_some_and(|epoch| epoch.count != resident.epochs) {
             return Err(EngineError::Batch(
-                "another epoch has begun on these images: take what its begin_epoch gave".to_owned(),
+                "another epoch has begun on these images: use what its begin_epoch returned".to_owned(),
             ));
         }
         let (ordered, margin) = if mode.trains() { (true, resident.margin) } else { (false, -1) };
@@ -370,7 +370,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// The step advanced the place on the GPU.
+    /// Follows the step, which advanced the place on the GPU.
     fn advance(&mut self, n: usize) {
         self.offset = self.offset.map(|offset| offset.wrapping_add(n as u32));
     }
@@ -379,7 +379,7 @@ impl Cuda {
         self.sets.get(set.0).ok_or_else(|| EngineError::Batch("the engine keeps no such images".to_owned()))
     }
 
-    /// Chooses what of a step's convolutions is not chosen yet.
+    /// Chooses the algorithms of a step's convolutions that have none yet.
     fn choose_algorithms(&mut self, step: Step) -> Result<(), EngineError> {
         let choice = if self.settings.deterministic { Choice::Deterministic } else { Choice::Measured };
         let Self { gpu, main: Libraries { dnn, .. }, plan, arenas, room, convolutions, .. } = self;
@@ -434,14 +434,14 @@ impl Cuda {
     }
 }
 
-/// An algorithm of cuDNN for a layer, tried.
+/// An algorithm of cuDNN tried for a layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Surveyed {
     /// The layer's name.
     pub layer: String,
     /// `measured` or `deterministic`: how an algorithm is chosen.
     pub choice: &'static str,
-    /// What came of it.
+    /// The result.
     pub tried: Tried,
 }
 
@@ -550,7 +550,7 @@ impl Engine for Cuda {
             ..self.control()?
         };
         let (rows, batches_tracked) = self.import_statistics(&state.statistics, &state.batches_tracked);
-        // Averages are those of the trained values where there are none.
+        // Without averages in the state, they start as the trained values.
         let averages = match &state.average {
             Some(average) => (
                 self.plan.import(&average.parameters),
@@ -613,14 +613,14 @@ impl Engine for Cuda {
                 Some(seen) if !*seen => *seen = true,
                 _ => {
                     return Err(EngineError::Batch(format!(
-                        "the order of an epoch has {place} twice, or beyond {len}"
+                        "the order of an epoch contains {place} twice, or it is not below {len}"
                     )));
                 }
             }
         }
         if epoch.order.len() != len {
             return Err(EngineError::Batch(format!(
-                "the order of an epoch has {} places, the images are {len}",
+                "the order of an epoch has {} entries for {len} images",
                 epoch.order.len()
             )));
         }
@@ -653,7 +653,7 @@ fn from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// To the nearest, of two equally near to the even one.
+/// Rounds to the nearest, ties to even.
 fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {

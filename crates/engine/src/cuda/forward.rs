@@ -1,4 +1,4 @@
-//! A pass forward through the network, and the loss.
+//! A forward pass through the network, and the loss.
 
 use super::blas::{Product, Read};
 use super::dnn::{Convolution2d, Forward, Operands};
@@ -15,7 +15,7 @@ use crate::error::EngineError;
 use pointwise_network::{Map, Window};
 
 impl Pass<'_> {
-    /// Images to the network's input, labels beside them.
+    /// Copies images to the network's input, and their labels.
     pub(super) fn load(&self, from: Origin) -> Result<(), EngineError> {
         let Pass { plan, kernels, arenas, sets, settings, .. } = *self;
         self.gpu.enter("images");
@@ -109,8 +109,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// A pool or its gradient, for each vector of what it makes; the addresses are those of the input (where it is read), the gradient, and what
-    /// is made.
+    /// A pool or its gradient, for each vector of its result; the addresses are those of the input (if it is read), the gradient, and the
+    /// result.
     pub(super) fn pool(
         &self,
         kernel: &Kernel<PoolPass>,
@@ -148,7 +148,7 @@ impl Pass<'_> {
         self.n * self.plan.len(map) / self.lane()
     }
 
-    /// `out = a + b` for maps of that shape, or `out = a` without a `b`.
+    /// `out = a + b` for maps of this shape, or `out = a` without a `b`.
     pub(super) fn add(
         &self,
         map: Map,
@@ -174,7 +174,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Copies channels between maps of the same pixels, each from its channel on; `[before, channels, span]` as in the kernel.
+    /// Copies channels between maps with the same pixels, each starting at its own channel; `[before, channels, span]` as in the kernel.
     pub(super) fn channels(
         &self,
         (from, from_map, from_first): (Address, Map, usize),
@@ -205,7 +205,7 @@ impl Pass<'_> {
         let padded = self.plan.padded(node.output.channels);
         let mut first = 0;
         for (which, (source, map)) in node.sources.iter().zip(&node.inputs).enumerate() {
-            // The last one makes the padding, too.
+            // The last one also writes the padding.
             let last = which + 1 == node.inputs.len();
             let span = if last { padded - first } else { map.channels };
             let from = (self.room.source(*source), *map, 0);
@@ -215,7 +215,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Inputs of a product, all but one if one is left out, and whether each is one pixel that stands for all.
+    /// Inputs of a product, except one that is left out, and whether each is one pixel that is broadcast to all.
     pub(super) fn factors(&self, node: &Node, left_out: Option<usize>) -> Vec<(Address, bool)> {
         let all = node.sources.iter().zip(&node.inputs).enumerate();
         all.filter(|(which, _)| Some(*which) != left_out)
@@ -269,7 +269,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Scale and shift of every block from the running statistics.
+    /// Computes scale and shift of every block from the running statistics.
     pub(super) fn evaluation(&self) -> Result<(), EngineError> {
         let Pass { plan, kernels, arenas, .. } = *self;
         let (values, channels) = (&arenas.values, plan.channels);
@@ -338,7 +338,7 @@ impl Pass<'_> {
         self.start(kernels.bn_act_forward.of(&shape), grid, BnActForward { y, out, scale, shift, shape })
     }
 
-    /// What a block's results are multiplied by and what is added; nothing at address 0.
+    /// The scale and shift of a block's results; none at address 0.
     pub(super) fn scale_and_shift(&self, block: &Block) -> (Address, Address) {
         if block.norm.is_some() {
             (self.affine(Row::Scale, block), self.affine(Row::Shift, block))
@@ -386,8 +386,8 @@ impl Pass<'_> {
         }
     }
 
-    /// A convolution by kernels of our own; the addresses are those of the input, the weights, the gradient of the results, and what is
-    /// made of two of them.
+    /// A convolution by our own kernels; the addresses are those of the input, the weights, the gradient of the results, and what is
+    /// computed from two of them.
     pub(super) fn grouped(
         &self,
         node: &Node,
@@ -458,7 +458,7 @@ impl Pass<'_> {
         )
     }
 
-    /// Adds the batch to the totals; in training also makes the logits' gradient.
+    /// Adds the batch to the totals; in training also computes the logits' gradient.
     pub(super) fn loss(&self, training: bool) -> Result<(), EngineError> {
         let Pass { plan, kernels, arenas, settings, classes, update, .. } = *self;
         let rows = self.room.partials.address();

@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn moments_of_pieces_are_merged_as_chan_does() {
-        // What f32 leaves of it; in f64 the two are within 1e-11 of each other.
+        // The accuracy that f32 allows; in f64 the two are within 1e-11 of each other.
         const TOLERANCE: f64 = 2e-7;
         const EPS: f64 = 1e-20;
         if crate::device::open(DeviceName::Cuda(0)).is_err() {
@@ -224,7 +224,7 @@ mod tests {
             gpu.upload(&buffer, 0, values).unwrap();
             buffer
         };
-        // One piece, a last piece of one row, fewer pieces than threads merge and more, rounds of four that end and that do not.
+        // One piece, a last piece of one row, fewer and more pieces than threads that merge, complete and incomplete rounds of four.
         for (rows, chunk) in [(2, 8), (9, 8), (31 * 8, 8), (129 * 8, 8), (129_024, 352), (128 * 16 + 3, 16)] {
             for zeros in [0.0, 1.0, 4096.0] {
                 let blocks = u32::div_ceil(rows, chunk);

@@ -1,4 +1,4 @@
-//! What the kernels take, field for field as in `kernels/`, and how their work is shared out. Nothing here needs a GPU.
+//! The kernels' arguments, field for field as in `kernels/`, and how their work is divided. Nothing here needs a GPU.
 
 use pointwise_network::Activation;
 
@@ -11,7 +11,7 @@ const MERGED_CHANNELS: u32 = 8;
 /// Weights of a block of the kernel that sums a gradient of weights; each is summed by eight threads.
 const FILTER_WEIGHTS: u32 = 32;
 
-/// An address in the GPU's memory; 0 where a kernel may do without.
+/// An address in the GPU's memory; 0 for an optional one that is missing.
 pub(super) type Address = u64;
 
 /// Blocks and their threads, in x and y.
@@ -34,7 +34,7 @@ impl Grid {
     }
 }
 
-/// What changes from step to step, in the GPU's memory.
+/// What changes from step to step, in GPU memory.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Control {
@@ -56,7 +56,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// What `bad` says that was not finite; `None` where nothing was.
+    /// The quantity that was not finite according to `bad`; `None` if all were finite.
     pub(super) fn bad_quantity(&self) -> Option<&'static str> {
         match self.bad {
             0 => None,
@@ -115,14 +115,14 @@ pub(super) struct Tiles {
     pub(super) channels: u32,
 }
 
-/// About as many blocks as are on a large GPU at a time.
+/// About as many blocks as run on a large GPU at a time.
 const BLOCKS_AT_ONCE: usize = 384;
 
-/// Rows that a thread sums at least, so that the merging stays the smaller part.
+/// The least rows that a thread sums, so that merging stays the smaller part.
 const ROWS_OF_A_THREAD: usize = 8;
 
 impl Tiles {
-    /// Of `rows` rows of `channels` channels, `lane` of them in a vector.
+    /// For `rows` rows of `channels` channels, `lane` of them in a vector.
     pub(super) fn new(rows: usize, channels: usize, lane: usize) -> (Self, Grid) {
         let vectors = channels / lane;
         let columns = Self::columns(vectors);
@@ -140,7 +140,7 @@ impl Tiles {
         (tiles, Grid { blocks: [blocks as u32, across as u32], threads: [columns as u32, tall as u32] })
     }
 
-    /// Threads side by side: of 32, 16 and 8 (or less, where all fit) what leaves the fewest idle, of equals the most.
+    /// Threads across: of 32, 16 and 8 (or fewer, if all fit), the number that leaves the fewest idle; the largest among equals.
     fn columns(vectors: usize) -> usize {
         let most = vectors.next_power_of_two().min(32);
         let idle = |columns: usize| vectors.next_multiple_of(columns) - vectors;
@@ -199,7 +199,7 @@ pub(super) struct BnEvalScaleShift {
     pub(super) channels: u32,
 }
 
-/// A map of `h` x `w` results inside a border of zeros, and the output that is made of it.
+/// A map of `h` x `w` results inside a border of zeros, and the output computed from it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct BlockShape {
@@ -236,7 +236,7 @@ pub(super) fn activation(activation: Option<Activation>) -> (u32, f32) {
 const RELU: u32 = 1;
 
 impl BlockShape {
-    /// Whether the activation is one other than ReLU, behind which there is no pool.
+    /// Whether the activation is one other than ReLU, after which there is no pool.
     pub(super) fn has_other_activation(&self) -> bool {
         self.activation > RELU
     }
@@ -359,7 +359,7 @@ pub(super) struct CrossEntropyRows {
 }
 
 impl CrossEntropyRows {
-    /// Threads side by side have a row, each of them some four classes or more.
+    /// Threads across share a row, with about four or more classes each.
     pub(super) fn grid(n: usize, classes: usize) -> Grid {
         let across = classes.div_ceil(4).next_power_of_two().min(THREADS as usize) as u32;
         let tall = THREADS / across;
@@ -367,7 +367,7 @@ impl CrossEntropyRows {
     }
 }
 
-/// What becomes of an image in the loss.
+/// The loss's result for an image.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowLoss {
@@ -375,7 +375,7 @@ pub(super) struct RowLoss {
     pub(super) correct: u32,
 }
 
-/// A group of parameters. The factor of one that stands still is negative.
+/// A group of parameters. The factor of a frozen group is negative.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Group {
@@ -430,13 +430,13 @@ pub(super) struct GradientNorm {
     pub(super) blocks: u32,
 }
 
-/// What the kernel takes that makes a factor of the sums of [`GradientNorm`].
+/// The arguments of the kernel that computes a factor from the sums of [`GradientNorm`].
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClipGradients(pub(super) GradientNorm);
 
 impl GradientNorm {
-    /// Blocks that share out the gradients of `parameters` numbers, four a thread.
+    /// Blocks that divide the gradients of `parameters` values, four per thread.
     pub(super) fn blocks(parameters: usize) -> usize {
         parameters.div_ceil(4 * THREADS as usize).clamp(1, BLOCKS_AT_ONCE)
     }
@@ -610,7 +610,7 @@ pub(super) struct MergeFilterPartials {
     pub(super) chunks: u32,
 }
 
-/// How the sums of a gradient of weights over pixels are shared out: 32 weights and `chunk` pixels to a block.
+/// How the sums of a weight gradient over pixels are divided: 32 weights and `chunk` pixels to a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Chunks {
     pub(super) chunk: u32,
@@ -618,7 +618,7 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Pixels of a block at least, so that the merging stays the smaller part.
+    /// The least pixels of a block, so that merging stays the smaller part.
     const LEAST: usize = 64;
 
     pub(super) fn new(weights: usize, pixels: usize) -> (Self, Grid) {

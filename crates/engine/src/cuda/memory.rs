@@ -1,4 +1,4 @@
-//! The buffers of an engine: what it trains, what a batch takes, and images that stay.
+//! The buffers of an engine: what it trains, what a batch needs, and resident images.
 
 use super::driver::{Buffer, Gpu};
 use super::launch::{Address, Control};
@@ -15,14 +15,14 @@ pub(super) const F32: usize = size_of::<f32>();
 pub(super) struct Arenas {
     /// Weights, then three rows of vectors.
     pub(super) values: Buffer,
-    /// The weights as the products read them, where that is not `values`.
+    /// The weights as the products read them, if that is not `values`.
     pub(super) copies: Option<Buffer>,
     /// In the type of the products.
     pub(super) weight_gradients: Buffer,
     pub(super) vector_gradients: Buffer,
     /// A row of running means, a row of running variances.
     pub(super) statistics: Buffer,
-    /// Rows of what BatchNorm is made with: see [`Row`].
+    /// Rows of BatchNorm's factors: see [`Row`].
     pub(super) affine: Buffer,
     /// For each channel, its BatchNorm's eps in `f64`; and 1 where that BatchNorm has no weight, else 0.
     pub(super) eps: Buffer,
@@ -44,7 +44,7 @@ pub(super) enum Row {
 
 pub(super) const AFFINE_ROWS: usize = 7;
 
-/// What is allocated for batches of a size.
+/// What is allocated for batches up to a size.
 #[derive(Debug)]
 pub(super) struct Room {
     pub(super) batch: usize,
@@ -55,13 +55,13 @@ pub(super) struct Room {
     /// For each node: the convolution's results, and the output.
     pub(super) results: Vec<Option<Buffer>>,
     pub(super) outputs: Vec<Buffer>,
-    /// Gradients of outputs, as the plan's schedule has them, and one on the way from one to another.
+    /// Gradients of outputs, as in the plan's schedule, and one for intermediate gradients.
     pub(super) gradients: Vec<Buffer>,
     pub(super) scratch: Buffer,
     pub(super) partials: Buffer,
 }
 
-/// Images that stay.
+/// Resident images.
 #[derive(Debug)]
 pub(super) struct Set {
     pub(super) len: usize,
@@ -74,7 +74,7 @@ pub(super) struct Set {
     pub(super) epochs: u64,
 }
 
-/// What is added to the zeros that lie in the place of weights that a BatchNorm may lack.
+/// What is added to the zeros that stand in for the weights of a BatchNorm without them.
 pub(super) fn unit(has_weight: bool) -> f32 {
     if has_weight { 0.0 } else { 1.0 }
 }
@@ -144,7 +144,7 @@ impl Room {
                 .collect::<Result<_, _>>()?,
             gradients: plan.schedule.buffers.iter().map(|len| numbers(*len)).collect::<Result<_, _>>()?,
             scratch: numbers(plan.scratch())?,
-            // A smaller batch can need more: it is shared out in smaller pieces.
+            // A smaller batch can need more: it is divided into smaller pieces.
             partials: gpu.allocate((1..=batch).map(|n| plan.partials(n)).max().unwrap_or(0) * F32)?,
         })
     }
@@ -156,7 +156,7 @@ impl Room {
         }
     }
 
-    /// What a block's output is made of: the convolution's results, or the input.
+    /// What a block's output is computed from: the convolution's results, or the input.
     pub(super) fn results_of(&self, plan: &Plan, node: usize) -> Address {
         match &self.results[node] {
             Some(results) => results.address(),
@@ -164,7 +164,7 @@ impl Room {
         }
     }
 
-    /// Where the gradients of a convolution's results and, if it is wanted, of its input lie; `None` where there are none.
+    /// Where the gradients of a convolution's results and, if requested, of its input lie; `None` if there are none.
     pub(super) fn gradients_around(
         &self,
         plan: &Plan,
@@ -177,7 +177,7 @@ impl Room {
         Some((results.address(), self.target(gradients.inputs[0])))
     }
 
-    /// Where a gradient flows to; `None` where it need not be computed.
+    /// Where a gradient flows to; `None` if it need not be computed.
     pub(super) fn target(&self, flow: Flow) -> Option<Address> {
         match flow {
             Flow::None | Flow::Share { .. } => None,

@@ -1,4 +1,4 @@
-//! What a step is, and what a pass through the network has at hand.
+//! What a step is, and what a pass through the network uses.
 
 use super::blas::Blas;
 use super::dnn::Dnn;
@@ -35,7 +35,7 @@ impl Mode {
 pub(super) enum Origin {
     /// In the staging buffer.
     Staged,
-    /// In a resident set, in the order of an epoch or as they lie, with a margin for crops or, below zero, none.
+    /// In a resident set, in the order of an epoch or as stored, with a margin for crops or, below zero, none.
     Set { index: usize, ordered: bool, margin: i32 },
 }
 
@@ -58,7 +58,7 @@ pub(super) struct Libraries {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub(super) gpu: &'a Gpu,
-    /// Of the main stream, and of the one beside it.
+    /// The libraries of the main stream, and of the side stream.
     pub(super) main: &'a Libraries,
     pub(super) side: &'a Libraries,
     pub(super) kernels: &'a Kernels,
@@ -92,7 +92,7 @@ impl Pass<'_> {
         self.arenas.affine.at(row as usize * self.plan.channels + block.at, F32)
     }
 
-    /// A running statistic: row 0 are means, row 1 variances.
+    /// A running statistic: row 0 has the means, row 1 the variances.
     pub(super) fn statistic(&self, row: usize, block: &Block) -> Address {
         self.arenas.statistics.at(row * self.plan.channels + block.at, F32)
     }

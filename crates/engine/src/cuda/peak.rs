@@ -1,4 +1,4 @@
-//! What the card can do at most, measured.
+//! The measured peak performance of the GPU.
 
 use super::blas::{Blas, Product, Read};
 use super::driver::Gpu;
@@ -12,17 +12,17 @@ const SIDE: usize = 8192;
 /// Bytes that are copied at a time: far more than any cache.
 const COPIED: usize = 1 << 30;
 
-/// Times that something is measured; the fastest counts.
+/// How often something is measured; the fastest counts.
 const TRIALS: usize = 5;
 
 fn open(device: DeviceName) -> Result<Gpu, EngineError> {
     match device {
         DeviceName::Cuda(ordinal) => Gpu::open(ordinal),
-        DeviceName::Cpu => Err(EngineError::Device("the CPU is no GPU".to_owned())),
+        DeviceName::Cpu => Err(EngineError::Device("the CPU is not a GPU".to_owned())),
     }
 }
 
-/// The fastest of some trials, in seconds, after one that does not count.
+/// The fastest of some trials, in seconds, after a warm-up.
 fn fastest(gpu: &Gpu, work: impl Fn() -> Result<(), EngineError>) -> Result<f64, EngineError> {
     work()?;
     let mut best = f64::INFINITY;
@@ -32,7 +32,7 @@ fn fastest(gpu: &Gpu, work: impl Fn() -> Result<(), EngineError>) -> Result<f64,
     Ok(best)
 }
 
-/// 10^12 floating-point operations a second of a product of two 8192 x 8192 matrices by cuBLAS.
+/// 10^12 floating-point operations per second of a product of two 8192 x 8192 matrices by cuBLAS.
 ///
 /// # Errors
 /// [`EngineError::Device`] when there is no GPU, or not enough memory.
@@ -44,7 +44,7 @@ fn product_tflops(device: DeviceName, precision: Precision, side: usize) -> Resu
     let gpu = open(device)?;
     let matrix = || gpu.allocate(side * side * width(precision));
     let (a, b, c) = (matrix()?, matrix()?, matrix()?);
-    // Zeros would cost a card less power than numbers, and let it run faster.
+    // Zeros would cost the GPU less power than other values, and let it run faster.
     let words = side * side * width(precision) / size_of::<u32>();
     let noise: Vec<u32> =
         (0..words as u32).map(|i| 0x3f80_3f80 + (i.wrapping_mul(0x9e37_79b9) & 0x007f_007f)).collect();
@@ -64,7 +64,7 @@ fn product_tflops(device: DeviceName, precision: Precision, side: usize) -> Resu
     Ok(2.0 * (side as f64).powi(3) / seconds / 1e12)
 }
 
-/// Bytes a second that the card's memory reads and writes together in a copy of 1 GiB.
+/// Bytes per second that the GPU's memory reads and writes together in a copy of 1 GiB.
 ///
 /// # Errors
 /// As [`peak_tflops`].

@@ -1,4 +1,4 @@
-//! Where everything lies on the GPU and how large it is: no device is needed to make a plan.
+//! Where everything lies on the GPU and how large it is: planning needs no device.
 
 use super::launch::{BlockShape, Chunks, RowLoss, Tiles, Windows, activation};
 use crate::error::EngineError;
@@ -13,7 +13,7 @@ use pointwise_recipe::{Group, Precision, Recipe};
 use pointwise_weights::Array;
 use std::collections::BTreeMap;
 
-/// Numbers in a vector of 16 bytes: channels are padded to a multiple of it.
+/// Values in a vector of 16 bytes: channels are padded to a multiple of it.
 pub(super) fn lane(precision: Precision) -> usize {
     match precision {
         Precision::F32 | Precision::Tf32 => 4,
@@ -21,16 +21,16 @@ pub(super) fn lane(precision: Precision) -> usize {
     }
 }
 
-/// Bytes of a number on the way through the network.
+/// Bytes of a value on its way through the network.
 pub(super) fn width(precision: Precision) -> usize {
     16 / lane(precision)
 }
 
-/// A network laid out.
+/// The memory layout of a network.
 ///
-/// Parameters lie in one arena: first the weights of convolutions and linear layers (see [`Convolution`]); then three rows of
-/// `channels` numbers: BatchNorm's weights, its biases, the convolutions' biases. A block has its channels from `at` on in each row,
-/// and in every other array that has a number for each channel. Places of parameters that a layer lacks hold zeros.
+/// Parameters lie in one arena: first the weights of convolutions and linear layers (see [`Convolution`]); then three rows of `channels`
+/// values: BatchNorm's weights, its biases, the convolutions' biases. A block's channels start at `at` in each row, and in every other
+/// array with a value for each channel. Places of parameters that a layer lacks hold zeros.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) lane: usize,
@@ -41,9 +41,9 @@ pub(super) struct Plan {
     pub(super) schedule: Schedule,
     stages: Vec<Stage>,
     places: Places<At>,
-    /// Numbers of the arena that are weights.
+    /// Values of the arena that are weights.
     pub(super) weights: usize,
-    /// Numbers in each row behind the weights.
+    /// Values in each row after the weights.
     pub(super) channels: usize,
 }
 
@@ -91,8 +91,8 @@ pub(super) struct Block {
     pub(super) norm: Option<NormLayer>,
     pub(super) activation: Option<Activation>,
     pub(super) pool: bool,
-    /// What the convolution makes, or, without one, the input. Of a padded pointwise convolution the inner map alone: in the
-    /// border, `border` pixels on each side, every product is with zero.
+    /// The convolution's results or, without one, the input. For a padded pointwise convolution only the inner map: in the border, `border`
+    /// pixels on each side, every product is zero.
     pub(super) results: Map,
     pub(super) border: usize,
     /// First of the block's channels.
@@ -110,7 +110,7 @@ pub(super) struct Convolution {
     pub(super) out_channels: usize,
     pub(super) window: Window,
     pub(super) groups: usize,
-    /// Channels of a group on either side: padded ones where there is one group.
+    /// Channels of a group on either side: padded if there is one group.
     pub(super) in_group: usize,
     pub(super) out_group: usize,
     /// Outputs that have weights.
@@ -125,11 +125,11 @@ pub(super) struct Convolution {
 pub(super) enum Method {
     /// One product of pixels and weights: pointwise, at every pixel.
     Product,
-    /// By cuDNN; where it has no algorithm, as `Grouped`.
+    /// By cuDNN; if it has no algorithm, as `Grouped`.
     Library,
-    /// By kernels of our own: groups that do not begin with vectors, which cuDNN would want padded each for itself.
+    /// By our own kernels: groups that do not begin with whole vectors, which cuDNN would require padded one by one.
     Grouped,
-    /// By kernels of our own, for vectors of channels: each output is made of the input channel of its number.
+    /// By our own kernels, for vectors of channels: each output sees only the input channel with its own index.
     Depthwise,
 }
 
@@ -170,7 +170,7 @@ impl Convolution {
         self.window.kernel.iter().product()
     }
 
-    /// Numbers of the weights.
+    /// Values of the weights.
     pub(super) fn len(&self) -> usize {
         match self.method {
             Method::Depthwise => self.taps() * self.out_channels,
@@ -202,7 +202,7 @@ impl Block {
         }
     }
 
-    /// Whether the gradient of the results is another than that of the output.
+    /// Whether the gradient of the results differs from that of the output.
     pub(super) fn changes_gradient(&self) -> bool {
         self.norm.is_some() || self.activation.is_some() || self.pool || self.border > 0
     }
@@ -212,7 +212,7 @@ impl Block {
         self.convolution.is_some_and(|convolution| convolution.bias)
     }
 
-    /// Whether something takes sums of the gradient over the map: BatchNorm, or a bias.
+    /// Whether something sums the gradient over the map: BatchNorm, or a bias.
     pub(super) fn sums_gradient(&self) -> bool {
         self.norm.is_some() || self.has_bias()
     }
@@ -233,18 +233,18 @@ pub(super) fn windows(window: Window, n: usize, from: Map, to: Map) -> Windows {
     }
 }
 
-/// Where the numbers of a parameter lie.
+/// Where the values of a parameter lie.
 #[derive(Debug, Clone, Copy)]
 enum At {
     Weight(Convolution),
-    /// A row behind the weights, and the first channel in it.
+    /// A row after the weights, and the first channel in it.
     Row(usize, usize),
 }
 
 const NORM_WEIGHT: usize = 0;
 const NORM_BIAS: usize = 1;
 const BIAS: usize = 2;
-/// Rows behind the weights.
+/// Rows after the weights.
 pub(super) const ROWS: usize = 3;
 
 /// The least that a step computes and moves.
@@ -276,11 +276,11 @@ impl Plan {
         let lens: Vec<usize> = stages.iter().map(|stage| plan.len(stage.output)).collect();
         plan.schedule = Schedule::new(&stages, &lens, false);
         if plan.schedule.buffers.is_empty() {
-            // The loss makes a gradient of the logits, whoever needs it.
+            // The loss computes a gradient of the logits, whether or not anything needs it.
             plan.schedule.buffers.push(plan.len(plan.input));
         }
         plan.stages = stages;
-        // Vectors of eight, whatever the number's type.
+        // Vectors of eight, whatever the value's type.
         plan.channels = plan.channels.next_multiple_of(8);
         plan.weights = plan.weights.next_multiple_of(8);
         plan
@@ -352,27 +352,27 @@ impl Plan {
         channels.next_multiple_of(self.lane)
     }
 
-    /// Numbers of an image's map, padding included.
+    /// Values of an image's map, padding included.
     pub(super) fn len(&self, map: Map) -> usize {
         map.pixels() * self.padded(map.channels)
     }
 
-    /// The map behind the last node: the logits.
+    /// The map after the last node: the logits.
     pub(super) fn output(&self) -> Map {
         self.nodes.last().map_or(self.input, |node| node.output)
     }
 
-    /// Numbers of the whole arena.
+    /// Values of the whole arena.
     pub(super) fn parameters(&self) -> usize {
         self.weights + ROWS * self.channels
     }
 
-    /// Numbers of BatchNorm's statistics: a row of running means, a row of running variances.
+    /// Values of BatchNorm's statistics: a row of running means, a row of running variances.
     pub(super) fn statistics(&self) -> usize {
         2 * self.channels
     }
 
-    /// Place of a row behind the weights, as a number of numbers from the arena's start.
+    /// Offset of a row after the weights, in values from the arena's start.
     pub(super) fn norm_weights(&self) -> usize {
         self.weights + NORM_WEIGHT * self.channels
     }
@@ -397,7 +397,7 @@ impl Plan {
         self.nodes.iter().map(of).max().unwrap_or(0).max(self.len(self.input))
     }
 
-    /// Numbers of an image of what a node makes on the way backward, between the gradients that the schedule has: the gradient of a
+    /// Values per image of what a node computes in the backward pass, between the gradients in the schedule: the gradient of a
     /// convolution's results, the product of factors.
     pub(super) fn scratch(&self) -> usize {
         let of = |node: &Node| match &node.kind {
@@ -433,7 +433,7 @@ impl Plan {
         sums.chain(weights).chain([rows]).max().unwrap_or(0)
     }
 
-    /// Refuses a batch on which BatchNorm has no variance, or of which a kernel could not count the numbers.
+    /// Rejects a batch on which BatchNorm has no variance, or whose values a kernel could not count.
     pub(super) fn check(&self, n: usize, training: bool) -> Result<(), EngineError> {
         if n.saturating_mul(self.largest()) > i32::MAX as usize {
             return Err(EngineError::Batch(format!(
@@ -443,7 +443,7 @@ impl Plan {
         if training { check_training(&self.stages, n) } else { Ok(()) }
     }
 
-    /// What a step of `n` images takes at least; `arenas` are the floats that it reads or writes for each parameter.
+    /// The least that a step of `n` images computes and moves; `arenas` is the number of floats that it reads or writes per parameter.
     pub(super) fn floor(&self, n: usize, training: bool, arenas: usize) -> Floor {
         let mut floor = Floor { operations: 0.0, bytes: 0.0 };
         let map = |map: Map| (n * self.len(map) * self.width) as f64;
@@ -481,7 +481,7 @@ impl Plan {
         floor
     }
 
-    /// The groups that parameters belong to, each once; and, where there are several, which one each four numbers of the arena are of.
+    /// The groups that parameters belong to, each once; and, if there are several, the group of each four values of the arena.
     pub(super) fn groups(&self, recipe: &Recipe) -> (Vec<Group>, Option<Vec<u32>>) {
         let mut groups = Vec::new();
         let mut of_fours = vec![0; self.parameters() / 4];
@@ -501,7 +501,7 @@ impl Plan {
         (groups, several.then_some(of_fours))
     }
 
-    /// Numbers of the arena by PyTorch's names and in its layouts.
+    /// Values of the arena by PyTorch's names and in its layouts.
     pub(super) fn export(&self, arena: &[f32]) -> BTreeMap<String, Array> {
         self.places.export(|place| {
             let mut values = Vec::with_capacity(place.shape.iter().product());
@@ -510,7 +510,7 @@ impl Plan {
         })
     }
 
-    /// The inverse of [`Plan::export`], for arrays that were checked; what is padding is zero.
+    /// The inverse of [`Plan::export`], for checked arrays; the padding is zero.
     pub(super) fn import(&self, arrays: &BTreeMap<String, Array>) -> Vec<f32> {
         let mut arena = vec![0.0; self.parameters()];
         self.places.import(arrays, |place, values| {
@@ -630,7 +630,7 @@ mod tests {
             let arrays = State::initial(&graph, 1).parameters;
             let arena = plan.import(&arrays);
             assert_eq!(plan.export(&arena), arrays, "{name} {precision}");
-            // Nothing lies on anything else.
+            // Nothing overlaps.
             let numbers: usize = arrays.values().map(|array| array.values.len()).sum();
             let ones = arrays.into_iter().map(|(name, mut array)| {
                 array.values.fill(1.0);

@@ -1,4 +1,4 @@
-//! Copies of the state in the GPU's memory, which another thread fetches while the engine trains on.
+//! Copies of the state in GPU memory, which another thread fetches while the engine continues training.
 
 use super::driver::{Buffer, Fetcher, Gpu};
 use super::memory::Arenas;
@@ -11,19 +11,19 @@ use pointwise_weights::{Array, State};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Room for a state, and what fetches it.
+/// Buffers for a state, and what fetches it.
 #[derive(Debug)]
 struct Copies {
     parameters: Buffer,
     statistics: Buffer,
     /// The optimizer's.
     buffers: Vec<Buffer>,
-    /// Of parameters and statistics.
+    /// The averages of parameters and statistics.
     average: Option<(Buffer, Buffer)>,
     fetcher: Fetcher,
 }
 
-/// Room that was fetched from, for the next snapshot.
+/// Buffers of a fetched snapshot, for the next one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spare(Arc<Mutex<Option<Copies>>>);
 
@@ -42,15 +42,15 @@ pub(super) struct Copied {
     plan: Arc<Plan>,
     copies: Copies,
     spare: Spare,
-    /// The optimizer's buffers' names and the steps taken, where they are part of it.
+    /// The optimizer's buffers' names and the steps taken, if they are part of it.
     pub(super) optimizer: Option<(&'static [&'static str], u64)>,
     /// For each BatchNorm's path.
     pub(super) batches_tracked: BTreeMap<String, i64>,
 }
 
 impl Copied {
-    /// Starts to copy; without `whole`, parameters and statistics alone. Of steps that are started later, it has nothing, but it can be
-    /// fetched only when all that was started before is done.
+    /// Starts to copy; without `whole`, only parameters and statistics. Steps started later do not affect it, but it can be fetched only
+    /// when everything started before is done.
     pub(super) fn start(
         gpu: &Gpu,
         plan: &Arc<Plan>,

@@ -13,10 +13,10 @@ const BF16: usize = 2;
 /// Bytes of the vectors in which maps are read and written.
 const VECTOR: usize = 16;
 
-/// What a kernel takes.
+/// The arguments of a kernel.
 pub(super) trait Traffic {
-    /// Bytes that are read and written, each counted once, where a number of a map or of its gradient takes `element` bytes. A vector of
-    /// channels, and what is smaller, does not count.
+    /// Bytes that are read and written, each counted once, if a value of a map or of its gradient takes `element` bytes. Vectors of
+    /// channels, and anything smaller, do not count.
     fn bytes(&self, element: usize) -> usize;
 }
 
@@ -31,7 +31,7 @@ impl Tiles {
 }
 
 impl BlockShape {
-    /// Numbers of the results, and of the outputs.
+    /// Values of the results, and of the outputs.
     fn lens(&self) -> [usize; 2] {
         [self.results(), self.outputs()].map(|pixels| pixels * self.channels as usize)
     }
@@ -138,7 +138,7 @@ impl Traffic for ClipGradients {
     }
 }
 
-/// Gradients of weights, and of `length` parameters in all.
+/// The gradients of weights, and of `length` parameters in total.
 fn gradients([weights, length]: [u32; 2], element: usize) -> usize {
     weights as usize * element + (length - weights) as usize * F32
 }
@@ -178,12 +178,12 @@ impl Traffic for ElementsPass {
 }
 
 impl MultiplyPass {
-    /// Numbers of a map, and of a gate.
+    /// Values of a map, and of a gate.
     fn lens(&self) -> [usize; 2] {
         [product([self.n, self.pixels, self.padded]), product([self.n, self.padded])]
     }
 
-    /// Numbers of a factor, and of the other.
+    /// Values of one factor, and of the other.
     fn factors(&self) -> usize {
         let [map, gate] = self.lens();
         [self.a_is_gate, self.b_is_gate].map(|is_gate| if is_gate == 0 { map } else { gate }).iter().sum()
@@ -218,7 +218,7 @@ impl Traffic for PoolPass {
 }
 
 impl GroupedConv {
-    /// Numbers of both maps.
+    /// Values of both maps.
     fn maps(&self) -> usize {
         self.windows.inputs() * self.in_padded as usize + self.windows.outputs() * self.out_padded as usize
     }

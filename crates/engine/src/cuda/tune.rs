@@ -1,4 +1,4 @@
-//! The convolutions of cuDNN that a network takes, and the algorithms that they are computed by.
+//! The cuDNN convolutions of a network, and their algorithms.
 
 use super::choices::{Choices, Machine};
 use super::dnn::{
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 pub(super) struct Convolutions {
     nodes: Vec<BTreeMap<usize, Convolution2d>>,
     choices: Choices,
-    /// Of the main stream and of the one beside it; as large as the algorithm that wants most.
+    /// For the main stream and the side stream; as large as the most demanding algorithm needs.
     pub(super) workspaces: [Buffer; 2],
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Site<'a> {
     pub(super) room: &'a Room,
 }
 
-/// Operands of a convolution's directions; `None` of one that is not computed.
+/// Operands of a convolution's directions; `None` for one that is not computed.
 #[derive(Debug, Clone, Copy)]
 struct Directions {
     forward: Operands,
@@ -63,12 +63,12 @@ impl Site<'_> {
     }
 }
 
-/// What the choice of a convolution's algorithms takes.
+/// What choosing a convolution's algorithms needs.
 struct Tuning<'a> {
     gpu: &'a Gpu,
     dnn: &'a Dnn,
     choice: Choice,
-    /// The same convolution of a larger batch.
+    /// The same convolution for a larger batch.
     larger: Option<&'a Convolution2d>,
     workspace: &'a Buffer,
     choices: &'a mut Choices,
@@ -94,7 +94,7 @@ impl Tuning<'_> {
 }
 
 impl Convolutions {
-    /// None yet; what is measured is kept in the folder of the settings.
+    /// No convolutions yet; measurements are kept in the settings' cache folder.
     pub(super) fn new(gpu: &Gpu, plan: &Plan, settings: &Settings) -> Result<Self, EngineError> {
         let nodes = plan.nodes.iter().map(|_| BTreeMap::new()).collect();
         let machine = Machine {
@@ -112,7 +112,7 @@ impl Convolutions {
         prepared.ok_or_else(|| EngineError::Device("a convolution was not prepared".to_owned()))
     }
 
-    /// Chooses what of a step's convolutions is not chosen yet. Gives the bytes that a workspace for all of them has.
+    /// Chooses the algorithms of a step's convolutions that have none yet. Returns the bytes of a workspace for all of them.
     pub(super) fn choose(
         &mut self,
         site: Site<'_>,
@@ -129,7 +129,7 @@ impl Convolutions {
                 Some(own) => own,
                 None => Convolution2d::new(gpu, dnn, shape(node, convolution, block.results, n))?,
             };
-            // The choice of a larger batch is good enough for a last, smaller one.
+            // The choice for a larger batch is good enough for a last, smaller one.
             let larger = chosen.range(n..).next().map(|(_, larger)| larger);
             let Directions { forward, data, filter } = site.directions(at, block, convolution, trains);
             let open = [
@@ -160,8 +160,8 @@ impl Convolutions {
         Ok(needed)
     }
 
-    /// Every algorithm of every layer and direction, tried on a batch of `n` for which all was chosen: the layer's name, and what came
-    /// of it.
+    /// Tries every algorithm of every layer and direction on a batch of `n` for which all algorithms were chosen: returns the layer's name,
+    /// and the result.
     pub(super) fn survey(
         &self,
         site: Site<'_>,
@@ -187,7 +187,7 @@ impl Convolutions {
     }
 }
 
-/// The sides of a convolution for a batch.
+/// The sizes of a convolution for a batch.
 fn shape(node: &Node, convolution: Convolution, results: Map, n: usize) -> ConvolutionShape {
     let (input, window) = (node.inputs[0], convolution.window);
     ConvolutionShape {

@@ -14,17 +14,17 @@ use crate::settings::Settings;
 use pointwise_kernels::AdamStep;
 use pointwise_recipe::{Group as RecipeGroup, Optimizer, Rate, Recipe};
 
-/// The recipe's part of a step, and what it keeps in the GPU's memory.
+/// The recipe's part of a step, and what it keeps in GPU memory.
 #[derive(Debug)]
 pub(super) struct Update {
     optimizer: Optimizer,
-    /// The optimizer's, in the order of [`Optimizer::buffers`]; laid out as the parameters.
+    /// The optimizer's buffers, in the order of [`Optimizer::buffers`]; laid out as the parameters.
     pub(super) buffers: Vec<Buffer>,
     groups: Groups,
     clip: Option<Clip>,
     pub(super) average: Option<Average>,
     rate: Rate,
-    /// `rate` as it lies in the GPU's memory.
+    /// The value of `rate` in GPU memory.
     device_rate: Option<Rate>,
     step: Kernel<UpdatePass>,
     set_rate: Kernel<SetRate>,
@@ -39,9 +39,9 @@ struct Groups {
     own: Vec<RecipeGroup>,
     /// [`Group`] of each.
     groups: Buffer,
-    /// Which of them stand still, as it lies in the GPU's memory.
+    /// Which of them are frozen, according to GPU memory.
     frozen: Vec<bool>,
-    /// [`StepConstants`] of each, which every step makes anew.
+    /// [`StepConstants`] of each, which every step recomputes.
     constants: Buffer,
     /// See [`Plan::groups`].
     of_fours: Option<Buffer>,
@@ -54,18 +54,18 @@ struct Clip {
     partials: Buffer,
 }
 
-/// The moving average or the slow weights, laid out as what they are of.
+/// The moving average or the slow weights, laid out as the originals.
 #[derive(Debug)]
 pub(super) struct Average {
-    /// That of the moving average, which every step moves; `None` for slow weights.
+    /// The decay of the moving average, which every step updates; `None` for slow weights.
     decay: Option<f64>,
     pub(super) parameters: Buffer,
     pub(super) statistics: Buffer,
-    /// Whether it has changed places with what was trained.
+    /// Whether it is swapped with the trained values.
     pub(super) is_used: bool,
 }
 
-/// What a step reads and changes beside.
+/// What else a step reads and changes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trained {
     pub(super) values: Address,
@@ -121,7 +121,7 @@ impl Update {
         Some((average, average.decay?))
     }
 
-    /// Floats that a step reads or writes for each parameter at least: value and gradient, and what is kept of it.
+    /// The least floats that a step reads or writes per parameter: value and gradient, and the state kept for it.
     pub(super) fn traffic(&self) -> usize {
         3 + 2 * (self.buffers.len() + usize::from(self.moving_average().is_some()))
     }
@@ -132,7 +132,7 @@ impl Update {
         Ok(())
     }
 
-    /// Brings the rate to the GPU if another one is there. Nobody waits, and no recorded step knows it.
+    /// Copies the rate to the GPU if a different one is there. Nothing waits for it, and no recorded step contains it.
     pub(super) fn renew_rate(&mut self, gpu: &Gpu, control: Address) -> Result<(), EngineError> {
         if self.device_rate == Some(self.rate) {
             return Ok(());
@@ -147,7 +147,7 @@ impl Update {
         Ok(())
     }
 
-    /// Those of a group that changes nothing.
+    /// The constants of a group that changes nothing.
     fn constants(&self) -> Step {
         Step::new(
             &self.optimizer,
@@ -157,7 +157,7 @@ impl Update {
         )
     }
 
-    /// The optimizer's number in the kernels, and what of its constants no rate changes.
+    /// The optimizer's number in the kernels, and its constants that do not depend on the rate.
     pub(super) fn optimizer(&self) -> (u32, OptimizerConstants) {
         let adam = |step: AdamStep| OptimizerConstants {
             second_beta: step.beta2,
@@ -181,7 +181,7 @@ impl Update {
         (self.groups.groups.address(), self.groups.constants.address(), self.groups.own.len())
     }
 
-    /// Clips the gradients and takes the optimizer's step on `n` images, and on to the next.
+    /// Clips the gradients, takes the optimizer's step on `n` images, and advances to the next.
     pub(super) fn enqueue(&self, gpu: &Gpu, on: Trained, n: usize) -> Result<(), EngineError> {
         if let Some(Clip { most, partials }) = &self.clip {
             let blocks = GradientNorm::blocks(on.length) as u32;
@@ -229,7 +229,7 @@ impl Update {
         )
     }
 
-    /// Averages change places with what was trained, or back.
+    /// Swaps the averages with the trained values, or back.
     pub(super) fn use_average(&mut self, gpu: &Gpu, of: Trained, on: bool) -> Result<(), EngineError> {
         let average = self.average.as_mut().filter(|average| average.decay.is_some()).ok_or(NO_AVERAGE)?;
         if average.is_used == on {
@@ -253,7 +253,7 @@ impl Update {
         Ok(())
     }
 
-    /// Averages what was trained into the slow weights, and sets it to them.
+    /// Averages the trained values into the slow weights, and sets them to the result.
     pub(super) fn lookahead(&self, gpu: &Gpu, of: Trained, decay: f64) -> Result<(), EngineError> {
         let slow = self.average.as_ref().filter(|slow| slow.decay.is_none()).ok_or(NO_SLOW_WEIGHTS)?;
         check_share(decay)?;
@@ -278,7 +278,7 @@ impl Update {
     }
 }
 
-/// Whether an average is taken from its own end, which is the nearer, and the share of the other end.
+/// Whether the average interpolates from its own end, the nearer one, and the weight of the other end.
 fn lerp(decay: f64) -> (u32, f32) {
     match decay > 0.5 {
         true => (1, (1.0 - decay) as f32),
@@ -305,7 +305,7 @@ impl Groups {
         Ok(made)
     }
 
-    /// Brings the groups to the GPU if others stand still than there.
+    /// Copies the groups to the GPU if other groups are frozen there.
     fn renew(&mut self, gpu: &Gpu, rate: Rate) -> Result<(), EngineError> {
         let frozen: Vec<bool> = self.own.iter().map(|group| group.is_frozen(rate)).collect();
         if self.frozen == frozen {

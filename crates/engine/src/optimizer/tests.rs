@@ -4,7 +4,7 @@ use candle_core::Device;
 /// Ten steps of f32 against f64: a few units in the last place each.
 const TOLERANCE: f64 = 4e-6;
 
-/// What becomes of a parameter and its buffers, by the formulas of PyTorch's documentation in f64.
+/// A parameter and its buffers after the steps, by the formulas of PyTorch's documentation in f64.
 fn naive(optimizer: &Optimizer, parameter: f64, gradients: &[f64]) -> Vec<f64> {
     let (mut p, mut m, mut v) = (parameter, 0.0, 0.0);
     for (t, gradient) in (1..).zip(gradients) {
@@ -79,7 +79,7 @@ fn rate_and_group_make_the_constants() {
     let sgd = Sgd { momentum: 0.9, nesterov: true, ..Sgd::default() };
     let expected = SgdStep { lr: 0.05, momentum: 0.25, weight_decay: 0.3, nesterov: true };
     assert_eq!(Step::new(&sgd.clone().into(), rate, group, 7), Step::Sgd(expected));
-    // Without a momentum of the schedule's, the optimizer's own.
+    // Without a momentum from the schedule, the optimizer's own applies.
     let plain = Rate { momentum: None, ..rate };
     assert_eq!(Step::new(&sgd.into(), plain, group, 7), Step::Sgd(SgdStep { momentum: 0.9, ..expected }));
     assert_eq!(

@@ -11,7 +11,7 @@ use pointwise_random::{Purpose, Stream, below};
 use pointwise_recipe::Recipe;
 use pointwise_study::Study;
 
-/// Those of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
+/// The engines of every build; or `cuda`, in a build with that feature where a GPU can be opened, such as an emulator's.
 pub(crate) fn engines() -> Vec<EngineKind> {
     if cfg!(feature = "cuda") && has_gpu() {
         return vec![EngineKind::Cuda];
@@ -19,11 +19,11 @@ pub(crate) fn engines() -> Vec<EngineKind> {
     vec![EngineKind::Reference, EngineKind::Cpu]
 }
 
-/// Whether a GPU can be opened, such as the emulator's; if not, that is said on stderr.
+/// Whether a GPU can be opened, such as the emulator's; if not, it says so on stderr.
 pub(crate) fn has_gpu() -> bool {
     let found = DeviceChoice::Only(DeviceName::Cuda(0)).resolve();
     if let Err(error) = &found {
-        // Whoever names libraries wants them tested.
+        // If libraries are named, they must be tested.
         assert!(std::env::var_os("POINTWISE_CUDA_LIBRARIES").is_none(), "{error}");
         eprintln!("not on a GPU: {error}");
     }
@@ -35,12 +35,12 @@ pub(crate) fn study() -> Study {
     Study::by_name("pointwise").unwrap()
 }
 
-/// That of the published study.
+/// The recipe of the published study.
 pub(crate) fn study_recipe() -> Recipe {
     study().recipe
 }
 
-/// By the published study's recipe, on the CPU.
+/// Settings by the published study's recipe, on the CPU.
 pub(crate) fn study_settings() -> Settings {
     Settings::new(study_recipe())
 }
@@ -48,7 +48,7 @@ pub(crate) fn study_settings() -> Settings {
 /// These settings on an engine's device.
 pub(crate) fn device_settings(kind: EngineKind) -> Settings {
     let device = if kind == EngineKind::Cuda { DeviceName::Cuda(0) } else { DeviceName::Cpu };
-    // A GPU promises the same bits only when it is asked for them.
+    // A GPU gives the same bits only on request.
     Settings { device, deterministic: true, ..study_settings() }
 }
 
@@ -264,7 +264,7 @@ pub(crate) fn graph_networks() -> Vec<Network> {
     texts.map(|text| Network::from_toml(text).unwrap()).into()
 }
 
-/// A network drawn at random, of smooth layers alone: with no corner that rounding could turn, engines agree closely or are wrong.
+/// A network drawn at random, of smooth layers only: without a kink that rounding could decide, engines agree closely or are wrong.
 pub(crate) fn drawn_network(seed: u64) -> Network {
     let mut draw = Draw { words: Stream::new(seed, Purpose::Synthetic, 1), names: 0 };
     let input = [1 + draw.below(20), 4 + draw.below(6), 4 + draw.below(6)];
@@ -279,7 +279,7 @@ pub(crate) fn drawn_network(seed: u64) -> Network {
     Network::new(&format!("drawn {seed}"), input, entries)
 }
 
-/// The shape behind a sequence.
+/// The shape after a sequence.
 fn shape_behind(input: [usize; 3], entries: &[Entry]) -> [usize; 3] {
     let flat = entries.iter().cloned().chain([Flatten {}.into()]);
     let graph = Network::new("part", input, flat).graph().unwrap();
@@ -288,7 +288,7 @@ fn shape_behind(input: [usize; 3], entries: &[Entry]) -> [usize; 3] {
 
 struct Draw {
     words: Stream,
-    /// Names given so far: every layer has its own, so that none meet.
+    /// Names given so far: every layer has its own, so that none collide.
     names: usize,
 }
 
@@ -302,7 +302,7 @@ impl Draw {
         Entry::from(layer).named(&format!("n{}", self.names))
     }
 
-    /// A step behind a map of this shape, with compositions nested at most so deep.
+    /// A step after a map of this shape, with compositions nested at most `depth` deep.
     fn entry(&mut self, shape: &[usize; 3], depth: usize) -> Entry {
         let [channels, height, width] = *shape;
         let least = height.min(width);
@@ -315,7 +315,7 @@ impl Draw {
                 self.named(Conv2d::new(out_channels, kernel).padding(padding).stride(stride).bias(bias))
             }
             2 => {
-                // Depthwise, or in two groups where there are two.
+                // Depthwise, or in two groups if possible.
                 let groups = if channels % 2 == 0 && self.below(2) == 0 { 2 } else { channels };
                 self.named(Conv2d::new(2 * channels, 3).padding(1).groups(groups))
             }
@@ -396,8 +396,8 @@ pub(crate) fn labels(network: &Network, n: usize) -> Vec<u16> {
     (0..n).map(|i| (i * 5 % network.graph().unwrap().classes()) as u16).collect()
 }
 
-/// Initial values, moved: with biases of zero, BatchNorm gives the border of a padded pointwise convolution and the map inside the
-/// same mean, and which of two equal values a pool takes would be left to rounding.
+/// Perturbed initial values: with biases of zero, BatchNorm gives the border of a padded pointwise convolution and the map inside the same
+/// mean, and rounding would decide which of two equal values a pool takes.
 pub(crate) fn moved_state(network: &Network) -> State {
     let mut state = create(EngineKind::Reference, network, &study_settings()).unwrap().state().unwrap();
     for (seed, array) in (1..).zip(state.parameters.values_mut()) {

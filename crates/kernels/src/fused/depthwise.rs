@@ -1,4 +1,4 @@
-//! Depthwise convolutions of inference.
+//! Depthwise convolutions for inference.
 
 use super::finish::FinishMap;
 use super::pass::{Fused, Pass, Rows, parts};
@@ -12,7 +12,7 @@ use crate::simd::Isa;
 use crate::team::Team;
 use crate::workspace::{Workspace, WorkspaceNeed, aligned};
 
-/// Floats of results before they are finished, that a thread works on.
+/// Floats of unfinished results that a thread works on.
 const PIECE_FLOATS: usize = 64 << 10;
 
 pub(super) struct FusedDepthwise {

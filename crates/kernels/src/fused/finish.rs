@@ -126,7 +126,7 @@ impl<F: Function> Map<'_, F> {
     fn windows<S: Simd, const WINDOW: usize>(self, simd: S) {
         let (_, columns) = self.shape.output_map();
         let mut target = self.target;
-        // Of a channel that is padding, some activations make something.
+        // Some activations map a padding channel to something other than zero.
         let channels = self.shape.convolution.out_channels.saturating_sub(self.channels.start);
         for row in self.rows.clone() {
             for column in 0..columns {

@@ -1,9 +1,9 @@
-//! Images of few channels between zeros, without channels that pad pixels.
+//! Images of few channels surrounded by zeros, without padding channels.
 
 use crate::gemm::PANEL;
 use crate::shape::{ConvShape, padded};
 
-/// Rows of outputs that are summed at once over planes, at most: their vectors are the registers' to hold.
+/// The most rows of outputs that are summed at once over planes: the registers must hold their vectors.
 pub(super) const MOST_ROWS: usize = 4;
 
 /// An image of few channels as a convolution reads it, with the zeros of the convolution's padding around the map: pixel by pixel, `(rows,
@@ -18,7 +18,7 @@ pub struct PackedShape {
     pub channels: usize,
     /// Rows of zeros above and below, columns of zeros left and right.
     pub padding: [usize; 2],
-    /// Of an image in planes, the rows and columns of each, with what vectors read beyond the map.
+    /// For an image in planes, the rows and columns of each plane, including what vectors read beyond the map.
     planes: Option<[usize; 2]>,
 }
 
@@ -74,10 +74,10 @@ impl PackedShape {
         }
     }
 
-    /// Writes an image, of which `value` gives the values: of a channel at a pixel, `row * width + column`.
+    /// Writes an image; `value` returns the value of a channel at a pixel, `row * width + column`.
     ///
     /// # Panics
-    /// When the target has another length, here as below.
+    /// When the target has the wrong length, here and below.
     pub fn write(&self, packed: &mut [f32], value: impl Fn(usize, usize) -> f32) {
         assert_eq!(packed.len(), self.len());
         packed.fill(0.0);

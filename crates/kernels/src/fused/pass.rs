@@ -1,4 +1,4 @@
-//! What every method implements, and how work is shared out.
+//! What every method implements, and how work is divided.
 
 use super::shape::FusedShape;
 use crate::gemm::PAIR;
@@ -10,7 +10,7 @@ use std::ops::Range;
 
 /// What every method of a fused convolution implements; slices have been checked.
 pub(super) trait Fused: Send + Sync {
-    /// For up to so many images and threads.
+    /// The workspace for up to this many images and threads.
     fn need(&self, images: usize, threads: usize) -> WorkspaceNeed;
     fn run(&self, team: &mut Team<'_>, pass: Pass<'_>, workspace: &mut Workspace);
 }
@@ -28,13 +28,13 @@ pub(super) struct Rows<'a> {
     /// The whole image of the input.
     pub(super) image: &'a [f32],
     pub(super) rows: Range<usize>,
-    /// Of these rows, as the target.
+    /// The addend of these rows, laid out as the target.
     pub(super) addend: Option<&'a [f32]>,
     pub(super) target: &'a mut [f32],
 }
 
 impl Pass<'_> {
-    /// Gives each thread of the team rows of the output, each image in so many parts, and memory of its own.
+    /// Gives each thread of the team rows of the output, each image cut into this many parts, and its own memory.
     pub(super) fn for_each_rows(
         self,
         shape: &FusedShape,
@@ -73,12 +73,12 @@ pub(super) fn share(units: usize, shares: usize, share: usize) -> Range<usize> {
     share * units / shares..(share + 1) * units / shares
 }
 
-/// In how many parts each of `images` images goes, of at most `most`: at least `least`, and so many that the threads have equal shares,
-/// where that is possible.
+/// How many parts each of `images` images is cut into: at least `least`, at most `most`, and enough to give the threads equal shares if
+/// possible.
 pub(super) fn parts(images: usize, threads: usize, least: usize, most: usize) -> usize {
     let least = least.clamp(1, most.max(1));
     let fair = |parts: &usize| (images * parts).is_multiple_of(threads);
-    // Many parts are fair enough.
+    // Many parts are balanced enough.
     if images * least >= 8 * threads {
         return least;
     }

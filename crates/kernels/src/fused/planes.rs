@@ -1,7 +1,7 @@
-//! Convolutions of few channels to few, as sums over the taps for vectors of pixels.
+//! Convolutions from few channels to few, as sums over the taps for vectors of pixels.
 //!
-//! The vectors of a product are of output channels, padded to sixteen: of six that is most of the work. Here a vector has pixels of a row,
-//! read out of the planes of a packed image, and each output channel a vector of its own.
+//! A product's vectors hold output channels, padded to sixteen: with six, padding is most of the work. Here a vector holds pixels of a row,
+//! read from the planes of a packed image, and each output channel has its own vectors.
 
 use super::finish::FinishMap;
 use super::packed::{MOST_ROWS, PackedShape};
@@ -17,7 +17,7 @@ use std::ops::Range;
 /// Most output channels: with more, products of padded vectors are as fast.
 const MOST_OUTPUTS: usize = 8;
 
-/// Floats of results before they are finished, that a thread works on.
+/// Floats of unfinished results that a thread works on.
 const PIECE_FLOATS: usize = 64 << 10;
 
 pub(super) struct FusedPlanes {
@@ -32,7 +32,7 @@ pub(super) struct FusedPlanes {
 }
 
 impl FusedPlanes {
-    /// Whether this computes a convolution.
+    /// Whether this method can compute a convolution.
     pub(super) fn computes(conv: &ConvShape) -> bool {
         conv.groups == 1
             && conv.taps() > 1
@@ -192,7 +192,7 @@ impl Fused for FusedPlanes {
             let results = &mut memory[..stored.len() * columns * self.outputs];
             self.sums(image, stored, results);
             if let Some(addend) = addend {
-                // There is one where the map is the output.
+                // There is an addend only if the map is the output.
                 results.iter_mut().zip(addend).for_each(|(sum, x)| *sum += x);
             }
             FinishMap::run_rows(self.isa, &self.shape, &self.constants, results, rows, target);

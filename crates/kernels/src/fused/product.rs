@@ -14,10 +14,10 @@ use crate::team::Team;
 use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::ops::Range;
 
-/// Floats of patches, and of results before they are finished, that a thread works on: together half of a second cache level.
+/// Floats of patches, and of unfinished results, that a thread works on: together half of an L2 cache.
 const PIECE_FLOATS: usize = 64 << 10;
 
-/// Floats of the left side of which all threads share the products by columns: they stay in the third cache level.
+/// Floats of a left side whose products all threads share by columns: they stay in the L3 cache.
 const SHARED_FLOATS: usize = 1 << 20;
 
 /// Most rows of a product over the pixels of a map.
@@ -27,7 +27,7 @@ pub(super) struct FusedProduct {
     isa: Isa,
     shape: FusedShape,
     left: Left,
-    /// Length of the sums, and its cut into runs.
+    /// Length of the sums, and its division into runs.
     k: usize,
     runs: usize,
     /// Padded channels of the output.
@@ -36,7 +36,7 @@ pub(super) struct FusedProduct {
     constants: Constants,
 }
 
-/// What the weights are multiplied with.
+/// The left side, which the weights are multiplied with.
 enum Left {
     /// Pixels of the map as it is.
     Pixels,
@@ -85,7 +85,7 @@ impl FusedProduct {
         Self { isa, shape, left, k, runs, outputs: padded(conv.out_channels), weights, constants }
     }
 
-    /// Places of the convolution's map.
+    /// Pixels of the convolution's map.
     fn pixels(&self) -> usize {
         self.shape.convolution.stored_pixels()
     }
@@ -99,7 +99,7 @@ impl FusedProduct {
         }
     }
 
-    /// Whether the threads share the columns: where the weights are larger than what they are multiplied with.
+    /// Whether the threads divide the columns: if the weights are larger than the left side.
     fn is_by_columns(&self) -> bool {
         let is_whole = self.shape.convolution.groups == 1 && !matches!(self.left, Left::Packed(_));
         is_whole && self.outputs > 2 * self.pixels() && self.outputs >= 2 * PAIR
@@ -119,7 +119,7 @@ impl FusedProduct {
         }
     }
 
-    /// In how many parts an image is cut by rows of the output.
+    /// Into how many parts an image is cut by rows of the output.
     fn image_parts(&self, images: usize, threads: usize) -> usize {
         let (rows, _) = self.shape.output_map();
         let results = if self.shape.is_direct() { 0 } else { self.pixels() * self.outputs };
@@ -155,7 +155,7 @@ impl FusedProduct {
         if pairs.is_multiple_of(2 * threads) || pairs >= 8 * threads { 2 * PAIR } else { PAIR }
     }
 
-    /// The product of some rows of the left side, with the weights from a column of a group on.
+    /// The product of some rows of the left side, with the weights starting at a column of a group.
     fn product<F: Finish>(
         &self,
         m: usize,
@@ -384,7 +384,7 @@ impl Fused for FusedProduct {
             let worker = if self.shape.is_direct() { 0 } else { self.pixels() * self.block(threads) };
             return WorkspaceNeed { shared, worker };
         }
-        // Fewer images go in more parts, which need less.
+        // Fewer images are cut into more parts, which need less memory.
         let worker = self.worker_parts(images.max(1), 1).iter().sum();
         WorkspaceNeed { shared: 0, worker }
     }

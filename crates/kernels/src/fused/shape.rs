@@ -1,4 +1,4 @@
-//! What a fused convolution is, and what it adds to its results.
+//! The shape of a fused convolution, and the values that it adds to its results.
 
 use crate::activation::Activation;
 use crate::gemm::{Clamp, PAIR};
@@ -9,11 +9,11 @@ use std::ops::Range;
 /// row or column.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FusedShape {
-    /// The convolution. It has no border of its own that is not stored ([`ConvShape::border`]).
+    /// The convolution. It has no unstored border of its own ([`ConvShape::border`]).
     pub convolution: ConvShape,
     /// Width of the border around the convolution's map in which values are known beforehand: [`FusedParameters::rings`].
     pub border: usize,
-    /// Of the biased values, and of the border's.
+    /// Applied to the biased values and to the border's.
     pub activation: Activation,
     /// Whether it is followed by the pool.
     pub pool: bool,
@@ -35,7 +35,7 @@ impl FusedShape {
         rows * columns * padded(self.convolution.out_channels)
     }
 
-    /// Whether a result can be stored where it belongs as soon as it is there, and so can have something added to it.
+    /// Whether a result can be stored in its final place as soon as it is computed, and so can have an addend.
     #[must_use]
     pub fn is_direct(&self) -> bool {
         let ConvShape { groups, in_channels, out_channels, .. } = self.convolution;
@@ -52,7 +52,7 @@ impl FusedShape {
     }
 }
 
-/// The bounds of an activation that keeps values between some.
+/// The bounds of an activation that only clamps values.
 pub(super) fn bounds(activation: Activation) -> Option<(f32, f32)> {
     match activation {
         Activation::Identity => Some((f32::NEG_INFINITY, f32::INFINITY)),
@@ -69,11 +69,11 @@ pub struct FusedParameters<'a> {
     pub weight: &'a [f32],
     /// A value for each output channel.
     pub bias: &'a [f32],
-    /// For each ring of the border, from the outermost one, a value for each output channel: what the activation is given there.
+    /// For each ring of the border, from the outermost one, a value for each output channel: the input of the activation there.
     pub rings: &'a [Vec<f32>],
 }
 
-/// What is added to results, for as many channels as pairs of panels have.
+/// What is added to results, padded to whole pairs of panels.
 pub(super) struct Constants {
     pub(super) bias: Vec<f32>,
     pub(super) rings: Vec<Vec<f32>>,

@@ -17,10 +17,10 @@ use crate::workspace::{Workspace, WorkspaceNeed, aligned, carve};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Floats of `V` and of a block of `M` that a thread works on by itself: they stay in the second cache level.
+/// Floats of `V` and of a block of `M` that a thread works on by itself: they stay in the L2 cache.
 const OWN_FLOATS: usize = 160 << 10;
 
-/// Floats of `V` that all threads share: they stay in the third cache level.
+/// Floats of `V` that all threads share: they stay in the L3 cache.
 const SHARED_FLOATS: usize = 1 << 20;
 
 /// Tiles of a product over a shared `V`, if an image has no more.
@@ -44,7 +44,7 @@ pub(super) struct FusedWinograd<const M: usize, const A: usize, T, const N: usiz
     tile: PhantomData<(T, U)>,
 }
 
-/// What a task is of: rows of the output of some images, and the rows of tiles under them.
+/// The scope of a task: rows of the output of some images, and the rows of tiles under them.
 struct Piece {
     images: Range<usize>,
     rows: Range<usize>,
@@ -107,7 +107,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
         A * B * self.tiles() * row(self.inputs)
     }
 
-    /// Rows of the output that an image can be cut after: those whose tiles nobody else needs.
+    /// Rows of the output after which an image can be cut: those that share their tiles with no others.
     fn unit(&self) -> usize {
         let (rows, _) = self.shape.output_map();
         match (self.shape.border, self.shape.pool) {
@@ -127,7 +127,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
         self.shape.output_map().0.div_ceil(self.unit())
     }
 
-    /// Whether the threads share the channels, of a `V` that they share: where the weights are larger than it.
+    /// Whether the threads divide the channels and share one `V`: if the weights are larger than `V`.
     fn is_by_columns(&self) -> bool {
         let weights = A * B * self.inputs * self.outputs;
         (weights > 2 * self.v_image() || self.units() == 1) && self.outputs >= 2 * PAIR
@@ -138,7 +138,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
         self.v_image() + A * B * self.tiles() * BLOCK.min(self.outputs.next_multiple_of(PAIR))
     }
 
-    /// Images of a task, or parts of one; where tasks are of all channels.
+    /// Images of a task, or parts of an image, if tasks cover all channels.
     fn pieces(&self, images: usize, threads: usize) -> (usize, usize) {
         let image = self.piece_image();
         let several = (OWN_FLOATS / image).min(images.div_ceil(threads)).max(1);
@@ -159,7 +159,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
         (SHARED_TILES / self.tiles()).max(1)
     }
 
-    /// Channels of a task, where they are shared.
+    /// Channels of a task, if the threads divide them.
     fn block(&self, threads: usize) -> usize {
         let pairs = self.outputs.div_ceil(PAIR);
         if pairs.is_multiple_of(2 * threads) || pairs >= 8 * threads { BLOCK } else { PAIR }
@@ -191,7 +191,7 @@ impl<const M: usize, const A: usize, T: Tile<M, A>, const N: usize, const B: usi
         if self.shape.is_direct() { 0 } else { aligned(tile_rows * M * columns * block) }
     }
 
-    /// `M` of some channels from the products of so many tiles, which begin at `v`.
+    /// `M` of some channels from the products of this many tiles, which begin at `v`.
     fn products(
         &self,
         tiles: usize,

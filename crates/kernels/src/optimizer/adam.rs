@@ -12,15 +12,15 @@ pub struct AdamStep {
     pub beta2: f64,
     /// Added to the root of the second moment: see [`AdamStep::eps`].
     pub eps: f64,
-    /// Factor of the L2 penalty's gradient; of AdamW, of the shrinking.
+    /// Factor of the L2 penalty's gradient; for AdamW, of the decoupled weight decay.
     pub weight_decay: f64,
     /// The step's number, from 1.
     pub step: u64,
 }
 
 impl AdamStep {
-    /// What is added to the root of the second moment: above zero, so that a parameter which never had a gradient stays, where PyTorch
-    /// with an `eps` of zero divides zero by zero. Roots of floats above zero are so large that the difference never shows.
+    /// The value added to the root of the second moment: above zero, so that a parameter that never had a gradient stays unchanged, where
+    /// PyTorch with an `eps` of zero divides zero by zero. The root of any positive float is so large that the difference never shows.
     #[must_use]
     pub fn eps(&self) -> f64 {
         self.eps.max(f64::from(f32::MIN_POSITIVE))
@@ -31,7 +31,7 @@ impl AdamStep {
 /// parameters and both moments.
 ///
 /// # Panics
-/// When the slices differ in length or are no multiple of 16 long.
+/// When the slices differ in length, or the length is not a multiple of 16.
 pub fn adam(
     isa: Isa,
     step: AdamStep,
@@ -43,7 +43,7 @@ pub fn adam(
     update::<false>(isa, step, step.weight_decay, parameters, gradients, first, second);
 }
 
-/// A step of Adam or, `DECOUPLED`, of AdamW: `decay` is the factor of the penalty's gradient or, there, that of the parameters.
+/// A step of Adam or, `DECOUPLED`, of AdamW: `decay` is the factor of the penalty's gradient or, for AdamW, that of the parameters.
 pub(super) fn update<const DECOUPLED: bool>(
     isa: Isa,
     step: AdamStep,
@@ -59,7 +59,7 @@ pub(super) fn update<const DECOUPLED: bool>(
     });
 }
 
-/// What the movement of a step is computed with.
+/// The constants of a step's update.
 #[derive(Clone, Copy)]
 struct MomentConstants {
     first_rate: f32,
@@ -109,7 +109,7 @@ struct MomentVectors<S: Simd> {
 }
 
 impl<S: Simd> MomentVectors<S> {
-    /// Takes a gradient into the moments and moves a value.
+    /// Updates the moments with a gradient, then the value.
     ///
     /// # Safety
     /// `WIDTH` floats can be read and written at `first` and `second`.

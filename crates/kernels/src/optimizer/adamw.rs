@@ -5,7 +5,7 @@ use crate::simd::Isa;
 /// `1 - lr * weight_decay`, then moves them as Adam does without a penalty.
 ///
 /// # Panics
-/// When the slices differ in length or are no multiple of 16 long.
+/// When the slices differ in length, or the length is not a multiple of 16.
 pub fn adamw(
     isa: Isa,
     step: AdamStep,

@@ -1,11 +1,10 @@
 use super::runs::for_each_run;
 use crate::simd::{Isa, Kernel, Simd};
 
-/// Moves an exponential moving average on: `decay * average + (1 - decay) * values`, in the way of `torch.lerp`, which gives the end that
-/// is nearer exactly.
+/// Updates an exponential moving average: `decay * average + (1 - decay) * values`, like `torch.lerp`, which is exact at the nearer end.
 ///
 /// # Panics
-/// When the slices differ in length or are no multiple of 16 long.
+/// When the slices differ in length, or the length is not a multiple of 16.
 pub fn average(isa: Isa, decay: f64, values: &[f32], average: &mut [f32]) {
     for_each_run([average], values, |[average], values| isa.run(Lerp { decay, values, average }));
 }

@@ -3,7 +3,7 @@ use crate::gemm::PANEL;
 use crate::simd::{Isa, Kernel, Simd};
 use rayon::prelude::*;
 
-/// The root of the sum of squares, in `f64`: of sums over runs whose length is fixed, added up in their order.
+/// The root of the sum of squares, in `f64`: from sums over runs of fixed length, added in order.
 #[must_use]
 pub fn l2_norm(isa: Isa, values: &[f32]) -> f64 {
     let sums: Vec<f64> = values.par_chunks(RUN).map(|run| isa.run(SumOfSquares(run))).collect();
@@ -13,7 +13,7 @@ pub fn l2_norm(isa: Isa, values: &[f32]) -> f64 {
 /// Multiplies every value by a factor.
 ///
 /// # Panics
-/// When there is no multiple of 16 values.
+/// When the number of values is not a multiple of 16.
 pub fn scale_all(isa: Isa, factor: f32, values: &mut [f32]) {
     assert!(values.len().is_multiple_of(PANEL));
     values.par_chunks_mut(RUN).for_each(|values| isa.run(Scale { factor, values }));

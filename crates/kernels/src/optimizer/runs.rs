@@ -1,4 +1,4 @@
-//! Sharing out parameters among threads.
+//! Dividing parameters among threads.
 
 use crate::gemm::PANEL;
 use crate::memory::Shared;
@@ -7,10 +7,10 @@ use crate::parallel::for_each_task;
 /// Floats that a task takes.
 pub(super) const RUN: usize = 1 << 14;
 
-/// Shares slices out among the threads: `body` gets the same run of all of them, a multiple of 16 floats long.
+/// Divides slices among the threads: `body` gets the same run of all of them, a multiple of 16 floats long.
 ///
 /// # Panics
-/// When the slices differ in length or are no multiple of 16 long.
+/// When the slices differ in length, or the length is not a multiple of 16.
 pub(super) fn for_each_run<const N: usize>(
     targets: [&mut [f32]; N],
     source: &[f32],

@@ -18,7 +18,7 @@ pub struct SgdStep {
 /// buffer, which becomes `momentum * buffer + gradient`.
 ///
 /// # Panics
-/// When the slices differ in length or are no multiple of 16 long.
+/// When the slices differ in length, or the length is not a multiple of 16.
 pub fn sgd(isa: Isa, step: SgdStep, parameters: &mut [f32], gradients: &[f32], buffer: &mut [f32]) {
     for_each_run([parameters, buffer], gradients, |[parameters, buffer], gradients| {
         isa.run(Update { step, parameters, gradients, buffer });

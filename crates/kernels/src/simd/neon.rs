@@ -1,13 +1,12 @@
-//! NEON, which 64-bit Arm processors have.
+//! NEON, for 64-bit Arm processors.
 //!
-//! Its registers hold 4 floats; a vector here is two of them, so that every sum is taken in the order that it has with AVX2, and has
-//! its bits. A tile of 6 x 16 sums fills 24 of the 32 registers, 4 hold the row of the right side, and what is left holds the left
-//! side's values.
+//! Its registers hold 4 floats; a vector here is two of them, so that every sum has the same order, and the same bits, as with AVX2. A tile
+//! of 6 x 16 sums fills 24 of the 32 registers, 4 hold the row of the right side, and the rest hold the left side's values.
 //!
-//! What rustc 1.95 makes of a step of such a tile's loop: 24 `fmla`, two `ldp` for the right side, six loads for the left one, whose
-//! values `fmla` takes as an element (`v8.s[0]`) or as `ld1r` left them, the additions of addresses, and nothing on the stack. Loops
-//! with longer bodies do use the stack, above all those of the activations that need an exponential function. No processor was at
-//! hand on which to measure the speed; the tests run in an emulator.
+//! One step of such a tile's loop, as rustc 1.95 compiles it: 24 `fmla`, two `ldp` for the right side, six loads for the left one, whose
+//! values `fmla` takes as an element (`v8.s[0]`) or as `ld1r` left them, the additions of addresses, and nothing on the stack. Loops with
+//! longer bodies do use the stack, above all those of the activations that need an exponential function. The speed is not measured, for
+//! lack of a processor; the tests run in an emulator.
 
 use super::vector::{BIASED, EXPONENT, Simd};
 use std::arch::aarch64::*;
@@ -100,7 +99,7 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn if_greater_or_nan(self, a: Pair, b: Pair, x: Pair, y: Pair) -> Pair {
-        // Where `a` is a NaN it is not itself.
+        // A NaN is not equal to itself.
         // SAFETY: see above.
         let is_number = from_fn(|i| unsafe { vceqq_f32(a[i], a[i]) });
         Self::select(Self::greater(a, b), x, Self::select(is_number, y, x))

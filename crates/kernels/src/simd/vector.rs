@@ -1,11 +1,11 @@
-//! What can be done with a vector, whatever the instructions.
+//! Vector operations, independent of the instruction set.
 
-/// `1.5 * 2^23`: a float near it has whole numbers for its last bit, so that adding it rounds to the nearest whole number, halves to
-/// even. It is right for numbers up to `2^22`.
+/// `1.5 * 2^23`: the last bit of a float near it counts whole numbers, so that adding it rounds to the nearest whole number, halves to
+/// even. It is valid for numbers up to `2^22`.
 pub(crate) const ROUND: f32 = 12_582_912.0;
 
-/// What [`Simd::power_of_two`] adds: with it the lowest 8 bits of the sum are `n` with the bias of an exponent. Shifted by
-/// [`EXPONENT`] they are where an exponent stands, and nothing else is left.
+/// What [`Simd::power_of_two`] adds: the lowest 8 bits of the sum are then `n` with the bias of an exponent. Shifted by [`EXPONENT`], they
+/// are in the exponent's place, and nothing else is left.
 pub(super) const BIASED: f32 = ROUND + 127.0;
 
 /// Where the exponent of a float begins.
@@ -34,7 +34,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a > b ? x : y`; with a NaN `y`.
     fn if_greater(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
-    /// `a > b ? x : y`, and `x` where `a` is a NaN: what a maximum pool of PyTorch asks of each value `a` after the best one `b`.
+    /// `a > b ? x : y`, and `x` where `a` is a NaN: PyTorch's maximum-pool comparison of each value `a` with the best so far, `b`.
     fn if_greater_or_nan(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `a == b ? x : y`; with a NaN `y`.
     fn if_equal(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
@@ -50,7 +50,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
         self.splat(0.0)
     }
 
-    /// Asks for the cache line at `p`, wherever it points: only the time of a later read depends on it.
+    /// Prefetches the cache line at `p`, which may point anywhere: only the time of a later read depends on it.
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
 }

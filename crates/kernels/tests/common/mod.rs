@@ -18,7 +18,7 @@ pub(crate) fn coarse(seed: u64, len: usize) -> Vec<f32> {
     uniform(seed, len).into_iter().map(|x| (2.0 * x).round()).collect()
 }
 
-/// An image of which the padded channels are zero.
+/// Zeroes the padded channels of an image.
 pub(crate) fn clear_padding(channels: usize, image: &mut [f32]) {
     for pixel in image.chunks_exact_mut(channels.next_multiple_of(16)) {
         pixel[channels..].fill(0.0);

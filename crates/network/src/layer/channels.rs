@@ -16,21 +16,21 @@ pub struct Scale {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Subsample {
-    /// Distance of the pixels that stay.
+    /// Distance between the pixels that are kept.
     #[schemars(schema_with = "Pair::positive")]
     pub stride: Pair,
 }
 
-/// Channels of zeros in front of the others and behind them. Behind [`Subsample`] it is the parameter-free shortcut, option A, of He et al.,
-/// *Deep residual learning for image recognition* (2015).
+/// Channels of zeros before the others and after them. After [`Subsample`] it is the parameter-free shortcut, option A, of He et al., *Deep
+/// residual learning for image recognition* (2015).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PadChannels {
-    /// Channels in front.
+    /// Channels of zeros before the others.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(max = MAX_SIZE))]
     pub before: usize,
-    /// Channels behind.
+    /// Channels of zeros after the others.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(max = MAX_SIZE))]
     pub after: usize,

@@ -15,14 +15,14 @@ pub struct Conv2d {
     /// Rows and columns of the kernel.
     #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
-    /// Distance of neighbouring outputs, in pixels of the input.
+    /// Distance between neighbouring outputs, in pixels of the input.
     #[serde(default = "Pair::one", skip_serializing_if = "Pair::is_one")]
     #[schemars(schema_with = "Pair::positive")]
     pub stride: Pair,
     /// Rows and columns of zeros on each side.
     #[serde(default = "Pair::zero", skip_serializing_if = "Pair::is_zero")]
     pub padding: Pair,
-    /// Groups of channels that do not see each other; as many as channels make a depthwise convolution.
+    /// Groups of channels that are convolved separately; as many as channels make a depthwise convolution.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schemars(range(min = 1, max = MAX_SIZE))]
     pub groups: usize,
@@ -60,7 +60,7 @@ impl Conv2d {
         Self { padding: padding.into(), ..self }
     }
 
-    /// In that many groups.
+    /// In this many groups.
     #[must_use]
     pub fn groups(self, groups: usize) -> Self {
         Self { groups, ..self }
@@ -105,7 +105,7 @@ impl LayerKind for Conv2d {
             self.out_channels,
             pair_text("k", self.kernel_size, 0),
             pair_text("s", self.stride, 1),
-            // Always said for kernels that could lose the border.
+            // Always shown: without padding, kernels may lose the border.
             if self.padding == Pair::ZERO { " p0".to_owned() } else { pair_text("p", self.padding, 0) },
             if self.groups == 1 { String::new() } else { format!(" g{}", self.groups) },
             if self.bias { "" } else { ", no bias" },

@@ -20,7 +20,7 @@ impl Default for Dropout {
 
 impl LayerKind for Dropout {
     fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
-        // As it is computed: what rounds to 1 would leave nothing.
+        // In the precision of the computation: what rounds to 1 would leave nothing.
         if (0.0..1.0).contains(&(self.p as f32)) {
             Ok(input.to_vec())
         } else {

@@ -2,7 +2,7 @@ use super::kind::LayerKind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// To one dimension in the order `(C, H, W)` (`torch.nn.Flatten`).
+/// Flattens to one dimension in the order `(C, H, W)` (`torch.nn.Flatten`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Flatten {}

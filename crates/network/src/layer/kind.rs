@@ -1,23 +1,23 @@
-//! What a kind of layer says about itself, and what several of them need to say it.
+//! The trait of a kind of layer, and helpers that several of them need.
 
 use super::pair::Pair;
 use crate::initial::Initial;
 use crate::limits::MAX_SIZE;
 
-/// A parameter of a layer, under the name that it has in PyTorch's layer.
+/// A parameter of a layer, under its name in PyTorch's layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerParameter {
     /// `weight` or `bias`.
     pub name: &'static str,
     /// PyTorch's shape.
     pub shape: Vec<usize>,
-    /// The values that it has before training unless a rule of the network says otherwise: PyTorch's default.
+    /// Its values before training unless the network has a rule for them: PyTorch's default.
     pub initial: Initial,
 }
 
-/// What a kind of layer says about itself. Shapes are those of one image: `[channels, rows, columns]` or `[features]`.
+/// A kind of layer. Shapes are those of one image: `[channels, rows, columns]` or `[features]`.
 pub trait LayerKind {
-    /// The shape behind the layer.
+    /// The shape of the layer's output.
     ///
     /// # Errors
     /// The reason why it cannot take the input, as the second half of a sentence.
@@ -56,7 +56,7 @@ pub(super) fn check(what: &str, value: usize, low: usize) -> Result<usize, Strin
     }
 }
 
-/// Outputs along one axis of windows of `kernel` values every `stride` over `size` values between two times `padding` zeros: PyTorch's
+/// Outputs along one axis, for windows of `kernel` values every `stride` over `size` values with `padding` zeros on both sides: PyTorch's
 /// `floor((size + 2 padding - kernel) / stride) + 1`.
 pub(super) fn windows(size: usize, kernel: usize, stride: usize, padding: usize) -> Result<usize, String> {
     check("kernel_size", kernel, 1)?;
@@ -71,7 +71,7 @@ pub(super) fn windows(size: usize, kernel: usize, stride: usize, padding: usize)
     }
 }
 
-/// ` k3`, or ` k1x7`; nothing for the value that goes without saying.
+/// ` k3`, or ` k1x7`; nothing for the value `silent` along both axes.
 pub(super) fn pair_text(letter: &str, pair: Pair, silent: usize) -> String {
     match pair {
         Pair([a, b]) if a == b && a == silent => String::new(),

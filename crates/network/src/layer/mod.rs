@@ -1,4 +1,4 @@
-//! The kinds of layers, a file each.
+//! The kinds of layers, one per file.
 
 mod activation;
 mod batch_norm;
@@ -26,7 +26,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Defines [`Layer`] with what is the same for every kind: PyTorch's class name leads to the type and back.
+/// Defines [`Layer`] and what all kinds share: the mapping between PyTorch's class name and the type.
 macro_rules! layers {
     ($($variant:ident = $class:literal,)*) => {
         /// A layer, by the name of its class in PyTorch.
@@ -49,7 +49,7 @@ macro_rules! layers {
                 }
             }
 
-            /// What the kind of layer says about itself.
+            /// The layer as its [`LayerKind`].
             #[must_use]
             pub fn kind(&self) -> &dyn LayerKind {
                 match self {
@@ -110,7 +110,7 @@ layers! {
 }
 
 impl Layer {
-    /// The function, of an activation layer. Every kind is named, so that a new one cannot be forgotten.
+    /// The function of an activation layer; `None` for others. Every kind is named, so that a new one cannot be forgotten.
     #[must_use]
     pub fn activation(&self) -> Option<Activation> {
         Some(match self {

@@ -10,7 +10,7 @@ pub struct MaxPool2d {
     /// Rows and columns of a window.
     #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
-    /// Distance of neighbouring windows; as large as they are unless said otherwise.
+    /// Distance between neighbouring windows; `kernel_size` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "Pair::positive")]
     pub stride: Option<Pair>,
@@ -26,7 +26,7 @@ pub struct AvgPool2d {
     /// Rows and columns of a window.
     #[schemars(schema_with = "Pair::positive")]
     pub kernel_size: Pair,
-    /// Distance of neighbouring windows; as large as they are unless said otherwise.
+    /// Distance between neighbouring windows; `kernel_size` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "Pair::positive")]
     pub stride: Option<Pair>,
@@ -49,13 +49,13 @@ pub struct AdaptiveAvgPool2d {
 }
 
 impl MaxPool2d {
-    /// Windows side by side without padding.
+    /// Adjacent windows without padding.
     #[must_use]
     pub fn new(kernel_size: impl Into<Pair>) -> Self {
         Self { kernel_size: kernel_size.into(), stride: None, padding: Pair::ZERO }
     }
 
-    /// The distance of neighbouring windows.
+    /// The distance between neighbouring windows.
     #[must_use]
     pub fn stride(&self) -> Pair {
         self.stride.unwrap_or(self.kernel_size)
@@ -63,13 +63,13 @@ impl MaxPool2d {
 }
 
 impl AvgPool2d {
-    /// Windows side by side without padding.
+    /// Adjacent windows without padding.
     #[must_use]
     pub fn new(kernel_size: impl Into<Pair>) -> Self {
         Self { kernel_size: kernel_size.into(), stride: None, padding: Pair::ZERO, count_include_pad: true }
     }
 
-    /// The distance of neighbouring windows.
+    /// The distance between neighbouring windows.
     #[must_use]
     pub fn stride(&self) -> Pair {
         self.stride.unwrap_or(self.kernel_size)

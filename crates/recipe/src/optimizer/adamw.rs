@@ -3,7 +3,7 @@ use crate::pair::pair;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Adam whose weight decay shrinks the weights beside the moments (Loshchilov and Hutter 2019; `torch.optim.AdamW`).
+/// Adam with weight decay decoupled from the moments (Loshchilov and Hutter 2019; `torch.optim.AdamW`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamW {

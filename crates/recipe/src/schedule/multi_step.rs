@@ -4,7 +4,7 @@ use crate::error::{MAX_NUMBER, MAX_STEPS, listed};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The learning rate times `gamma` for each milestone behind (`torch.optim.lr_scheduler.MultiStepLR`).
+/// The learning rate times `gamma` for each milestone passed (`torch.optim.lr_scheduler.MultiStepLR`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MultiStepLr {

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
-/// Up to the optimizer's learning rate and down again within the training, the momentum the other way round (Smith and Topin 2018;
+/// Up to the optimizer's learning rate and down again within the training, with the momentum moving the opposite way (Smith and Topin 2018;
 /// `torch.optim.lr_scheduler.OneCycleLR`, whose `max_lr` is the optimizer's `lr` here).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -23,7 +23,7 @@ pub struct OneCycleLr {
     pub pct_start: f64,
     /// The curve between two rates.
     pub anneal_strategy: Anneal,
-    /// Whether the momentum (Adam's first beta) goes between `max_momentum` and `base_momentum`.
+    /// Whether the momentum (Adam's first beta) moves between `max_momentum` and `base_momentum`.
     pub cycle_momentum: bool,
     /// The momentum at the highest rate, in `[0, 1)`.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
@@ -37,7 +37,7 @@ pub struct OneCycleLr {
     /// The last rate is the first one divided by this.
     #[schemars(extend("exclusiveMinimum" = 0), range(max = MAX_NUMBER))]
     pub final_div_factor: f64,
-    /// Whether the rate first returns as it rose, and only then goes to the last one.
+    /// Whether the rate first falls as it rose, and only then goes to the last one.
     pub three_phase: bool,
 }
 
@@ -75,7 +75,7 @@ impl OneCycleLr {
         let first = base / self.div_factor;
         let last = first / self.final_div_factor;
         let (low, high) = (self.base_momentum, self.max_momentum);
-        // Each: its last step, the rates at both ends, the momenta at both ends.
+        // Of each phase: its last step, the rates at both ends, the momenta at both ends.
         let up = (self.pct_start * total - 1.0, [first, base], [high, low]);
         let phases = if self.three_phase {
             let down = (2.0 * self.pct_start * total - 2.0, [base, first], [low, high]);
@@ -87,14 +87,14 @@ impl OneCycleLr {
         let mut start = 0.0;
         for (i, (end, rates, momenta)) in phases.iter().enumerate() {
             if step <= *end || i + 1 == phases.len() {
-                // A phase of no steps is over when it begins.
+                // A phase without steps ends where it begins.
                 let part = if *end > start { (step - start) / (end - start) } else { 1.0 };
                 let momentum = self.cycle_momentum.then(|| self.anneal_strategy.between(*momenta, part));
                 return Rate { momentum, ..Rate::new(self.anneal_strategy.between(*rates, part)) };
             }
             start = *end;
         }
-        unreachable!("the last phase takes every step")
+        unreachable!("the last phase covers every step")
     }
 
     /// The highest rate.
@@ -110,7 +110,7 @@ impl OneCycleLr {
         }
         let pct = self.pct_start;
         let (most, wanted) = match self.three_phase {
-            true => (0.5, "a number above 0 and below 1/2, as three_phase asks for"),
+            true => (0.5, "a number above 0 and below 1/2, as three_phase requires"),
             false => (1.0, "a number above 0 and below 1"),
         };
         RecipeError::unless_number(pct > 0.0 && pct < most, &key("pct_start"), pct, wanted)?;

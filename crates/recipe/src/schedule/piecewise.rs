@@ -5,12 +5,12 @@ use crate::pair::pairs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Straight lines between points: the learning rate times a factor for each epoch, also within an epoch
-/// (`torch.optim.lr_scheduler.LambdaLR` over `numpy.interp`, taken at every step).
+/// Straight lines between points: the learning rate times a factor, which changes within an epoch too (`torch.optim.lr_scheduler.LambdaLR` over
+/// `numpy.interp`, taken at every step).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PiecewiseLinear {
-    /// `[epoch, factor]`, epochs ascending from 0, factors from 0; before the first and behind the last the factor stays.
+    /// `[epoch, factor]`, epochs ascending from 0, factors from 0; before the first and after the last the factor is constant.
     #[serde(deserialize_with = "pairs")]
     #[schemars(length(min = 1), inner(inner(range(min = 0, max = MAX_NUMBER))))]
     pub points: Vec<[f64; 2]>,
@@ -25,7 +25,7 @@ impl PiecewiseLinear {
     fn factor(&self, epoch: f64) -> f64 {
         let behind = self.points.partition_point(|[at, _]| *at <= epoch);
         match (behind.checked_sub(1).map(|i| self.points[i]), self.points.get(behind)) {
-            // The share of the way first: it stays below 1 however near to each other the points are.
+            // The fraction of the way is computed first: it stays below 1 however close the points are.
             (Some([x0, y0]), Some([x1, y1])) => y0 + (y1 - y0) * ((epoch - x0) / (x1 - x0)),
             (Some([_, y]), None) => y,
             (None, Some([_, y])) => *y,

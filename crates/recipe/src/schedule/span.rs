@@ -1,4 +1,4 @@
-//! How a training's length is counted, and what a step of it is taken with.
+//! The length of a training, and the rates of its steps.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,14 +31,14 @@ impl Span {
     }
 }
 
-/// What an optimizer takes a step with.
+/// The learning rate and momentum of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rate {
-    /// Learning rate; a parameter group's own factor comes on top.
+    /// Learning rate; multiplied by a parameter group's own factor.
     pub lr: f64,
     /// In place of SGD's momentum or Adam's first beta, where the schedule changes it too.
     pub momentum: Option<f64>,
-    /// Epochs done before it: a group that is frozen after as many stands still.
+    /// Epochs done before it, by which groups are frozen.
     pub epoch: u32,
 }
 
@@ -50,7 +50,7 @@ impl Rate {
     }
 }
 
-/// What a schedule is asked about: a step after the warm-up.
+/// A step after the warm-up, for which a schedule computes the rate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     /// Steps since the warm-up, from 0.
@@ -70,7 +70,7 @@ impl Moment {
         }
     }
 
-    /// How many of them there are.
+    /// The number of steps, or of epochs.
     pub(super) fn total(self, unit: Unit) -> u64 {
         match unit {
             Unit::Epoch => self.steps.div_ceil(self.steps_per_epoch),

@@ -4,10 +4,10 @@ use crate::error::{MAX_NUMBER, MAX_STEPS};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A straight line from a share of the first learning rate up to all of it, before the schedule begins
-/// (`torch.optim.lr_scheduler.LinearLR`, taken at every step).
+/// A straight line from a share of the first learning rate up to the full rate, before the schedule begins (`torch.optim.lr_scheduler.LinearLR`,
+/// taken at every step).
 ///
-/// Either `steps` or `epochs` says how long.
+/// Either `steps` or `epochs` gives its length.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [{ "required": ["steps"] }, { "required": ["epochs"] }]))]

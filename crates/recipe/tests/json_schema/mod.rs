@@ -1,8 +1,8 @@
-//! Whether a value is valid by a JSON Schema, for the keywords that ours use.
+//! Validation of a value by a JSON Schema, for the keywords that ours use.
 
 use serde_json::Value;
 
-/// Whether a value is valid by a schema, for the keywords that ours uses.
+/// Whether a value is valid by a schema, for the keywords that ours use.
 pub(crate) fn is_valid(value: &Value, schema: &Value, root: &Value) -> bool {
     let number = |limit: &Value| limit.as_f64().unwrap();
     let schemas = |list: &'_ Value| -> Vec<Value> { list.as_array().unwrap().clone() };
@@ -47,7 +47,7 @@ pub(crate) fn is_valid(value: &Value, schema: &Value, root: &Value) -> bool {
         "minLength" => value.as_str().is_none_or(|text| text.chars().count() as f64 >= number(limit)),
         "maxLength" => value.as_str().is_none_or(|text| text.chars().count() as f64 <= number(limit)),
         "pattern" => value.as_str().is_none_or(|text| matches_pattern(text, limit.as_str().unwrap())),
-        other => panic!("the schema says {other}, of which this test knows nothing"),
+        other => panic!("the schema says {other}, which this test does not know"),
     };
     match schema {
         Value::Bool(all) => *all,
@@ -68,7 +68,7 @@ fn is_a(value: &Value, name: &str) -> bool {
     }
 }
 
-/// The patterns that our schemas have, each said otherwise.
+/// The patterns that our schemas have, each implemented in another way.
 fn matches_pattern(text: &str, pattern: &str) -> bool {
     let is_of =
         |text: &str, others: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c));
@@ -85,6 +85,6 @@ fn matches_pattern(text: &str, pattern: &str) -> bool {
             is_digits(text) || text.split_once('.').is_some_and(|(a, b)| is_digits(a) && is_digits(b))
         }
         "^(https?://.*)?$" => text.is_empty() || text.starts_with("https://") || text.starts_with("http://"),
-        other => panic!("the schema has the pattern {other}, of which this test knows nothing"),
+        other => panic!("the schema has the pattern {other}, which this test does not know"),
     }
 }

@@ -1,4 +1,4 @@
-//! Charts as SVG: axes, lines, points, labels that keep out of each other's way. Lengths are in units of a chart that is
+//! Charts as SVG: axes, lines, points, labels that do not overlap. Lengths are in units of a chart that is
 //! [`WIDTH`] wide; a browser scales it.
 
 use super::text::escape;
@@ -8,9 +8,9 @@ pub(super) const HEIGHT: f64 = 262.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 42.0;
 const LEFT: f64 = 46.0;
-/// Between the baselines of two labels.
+/// Distance between the baselines of two labels.
 const LINE: f64 = 13.5;
-/// Of a character of a label, on average.
+/// Average width of a character of a label.
 const CHARACTER: f64 = 7.6;
 
 /// A straight map from values to places.
@@ -44,7 +44,7 @@ pub(super) fn ticks(low: f64, high: f64, count: f64) -> Vec<f64> {
     (first..=last).map(|index| index as f64 * step).collect()
 }
 
-/// A range with some air around the values.
+/// A range with a margin around the values.
 pub(super) fn around(values: impl IntoIterator<Item = f64>, least: f64) -> (f64, f64) {
     let (low, high) = values
         .into_iter()
@@ -57,14 +57,14 @@ pub(super) fn around(values: impl IntoIterator<Item = f64>, least: f64) -> (f64,
     (low - air, high + air)
 }
 
-/// A chart in the making.
+/// A chart under construction.
 pub(super) struct Chart {
     pub(super) x: Scale,
     pub(super) y: Scale,
-    /// Under everything that has a value.
+    /// What is drawn under everything that has a value.
     back: String,
     front: String,
-    /// Of line ends: place, text, class.
+    /// Labels of line ends: position, text, class.
     ends: Vec<(f64, String, String)>,
     description: String,
 }
@@ -73,7 +73,7 @@ pub(super) struct Chart {
 type Show = fn(f64) -> String;
 
 impl Chart {
-    /// With axes. `room` is kept free on the right, for labels of so many characters.
+    /// A chart with axes. The right side is kept free for labels of `room` characters.
     pub(super) fn new(
         description: &str,
         (x_low, x_high): (f64, f64),
@@ -115,7 +115,7 @@ impl Chart {
         Self { x, y, back, front: String::new(), ends: Vec::new(), description: description.into() }
     }
 
-    /// Through points in order.
+    /// A line through points in order.
     pub(super) fn line(&mut self, class: &str, points: &[(f64, f64)]) {
         if points.len() > 1 {
             self.back += &format!("<path class=\"line {class}\" d=\"{}\"/>", self.path(points));
@@ -130,7 +130,7 @@ impl Chart {
         path
     }
 
-    /// Between two curves: places with the lower and the upper value.
+    /// A band between two curves: positions with the lower and the upper value.
     pub(super) fn band(&mut self, class: &str, points: &[(f64, f64, f64)]) {
         if points.len() > 1 {
             let lower = points.iter().map(|&(x, low, _)| (x, low));
@@ -156,12 +156,12 @@ impl Chart {
         self.front += &marker(class, shape, size, self.x.at(x), self.y.at(y), says);
     }
 
-    /// Names a line at its end, beside the last value.
+    /// Names a line at its end, next to the last value.
     pub(super) fn end(&mut self, class: &str, y: f64, text: &str) {
         self.ends.push((self.y.at(y), text.into(), class.into()));
     }
 
-    /// A label beside a point, on the side where there is room.
+    /// Labels next to points, on the side where there is room.
     pub(super) fn labels(&mut self, labels: &[(f64, f64, &str, String)]) {
         let middle = (self.x.from + self.x.to) / 2.0;
         for left in [false, true] {
@@ -214,8 +214,8 @@ pub(super) fn frame(description: &str, height: f64, content: &str) -> String {
     )
 }
 
-/// A circle, square, triangle, diamond, inverted triangle or cross: what tells networks apart beside their colour. With eight colours
-/// no two of 48 networks look the same.
+/// A circle, square, triangle, diamond, inverted triangle or cross, which distinguishes networks together with their colour. With eight
+/// colours, no two of 48 networks look the same.
 pub(super) fn marker(class: &str, index: usize, size: f64, x: f64, y: f64, says: &str) -> String {
     let s = size;
     let path = match (index + 5 * (index / 8)) % 6 {
@@ -253,7 +253,7 @@ pub(super) fn marker(class: &str, index: usize, size: f64, x: f64, y: f64, says:
     )
 }
 
-/// Moves ascending places apart until each has a line of its own, as little as that takes, between `low` and `high`.
+/// Moves ascending positions apart, as little as necessary, until each has its own line, between `low` and `high`.
 fn spread(places: impl IntoIterator<Item = f64>, low: f64, high: f64) -> Vec<f64> {
     let mut spread: Vec<f64> = Vec::new();
     for place in places {

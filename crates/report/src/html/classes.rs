@@ -1,4 +1,4 @@
-//! What the final networks take for what: by class, as confusion matrices with their images, and the first layer's filters.
+//! Which classes the final networks confuse: by class, as confusion matrices with their images; and the first layer's filters.
 
 use std::fmt::Write;
 
@@ -12,11 +12,11 @@ use super::{
 };
 use crate::number::decimals;
 
-/// The most classes of which a whole confusion matrix is shown.
+/// The most classes for which a whole confusion matrix is shown.
 const WHOLE_MATRIX: usize = 20;
-/// The confusions that are shown of more.
+/// The number of confusions shown if there are more classes.
 const CONFUSIONS: usize = 15;
-/// The most confident mistakes that are shown of a network.
+/// The number of most confident mistakes shown for a network.
 const WORST: usize = 24;
 
 impl Page<'_> {
@@ -25,7 +25,7 @@ impl Page<'_> {
         let mut css = String::new();
         for network in self.networks.iter().filter(|network| network.pictures) {
             if let Some(sheet) = network.analyses.first().and_then(|(_, analysis)| analysis.sheet.as_ref()) {
-                // Checked when it was read: base64 alone.
+                // Checked when it was read: it is only base64.
                 let _ = writeln!(
                     css,
                     ".s{}{{--columns:{};background-image:url(\"data:image/jpeg;base64,{}\")}}",
@@ -40,20 +40,20 @@ impl Page<'_> {
         let shown: Vec<&Shown<'_>> =
             self.networks.iter().filter(|network| !network.analyses.is_empty()).collect();
         let Some((_, first)) = shown.first().and_then(|network| network.analyses.first()) else {
-            return "<p>These runs have no file <code>analysis.json</code>, which a training writes at its end since this page \
-                    exists: mistakes, images and filters are left out.</p>"
+            return "<p>These runs have no file <code>analysis.json</code>, which a training writes at its end unless its version is \
+                    too old: mistakes, images and filters are left out.</p>"
                 .into();
         };
         // Runs of one study have one data set, and so the same classes.
         let classes = &first.classes;
         let mut html = String::from(
-            "<p>All of this is of the final parameters, those of the figures at the top, on the test images. Where a network has several \
-             seeds, the classes are averaged over them; matrices, images and filters are of its first seed.</p>",
+            "<p>All of this is for the final parameters, as in the figures at the top, on the test images. If a network has several \
+             seeds, the classes are averaged over them; matrices, images and filters are those of its first seed.</p>",
         );
         if first.confusion.is_empty() {
             let _ = write!(
                 html,
-                "<p>Tables of {} classes by {0} could not be read: they are left out.</p>",
+                "<p>Tables of {} classes by {0} would be unreadable: they are left out.</p>",
                 classes.len()
             );
         } else {
@@ -69,7 +69,7 @@ impl Page<'_> {
             .collect();
         if !filters.is_empty() {
             html += "<h3>What the first layer looks for</h3><p>Each square is a filter of the first convolution: the pattern of colours \
-                     that it answers to. Grey is zero.</p><div class=\"charts three\">";
+                     that it responds to. Grey is zero.</p><div class=\"charts three\">";
             for (network, filters) in filters {
                 html += &figure(network.name(), &filters.name, &filter_chart(network, filters));
             }
@@ -83,13 +83,13 @@ impl Page<'_> {
         let mut html = String::from("<h3>Class by class</h3>");
         html += &self.per_class(shown, classes);
         if classes.len() > WHOLE_MATRIX {
-            html += "<h3>Taken for what</h3><p>The most frequent confusions.</p><div class=\"charts three\">";
+            html += "<h3>Confusions</h3><p>The most frequent ones.</p><div class=\"charts three\">";
             for network in shown {
                 html += &confusions(network);
             }
             return html + "</div>";
         }
-        html += "<h3>Taken for what</h3><p>A row is what an image shows, a column what the network took it for; the diagonal is right. \
+        html += "<h3>Confusions</h3><p>A row is what an image shows, a column what the network took it for; the diagonal is correct. \
                  <span class=\"only-script\">Choose a number to see such images.</span></p><div class=\"charts three\">";
         for network in shown {
             html += &matrix(network);
@@ -102,7 +102,7 @@ impl Page<'_> {
     /// A row for each class, a mark for each network.
     fn per_class(&self, shown: &[&Shown<'_>], classes: &[String]) -> String {
         const ROW: f64 = 25.0;
-        /// Of a name in the chart; the table below has it whole.
+        /// Characters of a name in the chart; the table below shows the whole name.
         const LONGEST: usize = 24;
         const LETTER: f64 = 7.0;
         let short = |class: usize| {
@@ -193,10 +193,10 @@ impl Page<'_> {
             _ => String::new(),
         };
         let chart =
-            frame("Share of the test images of each class that are named rightly", bottom + 22.0, &svg);
+            frame("Share of each class's test images that are classified correctly", bottom + 22.0, &svg);
         format!(
             "<div class=\"beside\">{}<div>{key}</p>{words}{}</div></div>",
-            figure("Named rightly, % of a class", "", &chart),
+            figure("Classified correctly, % of a class", "", &chart),
             data.details("class by class", "classes")
         )
     }
@@ -221,7 +221,7 @@ fn class_rates(network: &Shown<'_>, classes: usize) -> Vec<Option<f64>> {
         .collect()
 }
 
-/// The place of the images of a kind of mistake in the page.
+/// The id of the images of a kind of mistake in the page.
 fn kind_id(network: &Shown<'_>, label: usize, predicted: usize) -> String {
     format!("m{}-{label}-{predicted}", network.index)
 }
@@ -276,7 +276,7 @@ fn matrix(network: &Shown<'_>) -> String {
     html + "</tbody></table></figure>"
 }
 
-/// What is taken for what, of more classes than a matrix can show.
+/// The most frequent confusions, for more classes than a matrix can show.
 fn confusions(network: &Shown<'_>) -> String {
     let (seed, analysis) = &network.analyses[0];
     let rows = analysis.confusion.iter().enumerate();

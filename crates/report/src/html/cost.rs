@@ -33,9 +33,9 @@ const COSTS: [(&str, &str, &str, bool, Cost); 3] = [
 impl Page<'_> {
     pub(super) fn cost(&self) -> String {
         if self.networks.iter().all(|network| network.accuracy().is_none()) {
-            return "<p>No run is finished yet: there is no accuracy to hold against the cost.</p>".into();
+            return "<p>No run is finished yet: there is no accuracy to compare with the cost.</p>".into();
         }
-        let mut html = String::from("<p>The upper left is the place to be: accurate and cheap.");
+        let mut html = String::from("<p>The upper left is best: accurate and cheap.");
         if self.networks.len() > 1 {
             html += " The grey steps are the best that these networks offer for each price (the <em>Pareto front</em>); a network \
                      below them is beaten by another one on both counts.";
@@ -89,7 +89,7 @@ impl Page<'_> {
         format!(
             "<p>Parameters are not work. The largest of these networks has {} times the parameters of the smallest; the most \
              expensive takes {} % more multiply-accumulates than the cheapest. A linear layer uses each of its parameters once \
-             for an image; a convolution uses them at every place of the map.</p><p>Seconds are training and evaluation of one \
+             for an image; a convolution uses them at every position of the map.</p><p>Seconds are training and evaluation of one \
              epoch on the machine of these runs.</p>",
             decimals(most / least, 2),
             decimals(apart, if apart < 10.0 { 1 } else { 0 })

@@ -13,7 +13,7 @@ use crate::{number::decimals, statistics::Sample};
 /// With more networks than these, seeds and published curves would hide each other.
 const FEW: usize = 4;
 
-/// Of the chart of speed, all runs together.
+/// Points in the chart of speed, over all runs.
 const POINTS: usize = 1200;
 
 /// One of the four figures of an epoch.
@@ -256,15 +256,15 @@ impl Page<'_> {
             }
         }
         format!(
-            "<div class=\"beside\">{}<div><p>Images trained a second, evaluation left out. A dip is a machine that had other things \
-             to do; the numbers depend on it and not on the network alone.</p>{}</div></div>",
+            "<div class=\"beside\">{}<div><p>Images trained a second, evaluation left out. A dip means that the machine had other \
+             work; the numbers depend on that, not only on the network.</p>{}</div></div>",
             figure("Throughput, images/s", "each run a line", &chart.svg()),
             data.details("throughput", "throughput")
         )
     }
 }
 
-/// Over the complete runs, epoch by epoch, where all of them have the figure. Without one, over the only run there is.
+/// Over the complete runs, epoch by epoch, where all of them have the figure. Without a complete run, over the only run there is.
 fn means(network: &Shown<'_>, measure: &Measure) -> Vec<(f64, Sample)> {
     let mut runs: Vec<&Run> = network.complete().collect();
     if let (true, [only]) = (runs.is_empty(), network.runs.as_slice()) {
@@ -285,7 +285,7 @@ fn means(network: &Shown<'_>, measure: &Measure) -> Vec<(f64, Sample)> {
 /// Epochs trained so far, and images a second.
 type Rates = Vec<(f64, f64)>;
 
-/// In about ten places of each epoch, and in no more than `most` places.
+/// The rates at about ten points of each epoch, and at no more than `most` points.
 fn rates(run: &Run, most: usize) -> Rates {
     let batch = f64::from(run.config.recipe.batch_size);
     let steps = (run.config.recipe.steps_per_epoch(run.environment.train_images as usize) as f64).max(1.0);

@@ -50,7 +50,7 @@ impl Data {
         std::iter::once(&self.columns).chain(&self.rows).map(line).collect()
     }
 
-    /// Folded away, with a file to take along.
+    /// Collapsed, with a file to download.
     pub(super) fn details(&self, title: &str, file: &str) -> String {
         format!(
             "<details class=\"data\"><summary>The numbers: {}</summary>{}<p><a download=\"{file}.csv\" href=\"{}\">Download as CSV</a></p></details>",

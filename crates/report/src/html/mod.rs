@@ -1,6 +1,6 @@
 //! A study as one page for a browser. Nothing is fetched: styles, script, pictures and numbers are in it.
 //!
-//! Charts are drawn here; the script adds what reading does without: values at the pointer, images in a window. Every string
+//! Charts are drawn here; the script only adds conveniences: values at the pointer, images in a window. Every string
 //! that comes from a run goes through [`text::escape`].
 
 mod chart;
@@ -17,13 +17,13 @@ use pointwise_study::{Arm, Metric, PublishedFigure, Study};
 
 use crate::{LayerFacts, NetworkFacts, NetworkReport, Result, StudyReport, compare::is_complete};
 
-/// Pictures are left out of further networks when those before have so many bytes: a page is to stay under 3 MB.
+/// The pictures of further networks are left out once those before have this many bytes: a page should stay under 3 MB.
 const PICTURE_BYTES: usize = 1_900_000;
 
-/// What each run beyond [`NAMED`] of them leaves less for pictures.
+/// Each run beyond [`NAMED`] of them leaves this many bytes less for pictures.
 const RUN_BYTES: usize = 30_000;
 
-/// With more networks than these, names at their lines and marks would hide each other: they are in a key, and at the pointer.
+/// With more networks than this, names at their lines and marks would overlap: they are in a key, and at the pointer.
 const NAMED: usize = 12;
 
 /// The page, `report.html`.
@@ -33,17 +33,17 @@ pub struct Page<'a> {
     networks: Vec<Shown<'a>>,
 }
 
-/// A network of which there are runs.
+/// A network that has runs.
 struct Shown<'a> {
-    /// In the study; decides colour and shape.
+    /// Its index in the study; decides colour and shape.
     index: usize,
     report: &'a NetworkReport,
-    /// What was published of it, where the runs can stand beside that.
+    /// What was published of it, if the runs can be compared with that.
     published: Option<&'a Arm>,
     layers: &'a [LayerFacts],
     /// By seed, unfinished ones too.
     runs: Vec<&'a Run>,
-    /// With their seeds, of the complete runs that have one.
+    /// The analyses of the complete runs that have one, with their seeds.
     analyses: Vec<(u64, Analysis)>,
     /// Whether the pictures of the first analysis are on the page.
     pictures: bool,
@@ -63,7 +63,7 @@ impl Shown<'_> {
         self.runs.iter().copied().filter(|run| is_complete(run))
     }
 
-    /// As in tables and charts: what is published of a metric, by epoch from 1.
+    /// The published values of a metric, by epoch from 1, in the unit of tables and charts.
     fn published_curve(&self, metric: Metric) -> Vec<(u32, &PublishedFigure)> {
         let Some(arm) = self.published else { return Vec::new() };
         let figures = arm.published.figures.iter().filter(|it| it.metric == metric && !it.at_least);
@@ -109,7 +109,7 @@ impl<'a> Page<'a> {
         analyses: Vec<(&Run, Analysis)>,
         study: &'a Study,
     ) -> Self {
-        // Beside accuracies of made-up images the published ones would mislead.
+        // Next to accuracies on synthetic images, the published ones would mislead.
         let comparable = !report.data.stand_in;
         let most = PICTURE_BYTES.saturating_sub(RUN_BYTES * runs.len().saturating_sub(NAMED));
         let mut spent = 0;

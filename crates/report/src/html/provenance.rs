@@ -1,4 +1,4 @@
-//! What the runs were made of, and how to make them again.
+//! What the runs were made of, and how to repeat them.
 
 use pointwise_recipe::DeviceName;
 use pointwise_runs::{Run, RunConfig};
@@ -18,7 +18,7 @@ impl Page<'_> {
         let (file, what) = if is_shipped {
             ("", self.study.name.as_str())
         } else {
-            (", with the file <code>study.toml</code> that lies beside this page", "study.toml")
+            (", with the file <code>study.toml</code> next to this page", "study.toml")
         };
         let quick = if self.report.data.stand_in { " --quick" } else { "" };
         let mut html = format!(
@@ -46,7 +46,7 @@ impl Page<'_> {
         html
     }
 
-    /// Claims equal bits only of runs that have them.
+    /// Claims equal bits only for runs that have them.
     fn repeatable(&self) -> String {
         let runs = || self.networks.iter().flat_map(|network| &network.runs);
         let exact = |run: &&&Run| run.config.device == DeviceName::Cpu || run.config.deterministic;
@@ -175,7 +175,7 @@ fn name(run: &Run) -> String {
     run.path.file_name().unwrap_or(run.path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Without the folders of the machine, which decide no numbers and are nobody else's business.
+/// The configuration without the folders of the machine, which decide no numbers and are private.
 fn configuration(run: &Run) -> String {
     let config = RunConfig { data_dir: None, init: None, ..run.config.clone() };
     config.to_toml().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The verdict in plain words, and our figures beside the published ones.
+//! The verdict in plain words, and our figures next to the published ones.
 
 use pointwise_study::Metric;
 
@@ -32,7 +32,7 @@ impl Page<'_> {
 
     pub(super) fn results_title(&self) -> &'static str {
         if self.networks.iter().any(|network| network.published.is_some()) {
-            "The results, beside the published ones"
+            "The results, next to the published ones"
         } else {
             "The results"
         }
@@ -73,7 +73,7 @@ impl Page<'_> {
         }
         let source = self.study.source.clone().unwrap_or_default();
         let year = source.year.map(|year| year.to_string()).unwrap_or_default();
-        // A link is followed by a reader only; whatever is none stays text.
+        // Only a reader follows a link; anything else stays text.
         let is_link = ["http://", "https://"].iter().any(|scheme| source.link.starts_with(scheme));
         let link = match escape(&source.link) {
             link if is_link => format!("<a href=\"{link}\" rel=\"noopener noreferrer nofollow\">{link}</a>"),
@@ -99,17 +99,17 @@ impl Page<'_> {
         };
         let (title, plain) = match &report.verdict {
             Verdict::NotJudged if report.data.stand_in => (
-                "Networks beside each other",
+                "Networks side by side",
                 "The whole path from images to this page works. The images were drawn by a program to save a download: what is learned \
                  from them says nothing about the study's own.",
             ),
             Verdict::NotJudged if report.networks.len() == 1 => (
                 "What a network learned",
-                "Nothing was published that these runs could be held against, so this page shows what they found.",
+                "Nothing was published to compare these runs with, so this page shows what they found.",
             ),
             Verdict::NotJudged => (
-                "Networks beside each other",
-                "Nothing was published that these runs could be held against, so this page compares the networks with each other.",
+                "Networks side by side",
+                "Nothing was published to compare these runs with, so this page compares the networks with each other.",
             ),
             _ if report.data.stand_in => (
                 if report.counts_as_published { "The quick check passed" } else { "The quick check failed" },
@@ -118,13 +118,13 @@ impl Page<'_> {
             ),
             Verdict::Reproduced => (
                 "The published results hold up",
-                "We trained the networks again by the published recipe. Nothing that decides differs from ours by more than chance \
+                "We trained the networks again by the published recipe. No deciding figure differs from ours by more than chance \
                  explains, and these runs were enough to notice a difference that matters.",
             ),
             Verdict::Different { .. } => (
                 "Our results differ from the published ones",
-                "We trained the networks again by the published recipe, and what was published is not what chance alone would make of \
-                 our results.",
+                "We trained the networks again by the published recipe, and chance alone does not explain how the published results \
+                 differ from ours.",
             ),
             Verdict::Undecided { .. } if !report.is_decided() => (
                 "These runs cannot tell",
@@ -149,7 +149,7 @@ impl Page<'_> {
         (title, format!("{plain}{counts}"))
     }
 
-    /// Which mark is which network, where there are too many to name each at its mark; empty elsewhere.
+    /// The key to the marks of the networks, if there are too many to name each at its mark; otherwise empty.
     pub(super) fn key(&self) -> String {
         if self.networks.len() <= NAMED {
             return String::new();
@@ -204,7 +204,7 @@ impl Page<'_> {
         html + &self.conclusion() + &self.effects()
     }
 
-    /// What the intervals of the charts say, and what they rest on.
+    /// What the intervals of the charts mean, and what they rest on.
     fn how_judged(&self) -> String {
         let report = self.report;
         let mut html = String::from("<p>");
@@ -213,8 +213,8 @@ impl Page<'_> {
                      moves the result about that much.";
         }
         if report.bounds().next().is_some() {
-            html += " Of a figure that was claimed to be reached at least, the bar is where our mean lies with 90 % confidence: the claim \
-                     holds where the whole bar is beyond it, and fails where none of it is.";
+            html += " For a figure that was claimed to be reached at least, the bar is where our mean lies with 90 % confidence: the \
+                     claim holds if the whole bar is beyond the figure, and fails if none of it is.";
         }
         html += &if report.record.is_empty() {
             " The movement is measured between our own seeds.".to_owned()
@@ -252,7 +252,7 @@ impl Page<'_> {
         self.networks.iter().filter_map(move |network| Some((network, network.report.figure(id)?)))
     }
 
-    /// Every figure of every epoch beside the published one.
+    /// Every figure of every epoch, next to the published one.
     fn secondary(&self) -> Data {
         let mut data =
             Data::new(["network", "epoch", "figure", "ours", "published", "95 % interval", "p", "inside"]);
@@ -302,7 +302,7 @@ impl Page<'_> {
         if data.rows.is_empty() { String::new() } else { data.table(caption) }
     }
 
-    /// What changes between the networks do.
+    /// The effects of changes between the networks.
     fn effects(&self) -> String {
         if self.report.effects.is_empty() {
             return String::new();
@@ -310,7 +310,7 @@ impl Page<'_> {
         let mut data = Data::new(effect::COLUMNS);
         data.rows.extend(self.report.effects.iter().map(|effect| effect.row("\u{2013}")));
         let note = format!("<p class=\"exact\">{}</p>", escape(effect::NOTE));
-        data.table("What changes between the networks do") + &note
+        data.table("Effects of changes between the networks") + &note
     }
 
     /// A figure of every network; the first such table also has the networks' sizes.
@@ -449,7 +449,7 @@ fn capital(text: &str) -> String {
         .map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str())
 }
 
-/// Decimals that tell about six ticks over a range apart.
+/// Decimals that distinguish about six ticks over a range.
 fn tick_places(range: f64) -> usize {
     let step = range / 6.0;
     if step >= 1.0 || step <= 0.0 { 0 } else { (-step.log10()).ceil().min(6.0) as usize }

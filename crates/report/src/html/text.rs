@@ -12,7 +12,7 @@ pub(super) fn escape(text: &str) -> String {
             '>' => escaped += "&gt;",
             '"' => escaped += "&quot;",
             '\'' => escaped += "&#39;",
-            // Nothing that a browser shows.
+            // A browser does not show these.
             character if character.is_control() && character != '\n' => escaped.push('\u{fffd}'),
             character => escaped.push(character),
         }

@@ -1,4 +1,4 @@
-//! A stand-in for the trainer, and what it leaves.
+//! A stand-in for the trainer, and the files that it leaves.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -19,10 +19,10 @@ mod testing;
 pub(crate) struct Fake(TempDir);
 
 impl Fake {
-    /// With finished runs of all networks of the first study and the seeds 42 to 44.
+    /// With finished runs of all networks of the first study for the seeds 42 to 44.
     pub(crate) fn new() -> Self {
         let fake = Self(tempfile::tempdir().expect("a folder"));
-        // Linked, since a program that was written a moment ago may be busy.
+        // Linked, since a program just written may be busy.
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fake-trainer.sh");
         std::os::unix::fs::symlink(script, fake.path("trainer")).expect("a link");
         for network in ["alexnet_plain", "alexnet", "nin"] {

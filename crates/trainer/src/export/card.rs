@@ -1,4 +1,4 @@
-//! A model card: the README.md of a folder on the Hub. Every number in it is counted here, or is of the run's result.
+//! A model card: the README.md of a folder on the Hub. Every number in it is counted here, or comes from the run's result.
 
 use super::exported::Exported;
 use pointwise_recipe::DataKind;
@@ -46,7 +46,7 @@ pub(super) fn text(
     Ok(text)
 }
 
-/// What the Hub reads: YAML, of which JSON is a part.
+/// What the Hub reads: YAML, of which JSON is a subset.
 fn front_matter(
     text: &mut String,
     exported: &Exported,
@@ -94,7 +94,7 @@ fn figures(text: &mut String, exported: &Exported, run: &Run, measured: &Measure
     }
     row("test images", thousands(run.environment.test_images.into()))?;
     row("parameters", thousands(graph.parameter_count() as u64))?;
-    row("multiply-accumulates of an image", thousands(graph.macs() as u64))?;
+    row("multiply-accumulates per image", thousands(graph.macs() as u64))?;
     row("input", format!("{channels} x {rows} x {columns}"))?;
     row("classes", graph.classes().to_string())?;
     Ok(writeln!(text, "\nThe weights are of epoch {}: {}.\n", measured.epoch, measured.choice)?)
@@ -162,7 +162,7 @@ fn usage(text: &mut String, exported: &Exported) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What people call the images.
+/// The usual name of the images.
 fn data_name(run: &Run) -> &'static str {
     match run.config.data {
         DataKind::Cifar10 | DataKind::Huggingface => "CIFAR-10",
@@ -170,7 +170,7 @@ fn data_name(run: &Run) -> &'static str {
         DataKind::Cifar100Coarse => "CIFAR-100 (coarse labels)",
         DataKind::Mnist => "MNIST",
         DataKind::FashionMnist => "Fashion-MNIST",
-        DataKind::Folder => "images of one's own",
+        DataKind::Folder => "custom images",
         DataKind::Synthetic => "synthetic images",
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Exported {
     pub(super) state: State,
     /// What the weights say about themselves, without what is of no use elsewhere.
     pub(super) meta: Option<Meta>,
-    /// Images and classes that they are for, where they say it.
+    /// The images and classes that they are for, if they say so.
     pub(super) data: Option<DatasetSpec>,
     /// The file.
     pub(super) file: PathBuf,
@@ -34,13 +34,13 @@ impl Exported {
         let meta = checkpoint::read_meta(&file).map(public);
         let data = match run.and_then(|run| run.dataset) {
             Some(data) => Some(spec(&data)),
-            // Versions whose checkpoints did not say their data knew CIFAR-10 only.
+            // Versions whose checkpoints did not name their data supported CIFAR-10 only.
             None => meta.as_ref().filter(|meta| meta.imported.is_none()).map(|_| cifar10()),
         };
         Ok(Self { network, state, meta, data, file })
     }
 
-    /// The bytes of a safetensors file. Where the weights say what they are of, this one does, too.
+    /// The bytes of a safetensors file, which says what the weights say about themselves.
     pub(super) fn safetensors(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
         if let Some(meta) = &self.meta {
             return Ok(checkpoint::encode(path, Checkpoint::Best, &self.state, meta)?);

@@ -21,14 +21,14 @@ pub(super) fn write(exported: &Exported, folder: &Path) -> anyhow::Result<()> {
         ("network.toml", exported.network.to_toml().into_bytes()),
         ("README.md", card::text(exported, &run, &measured, study.as_ref())?.into_bytes()),
     ];
-    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
     for (name, bytes) in files {
         replace_file(folder.join(name), &bytes)?;
     }
     Ok(())
 }
 
-/// The run that the weights are of, and what its result says of these weights.
+/// The run of the weights, and what its result says of them.
 fn measured(exported: &Exported) -> anyhow::Result<(Run, Measured)> {
     let file = std::path::absolute(&exported.file)?;
     let path = exported.file.display();
@@ -40,7 +40,7 @@ fn measured(exported: &Exported) -> anyhow::Result<(Run, Measured)> {
     });
     let Some((folder, which)) = of_run else {
         bail!(
-            "{path} is no checkpoint in a run folder, so nothing says how good it is: give a run folder, or choose another format"
+            "{path} is not a checkpoint in a run folder, so its accuracy is not known: give a run folder, or choose another format"
         );
     };
     let run = Run::read(folder)?;
@@ -51,18 +51,18 @@ fn measured(exported: &Exported) -> anyhow::Result<(Run, Measured)> {
         );
     };
     let measured = Measured::new(which, result, run.config.val_split > 0);
-    // A folder that was put together of two runs would have the numbers of one and the weights of the other.
+    // A folder assembled from two runs would have the numbers of one and the weights of the other.
     let is_same = exported.meta.as_ref().is_some_and(|meta| {
         let is_as_old = match which {
             Checkpoint::Best => meta.epoch == result.best_epoch,
-            // Behind the last step, the next one would be of another epoch.
+            // After the last step, the next one would belong to another epoch.
             Checkpoint::Last | Checkpoint::Ema => meta.step == result.steps,
         };
         meta.model == run.config.model && meta.seed == run.config.seed && is_as_old
     });
     if !is_same {
         bail!(
-            "{path} is not of epoch {} of `{}` with seed {}, of which {} says the result: give the checkpoint of that run",
+            "{path} is not of epoch {} of `{}` with seed {}, whose result is in {}: give the checkpoint of that run",
             measured.epoch,
             run.config.model,
             run.config.seed,
@@ -81,10 +81,10 @@ impl Measured {
         };
         let choice = match which {
             Checkpoint::Best if is_validated => {
-                "the epoch with the best accuracy on held-out images, so that the test images chose nothing"
+                "the epoch with the best accuracy on held-out images, so the test images played no part in the choice"
             }
             Checkpoint::Best => {
-                "the epoch with the best accuracy on the test images themselves, so that the figure is somewhat too good"
+                "the epoch with the best accuracy on the test images themselves, so the figure is somewhat too good"
             }
             Checkpoint::Last => "the last epoch",
             Checkpoint::Ema => "the moving average of the weights after the last epoch",

@@ -21,7 +21,7 @@ impl Pickle {
         }
     }
 
-    /// Pushes a string. One of 4 GiB has no place in a model, whose names are short.
+    /// Pushes a string, which must be shorter than 4 GiB: the names in a model are.
     pub(super) fn text(&mut self, text: &str) {
         self.bytes.push(b'X');
         self.bytes.extend((text.len() as u32).to_le_bytes());
@@ -67,7 +67,7 @@ impl Pickle {
         self.bytes.push(b'R');
     }
 
-    /// Replaces a tuple by what the reader finds under it.
+    /// Replaces a persistent id, which is a tuple, by what the reader finds under it.
     pub(super) fn persistent(&mut self) {
         self.bytes.push(b'Q');
     }

@@ -119,14 +119,14 @@ fn pickle(tensors: &[(String, Tensor<'_>)]) -> Vec<u8> {
     pickle.finish()
 }
 
-/// Pushes an empty one.
+/// Pushes an empty `OrderedDict`.
 fn ordered_dict(pickle: &mut Pickle) {
     pickle.global("collections", "OrderedDict");
     pickle.tuple(|_| {});
     pickle.call();
 }
 
-/// Distances of neighbours along each axis, in elements.
+/// The strides of a row-major tensor, in elements.
 fn row_major(shape: &[usize]) -> Vec<usize> {
     (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect()
 }

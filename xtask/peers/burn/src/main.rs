@@ -1,4 +1,4 @@
-//! Networks in burn, as its documentation has networks written, timed for `cargo xtask bench`.
+//! Networks in burn, written as its documentation does, timed for `cargo xtask bench`.
 //!
 //! # Which backend
 //! burn 0.22.1 is the newest release. Of its backends for a CPU this program uses `flex`, with all of its optional speed: SIMD,
@@ -9,7 +9,7 @@
 //!   its convolutions do not use one.
 //! * `cpu`, which compiles its kernels with LLVM: could not be measured. Its build fetches LLVM from a place outside of the package
 //!   registry, which was out of reach.
-//! * `candle`: there is none for this release of burn. Its kernels are those of the peer candle anyway.
+//! * `candle`: not available for this release of burn. Its kernels are those of the peer candle anyway.
 //! * `tch`: PyTorch's library, and so PyTorch, which is measured by itself.
 //!
 //! Link-time optimisation and a single codegen unit changed nothing that could be told from noise.
@@ -44,11 +44,11 @@ enum Part {
 
 #[derive(Module, Debug)]
 struct Network {
-    /// Of each node.
+    /// One for each node.
     parts: Vec<Option<Part>>,
 }
 
-/// What a node gives: burn's tensors have their number of dimensions in their type.
+/// The value of a node: burn's tensors have their number of dimensions in their type.
 #[derive(Clone)]
 enum Value {
     Maps(Tensor<4>),
@@ -145,7 +145,7 @@ impl Part {
     }
 }
 
-/// What burn has as a function.
+/// Operations that burn has as functions.
 fn function(operation: &Operation, mut inputs: Vec<Value>) -> anyhow::Result<Value> {
     let joins = matches!(operation, Operation::Sum {} | Operation::Multiply {} | Operation::Concat {});
     if let (Operation::Concat {}, Value::Maps(_)) = (operation, &inputs[0]) {
@@ -217,7 +217,7 @@ impl Network {
 struct Burn {
     graph: Graph,
     device: Device,
-    /// `None` only within a step, which consumes the network and gives a new one.
+    /// `None` only within a step, which consumes the network and returns a new one.
     network: Option<Network>,
     optimizer: Option<ModuleOptimizer>,
     lr: f64,
@@ -226,7 +226,7 @@ struct Burn {
     parameters: usize,
 }
 
-/// Counts trainable values; burn's own count has BatchNorm's running statistics in it.
+/// Counts trainable values; burn's own count includes BatchNorm's running statistics.
 struct Trainable(usize);
 
 impl ModuleVisitor for Trainable {
@@ -300,7 +300,7 @@ impl Peer for Burn {
         let outcome =
             Outcome { loss: loss.into_scalar::<f32>().into(), correct: correct.into_scalar::<i64>() as u64 };
         self.network = Some(network);
-        // A backend that works behind our back has to finish the optimizer's part of the step, too.
+        // An asynchronous backend must also finish the optimizer's part of the step.
         self.device.sync()?;
         Ok(outcome)
     }

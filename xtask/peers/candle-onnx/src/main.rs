@@ -1,4 +1,4 @@
-//! `candle-onnx-peer MODEL INPUTS`: what candle-onnx answers, as a JSON array of rows.
+//! `candle-onnx-peer MODEL INPUTS`: the outputs of candle-onnx, as a JSON array of rows.
 //!
 //! INPUTS is a file of little-endian f32: images of the shape that the model declares for its input, one after the other.
 

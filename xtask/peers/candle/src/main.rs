@@ -1,4 +1,4 @@
-//! Networks as somebody writes them in candle today, timed for `cargo xtask bench`: layers, loss and optimizer are candle-nn's own, with
+//! Networks as one would write them in candle, timed for `cargo xtask bench`: layers, loss and optimizer are candle-nn's own, with
 //! its default features.
 //!
 //! candle-nn has no Adam with coupled weight decay; AdamW is the nearest, and does the same amount of work.
@@ -15,7 +15,7 @@ use peer_harness::{
 };
 use std::process::ExitCode;
 
-/// What a node computes: a layer of candle-nn, or the operation that a forward pass in candle says in a line.
+/// What a node computes: a layer of candle-nn, or an operation that takes one line in a candle forward pass.
 enum Part {
     Conv(Conv2d),
     BatchNorm(BatchNorm),
@@ -66,7 +66,7 @@ impl Part {
                     return Err(Lacks::new("its pools have no padding", node).into());
                 }
                 if phase == Phase::Train && kernel_size != stride {
-                    let what = "its pools have no gradients where windows overlap";
+                    let what = "its pools have no gradients for overlapping windows";
                     return Err(Lacks::new(what, node).into());
                 }
                 Self::Line(node.operation.clone())
@@ -131,7 +131,7 @@ fn line(operation: &Operation, inputs: &[Tensor]) -> candle_core::Result<Tensor>
 
 struct Candle {
     graph: Graph,
-    /// Of each node.
+    /// One for each node.
     parts: Vec<Part>,
     optimizer: Option<AdamW>,
     parameters: usize,

@@ -20,12 +20,12 @@ pub struct Graph {
     pub nodes: Vec<Node>,
 }
 
-/// A value of the network: what makes it, of which others.
+/// A value of the network: the operation that computes it, and its inputs.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Node {
-    /// Where its parameters lie, by PyTorch's names.
+    /// The path of its parameters, by PyTorch's names.
     pub path: String,
-    /// Places of the nodes that it reads.
+    /// Indices of the nodes that it reads.
     pub inputs: Vec<usize>,
     /// Shape for one image.
     pub output: Vec<usize>,
@@ -43,9 +43,9 @@ pub enum Operation {
     Input {},
     /// Sum of inputs of one shape.
     Sum {},
-    /// Inputs one after the other along the channels.
+    /// Inputs concatenated along the channels.
     Concat {},
-    /// Product of inputs; those of one pixel multiply every pixel of the others.
+    /// Product of inputs; those of one pixel are broadcast over the others.
     Multiply {},
     Conv2d {
         in_channels: usize,
@@ -113,7 +113,7 @@ pub enum Operation {
     Subsample {
         stride: [usize; 2],
     },
-    /// Channels of zeros in front of the others and behind them.
+    /// Channels of zeros before and after the others.
     PadChannels {
         before: usize,
         after: usize,
@@ -150,11 +150,11 @@ impl Graph {
         Ok(graph)
     }
 
-    /// Computes one node after the other, and gives the last one's value. `compute` gets the place of a node and what it reads; who reads a
-    /// value last gets it itself and not a clone, so that a library that writes over what nobody else holds can do so.
+    /// Computes one node after the other, and returns the last one's value. `compute` gets the index of a node and its inputs; the last reader of
+    /// a value gets the value itself and not a clone, so that a library that overwrites unshared values can do so.
     ///
     /// # Errors
-    /// The first one of `compute`.
+    /// The first error of `compute`.
     pub fn walk<T: Clone, E>(
         &self,
         image: T,
@@ -167,7 +167,7 @@ impl Graph {
         let mut last = image;
         let mut values: Vec<Option<T>> = vec![None; self.nodes.len()];
         for (place, node) in self.nodes.iter().enumerate().skip(1) {
-            // Values that nobody reads are not kept, and the last one is handed on.
+            // Values without readers are not kept, except the last one, which is returned.
             if readers[place - 1] > 0 {
                 values[place - 1] = Some(last);
             }

@@ -1,12 +1,11 @@
 //! What the Rust peers of `cargo xtask bench` share, so that they differ in nothing but the library under test: the options, the
 //! networks as `trainer summary --graph` prints them ([`Graph`]), the images, the timing and the line of JSON.
 //!
-//! A peer is a program that implements [`Peer`] and calls [`run`]. It is handed its batches before the clock starts, and may
-//! keep them in any form it likes. What is timed is a whole step: in training forward, loss, gradients and optimizer, in
-//! evaluation forward and loss; in both the loss and the number of correct predictions are read back, because the study's
-//! training loop shows them.
+//! A peer is a program that implements [`Peer`] and calls [`run`]. It gets its batches before the clock starts, and may keep them in any form.
+//! The time is that of a whole step: in training forward, loss, gradients and optimizer, in evaluation forward and loss; in both the loss and the
+//! number of correct predictions are read back, because the study's training loop shows them.
 //!
-//! A library that lacks what a network is made of is no failure: the peer returns [`Lacks`], and ends with exit code 3 and that sentence.
+//! A library that lacks an operation of the network is not a failure: the peer returns [`Lacks`], and ends with exit code 3 and that sentence.
 
 mod graph;
 
@@ -21,10 +20,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The exit code of a peer whose library lacks what the network is made of.
+/// The exit code of a peer whose library lacks an operation of the network.
 const LACKS: u8 = 3;
 
-/// Batches that take turns, so that no step sees the images of the one before.
+/// Batches used in turn, so that no step sees the images of the one before.
 const BATCHES: usize = 4;
 
 /// Times whole steps of one network on random images.
@@ -62,7 +61,7 @@ pub struct Adam {
     /// The optimizer's learning rate.
     #[arg(long, value_name = "RATE")]
     pub lr: f64,
-    /// The optimizer's weight decay, added to the gradient where the library can.
+    /// The optimizer's weight decay, added to the gradient if the library can.
     #[arg(long, value_name = "FACTOR")]
     pub weight_decay: f64,
 }
@@ -107,7 +106,7 @@ impl Batch {
     }
 }
 
-/// What a step tells.
+/// The result of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     /// Mean loss of the batch, in nats.
@@ -116,7 +115,7 @@ pub struct Outcome {
     pub correct: u64,
 }
 
-/// What a library lacks to say a network, in a sentence that names the layer.
+/// What a library lacks to express a network, in a sentence that names the layer.
 #[derive(Debug)]
 pub struct Lacks(String);
 
@@ -144,10 +143,10 @@ pub trait Peer: Sized {
     /// The library's version.
     fn version() -> Option<String>;
 
-    /// What else a reader must know to judge the figures.
+    /// What else a reader needs to judge the figures.
     fn detail() -> String;
 
-    /// Makes the network with its initial values and takes the batches over.
+    /// Makes the network with its initial values, and takes ownership of the batches.
     ///
     /// # Errors
     /// [`Lacks`], and when the library fails.
@@ -241,7 +240,7 @@ fn time<P: Peer>(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells rayon, and what asks the same variables, how many threads to use.
+/// Tells rayon, and libraries that read the same variables, how many threads to use.
 fn set_threads(asked: Option<u32>) -> anyhow::Result<u32> {
     let threads = match asked {
         Some(threads) => threads,
@@ -254,7 +253,7 @@ fn set_threads(asked: Option<u32>) -> anyhow::Result<u32> {
     Ok(threads)
 }
 
-/// The largest resident set of this process so far, in bytes, where the system tells (Linux).
+/// The largest resident set of this process so far, in bytes, if the system reports it (Linux).
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
