@@ -9,7 +9,7 @@ use std::io::{Cursor, Read};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-/// How to save what can be read.
+/// How to save weights that can be read.
 pub(super) const SAVE: &str = "save its state_dict() with torch.save";
 
 /// The file's pickle and, by their keys, its storages: the bytes of tensors, which share them.
@@ -25,13 +25,13 @@ pub(super) enum Storages<'a> {
     Consecutive(BTreeMap<String, &'a [u8]>),
 }
 
-/// A zip archive of which storages are read when they are asked for.
+/// A zip archive whose storages are read on demand.
 pub(super) struct Archive<'a> {
     zip: ZipArchive<Cursor<&'a [u8]>>,
-    /// In which its files lie, with a slash.
+    /// The folder that holds its files, with a slash.
     folder: String,
     read: BTreeMap<String, Vec<u8>>,
-    /// As many more bytes may be read: files may lie over each other, but have no more bytes together than the archive.
+    /// Bytes that may still be read: files may overlap, but all together must not have more bytes than the archive.
     left: u64,
 }
 
@@ -105,7 +105,7 @@ impl Archive<'_> {
             .read_to_end(&mut bytes)
             .map_err(|error| format!("it is damaged (`{named}`: {error}): fetch the file itself again"))?;
         self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(|| {
-            "the files in it lie over each other, which torch.save does not do: fetch the file itself again"
+            "the files in it overlap each other, which torch.save does not do: fetch the file itself again"
                 .to_owned()
         })?;
         Ok(bytes)
@@ -124,7 +124,7 @@ impl Storages<'_> {
                 Ok(&archive.read[key])
             }
             Self::Consecutive(storages) => storages.get(key).copied().ok_or_else(|| {
-                format!("it lacks the storage `{}`: fetch the file itself again", key.escape_debug())
+                format!("it lacks the storage `{}`: fetch the file itself again", dictionary::shown(key))
             }),
         }
     }
@@ -148,7 +148,7 @@ fn open_legacy(bytes: &[u8]) -> Result<Saved<'_>, String> {
     let Object::List(keys) = pickle::read(&mut rest)? else {
         return Err("it is damaged (it does not list its storages): fetch the file itself again".to_owned());
     };
-    // The size of their elements is known by what uses them, maybe only an optimizer.
+    // The size of their elements is known from the objects that use them, maybe only an optimizer.
     let mut sizes = BTreeMap::new();
     collect_sizes(&object, &mut sizes);
     let mut storages = BTreeMap::new();

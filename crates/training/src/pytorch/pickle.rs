@@ -1,8 +1,8 @@
 //! Pickles, read by candle's own machine, which executes nothing: what a pickle would call stays a name with arguments.
 //!
-//! candle trusts the file. What it would do with a hostile one, and what each thing is kept from by here before it gets the instruction:
-//! reserve as many bytes as a string claims to have; shift by more bits than an integer has; copy what is remembered so often that memory
-//! ends (a few bytes that double an object each); nest objects deeper than the stack of the thread that later drops them.
+//! candle trusts the file. A hostile one could make it do the following, which is prevented here before candle gets the instruction:
+//! reserve as many bytes as a string claims to have; shift by more bits than an integer has; copy memoised objects until memory is
+//! exhausted (a few bytes double an object each time); nest objects deeper than the stack of the thread that later drops them.
 
 use candle_core::pickle::{Object, OpCode, Stack};
 use pointwise_data::without_panic;
@@ -12,18 +12,18 @@ use std::collections::HashMap;
 const MAX_DEPTH: u32 = 200;
 
 /// How many objects a pickle may make, copies included. The largest checkpoints of torchvision, with an optimizer's state, make fewer
-/// than a tenth. While fuzzing fewer: inputs that reach the limit would take all of the time.
+/// than a tenth. Fewer while fuzzing, where inputs that reach the limit would take all of the time.
 const MAX_OBJECTS: u64 = if cfg!(fuzzing) { 1 << 14 } else { 1 << 22 };
 
 /// Bytes of text that count as one more object.
 const TEXT: u64 = 64;
 
-/// What an object takes.
+/// The size of an object.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     objects: u64,
     depth: u32,
-    /// Where it is remembered: what is put into it later has to be remembered, too, because candle remembers a copy.
+    /// Its key in the memo: what is put into it later has to be memoised, too, because candle memoises a copy.
     memo: Option<u32>,
 }
 
@@ -31,17 +31,17 @@ impl Extent {
     const ONE: Self = Self { objects: 1, depth: 1, memo: None };
 }
 
-/// candle's machine, watched.
+/// candle's machine, with limits.
 struct Machine {
     stack: Stack,
     /// Of each object on the stack.
     extents: Vec<Extent>,
-    /// Of each object that is remembered.
+    /// Of each memoised object.
     memo: HashMap<u32, Extent>,
     made: u64,
 }
 
-/// The first object of `bytes`, which are left behind it.
+/// The first object of `bytes`, which are advanced past it.
 ///
 /// # Errors
 /// A sentence that says what is wrong.
@@ -92,7 +92,7 @@ impl Machine {
                 self.extents.push(extent);
                 self.count(extent.objects)?;
             }
-            // The topmost has taken in what lay above it, or all of that is in a new object.
+            // The topmost object has absorbed what was above it, or all of that is in a new object.
             None => self.merge(&op, after)?,
         }
         Ok(is_last)
@@ -102,7 +102,7 @@ impl Machine {
     fn check(&self, bytes: &[u8]) -> Result<OpCode, String> {
         let cut = || unreadable("it is cut short");
         let code = *bytes.first().ok_or_else(cut)?;
-        // candle takes the instruction `d`, which makes a dictionary of what is there, for that which makes an empty one.
+        // candle mistakes the instruction `d`, which makes a dictionary of what is on the stack, for the one that makes an empty one.
         let known = if code == b'd' { Err(code) } else { OpCode::try_from(code) };
         let op = known.map_err(|code| {
             format!(
@@ -139,10 +139,10 @@ impl Machine {
         Ok(op)
     }
 
-    /// The extent of the topmost of `after` objects, which was made of all that lay there and above.
+    /// Updates the extent of the topmost of `after` objects, which was made of everything there and above.
     fn merge(&mut self, op: &OpCode, after: usize) -> Result<(), String> {
         let parts = self.extents.split_off(after.saturating_sub(1).min(self.extents.len()));
-        // Of an empty stack, at the beginning.
+        // The stack is empty, at the beginning.
         let [first, rest @ ..] = &parts[..] else { return Ok(()) };
         let objects = parts.iter().map(|part| part.objects).sum::<u64>();
         let deepest = |parts: &[Extent]| parts.iter().map(|part| part.depth).max().unwrap_or(0);
@@ -150,7 +150,7 @@ impl Machine {
             OpCode::Append | OpCode::Appends | OpCode::SetItem | OpCode::SetItems => {
                 (first.depth.max(1 + deepest(rest)), first.memo)
             }
-            // To Python the same object, to candle another around it.
+            // For Python the same object, for candle another one around it.
             OpCode::Build => (1 + deepest(&parts), first.memo),
             OpCode::Proto | OpCode::Stop => {
                 self.extents.push(*first);
@@ -176,7 +176,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Lets candle's reader do the next step, and says whether it was the last.
+    /// Lets candle's reader do the next step, and returns whether it was the last.
     fn read(&mut self, bytes: &mut &[u8]) -> Result<bool, String> {
         let read = without_panic(|| self.stack.read(bytes));
         read.ok_or_else(|| unreadable("its reader fails on it"))?
@@ -187,14 +187,14 @@ impl Machine {
         self.made = self.made.saturating_add(objects);
         if self.made > MAX_OBJECTS {
             return Err(format!(
-                "its pickle makes more than {MAX_OBJECTS} objects, and no state_dict has as many: save the state_dict alone"
+                "its pickle makes more than {MAX_OBJECTS} objects, more than any state_dict has: save the state_dict alone"
             ));
         }
         Ok(())
     }
 }
 
-/// The number under which an instruction remembers or recalls.
+/// The memo key that an instruction writes or reads.
 fn id_of(op: &OpCode, bytes: &[u8]) -> Option<u32> {
     match op {
         OpCode::BinPut | OpCode::BinGet => bytes.get(1).map(|id| u32::from(*id)),

@@ -2,7 +2,7 @@
 
 use super::files::{Storages, dtype_of};
 use candle_core::pickle::Object;
-use pointwise_weights::dictionary::{Dtype, Tensor};
+use pointwise_weights::dictionary::{Dtype, Tensor, shown};
 
 /// More dimensions than any parameter has.
 const MAX_DIMS: usize = 8;
@@ -18,7 +18,7 @@ fn called(object: &Object) -> Option<(&str, &str, &[Object])> {
     }
 }
 
-/// Whether an object is a tensor of whatever kind.
+/// Whether an object is a tensor of any kind.
 pub(super) fn is_tensor(object: &Object) -> bool {
     called(object).is_some_and(|(module, function, _)| {
         matches!(module, "torch._utils" | "torch._tensor") && function.starts_with("_rebuild_")
@@ -97,7 +97,7 @@ pub(super) fn copy(
     Ok(Tensor { dtype, shape, data: data.into() })
 }
 
-/// Whether elements lie one behind the other, row-major; of a dimension of one, the stride does not count.
+/// Whether elements are contiguous, row-major; the stride of a dimension of size 1 does not count.
 fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.iter().zip(strides).rev().all(|(size, stride)| {
@@ -126,7 +126,8 @@ fn layout<'a>(name: &str, object: &'a Object) -> Result<Layout<'a>, String> {
     };
     if (module, function) != ("torch._utils", "_rebuild_tensor_v2") {
         return Err(format!(
-            "`{name}` is no plain tensor (it is made by `{module}.{function}`): save a dense copy in float32"
+            "`{name}` is not a plain tensor (it is made by `{}`): save a dense copy in float32",
+            shown(&format!("{module}.{function}"))
         ));
     }
     let [Object::PersistentLoad(id), offset, shape, strides, ..] = arguments else { return Err(damaged()) };
@@ -140,7 +141,7 @@ fn layout<'a>(name: &str, object: &'a Object) -> Result<Layout<'a>, String> {
         ));
     }
     let dtype = dtype_of(class_name).ok_or_else(|| {
-        format!("`{name}` is of a `{class_name}`, and weights must be F32, F16, BF16 or F64")
+        format!("`{name}` is of a `{}`, and weights must be F32, F16, BF16 or F64", shown(class_name))
     })?;
     let [shape, strides] = [shape, strides].map(|object| match object {
         Object::Tuple(parts) if parts.len() <= MAX_DIMS => {
