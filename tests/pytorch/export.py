@@ -388,7 +388,7 @@ def main(trainer):
         shown = run(trainer, "import", folder / "out/mine.safetensors", "--network", folder / "out/mine.toml", "--out", folder / "mine")
         assert "62006 parameters of `mine`" in shown, shown
         again = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert again.returncode == 1 and "exists already" in again.stderr, again.stderr
+        assert again.returncode == 1 and "already exists" in again.stderr, again.stderr
     print(f"{len(NETWORKS)} networks as PyTorch computes them, {len(REFUSED)} refused by name")
 
 

@@ -216,5 +216,5 @@ fn a_run_of_a_study_has_its_verdict() {
     succeed(export(&out.join("runs/lenet-seed2"), "hub", &hub, &[]));
     let card = fs::read_to_string(hub.join("README.md")).unwrap();
     assert!(card.contains("The run is one of 4 of a study: A small study."), "{card}");
-    assert!(card.contains("> 2 networks beside each other, 4 runs"), "{card}");
+    assert!(card.contains("> 2 networks side by side, 4 runs"), "{card}");
 }

@@ -129,7 +129,7 @@ impl StudyReport {
     /// # Errors
     /// If the runs are not observations of the study: see [`Error`](crate::Error).
     pub fn new(runs: &[Run], facts: &[NetworkFacts], study: &Study) -> Result<Self> {
-        let mut report = Self::beside_each_other(runs, facts, study)?;
+        let mut report = Self::side_by_side(runs, facts, study)?;
         let runs = sorted(runs, study);
         report.effects = effects(&report.networks, &report.runs, study);
         let mut not_comparable = deviations(&runs, study);
@@ -161,7 +161,7 @@ impl StudyReport {
     }
 
     /// A report without verdict, comparisons and claims.
-    fn beside_each_other(runs: &[Run], facts: &[NetworkFacts], study: &Study) -> Result<Self> {
+    fn side_by_side(runs: &[Run], facts: &[NetworkFacts], study: &Study) -> Result<Self> {
         let runs = sorted(runs, study);
         check_one_study(&runs, facts, study)?;
         let first = runs[0];
@@ -294,14 +294,14 @@ impl StudyReport {
             let number = |count: usize, one: &str| {
                 if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
             };
-            let beside = if self.networks.len() == 1 { "" } else { " beside each other" };
+            let side_by_side = if self.networks.len() == 1 { "" } else { " side by side" };
             let (networks, runs) = (number(self.networks.len(), "network"), number(self.runs.len(), "run"));
             let warning = if self.data.stand_in {
                 format!(" on synthetic images, which say nothing about {images}")
             } else {
                 String::new()
             };
-            return format!("{networks}{beside}, {runs}{warning}; there is no verdict.");
+            return format!("{networks}{side_by_side}, {runs}{warning}; there is no verdict.");
         }
         // Other reasons why such a study cannot be compared do not matter then.
         if self.data.stand_in {

@@ -418,7 +418,7 @@ fn networks_that_nobody_published_stand_beside_each_other_without_a_verdict() {
             .into();
     let study = StudyReport::new(&relabelled, &facts, &own).unwrap();
     assert_eq!(study.verdict, Verdict::NotJudged);
-    assert_eq!(study.headline(), "4 networks beside each other, 9 runs; there is no verdict.");
+    assert_eq!(study.headline(), "4 networks side by side, 9 runs; there is no verdict.");
     let names: Vec<&str> = study.networks.iter().map(|network| network.name.as_str()).collect();
     assert_eq!(names, ["first", "nin", "alexnet", "last"], "in the order of the study");
     let figures = study.networks.iter().filter_map(|network| network.accuracy.as_ref());

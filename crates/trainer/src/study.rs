@@ -208,7 +208,7 @@ fn judge(study: &Study, out: &Path) -> anyhow::Result<End> {
         );
     }
     if missing > 0 {
-        note!("{missing} runs of the study are not finished and left out");
+        note!("{missing} runs of the study are not finished and are left out");
     }
     report::conclude(study, &runs, out)
 }
