@@ -6,6 +6,7 @@ mod samples;
 pub mod training;
 
 use pointwise_process::outside_cargo;
+use pointwise_runs::Run;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -29,6 +30,19 @@ pub fn trainer() -> &'static Path {
         let named = std::env::var_os("POINTWISE_TRAINER").filter(|path| !path.is_empty());
         named.map_or_else(|| binary("trainer"), PathBuf::from)
     })
+}
+
+/// The committed runs of the study `pointwise`, sorted by their folders.
+///
+/// # Panics
+/// When one cannot be read.
+#[must_use]
+pub fn committed_runs() -> Vec<Run> {
+    let entries =
+        fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../data/study/runs")).expect("the runs are there");
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("a folder").path()).collect();
+    folders.sort();
+    folders.iter().map(|folder| Run::read(folder).expect("a whole run")).collect()
 }
 
 /// A binary of this checkout, brought up to date once for each test process.

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use pointwise_report::{Figure, NetworkFacts, StudyReport, Verdict};
-use pointwise_runs::Run;
 use pointwise_study::{Metric, Study};
+use pointwise_tests::committed_runs;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,13 +14,6 @@ fn root() -> PathBuf {
 
 fn committed() -> PathBuf {
     root().join("data/study")
-}
-
-fn runs() -> Vec<Run> {
-    let folders = fs::read_dir(committed().join("runs")).unwrap();
-    let mut folders: Vec<PathBuf> = folders.map(|entry| entry.unwrap().path()).collect();
-    folders.sort();
-    folders.iter().map(|folder| Run::read(folder).unwrap()).collect()
 }
 
 /// A page of the repository.
@@ -44,7 +37,7 @@ fn the_studys_tables_are_made_from_its_runs() {
             }
         })
         .collect();
-    let runs = runs();
+    let runs = committed_runs();
     for arm in &study.arms {
         assert!(runs.iter().any(|run| run.config.model == arm.name), "{}", arm.name);
     }
@@ -69,7 +62,7 @@ fn the_page_of_results_shows_the_committed_study() {
 
 #[test]
 fn the_committed_study_names_no_folder_of_a_machine() {
-    for run in runs() {
+    for run in committed_runs() {
         let folder = run.config.data_dir.unwrap_or_default();
         assert!(folder.components().count() <= 1, "{}", folder.display());
         assert!(!run.environment.data_source.contains(['/', '\\']), "{}", run.environment.data_source);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may panic, too")]
 
 use pointwise_network::Network;
+use pointwise_tests::committed_runs;
 use serde_json::Value;
 use std::fmt::Write;
 use std::fs;
@@ -40,20 +41,9 @@ fn median(mut values: Vec<f64>) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
 }
 
-/// The results of a network's committed runs on CIFAR-10: a benchmark has no images in memory, and writes no checkpoints.
-fn results(network: &str) -> Vec<Value> {
-    let folders = fs::read_dir(root().join("data/study/runs")).unwrap().map(|entry| entry.unwrap().path());
-    let of_network = |folder: &PathBuf| {
-        folder.file_name().unwrap().to_str().unwrap().rsplit_once("-seed").unwrap().0 == network
-    };
-    folders
-        .filter(of_network)
-        .map(|folder| serde_json::from_slice(&fs::read(folder.join("result.json")).unwrap()).unwrap())
-        .collect()
-}
-
 fn costs() -> Vec<Cost> {
     let record: Value = serde_json::from_slice(&fs::read(root().join(RECORD)).unwrap()).unwrap();
+    let runs = committed_runs();
     let cost = |name: &'static str| {
         let rows: Vec<&Value> = record["rows"].as_array().unwrap().iter().collect();
         let rows: Vec<&Value> =
@@ -65,10 +55,12 @@ fn costs() -> Vec<Cost> {
             };
             median(steps.map(|row| median(numbers(row))).collect())
         };
-        let memory = results(name)
+        // Not the benchmark's, which has no images in memory and writes no checkpoints.
+        let peaks = runs
             .iter()
-            .map(|result| result["peak_memory_bytes"].as_f64().unwrap())
-            .fold(0.0, f64::max);
+            .filter(|run| run.config.model == name)
+            .map(|run| run.result.as_ref().unwrap().peak_memory_bytes.unwrap());
+        let memory = peaks.max().unwrap() as f64;
         let (step, evaluation) = (seconds("train"), seconds("eval"));
         Cost {
             name,
