@@ -135,6 +135,40 @@ fn the_page_of_results_shows_the_ablation() {
     assert_eq!(part.trim(), tables.map(|table| table.join("\n")).join("\n\n"));
 }
 
+/// How much longer a change makes a training step: the geometric mean over the pairs that differ in it, of the medians in the record of steps.
+#[test]
+fn the_page_of_results_tells_what_changes_do_to_a_step() {
+    let record =
+        fs::read_to_string(root().join("data/benchmarks/training/2026-11-27-ablation-amd-epyc-2threads.json"));
+    let record: serde_json::Value = serde_json::from_str(&record.unwrap()).unwrap();
+    let median = |network: &str| {
+        let rows = record["rows"].as_array().unwrap().iter().filter(|row| row["model"] == network);
+        let rounds: Vec<f64> = rows
+            .map(|row| {
+                let seconds = row["seconds"].as_array().unwrap().iter();
+                middle(seconds.map(|value| value.as_f64().unwrap()).collect())
+            })
+            .collect();
+        assert!(rounds.len() > 1, "{network}");
+        middle(rounds)
+    };
+    let results = page("docs/results.md");
+    for effect in Study::by_name("pointwise-ablation").unwrap().effects {
+        let logs: f64 =
+            effect.pairs.iter().map(|[with, without]| (median(with) / median(without)).ln()).sum();
+        let ratio = (logs / effect.pairs.len() as f64).exp();
+        let line = format!("| {} | x {ratio:.2} |", effect.name);
+        assert!(results.contains(&line), "docs/results.md lacks: {line}");
+    }
+}
+
+/// The median.
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    (values[half] + values[(values.len() - 1) / 2]) / 2.0
+}
+
 /// Steps of airbench94 here and in PyTorch, in rounds: the median of each round's steps, and the median over rounds.
 #[test]
 fn the_readme_tells_how_long_94_percent_take() {
@@ -142,11 +176,6 @@ fn the_readme_tells_how_long_94_percent_take() {
         fs::read_to_string(root().join("data/records/2026-11-26-airbench94-steps-amd-epyc-2threads.jsonl"));
     let rows: Vec<serde_json::Value> =
         record.unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let middle = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        let half = values.len() / 2;
-        (values[half] + values[(values.len() - 1) / 2]) / 2.0
-    };
     let rounds = |side: &str| -> Vec<f64> {
         let of_side = rows.iter().filter(|row| row["side"] == side);
         let seconds = of_side.map(|row| row["seconds"].as_array().unwrap());

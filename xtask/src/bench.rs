@@ -123,7 +123,7 @@ pub(crate) struct Args {
     /// Print a record's times of our layers instead [default: the newest].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
     layers: Option<Option<PathBuf>>,
-    /// Put a record's table into docs/benchmarks.md instead [default: the newest of --device].
+    /// Put a record's table into docs/benchmarks.md instead [default: the newest of --device, and of the CPU also the records that the page names].
     #[arg(long, value_name = "RECORD", num_args = 0..=1, group = "instead")]
     update_docs: Option<Option<PathBuf>>,
 }
@@ -277,6 +277,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         print(&text)?;
     } else if let Some(path) = &args.update_docs {
         update_docs(&named(path)?)?;
+        if path.is_none() && args.device == Device::Cpu {
+            update_named()?;
+        }
     } else if args.build_peers {
         build_peers(&Plan::resolve(args)?.contenders, &root())?;
     } else {
@@ -365,6 +368,18 @@ fn update_docs(record: &Path) -> anyhow::Result<()> {
     let name = file_name(record);
     let record = Record::read(record)?;
     put_into_page(markers(record.device()), &markdown(&record, &name), &name)
+}
+
+/// Shows again the records that the page names.
+fn update_named() -> anyhow::Result<()> {
+    let page = std::fs::read_to_string(root().join(table::PAGE))
+        .with_context(|| format!("{} cannot be read", table::PAGE))?;
+    for name in table::named(&page) {
+        let record = Record::read(&root().join(FOLDER).join(name))?;
+        let [start, end] = table::markers_of(name);
+        put_into_page([&start, &end], &table::short(&record, name)?, name)?;
+    }
+    Ok(())
 }
 
 fn put_into_page(markers: [&str; 2], part: &str, name: &str) -> anyhow::Result<()> {

@@ -32,7 +32,7 @@ pub(crate) fn data_kind() -> impl TypedValueParser<Value = DataKind> {
         DataKind::Mnist => "MNIST: 28x28 grey digits",
         DataKind::FashionMnist => "Fashion-MNIST: 28x28 grey clothes",
         DataKind::Folder => "a folder of images for each class, in train/ and test/ of --data-dir",
-        DataKind::Synthetic => "drawn on the spot: no download",
+        DataKind::Synthetic => "generated on the spot: no download",
         DataKind::Huggingface => {
             "CIFAR-10 from the Hugging Face Hub (needs a build with the feature `huggingface`)"
         }

@@ -1,4 +1,4 @@
-//! A record as Markdown, and the parts of docs/benchmarks.md that show the newest records, of the CPU and of a GPU.
+//! A record as Markdown, and the parts of docs/benchmarks.md that show records: the newest of the CPU and of a GPU, and those that the page names.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::{
     summary::{Figures, Group, groups, layers},
 };
 
-/// The page that shows the newest records.
+/// The page that shows records.
 pub(crate) const PAGE: &str = "docs/benchmarks.md";
 
 /// The marker lines around its part on inference.
@@ -26,6 +26,79 @@ pub(crate) fn markers(device: Device) -> [&'static str; 2] {
         Device::Cpu => ["<!-- benchmark -->", "<!-- /benchmark -->"],
         Device::Cuda => ["<!-- benchmark cuda -->", "<!-- /benchmark cuda -->"],
     }
+}
+
+/// The records that a page names in its marker lines, as paths in [`FOLDER`](super::record::FOLDER): `<!-- benchmark training/FILE.json -->`.
+pub(crate) fn named(page: &str) -> Vec<&str> {
+    page.lines()
+        .filter_map(|line| line.strip_prefix("<!-- benchmark ")?.strip_suffix(" -->"))
+        .filter(|name| name.ends_with(".json"))
+        .collect()
+}
+
+/// The marker lines around the part that shows a record that the page names.
+pub(crate) fn markers_of(name: &str) -> [String; 2] {
+    [format!("<!-- benchmark {name} -->"), format!("<!-- /benchmark {name} -->")]
+}
+
+/// A record of one phase on the CPU in one table: our figures, and the ratio and memory of each other contender that was timed.
+///
+/// # Errors
+/// If it is of a GPU or of several phases, for which [`markdown`] has tables.
+pub(crate) fn short(record: &Record, file: &str) -> anyhow::Result<String> {
+    let groups = groups(record);
+    let phase = groups.first().map(|group| group.phase).with_context(|| format!("{file} has no rows"))?;
+    if record.card.is_some() || groups.iter().any(|group| group.phase != phase) {
+        bail!(
+            "{file} is shown in short, for which it must be of the CPU and of one phase: choose it by --phases"
+        );
+    }
+    let peers: Vec<Contender> = record
+        .contenders
+        .iter()
+        .map(|entered| entered.contender)
+        .filter(|contender| *contender != Contender::Pointwise)
+        .collect();
+    let titles = ["ms", "fastest, slowest round", "images/s", "memory"];
+    let titles = titles.into_iter().chain(peers.iter().map(|peer| peer.title()));
+    let titles = titles.map(|title| (title, Align::Right));
+    let mut table = Table::new([("network", Align::Left)].into_iter().chain(titles));
+    for group in &groups {
+        let of = |contender| group.figures.iter().find(|figures| figures.contender == contender);
+        let ours = of(Contender::Pointwise)
+            .with_context(|| format!("{file} has no times of ours of {}", group.model))?;
+        let with_memory = |text: String, figures: &Figures| match figures.peak_memory_bytes {
+            Some(bytes) => format!("{text}, {}", memory(bytes)),
+            None => text,
+        };
+        let mut cells = vec![
+            format!("`{}`", group.model),
+            milliseconds(ours.seconds),
+            format!("{}, {}", milliseconds(ours.least), milliseconds(ours.most)),
+            format!("{:.0}", ours.images_per_second),
+            ours.peak_memory_bytes.map_or(NONE.into(), memory),
+        ];
+        cells.extend(peers.iter().map(|&peer| {
+            let theirs = of(peer).and_then(|figures| Some(with_memory(times(figures.ratio?), figures)));
+            theirs.unwrap_or(NONE.into())
+        }));
+        table.row(cells);
+    }
+    let date = record.started.split('T').next().unwrap_or_default();
+    let what = step(phase);
+    Ok(format!(
+        "{}\n{}{} in batches of {}. {}, {}, {} for everybody, {date}; medians over {} of medians over steps. The columns of the others say \
+         how many times as long they take in the same round, and their memory. {}",
+        table.markdown(),
+        what[..1].to_uppercase(),
+        &what[1..],
+        record.batch,
+        record.processor,
+        record.os,
+        count(record.threads, "thread"),
+        count(record.rounds, "round"),
+        made_by(record, file)
+    ))
 }
 
 /// The record for docs/benchmarks.md: our figures with the ratios, every contender's figures, and how everything was measured.
@@ -159,7 +232,12 @@ pub(crate) fn layer_tables(record: &Record) -> String {
 
 fn milliseconds(seconds: f64) -> String {
     let milliseconds = 1e3 * seconds;
-    if milliseconds < 9.95 { format!("{milliseconds:.1}") } else { format!("{milliseconds:.0}") }
+    let decimals = match milliseconds {
+        ..0.995 => 2,
+        ..9.95 => 1,
+        _ => 0,
+    };
+    format!("{milliseconds:.decimals$}")
 }
 
 fn memory(bytes: u64) -> String {
@@ -206,8 +284,12 @@ pub(crate) fn file_name(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::record::FOLDER;
-    use crate::bench::{record::newest, root, testing::record};
+    use crate::bench::{
+        question::Phase,
+        record::{FOLDER, newest},
+        root,
+        testing::record,
+    };
 
     #[test]
     fn a_record_is_two_tables_and_what_was_measured() {
@@ -286,6 +368,40 @@ mod tests {
     }
 
     #[test]
+    fn a_record_of_one_phase_is_one_table() {
+        let error = short(&record(), "a.json").unwrap_err().to_string();
+        assert!(error.contains("of the CPU and of one phase"), "{error}");
+        let mut training = record();
+        training.rows.retain(|entry| entry.row.phase == Phase::Train);
+        let text = short(&training, "training/a.json").unwrap();
+        let rows: Vec<Vec<&str>> =
+            text.lines().take(3).map(|line| line.split('|').map(str::trim).collect()).collect();
+        let others: Vec<&str> =
+            record().contenders[1..].iter().map(|entered| entered.contender.title()).collect();
+        assert_eq!(rows[0][1..6], ["network", "ms", "fastest, slowest round", "images/s", "memory"]);
+        assert_eq!(rows[0][6..rows[0].len() - 1], others);
+        assert_eq!(rows[2][1..7], ["`alexnet`", "300", "200, 400", "420", "200 MiB", "4.00x"]);
+        for part in ["Training in batches of 126.", "3 rounds", "[data/benchmarks/training/a.json]"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        training.rows.retain(|entry| entry.row.contender != Contender::Pointwise);
+        assert!(short(&training, "a.json").is_err());
+    }
+
+    #[test]
+    fn a_page_names_records() {
+        let [start, end] = markers_of("training/a.json");
+        let page = format!(
+            "a\n<!-- benchmark -->\n<!-- /benchmark -->\n{start}\nold\n{end}\n<!-- benchmark cuda -->\n"
+        );
+        assert_eq!(named(&page), ["training/a.json"]);
+        let shown =
+            replace_part(&page, markers_of("training/a.json").each_ref().map(String::as_str), "new\n")
+                .unwrap();
+        assert!(shown.contains(&format!("{start}\n\nnew\n\n{end}\n")), "{shown}");
+    }
+
+    #[test]
     fn layers_are_shown_where_they_were_timed() {
         assert_eq!(
             layer_tables(&record()),
@@ -298,7 +414,10 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits() {
-        assert_eq!([0.001_23, 0.009_96, 1.2345].map(milliseconds), ["1.2", "10", "1234"]);
+        assert_eq!(
+            [0.000_287, 0.000_996, 0.001_23, 0.009_96, 1.2345].map(milliseconds),
+            ["0.29", "1.0", "1.2", "10", "1234"]
+        );
         assert_eq!([0.5, 9.94, 9.96, 31.26].map(times), ["0.50x", "9.94x", "10.0x", "31.3x"]);
     }
 
@@ -346,14 +465,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_page_shows_the_records_that_it_names() {
+        let page = std::fs::read_to_string(root().join(PAGE)).unwrap();
+        let names = named(&page);
+        for name in &names {
+            let markers = markers_of(name);
+            let (_, shown, _) = split(&page, markers.each_ref().map(String::as_str)).unwrap().unwrap();
+            let record = Record::read(&root().join(FOLDER).join(name)).unwrap();
+            let update = "run `cargo xtask bench --update-docs`";
+            assert_eq!(shown, format!("\n\n{}\n", short(&record, name).unwrap()), "{name}: {update}");
+        }
+        // Each record of the folder is shown.
+        for entry in std::fs::read_dir(root().join(FOLDER).join("training")).unwrap() {
+            let name = format!("training/{}", file_name(&entry.unwrap().path()));
+            assert!(names.contains(&name.as_str()), "{PAGE} does not show {name}");
+        }
+    }
+
     /// A record says nothing about the machine but its processor, its card and its system.
     #[test]
     fn committed_records_are_readable_and_name_no_paths() {
-        for entry in std::fs::read_dir(root().join(FOLDER)).into_iter().flatten() {
+        let folders = [root().join(FOLDER), root().join(FOLDER).join("training")];
+        for entry in folders.iter().flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten()) {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "json") {
                 let record = Record::read(&path).unwrap();
-                assert_eq!(record.file_name(), file_name(&path));
+                // The machine's part of the name, where the name says also what was timed.
+                let own = record.file_name();
+                let (date, machine) = own.split_at(10);
+                let name = file_name(&path);
+                assert!(name.starts_with(date) && name.ends_with(machine), "{name}");
                 let text = std::fs::read_to_string(&path).unwrap();
                 for part in ["/home/", "/root/", "/Users/", "/tmp/", "\\\\Users"] {
                     assert!(!text.contains(part), "{} holds {part}", path.display());

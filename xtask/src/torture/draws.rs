@@ -2,31 +2,25 @@
 
 use std::time::Duration;
 
-/// SplitMix64.
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+/// A generator whose sequence the seed determines.
 #[derive(Debug)]
-pub(super) struct Draws(u64);
+pub(super) struct Draws(SmallRng);
 
 impl Draws {
     pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bits ^ (bits >> 31)
+        Self(SmallRng::seed_from_u64(seed))
     }
 
     /// Uniform in [0, 1).
     pub(super) fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        self.0.random()
     }
 
     /// True with this probability.
     pub(super) fn chance(&mut self, share: f64) -> bool {
-        self.fraction() < share
+        self.0.random_bool(share)
     }
 
     /// Up to `longest`.
@@ -36,7 +30,7 @@ impl Draws {
 
     /// One of several, of which there is at least one.
     pub(super) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[(self.fraction() * choices.len() as f64) as usize]
+        choices[self.0.random_range(..choices.len())]
     }
 }
 
