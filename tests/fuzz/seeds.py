@@ -1,4 +1,4 @@
-"""Makes the invented seeds that are not text: python3 tests/fuzz/seeds.py (needs Pillow for the images)."""
+"""Makes the invented seeds that are not text: python3 tests/fuzz/seeds.py (needs Pillow for images and pyarrow for parquet)."""
 
 import io
 import json
@@ -7,6 +7,8 @@ import struct
 import tarfile
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 from PIL import Image
 
 SEEDS = Path(__file__).parent / "seeds"
@@ -103,6 +105,34 @@ def images():
         put("image", name, contents.getvalue())
 
 
+def parquet():
+    def png(color, size=(32, 32)):
+        contents = io.BytesIO()
+        Image.new("RGB", size, color).save(contents, "png")
+        return contents.getvalue()
+
+    def file(images, labels, **options):
+        images = [None if image is None else {"bytes": image, "path": "x.png"} for image in images]
+        img = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+        schema = pyarrow.schema([("img", img), ("label", pyarrow.int64())])
+        contents = io.BytesIO()
+        table = pyarrow.table({"img": images, "label": labels}, schema=schema)
+        pyarrow.parquet.write_table(table, contents, store_schema=False, **options)
+        return contents.getvalue()
+
+    images, labels = [png((1, 2, 3)), png((200, 100, 0)), png((1, 2, 3))], [0, 9, 0]
+    for compression in ["none", "snappy", "gzip", "brotli", "zstd", "lz4"]:
+        put("parquet", compression, file(images, labels, compression=compression))
+    put("parquet", "plain", file(images, labels, compression="none", use_dictionary=False))
+    put("parquet", "second_version", file(images, labels, data_page_version="2.0", write_page_checksum=True))
+    put("parquet", "deltas", file(images, labels, use_dictionary=False, column_encoding={
+        "img.bytes": "DELTA_BYTE_ARRAY", "img.path": "DELTA_LENGTH_BYTE_ARRAY", "label": "DELTA_BINARY_PACKED"}))
+    put("parquet", "two_groups", file(images, labels, row_group_size=2, write_page_index=True))
+    put("parquet", "null", file([images[0], None], labels[:2]))
+    put("parquet", "bad_label", file(images[:1], [10]))
+    put("parquet", "bad_size", file([png((1, 2, 3), (31, 32))], [1]))
+
+
 def safetensors():
     def file(tensors, metadata=None):
         header, data = {}, b""
@@ -156,5 +186,5 @@ def runs():
     put("run", "deep", b"\4" + 300 * b"[")
 
 
-for make in [archives, batches, idx, images, safetensors, pickles, runs]:
+for make in [archives, batches, idx, images, parquet, safetensors, pickles, runs]:
     make()

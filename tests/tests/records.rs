@@ -138,8 +138,9 @@ fn the_page_of_results_shows_the_ablation() {
 /// How much longer a change makes a training step: the geometric mean over the pairs that differ in it, of the medians in the record of steps.
 #[test]
 fn the_page_of_results_tells_what_changes_do_to_a_step() {
-    let record =
-        fs::read_to_string(root().join("data/benchmarks/training/2026-11-27-ablation-amd-epyc-2threads.json"));
+    let record = fs::read_to_string(
+        root().join("data/benchmarks/training/2026-11-27-ablation-amd-epyc-2threads.json"),
+    );
     let record: serde_json::Value = serde_json::from_str(&record.unwrap()).unwrap();
     let median = |network: &str| {
         let rows = record["rows"].as_array().unwrap().iter().filter(|row| row["model"] == network);

@@ -5,15 +5,11 @@
 
 use candle_datasets::hub::{FileReader, from_hub};
 use hf_hub::{HFClientSync, split_id};
-use parquet::record::{Field, Row};
 use pointwise_recipe::one_line;
 
-use crate::image_folder::{append_planes, decode};
 use crate::panics::without_panic;
+use crate::parquet_file::{CLASSES, Decoded, SHAPE};
 use crate::{Error, Images, Progress, Unit};
-
-const SHAPE: [usize; 3] = [3, 32, 32];
-const CLASSES: u16 = 10;
 
 /// Where the Hub keeps the parquet version of every dataset, and where `from_hub` looks.
 const REVISION: &str = "refs/convert/parquet";
@@ -118,242 +114,20 @@ impl Set {
     }
 }
 
-#[derive(Default)]
-struct Decoded {
-    pixels: Vec<u8>,
-    labels: Vec<u16>,
-}
-
-impl Decoded {
-    /// Appends the images and labels of a file.
-    fn read(&mut self, name: &str, reader: &dyn FileReader, mut advance: impl FnMut()) -> Result<(), Error> {
-        let bad = |cause| Error::Parquet { file: name.to_owned(), cause };
-        let fails = "its decoder fails on it";
-        let mut rows = without_panic(|| reader.get_row_iter(None))
-            .ok_or_else(|| bad(fails.to_owned()))?
-            .map_err(|error| bad(error.to_string()))?;
-        for number in 0_usize.. {
-            let row = without_panic(|| rows.next()).ok_or_else(|| bad(format!("row {number}: {fails}")))?;
-            let Some(row) = row else { break };
-            let row = row.map_err(|error| bad(format!("row {number}: {error}")))?;
-            self.append(&row).map_err(|cause| bad(format!("row {number} {cause}")))?;
-            advance();
-        }
-        Ok(())
-    }
-
-    /// Appends a row; the error continues "row 7 ...".
-    fn append(&mut self, row: &Row) -> Result<(), String> {
-        let (mut encoded, mut label) = (None, None);
-        for (name, field) in row.get_column_iter() {
-            match field {
-                Field::Long(value) if name == "label" => label = Some(*value),
-                Field::Group(group) => {
-                    for (name, field) in group.get_column_iter() {
-                        if let (Field::Bytes(bytes), "bytes") = (field, name.as_str()) {
-                            encoded = Some(bytes);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        let encoded = encoded.ok_or("has no column with the bytes of an image")?;
-        let label = label.ok_or("has no column label with a number")?;
-        let label = u16::try_from(label).ok().filter(|&label| label < CLASSES);
-        let label = label.ok_or("has a label outside 0 to 9")?;
-        let image = decode(encoded.data()).map_err(|cause| format!("has a bad image ({cause})"))?;
-        let (width, height) = (image.width(), image.height());
-        if (width, height) != (32, 32) {
-            return Err(format!("has an image of {width}x{height} pixels instead of 32x32"));
-        }
-        append_planes(image, SHAPE, &mut self.pixels);
-        self.labels.push(label);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::NoProgress;
     use crate::binary::{CIFAR10, Layout};
-    use crate::testing::{noise, records, write_files};
+    use crate::testing::parquet::{IMAGE_BYTES, TestRow, planes, png, write_parquet};
+    use crate::testing::{records, write_files};
     use hf_hub::HFClient;
-    use image::{ImageFormat, RgbImage};
-    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-    use parquet::file::reader::SerializedFileReader;
-    use parquet::file::writer::SerializedFileWriter;
-    use parquet::schema::parser::parse_message_type;
     use std::collections::HashMap;
-    use std::fs::{self, File};
-    use std::io::{BufRead, BufReader, Cursor, Write};
+    use std::fs;
+    use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::path::Path;
-    use std::sync::Arc;
     use std::thread;
     use tempfile::TempDir;
-
-    const IMAGE_BYTES: usize = 3072;
-
-    /// The columns of `uoft-cs/cifar10`.
-    const SCHEMA: &str = "message schema {
-        optional group img { optional binary bytes; optional binary path (STRING); }
-        optional int64 label;
-    }";
-
-    /// An encoded image and its label; an empty image is a null.
-    type TestRow = (Vec<u8>, i64);
-
-    fn write_parquet(path: &Path, rows: &[TestRow]) {
-        let schema = Arc::new(parse_message_type(SCHEMA).unwrap());
-        let mut writer =
-            SerializedFileWriter::new(File::create(path).unwrap(), schema, Arc::default()).unwrap();
-        let mut group = writer.next_row_group().unwrap();
-
-        let images = rows.iter().filter(|(image, _)| !image.is_empty());
-        let images: Vec<ByteArray> = images.map(|(image, _)| ByteArray::from(image.clone())).collect();
-        let levels: Vec<i16> = rows.iter().map(|(image, _)| if image.is_empty() { 0 } else { 2 }).collect();
-        let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<ByteArrayType>().write_batch(&images, Some(&levels), None).unwrap();
-        column.close().unwrap();
-
-        let paths: Vec<ByteArray> = images.iter().map(|_| ByteArray::from("x.png")).collect();
-        let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<ByteArrayType>().write_batch(&paths, Some(&levels), None).unwrap();
-        column.close().unwrap();
-
-        let labels: Vec<i64> = rows.iter().map(|row| row.1).collect();
-        let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<Int64Type>().write_batch(&labels, Some(&vec![1; labels.len()]), None).unwrap();
-        column.close().unwrap();
-
-        group.close().unwrap();
-        writer.close().unwrap();
-    }
-
-    /// Noise of the size given: nothing about it is symmetric.
-    fn png(seed: u64, width: u32, height: u32) -> Vec<u8> {
-        let image = RgbImage::from_raw(width, height, noise(seed, (3 * width * height) as usize)).unwrap();
-        let mut encoded = Cursor::new(Vec::new());
-        image.write_to(&mut encoded, ImageFormat::Png).unwrap();
-        encoded.into_inner()
-    }
-
-    /// The bytes of `png(seed, 32, 32)` in the order of the binary files: R, G, B planes, row by row.
-    fn planes(seed: u64) -> Vec<u8> {
-        let raw = noise(seed, IMAGE_BYTES);
-        (0..IMAGE_BYTES).map(|i| raw[i % 1024 * 3 + i / 1024]).collect()
-    }
-
-    fn read(path: &Path) -> Result<Decoded, Error> {
-        let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
-        let mut decoded = Decoded::default();
-        decoded.read("0000.parquet", &reader, || ())?;
-        Ok(decoded)
-    }
-
-    #[test]
-    fn images_are_oriented_as_in_the_binary_files() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("0000.parquet");
-        write_parquet(&path, &[(png(1, 32, 32), 9), (png(2, 32, 32), 0), (png(3, 32, 32), 4)]);
-        let decoded = read(&path).unwrap();
-        assert_eq!(decoded.labels, [9, 0, 4]);
-        assert!(decoded.pixels == [planes(1), planes(2), planes(3)].concat());
-
-        // The same images as binary files, through the other reader.
-        let record = |label: u8, seed| [vec![label], planes(seed)].concat();
-        let train = [record(9, 1), record(0, 2), record(4, 3)].concat();
-        write_files(folder.path(), &[("data_batch_1.bin", train), ("test_batch.bin", records(1, 1))]);
-        let (binary, _) =
-            Layout::find(&CIFAR10, folder.path()).unwrap().unwrap().load(0, &NoProgress).unwrap();
-        assert_eq!(Images::new(SHAPE, 10, decoded.pixels, decoded.labels).unwrap(), binary);
-    }
-
-    #[test]
-    fn a_bad_row_is_an_error_that_names_it() {
-        let mut cut = png(1, 32, 32);
-        cut.truncate(1500);
-        let cases = [
-            ((cut, 1), "row 1 has a bad image ("),
-            ((b"no image".to_vec(), 1), "row 1 has a bad image ("),
-            ((png(1, 31, 32), 1), "row 1 has an image of 31x32 pixels instead of 32x32"),
-            ((png(1, 32, 32), 10), "row 1 has a label outside 0 to 9"),
-            ((png(1, 32, 32), -1), "row 1 has a label outside 0 to 9"),
-            ((Vec::new(), 1), "row 1 has no column with the bytes of an image"),
-        ];
-        for (row, expected) in cases {
-            let folder = TempDir::new().unwrap();
-            let path = folder.path().join("0000.parquet");
-            write_parquet(&path, &[(png(2, 32, 32), 3), row, (png(3, 32, 32), 3)]);
-            let error = read(&path).err().expect(expected).to_string();
-            assert!(
-                error.starts_with(&format!(
-                    "0000.parquet is not a parquet file of CIFAR-10, since {expected}"
-                )),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_damaged_file_is_an_error() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("0000.parquet");
-        write_parquet(&path, &[(png(2, 32, 32), 3), (png(3, 32, 32), 3)]);
-        let mut bytes = fs::read(&path).unwrap();
-        // The footer stays whole, so that the reader opens; pages begin after the four magic bytes.
-        bytes[4..40].fill(0xff);
-        fs::write(&path, bytes).unwrap();
-        assert!(matches!(read(&path), Err(Error::Parquet { .. })));
-    }
-
-    /// Even if the parquet reader panics, as it does on some of these.
-    #[test]
-    fn a_file_cut_or_changed_anywhere_is_read_or_refused_in_a_sentence() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("0000.parquet");
-        write_parquet(&path, &[(png(2, 32, 32), 3)]);
-        let whole = fs::read(&path).unwrap();
-        let sound = read(&path).unwrap();
-        let mut refused = 0;
-        let mut check = |bytes: &[u8], what: &str| {
-            fs::write(&path, bytes).unwrap();
-            let reader = without_panic(|| SerializedFileReader::new(File::open(&path).unwrap()));
-            let Some(Ok(reader)) = reader else {
-                refused += 1;
-                return;
-            };
-            let mut decoded = Decoded::default();
-            match decoded.read("0000.parquet", &reader, || ()) {
-                Err(error) => {
-                    let error = error.to_string();
-                    assert!(
-                        error.starts_with("0000.parquet is not a parquet file of CIFAR-10, since "),
-                        "{what}: {error}"
-                    );
-                    assert!(!error.contains('\n'), "{what}: {error}");
-                    refused += 1;
-                }
-                Ok(()) => {
-                    assert_eq!(decoded.pixels.len(), decoded.labels.len() * sound.pixels.len(), "{what}");
-                }
-            }
-        };
-        // Not every byte of the image itself: its own tests cover that.
-        let image = 200..whole.len() - 1000;
-        let places = (0..whole.len()).filter(|n| !image.contains(n) || n % 50 == 0);
-        for n in places {
-            check(&whole[..n], &format!("{n} bytes"));
-            for bit in 0..8 {
-                let mut changed = whole.clone();
-                changed[n] ^= 1 << bit;
-                check(&changed, &format!("bit {bit} of byte {n}"));
-            }
-        }
-        assert!(refused > whole.len(), "{refused} of them are refused");
-    }
 
     #[test]
     fn sets_are_known_by_their_names() {

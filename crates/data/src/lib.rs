@@ -44,6 +44,8 @@ mod image_folder;
 mod jpeg;
 mod normalisation;
 mod panics;
+#[cfg(any(feature = "huggingface", all(fuzzing, feature = "parquet")))]
+mod parquet_file;
 mod progress;
 mod published;
 mod source;

@@ -1,5 +1,8 @@
 //! Helpers for the tests of several modules: data in all its forms, a small web server, a watcher of progress.
 
+#[cfg(feature = "huggingface")]
+pub(crate) mod parquet;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
