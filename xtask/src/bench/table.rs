@@ -86,9 +86,14 @@ pub(crate) fn short(record: &Record, file: &str) -> anyhow::Result<String> {
     }
     let date = record.started.split('T').next().unwrap_or_default();
     let what = step(phase);
+    let others = match peers.is_empty() {
+        true => "",
+        false => {
+            "The columns of the others say how many times as long they take in the same round, and their memory. "
+        }
+    };
     Ok(format!(
-        "{}\n{}{} in batches of {}. {}, {}, {} for everybody, {date}; medians over {} of medians over steps. The columns of the others say \
-         how many times as long they take in the same round, and their memory. {}",
+        "{}\n{}{} in batches of {}. {}, {}, {} for everybody, {date}; medians over {} of medians over steps. {others}{}",
         table.markdown(),
         what[..1].to_uppercase(),
         &what[1..],
