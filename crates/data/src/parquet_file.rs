@@ -1,5 +1,7 @@
 //! Images of CIFAR-10 in a parquet file, encoded as png: a column with a group that holds the bytes, and one with the label.
 
+use parquet::column::page::Page;
+use parquet::errors::ParquetError;
 use parquet::file::reader::FileReader;
 use parquet::record::{Field, Row};
 use pointwise_recipe::one_line;
@@ -29,6 +31,9 @@ impl Decoded {
     ) -> Result<(), Error> {
         let bad = |cause| Error::Parquet { file: name.to_owned(), cause };
         let fails = "its decoder fails on it";
+        without_panic(|| check_dictionaries(reader))
+            .ok_or_else(|| bad(fails.to_owned()))?
+            .map_err(|error| bad(one_line(&error.to_string())))?;
         let mut rows = without_panic(|| reader.get_row_iter(None))
             .ok_or_else(|| bad(fails.to_owned()))?
             .map_err(|error| bad(one_line(&error.to_string())))?;
@@ -71,6 +76,27 @@ impl Decoded {
         self.labels.push(label);
         Ok(())
     }
+}
+
+/// The crate parquet allocates as many values as a dictionary claims to have. Each takes a byte at least: columns of booleans have none.
+fn check_dictionaries(reader: &dyn FileReader) -> Result<(), ParquetError> {
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group)?;
+        for column in 0..group.num_columns() {
+            let mut pages = group.get_column_page_reader(column)?;
+            while let Some(page) = pages.get_next_page()? {
+                if let Page::DictionaryPage { buf, num_values, .. } = page
+                    && num_values as usize > buf.len()
+                {
+                    return Err(ParquetError::General(format!(
+                        "a dictionary of {} bytes claims to have {num_values} values",
+                        buf.len()
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -149,6 +175,7 @@ mod tests {
                 "null" => "row 1 has no column with the bytes of an image",
                 "bad_label" => "row 0 has a label outside 0 to 9",
                 "bad_size" => "row 0 has an image of 31x32 pixels",
+                "huge_dictionary" => " bytes claims to have ",
                 _ => {
                     let decoded = outcome.unwrap();
                     assert_eq!(decoded.labels, [0, 9, 0], "{name}");
