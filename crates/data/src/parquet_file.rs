@@ -78,7 +78,7 @@ impl Decoded {
     }
 }
 
-/// The crate parquet allocates as many values as a dictionary claims to have. Each takes a byte at least: columns of booleans have none.
+/// The crate parquet allocates as many values as a dictionary claims to have. Each takes a byte at least (booleans have no dictionaries).
 fn check_dictionaries(reader: &dyn FileReader) -> Result<(), ParquetError> {
     for group in 0..reader.num_row_groups() {
         let group = reader.get_row_group(group)?;
