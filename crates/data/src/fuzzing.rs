@@ -15,9 +15,7 @@ use crate::files::{hex, reading};
 use crate::idx::{self, MNIST};
 use crate::{Error, Images, NoProgress};
 #[cfg(feature = "parquet")]
-use crate::{panics::without_panic, parquet_file::Decoded};
-#[cfg(feature = "parquet")]
-use {parquet::file::reader::SerializedFileReader, pointwise_recipe::one_line};
+use {crate::parquet_file, parquet::file::reader::SerializedFileReader};
 
 /// Bytes in gzip format, without compression.
 pub fn gzipped(bytes: &[u8]) -> Vec<u8> {
@@ -58,12 +56,10 @@ pub fn idx(number: usize, path: &Path) -> Result<Vec<u8>, Error> {
 #[cfg(feature = "parquet")]
 pub fn parquet(path: &Path) -> Result<(Vec<u8>, Vec<u16>), Error> {
     let name = path.display().to_string();
-    let bad = |cause: String| Error::Parquet { file: name.clone(), cause };
     let file = fs::File::open(path).map_err(reading(path))?;
-    let reader = without_panic(|| SerializedFileReader::new(file))
-        .ok_or_else(|| bad("its decoder fails on it".to_owned()))?
-        .map_err(|error| bad(one_line(&error.to_string())))?;
-    let mut decoded = Decoded::default();
+    let reader = parquet_file::decoded(|| SerializedFileReader::new(file))
+        .map_err(|cause| Error::Parquet { file: name.clone(), cause })?;
+    let mut decoded = parquet_file::Decoded::default();
     decoded.read(&name, &reader, || ())?;
     Ok((decoded.pixels, decoded.labels))
 }

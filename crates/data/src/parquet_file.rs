@@ -30,17 +30,15 @@ impl Decoded {
         mut advance: impl FnMut(),
     ) -> Result<(), Error> {
         let bad = |cause| Error::Parquet { file: name.to_owned(), cause };
-        let fails = "its decoder fails on it";
-        without_panic(|| check_dictionaries(reader))
-            .ok_or_else(|| bad(fails.to_owned()))?
-            .map_err(|error| bad(one_line(&error.to_string())))?;
-        let mut rows = without_panic(|| reader.get_row_iter(None))
-            .ok_or_else(|| bad(fails.to_owned()))?
-            .map_err(|error| bad(one_line(&error.to_string())))?;
+        let mut rows = decoded(|| {
+            check_dictionaries(reader)?;
+            reader.get_row_iter(None)
+        })
+        .map_err(bad)?;
         for number in 0_usize.. {
-            let row = without_panic(|| rows.next()).ok_or_else(|| bad(format!("row {number}: {fails}")))?;
+            let row =
+                decoded(|| rows.next().transpose()).map_err(|cause| bad(format!("row {number}: {cause}")))?;
             let Some(row) = row else { break };
-            let row = row.map_err(|error| bad(format!("row {number}: {}", one_line(&error.to_string()))))?;
             self.append(&row).map_err(|cause| bad(format!("row {number} {cause}")))?;
             advance();
         }
@@ -76,6 +74,13 @@ impl Decoded {
         self.labels.push(label);
         Ok(())
     }
+}
+
+/// What the crate parquet returns, or what is wrong with the file, in one line; also if it panics.
+pub(crate) fn decoded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    without_panic(decode)
+        .ok_or_else(|| "its decoder fails on it".to_owned())?
+        .map_err(|error| one_line(&error.to_string()))
 }
 
 /// The crate parquet allocates as many values as a dictionary claims to have. Each takes a byte at least (booleans have no dictionaries).
