@@ -9,7 +9,7 @@ use crate::origin::said;
 use super::{
     cells::{NONE, count, made_by, step, times},
     question::{Contender, Precision},
-    record::{Card, Record, StudyTime},
+    record::{Card, Record, StudyTime, date},
     summary::{Figures, Group, bandwidth_gb, groups, median, peak_gflops},
 };
 
@@ -147,7 +147,7 @@ fn studies(record: &Record) -> Table {
 
 /// The sentences needed to interpret the figures.
 fn provenance(record: &Record, card: &Card, file: &str) -> String {
-    let date = record.started.split('T').next().unwrap_or_default();
+    let date = date(&record.started);
     let driver = card.driver.as_deref().map_or(String::new(), |driver| format!(", driver {driver}"));
     let mut text = format!(
         "A step is a whole batch of {}, drawn and made ready, with loss and optimizer where it trains. {}{driver}; {}, {}, {}, {date}. Each \

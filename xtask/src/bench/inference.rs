@@ -24,7 +24,7 @@ use super::{
     network::{Network, Networks, shown},
     plan::order,
     question::{Contender, Device, Phase, Question, Rates},
-    record::{Entry, Lacking, Skipped, slug},
+    record::{Entry, Lacking, Skipped, date, slug},
     summary::median,
 };
 
@@ -141,7 +141,7 @@ impl Record {
     }
 
     fn file_name(&self) -> String {
-        let date = self.started.split('T').next().unwrap_or_default();
+        let date = date(&self.started);
         format!("{date}-{}.json", slug(&self.processor))
     }
 
@@ -365,7 +365,7 @@ fn provenance(record: &Record, file: &str) -> String {
             format!("{} {version} ({})", row.contender.title(), row.detail)
         })
         .collect();
-    let date = record.started.split('T').next().unwrap_or_default();
+    let date = date(&record.started);
     let mut text = format!(
         "From images in memory to logits in memory, in f32. {}, {}, {date}. Milliseconds are ours, a median over {} of a median over \
          calls; the columns behind them say how many times as long the others take in the same round. Timed: {}. ",

@@ -266,7 +266,7 @@ impl Record {
 
     /// The name of its file.
     pub(crate) fn file_name(&self) -> String {
-        let date = self.started.split('T').next().unwrap_or_default();
+        let date = date(&self.started);
         match &self.card {
             Some(card) => format!("{date}-{}.json", slug(&card.name)),
             None => format!("{date}-{}-{}threads.json", slug(&self.processor), self.threads),
@@ -320,6 +320,11 @@ pub(crate) fn newest(folder: &Path, device: Device) -> anyhow::Result<Option<Pat
         }
     }
     Ok(found.map(|(_, path)| path))
+}
+
+/// The day of a time in RFC 3339.
+pub(super) fn date(time: &str) -> &str {
+    time.split('T').next().unwrap_or_default()
 }
 
 /// Letters and digits, joined by hyphens: `amd-epyc-7b13`.

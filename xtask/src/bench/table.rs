@@ -9,7 +9,7 @@ use super::{
     cells::{NONE, count, made_by, step, times},
     gpu,
     question::{Contender, Device},
-    record::Record,
+    record::{Record, date},
     summary::{Figures, Group, groups, layers},
 };
 
@@ -84,7 +84,7 @@ pub(crate) fn short(record: &Record, file: &str) -> anyhow::Result<String> {
         }));
         table.row(cells);
     }
-    let date = record.started.split('T').next().unwrap_or_default();
+    let date = date(&record.started);
     let what = step(phase);
     let others = match peers.is_empty() {
         true => "",
@@ -188,7 +188,7 @@ fn everybody(record: &Record, groups: &[Group]) -> Table {
 
 /// The sentences needed to interpret the figures.
 fn provenance(record: &Record, file: &str) -> String {
-    let date = record.started.split('T').next().unwrap_or_default();
+    let date = date(&record.started);
     let mut text = format!(
         "A step is a whole batch of {}, with loss and optimizer where it trains. {}, {}, {} for everybody, {date}. Each figure is \
          a median over {} of a median over steps; in a round every program runs once, in an order that rotates. \
