@@ -3,8 +3,6 @@
 #
 #     tests/fuzz/run.sh SECONDS [TARGET...]
 #
-# Without a list all targets but `parquet` run, whose crate stops it (README.md).
-#
 # Each target starts from the committed seeds and from what earlier runs found in target/fuzz/corpus. A line of JSON for each goes
 # to target/fuzz/record.jsonl, and inputs that a target stopped at to target/fuzz/faults. The stable toolchain is enough: the flags are those
 # of `cargo fuzz build --sanitizer none`. POINTWISE_FUZZ_SEED makes the first inputs of each target the same every time.
@@ -13,7 +11,7 @@ cd "$(dirname "$0")/../.."
 
 seconds=${1:?usage: tests/fuzz/run.sh SECONDS [TARGET...]}
 shift
-[ $# -gt 0 ] || set -- archive batches idx image safetensors pytorch run network recipe study
+[ $# -gt 0 ] || set -- archive batches idx image parquet safetensors pytorch run network recipe study
 
 # With --target, the flags do not apply to build scripts and procedural macros.
 host=$(rustc -vV | sed -n 's/^host: //p')
@@ -21,9 +19,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
     -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
 RUSTFLAGS=$(echo $RUSTFLAGS)
-features=$([[ " $* " != *" parquet "* ]] || echo --features=parquet)
-# shellcheck disable=SC2086
-cargo build $features --manifest-path tests/fuzz/Cargo.toml --release --target "$host" --target-dir target/fuzz --locked
+cargo build --manifest-path tests/fuzz/Cargo.toml --release --target "$host" --target-dir target/fuzz --locked
 unset RUSTFLAGS
 
 # Files committed for other reasons that also serve as seeds.
@@ -38,29 +34,23 @@ seeds() {
 
 fuzz() {
     local target=$1 corpus=target/fuzz/corpus/$1 faults=target/fuzz/faults/$1 log=target/fuzz/$1.log dictionary=() status=0 start=$SECONDS
-    local time=(-timeout=20)
     mkdir -p "$corpus" "$faults"
     [ ! -f "tests/fuzz/dictionaries/$target" ] || dictionary=("-dict=tests/fuzz/dictionaries/$target")
-    # The crate parquet takes as many steps as a header declares: such inputs are counted, in processes of their own, and stop nothing.
-    [ "$target" != parquet ] || time=(-timeout=5 -fork=1 -ignore_timeouts=1 -ignore_ooms=0)
     # shellcheck disable=SC2046
     (
         ulimit -v 8388608
         timeout $((seconds + 120)) "target/fuzz/$host/release/$target" "$corpus" $(seeds "$target") "${dictionary[@]}" \
-            -max_total_time="$seconds" "${time[@]}" -rss_limit_mb=2048 -max_len=16384 \
+            -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=16384 \
             -seed="${POINTWISE_FUZZ_SEED:-0}" -print_final_stats=1 -artifact_prefix="$faults/"
     ) > "$log" 2>&1 || status=$?
-    local last executions coverage peak timeouts
+    local last executions coverage peak
     last=$(grep -o 'cov: [0-9]* ft: [0-9]* corp: [0-9]*' "$log" | tail -n 1)
-    # Of all processes, if there were several.
-    executions=$(sed -n 's/^#\([0-9]*\): .*/\1/p' "$log" | tail -n 1)
-    executions=${executions:-$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -n 1)}
-    timeouts=$(sed -n 's|.* oom/timeout/crash: [0-9]*/\([0-9]*\)/.*|\1|p' "$log" | tail -n 1)
+    executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -n 1)
     peak=$(sed -n 's/^stat::peak_rss_mb: *//p' "$log" | tail -n 1)
     coverage=$(echo "$last" | cut -d ' ' -f 2)
-    printf '{"target": "%s", "seconds": %d, "executions": %d, "coverage": %d, "features": %d, "corpus": %d, "peak_mb": %s, "timeouts": %d, "crashes": %d}\n' \
+    printf '{"target": "%s", "seconds": %d, "executions": %d, "coverage": %d, "features": %d, "corpus": %d, "peak_mb": %d, "crashes": %d}\n' \
         "$target" "$((SECONDS - start))" "${executions:-0}" "${coverage:-0}" "$(echo "$last" | cut -d ' ' -f 4)" \
-        "$(echo "$last" | cut -d ' ' -f 6)" "${peak:-null}" "${timeouts:-0}" "$([ "$status" = 0 ] && echo 0 || echo 1)" |
+        "$(echo "$last" | cut -d ' ' -f 6)" "${peak:-0}" "$([ "$status" = 0 ] && echo 0 || echo 1)" |
         tee -a target/fuzz/record.jsonl
     if [ "$status" != 0 ]; then
         tail -n 30 "$log" >&2

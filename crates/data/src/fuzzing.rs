@@ -13,9 +13,9 @@ use crate::binary::CIFAR100;
 use crate::file_spec::FileSpec;
 use crate::files::{hex, reading};
 use crate::idx::{self, MNIST};
-use crate::{Error, Images, NoProgress};
 #[cfg(feature = "parquet")]
-use {crate::parquet_file, parquet::file::reader::SerializedFileReader};
+use crate::parquet_file;
+use crate::{Error, Images, NoProgress};
 
 /// Bytes in gzip format, without compression.
 pub fn gzipped(bytes: &[u8]) -> Vec<u8> {
@@ -55,11 +55,6 @@ pub fn idx(number: usize, path: &Path) -> Result<Vec<u8>, Error> {
 /// Those of the file.
 #[cfg(feature = "parquet")]
 pub fn parquet(path: &Path) -> Result<(Vec<u8>, Vec<u16>), Error> {
-    let name = path.display().to_string();
-    let file = fs::File::open(path).map_err(reading(path))?;
-    let reader = parquet_file::decoded(|| SerializedFileReader::new(file))
-        .map_err(|cause| Error::Parquet { file: name.clone(), cause })?;
-    let mut decoded = parquet_file::Decoded::default();
-    decoded.read(&name, &reader, || ())?;
+    let decoded = parquet_file::read_file(&path.display().to_string(), path)?;
     Ok((decoded.pixels, decoded.labels))
 }

@@ -3,12 +3,14 @@
 //! `candle_datasets::hub::from_hub` fetches the files; their contents are read here. Its own `candle_datasets::vision::cifar::load` gives transposed
 //! images, leaves out rows that it cannot read and panics on an image that it cannot decode.
 
+use std::path::PathBuf;
+
 use candle_datasets::hub::{FileReader, from_hub};
-use hf_hub::{HFClientSync, split_id};
+use hf_hub::{HFClientSync, HFError, HFResult, split_id};
 use pointwise_recipe::one_line;
 
 use crate::panics::without_panic;
-use crate::parquet_file::{CLASSES, Decoded, SHAPE};
+use crate::parquet_file::{self, CLASSES, Decoded, SHAPE};
 use crate::{Error, Images, Progress, Unit};
 
 /// Where the Hub keeps the parquet version of every dataset, and where `from_hub` looks.
@@ -33,6 +35,11 @@ fn load_with(
     // listing: if that is the same before and after, it was the same in between.
     let listing = Listing::ask(client, dataset)?;
     progress.start(&format!("fetching {dataset}"), None, Unit::Bytes);
+    // Into the cache, where `from_hub` finds them, but not before they have been checked.
+    for name in &listing.files {
+        let path = fetch(client, dataset, name).map_err(|error| failed(dataset, error))?;
+        parquet_file::check(name, &path)?;
+    }
     let readers = without_panic(|| from_hub(client, dataset.to_owned()))
         .ok_or_else(|| failed(dataset, "its parquet files are damaged"))?
         .map_err(|error| failed(dataset, error))?;
@@ -70,6 +77,17 @@ fn load_with(
     let result = (images(Set::Train)?, images(Set::Test)?);
     progress.finish();
     Ok(result)
+}
+
+/// Fetches a file unless it is in the cache, and returns where it lies.
+fn fetch(client: &HFClientSync, dataset: &str, name: &str) -> HFResult<PathBuf> {
+    let (owner, dataset) = split_id(dataset);
+    let repository = client.dataset(owner, dataset);
+    let file = repository.download_file().filename(name).revision(REVISION);
+    match file.clone().local_files_only(true).send() {
+        Err(HFError::LocalEntryNotFound { .. }) => file.send(),
+        cached => cached,
+    }
 }
 
 /// The parquet files of a dataset, and their commit.
@@ -126,6 +144,7 @@ mod tests {
     use std::fs;
     use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::path::Path;
     use std::thread;
     use tempfile::TempDir;
 
@@ -153,15 +172,21 @@ mod tests {
 
     impl Hub {
         fn new(files: &[(&str, Vec<TestRow>)]) -> Self {
-            let cache = TempDir::new().unwrap();
-            let path = cache.path().join("served.parquet");
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join("served.parquet");
             let contents = files.iter().map(|(name, rows)| {
                 write_parquet(&path, rows);
-                ((*name).to_owned(), fs::read(&path).unwrap())
+                (*name, fs::read(&path).unwrap())
             });
-            let contents: HashMap<String, Vec<u8>> = contents.collect();
+            Self::serving(&contents.collect::<Vec<_>>())
+        }
+
+        fn serving(files: &[(&str, Vec<u8>)]) -> Self {
+            let cache = TempDir::new().unwrap();
             let siblings: Vec<String> =
                 files.iter().map(|(name, _)| format!(r#"{{"rfilename":"{name}"}}"#)).collect();
+            let contents: HashMap<String, Vec<u8>> =
+                files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
             let listing = format!(
                 r#"{{"id":"owner/name","sha":"{COMMIT}","siblings":[{{"rfilename":"README.md"}},{}]}}"#,
                 siblings.join(",")
@@ -242,6 +267,15 @@ mod tests {
         let hub = Hub::new(&[("train/0000.parquet", rows(0..2)), ("more/0000.parquet", rows(2..3))]);
         let error = hub.load().unwrap_err().to_string();
         assert!(error.contains("its file more/0000.parquet is of neither set"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_checked_before_it_is_opened() {
+        let gzipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds/parquet/gzip");
+        let hub = Hub::serving(&[("train/0000.parquet", fs::read(gzipped).unwrap())]);
+        let error = hub.load().unwrap_err().to_string();
+        assert!(error.starts_with("train/0000.parquet is not a parquet file of CIFAR-10"), "{error}");
+        assert!(error.contains("it is compressed by gzip"), "{error}");
     }
 
     #[test]

@@ -45,6 +45,8 @@ mod jpeg;
 mod normalisation;
 mod panics;
 #[cfg(any(feature = "huggingface", all(fuzzing, feature = "parquet")))]
+mod parquet_check;
+#[cfg(any(feature = "huggingface", all(fuzzing, feature = "parquet")))]
 mod parquet_file;
 mod progress;
 mod published;

@@ -3,11 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use pointwise_data::fuzzing;
-use pointwise_fuzz::{allow_allocations_of, check_file_error, file};
+use pointwise_fuzz::{check_file_error, file};
 
 fuzz_target!(|input: &[u8]| {
-    // What a page may declare: the crate reserves it before it looks at the page.
-    allow_allocations_of(2 << 30);
     let path = file("0000.parquet", input);
     match fuzzing::parquet(&path) {
         Ok((pixels, labels)) => {

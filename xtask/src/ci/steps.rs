@@ -431,8 +431,6 @@ cargo xtask torture --kills 100 --trainer target/release/trainer
 cargo clippy -p pointwise-data -p trainer --features trainer/huggingface --all-targets \
     --profile plain --locked -- -D warnings
 cargo test -p pointwise-data --features huggingface --profile plain --locked
-RUSTFLAGS="--cfg fuzzing" cargo check --manifest-path tests/fuzz/Cargo.toml --features parquet --bin parquet \
-    --target-dir target/ci/fuzz --locked
 "#,
     },
     Step {
