@@ -333,12 +333,12 @@ fn read(path: &Path) -> Result<DynamicImage, Error> {
     let file = File::open(path).map_err(reading(path))?;
     // A device may have no end.
     file.take(DECODING_BYTES + 1).read_to_end(&mut encoded).map_err(reading(path))?;
-    decode(&encoded).map_err(|cause| Error::Decode { path: path.to_owned(), cause })
+    decode(&encoded, LARGEST_SIDE).map_err(|cause| Error::Decode { path: path.to_owned(), cause })
 }
 
-/// Decodes a whole png, jpeg or webp image (by its contents: a jpeg named png is common), within limits. An error says what is
-/// wrong with it and what to do.
-pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
+/// Decodes a whole png, jpeg or webp image (by its contents: a jpeg named png is common), within limits, of which the side in pixels is one. An
+/// error says what is wrong with it and what to do.
+pub(crate) fn decode(encoded: &[u8], largest_side: u32) -> Result<DynamicImage, String> {
     if encoded.is_empty() {
         return Err(damaged("it is empty"));
     }
@@ -355,9 +355,9 @@ pub(crate) fn decode(encoded: &[u8]) -> Result<DynamicImage, String> {
     reader.limits(limits);
     let mut decoder = guarded(|| reader.into_decoder())?;
     let (width, height) = decoder.dimensions();
-    if width.max(height) > LARGEST_SIDE {
+    if width.max(height) > largest_side {
         return Err(format!(
-            "it has {width} x {height} pixels and the limit is {LARGEST_SIDE} a side; make it smaller"
+            "it has {width} x {height} pixels and the limit is {largest_side} a side; make it smaller"
         ));
     }
     let bytes = decoder.total_bytes();
@@ -601,9 +601,12 @@ mod tests {
             let mut whole = Cursor::new(Vec::new());
             image.write_to(&mut whole, format).unwrap();
             let whole = whole.into_inner();
-            assert!(decode(&whole).is_ok() && decode(&[&whole, b"more".as_slice()].concat()).is_ok());
+            assert!(
+                decode(&whole, LARGEST_SIDE).is_ok()
+                    && decode(&[&whole, b"more".as_slice()].concat(), LARGEST_SIDE).is_ok()
+            );
             for n in 0..whole.len() {
-                let error = decode(&whole[..n]).expect_err("it is cut");
+                let error = decode(&whole[..n], LARGEST_SIDE).expect_err("it is cut");
                 let what = format!("{format:?}, {n} of {} bytes: {error:?}", whole.len());
                 assert!(!error.contains(char::is_control), "{what}");
             }
@@ -627,7 +630,7 @@ mod tests {
         let with = |palette: &[u8]| {
             let chunks =
                 [chunk(b"IHDR", &header), chunk(b"PLTE", palette), pixels.clone(), chunk(b"IEND", &[])];
-            decode(&[b"\x89PNG\r\n\x1a\n", chunks.concat().as_slice()].concat())
+            decode(&[b"\x89PNG\r\n\x1a\n", chunks.concat().as_slice()].concat(), LARGEST_SIDE)
         };
         assert_eq!(with(&[1, 2, 3]).unwrap().into_rgb8().into_raw(), [1, 2, 3]);
         assert_eq!(with(&[1, 2, 3, 4]).unwrap_err(), "its decoder fails on it; replace or remove it");

@@ -513,7 +513,7 @@ mod tests {
         let with = |scans: usize| [head, &scan.repeat(scans), end].concat();
         assert_eq!(check_scans(&with(900)), Ok(()));
         assert_eq!(check_scans(&with(1000)), Err("it has more than 1000 scans"));
-        let error = crate::image_folder::decode(&with(1000)).unwrap_err();
+        let error = crate::image_folder::decode(&with(1000), 10_000).unwrap_err();
         assert_eq!(error, "it has more than 1000 scans; replace or remove it");
     }
 

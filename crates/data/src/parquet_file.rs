@@ -13,7 +13,8 @@ use crate::image_folder::{append_planes, decode};
 use crate::panics::without_panic;
 use crate::{Error, parquet_check};
 
-pub(crate) const SHAPE: [usize; 3] = [3, 32, 32];
+const SIDE: usize = 32;
+pub(crate) const SHAPE: [usize; 3] = [3, SIDE, SIDE];
 pub(crate) const CLASSES: u16 = 10;
 
 /// What has been decoded.
@@ -68,10 +69,11 @@ impl Decoded {
         let label = label.ok_or("has no column label with a number")?;
         let label = u16::try_from(label).ok().filter(|&label| label < CLASSES);
         let label = label.ok_or("has a label outside 0 to 9")?;
-        let image = decode(encoded.data()).map_err(|cause| format!("has a bad image ({cause})"))?;
+        let image =
+            decode(encoded.data(), SIDE as u32).map_err(|cause| format!("has a bad image ({cause})"))?;
         let (width, height) = (image.width(), image.height());
-        if (width, height) != (32, 32) {
-            return Err(format!("has an image of {width}x{height} pixels instead of 32x32"));
+        if (width, height) != (SIDE as u32, SIDE as u32) {
+            return Err(format!("has an image of {width}x{height} pixels instead of {SIDE}x{SIDE}"));
         }
         append_planes(image, SHAPE, &mut self.pixels);
         self.labels.push(label);
@@ -144,6 +146,7 @@ mod tests {
             ((cut, 1), "row 1 has a bad image ("),
             ((b"no image".to_vec(), 1), "row 1 has a bad image ("),
             ((png(1, 31, 32), 1), "row 1 has an image of 31x32 pixels instead of 32x32"),
+            ((png(1, 33, 32), 1), "row 1 has a bad image (it has 33 x 32 pixels and the limit is 32 a side"),
             ((png(1, 32, 32), 10), "row 1 has a label outside 0 to 9"),
             ((png(1, 32, 32), -1), "row 1 has a label outside 0 to 9"),
             ((Vec::new(), 1), "row 1 has no column with the bytes of an image"),
