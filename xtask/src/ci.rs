@@ -6,6 +6,11 @@ use std::{
     ffi::{OsStr, OsString},
     path::Path,
     process::Command,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Sender, channel},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -93,13 +98,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
         Ok(status.context("bash, which the steps are written in, cannot be started")?.success())
     };
     let start = Instant::now();
-    let done = run_steps(&selected(&args.only), args.keep_going, |step| {
-        print(&format!("\n== {} ({} min)\n", step.name, start.elapsed().as_secs() / 60))?;
-        let outcome = run_step(step, args.allow_missing, succeeds)?;
-        if let Some(sentence) = sentence(step, outcome) {
-            note!("{sentence}");
-        }
-        Ok(outcome)
+    let steps = selected(&args.only);
+    let stop = AtomicBool::new(false);
+    let (sender, found) = channel();
+    let done = thread::scope(|scope| {
+        scope.spawn(|| prepare(&steps, &stop, succeeds, sender));
+        let done = run_steps(&steps, args.keep_going, |step| {
+            print(&format!("\n== {} ({} min)\n", step.name, start.elapsed().as_secs() / 60))?;
+            let is_there = || found.recv().context("nobody has looked for what the step needs")?;
+            let outcome = run_step(step, args.allow_missing, is_there, succeeds)?;
+            if let Some(sentence) = sentence(step, outcome) {
+                note!("{sentence}");
+            }
+            Ok(outcome)
+        });
+        stop.store(true, Ordering::Relaxed);
+        done
     })?;
     print(&table(&done))?;
     Ok(if done.iter().any(|(_, outcome, _)| outcome.is_failure()) { End::Bad } else { End::Good })
@@ -121,14 +135,29 @@ fn run_steps(
     Ok(done)
 }
 
-/// Runs a step; `succeeds` runs a script and returns whether it succeeded.
+/// Looks for what the steps need, one after another, and sends whether it is there, in the order of the steps that need something. Installing is
+/// mostly waiting for the network, so this is done while earlier steps run. It ends early if `stop` is set.
+fn prepare(
+    steps: &[&Step],
+    stop: &AtomicBool,
+    succeeds: impl Fn(&str) -> anyhow::Result<bool>,
+    found: Sender<anyhow::Result<bool>>,
+) {
+    for need in steps.iter().filter_map(|step| step.need.as_ref()) {
+        if stop.load(Ordering::Relaxed) || found.send(succeeds(need.script)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs a step; `is_there` waits for what it needs, and `succeeds` runs a script and returns whether it succeeded.
 fn run_step(
     step: &Step,
     allow_missing: bool,
-    mut succeeds: impl FnMut(&str) -> anyhow::Result<bool>,
+    is_there: impl FnOnce() -> anyhow::Result<bool>,
+    succeeds: impl FnOnce(&str) -> anyhow::Result<bool>,
 ) -> anyhow::Result<Outcome> {
-    let is_there = step.need.as_ref().map_or(Ok(true), |need| succeeds(need.script))?;
-    Ok(match is_there {
+    Ok(match step.need.is_none() || is_there()? {
         true if succeeds(step.script)? => Outcome::Passed,
         true => Outcome::Failed,
         false if allow_missing => Outcome::LeftOut,
@@ -210,6 +239,7 @@ fn table(done: &[Done]) -> String {
 mod tests {
     use super::{steps::Need, *};
     use clap::Parser;
+    use std::cell::RefCell;
 
     #[derive(Debug, Parser)]
     struct Line {
@@ -228,14 +258,32 @@ mod tests {
 
     /// What becomes of three steps where these scripts fail, and the scripts that ran.
     fn outcomes(failing: &[&str], allow_missing: bool, keep_going: bool) -> (Vec<Outcome>, Vec<String>) {
-        let mut ran = Vec::new();
+        let ran = RefCell::new(Vec::new());
+        let succeeds = |script: &str| {
+            ran.borrow_mut().push(script.to_owned());
+            Ok(!failing.contains(&script))
+        };
         let done = run_steps(&[&A, &B, &C], keep_going, |step| {
-            run_step(step, allow_missing, |script| {
-                ran.push(script.to_owned());
-                Ok(!failing.contains(&script))
-            })
+            run_step(step, allow_missing, || succeeds("look"), succeeds)
         });
-        (done.unwrap().into_iter().map(|(_, outcome, _)| outcome).collect(), ran)
+        (done.unwrap().into_iter().map(|(_, outcome, _)| outcome).collect(), ran.into_inner())
+    }
+
+    #[test]
+    fn what_steps_need_is_looked_for_in_their_order_until_told_to_stop() {
+        let looked = |stop_after: usize| {
+            let (stop, looks) = (AtomicBool::new(false), RefCell::new(0));
+            let (sender, found) = channel();
+            let succeeds = |script: &str| {
+                *looks.borrow_mut() += 1;
+                stop.store(*looks.borrow() == stop_after, Ordering::Relaxed);
+                Ok(script == "look" && *looks.borrow() != 2)
+            };
+            prepare(&[&A, &B, &C, &B, &B], &stop, succeeds, sender);
+            found.iter().map(Result::unwrap).collect::<Vec<bool>>()
+        };
+        assert_eq!(looked(0), [true, false, true]);
+        assert_eq!(looked(1), [true]);
     }
 
     #[test]

@@ -150,9 +150,9 @@ fn provenance(record: &Record, card: &Card, file: &str) -> String {
     let date = date(&record.started);
     let driver = card.driver.as_deref().map_or(String::new(), |driver| format!(", driver {driver}"));
     let mut text = format!(
-        "A step is a whole batch of {}, drawn and made ready, with loss and optimizer where it trains. {}{driver}; {}, {}, {}, {date}. Each \
-         figure is a median over {} of a median over steps; in a round everybody is asked once, in an order that rotates. The \
-         columns of the others say how many times as long they take in the same round.",
+        "A step is a whole batch of {}, drawn and made ready, in training with loss and optimizer. {}{driver}; {}, {}, {}, {date}. Each \
+         figure is a median over {} of medians over steps; in a round every program runs once, in an order that rotates. The \
+         columns of other programs say how many times as long they take in the same round.",
         record.batch,
         card.name,
         record.processor,

@@ -367,8 +367,8 @@ fn provenance(record: &Record, file: &str) -> String {
         .collect();
     let date = date(&record.started);
     let mut text = format!(
-        "From images in memory to logits in memory, in f32. {}, {}, {date}. Milliseconds are ours, a median over {} of a median over \
-         calls; the columns behind them say how many times as long the others take in the same round. Timed: {}. ",
+        "From images in memory to logits in memory, in f32. {}, {}, {date}. Milliseconds are ours, a median over {} of medians over \
+         calls; the columns of other programs say how many times as long they take in the same round. Timed: {}. ",
         record.processor,
         record.os,
         count(record.rounds, "round"),

@@ -89,11 +89,11 @@ pub(crate) fn short(record: &Record, file: &str) -> anyhow::Result<String> {
     let others = match peers.is_empty() {
         true => "",
         false => {
-            "The columns of the others say how many times as long they take in the same round, and their memory. "
+            "The columns of other programs say how many times as long they take in the same round, and their memory. "
         }
     };
     Ok(format!(
-        "{}\n{}{} in batches of {}. {}, {}, {} for everybody, {date}; medians over {} of medians over steps. {others}{}",
+        "{}\n{}{} in batches of {}. {}, {}, {} for every program, {date}; medians over {} of medians over steps. {others}{}",
         table.markdown(),
         what[..1].to_uppercase(),
         &what[1..],
@@ -190,11 +190,11 @@ fn everybody(record: &Record, groups: &[Group]) -> Table {
 fn provenance(record: &Record, file: &str) -> String {
     let date = date(&record.started);
     let mut text = format!(
-        "A step is a whole batch of {}, with loss and optimizer where it trains. {}, {}, {} for everybody, {date}. Each figure is \
-         a median over {} of a median over steps; in a round every program runs once, in an order that rotates. \
-         The columns behind the memory say how many times as long the others take in the same round. GF/s count direct \
-         convolutions: two operations a multiply-accumulate, three passes in training; Winograd's method needs \
-         fewer, and so can pass the measured peak. Memory is the largest resident set of \
+        "A step is a whole batch of {}, in training with loss and optimizer. {}, {}, {} for every program, {date}. Each figure is \
+         a median over {} of medians over steps; in a round every program runs once, in an order that rotates. \
+         The columns of other programs say how many times as long they take in the same round. GF/s count direct \
+         convolutions: two operations for each multiply-accumulate, three passes in training; Winograd's method needs \
+         fewer, so that more than the measured peak is possible. Memory is the largest resident set of \
          the whole process, libraries included.\n\n",
         record.batch,
         record.processor,
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(cells(lines[7])[1..5], ["`alexnet`", "training", "300 ms, 200 MiB", "1200 ms"]);
         for part in [
             "a whole batch of 126",
-            "Some CPU, linux x86_64, 2 threads for everybody, 2026-01-31",
+            "Some CPU, linux x86_64, 2 threads for every program, 2026-01-31",
             "median over 3 rounds",
             "pointwise 1.2.3 (a detail; 2 + 3 steps), PyTorch 1.2.3 (a detail; 2 + 1 steps)",
             "Not there: burn. candle is left out of `alexnet`: it has no pools.",

