@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use candle_datasets::hub::{FileReader, from_hub};
-use hf_hub::{HFClientSync, HFError, HFResult, split_id};
+use hf_hub::{HFClientSync, HFError, HFRepositorySync, HFResult, RepoTypeDataset, split_id};
 use pointwise_recipe::one_line;
 
 use crate::panics::without_panic;
@@ -33,18 +33,21 @@ fn load_with(
 ) -> Result<(Images, Images), Error> {
     // `from_hub` gives readers without the names that tell training from test images. They come in the order of the
     // listing: if that is the same before and after, it was the same in between.
-    let listing = Listing::ask(client, dataset)?;
+    let (owner, name) = split_id(dataset);
+    let repository = client.dataset(owner, name);
+    let listing = Listing::ask(&repository).map_err(|error| failed(dataset, error))?;
     progress.start(&format!("fetching {dataset}"), None, Unit::Bytes);
     // Into the cache, where `from_hub` finds them, but not before they have been checked.
     for name in &listing.files {
-        let path = fetch(client, dataset, name).map_err(|error| failed(dataset, error))?;
+        let path = fetch(&repository, name).map_err(|error| failed(dataset, error))?;
         parquet_file::check(name, &path)?;
     }
     let readers = without_panic(|| from_hub(client, dataset.to_owned()))
         .ok_or_else(|| failed(dataset, "its parquet files are damaged"))?
         .map_err(|error| failed(dataset, error))?;
     progress.finish();
-    if readers.len() != listing.files.len() || Listing::ask(client, dataset)? != listing {
+    let listed_now = Listing::ask(&repository).map_err(|error| failed(dataset, error))?;
+    if readers.len() != listing.files.len() || listed_now != listing {
         return Err(failed(dataset, "it was changed while it was read"));
     }
 
@@ -80,9 +83,7 @@ fn load_with(
 }
 
 /// Fetches a file unless it is in the cache, and returns where it lies.
-fn fetch(client: &HFClientSync, dataset: &str, name: &str) -> HFResult<PathBuf> {
-    let (owner, dataset) = split_id(dataset);
-    let repository = client.dataset(owner, dataset);
+fn fetch(repository: &HFRepositorySync<RepoTypeDataset>, name: &str) -> HFResult<PathBuf> {
     let file = repository.download_file().filename(name).revision(REVISION);
     match file.clone().local_files_only(true).send() {
         Err(HFError::LocalEntryNotFound { .. }) => file.send(),
@@ -98,10 +99,8 @@ struct Listing {
 }
 
 impl Listing {
-    fn ask(client: &HFClientSync, dataset: &str) -> Result<Self, Error> {
-        let (owner, name) = split_id(dataset);
-        let info = client.dataset(owner, name).info().revision(REVISION).send();
-        let info = info.map_err(|error| failed(dataset, error))?;
+    fn ask(repository: &HFRepositorySync<RepoTypeDataset>) -> HFResult<Self> {
+        let info = repository.info().revision(REVISION).send()?;
         let files = info.siblings.unwrap_or_default().into_iter().map(|file| file.rfilename);
         Ok(Self { commit: info.sha, files: files.filter(|name| name.ends_with(".parquet")).collect() })
     }
@@ -178,15 +177,15 @@ mod tests {
                 write_parquet(&path, rows);
                 (*name, fs::read(&path).unwrap())
             });
-            Self::serving(&contents.collect::<Vec<_>>())
+            Self::serving(contents.collect())
         }
 
-        fn serving(files: &[(&str, Vec<u8>)]) -> Self {
+        fn serving(files: Vec<(&str, Vec<u8>)>) -> Self {
             let cache = TempDir::new().unwrap();
             let siblings: Vec<String> =
                 files.iter().map(|(name, _)| format!(r#"{{"rfilename":"{name}"}}"#)).collect();
             let contents: HashMap<String, Vec<u8>> =
-                files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
+                files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
             let listing = format!(
                 r#"{{"id":"owner/name","sha":"{COMMIT}","siblings":[{{"rfilename":"README.md"}},{}]}}"#,
                 siblings.join(",")
@@ -272,7 +271,7 @@ mod tests {
     #[test]
     fn a_file_is_checked_before_it_is_opened() {
         let gzipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/seeds/parquet/gzip");
-        let hub = Hub::serving(&[("train/0000.parquet", fs::read(gzipped).unwrap())]);
+        let hub = Hub::serving(vec![("train/0000.parquet", fs::read(gzipped).unwrap())]);
         let error = hub.load().unwrap_err().to_string();
         assert!(error.starts_with("train/0000.parquet is not a parquet file of CIFAR-10"), "{error}");
         assert!(error.contains("it is compressed by gzip"), "{error}");

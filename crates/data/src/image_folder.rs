@@ -35,7 +35,7 @@ const STRAYS: [&str; 8] = [
     "lost+found",
 ];
 /// Largest height and width of an image in pixels, and memory for decoding it: a small file can claim to be a large image.
-const LARGEST_SIDE: u32 = 10_000;
+pub(crate) const LARGEST_SIDE: u32 = 10_000;
 const DECODING_BYTES: u64 = 512 << 20;
 
 /// Whether `path` has a folder `train` or `test`.

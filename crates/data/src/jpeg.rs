@@ -458,6 +458,7 @@ impl Bits<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image_folder::{LARGEST_SIDE, decode};
     use crate::testing::noise;
     use image::codecs::jpeg::JpegEncoder;
     use image::{ExtendedColorType, GrayImage, RgbImage};
@@ -513,7 +514,7 @@ mod tests {
         let with = |scans: usize| [head, &scan.repeat(scans), end].concat();
         assert_eq!(check_scans(&with(900)), Ok(()));
         assert_eq!(check_scans(&with(1000)), Err("it has more than 1000 scans"));
-        let error = crate::image_folder::decode(&with(1000), 10_000).unwrap_err();
+        let error = decode(&with(1000), LARGEST_SIDE).unwrap_err();
         assert_eq!(error, "it has more than 1000 scans; replace or remove it");
     }
 

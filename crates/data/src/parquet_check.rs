@@ -102,8 +102,7 @@ const PAGE_HEADER: Fields = &[
 struct Chunk {
     codec: i64,
     bytes: i64,
-    first_data_page: i64,
-    dictionary: Option<i64>,
+    start: i64,
 }
 
 /// Reads the footer of a file and the headers of all its pages.
@@ -118,9 +117,11 @@ pub(crate) fn check(file: &File) -> Result<(), String> {
     chunks.iter().try_for_each(|chunk| pages(&mut file, chunk, &mut left))
 }
 
+const CUT: &str = "it ends too early";
+
 fn reason(error: io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
+        io::ErrorKind::UnexpectedEof => CUT.to_owned(),
         _ => error.to_string(),
     }
 }
@@ -144,25 +145,27 @@ fn footer(file: &mut (impl Read + Seek), length: u64) -> Result<Vec<Chunk>, Stri
 
     let (mut chunks, mut rows, mut bytes) = (Vec::<Chunk>::new(), 0_i64, 0_i64);
     Walker { input: file, left: footer }.walk(FOOTER, &mut |path, value| {
-        let chunk = chunks.last_mut();
-        match (path, chunk) {
-            ([2], _) if value > MAX_SCHEMA => Err(format!("its schema claims to have {value} elements")),
-            ([4], _) if value > MAX_GROUPS => Err(format!("it claims to have {value} groups of rows")),
+        match (path, chunks.last_mut()) {
+            ([2], _) if value > MAX_SCHEMA => {
+                return Err(format!("its schema claims to have {value} elements"));
+            }
+            ([4], _) if value > MAX_GROUPS => {
+                return Err(format!("it claims to have {value} groups of rows"));
+            }
             // Not more than there are elements.
             ([2, 5], _) if !(0..=MAX_SCHEMA).contains(&value) => {
-                Err(format!("a group of its schema claims to have {value} fields"))
+                return Err(format!("a group of its schema claims to have {value} fields"));
             }
             ([4, 3], _) => {
                 rows = rows.saturating_add(value);
                 if value < 0 || rows as u64 > length / MIN_IMAGE {
                     return Err(format!("it claims to have {rows} rows in {length} bytes"));
                 }
-                Ok(())
             }
             // The first of those that are needed. The crate refuses a chunk without it.
             ([4, 1, 3, 4], _) => {
-                chunks.push(Chunk { codec: value, bytes: 0, first_data_page: 0, dictionary: None });
-                check_codec(value)
+                check_codec(value)?;
+                chunks.push(Chunk { codec: value, bytes: 0, start: 0 });
             }
             ([4, 1, 3, 7], Some(chunk)) => {
                 chunk.bytes = value;
@@ -170,18 +173,12 @@ fn footer(file: &mut (impl Read + Seek), length: u64) -> Result<Vec<Chunk>, Stri
                 if value < 0 || bytes as u64 > length {
                     return Err(format!("its pages claim to have {bytes} bytes of {length}"));
                 }
-                Ok(())
             }
-            ([4, 1, 3, 9], Some(chunk)) => {
-                chunk.first_data_page = value;
-                Ok(())
-            }
-            ([4, 1, 3, 11], Some(chunk)) => {
-                chunk.dictionary = Some(value);
-                Ok(())
-            }
-            _ => Ok(()),
+            // Of the first data page, and of the dictionary before it if there is one.
+            ([4, 1, 3, 9 | 11], Some(chunk)) => chunk.start = value,
+            _ => {}
         }
+        Ok(())
     })?;
     Ok(chunks)
 }
@@ -202,44 +199,41 @@ fn check_codec(codec: i64) -> Result<(), String> {
 
 /// Checks the pages of a chunk, as the crate walks through them; `left` is what all pages to come may have.
 fn pages(file: &mut (impl Read + Seek), chunk: &Chunk, left: &mut i64) -> Result<(), String> {
-    let start = chunk.dictionary.unwrap_or(chunk.first_data_page);
+    let start = chunk.start;
     let mut at = u64::try_from(start).map_err(|_| format!("a page is claimed to be at {start}"))?;
-    let mut bytes = chunk.bytes;
-    while bytes > 0 {
+    let end = at + chunk.bytes as u64;
+    while at < end {
         file.seek(SeekFrom::Start(at)).map_err(reason)?;
         let (mut compressed, mut decompressed) = (0, 0);
-        let mut walker = Walker { input: &mut *file, left: bytes as u64 };
-        walker.walk(PAGE_HEADER, &mut |path, value| match path {
-            // An index page, which nobody writes and the crate does not always skip.
-            [1] if ![0, 2, 3].contains(&value) => Err(format!("a page is of the type {value}")),
-            [2] | [3] if !(0..=MAX_PAGE).contains(&value) => {
-                Err(format!("a page claims to have {value} bytes"))
+        let mut walker = Walker { input: &mut *file, left: end - at };
+        walker.walk(PAGE_HEADER, &mut |path, value| {
+            match path {
+                // An index page, which nobody writes and the crate does not always skip.
+                [1] if ![0, 2, 3].contains(&value) => return Err(format!("a page is of the type {value}")),
+                [2] | [3] if !(0..=MAX_PAGE).contains(&value) => {
+                    return Err(format!("a page claims to have {value} bytes"));
+                }
+                [2] => decompressed = value,
+                [3] => compressed = value,
+                [7, 1] if value > MAX_DICTIONARY => {
+                    return Err(format!("a dictionary claims to have {value} values"));
+                }
+                // Plain, of a dictionary, or runs of the same. The others have counts of their own, which the crate believes.
+                [5, 2] | [7, 2] | [8, 4] if ![0, 2, 3, 8].contains(&value) => {
+                    return Err(format!("a page has the encoding {value}, which is not read"));
+                }
+                _ => {}
             }
-            [2] => {
-                decompressed = value;
-                Ok(())
-            }
-            [3] => {
-                compressed = value;
-                Ok(())
-            }
-            [7, 1] if value > MAX_DICTIONARY => Err(format!("a dictionary claims to have {value} values")),
-            // Plain, of a dictionary, or runs of the same. The others have counts of their own, which the crate believes.
-            [5, 2] | [7, 2] | [8, 4] if ![0, 2, 3, 8].contains(&value) => {
-                Err(format!("a page has the encoding {value}, which is not read"))
-            }
-            _ => Ok(()),
+            Ok(())
         })?;
-        let header = bytes as u64 - walker.left;
-        bytes = walker.left as i64 - compressed;
-        if bytes < 0 {
+        at = end - walker.left + compressed as u64;
+        if at > end {
             return Err(format!("a page claims to have {compressed} bytes, more than its column"));
         }
         *left -= if chunk.codec == 0 { compressed } else { decompressed };
         if *left < 0 {
             return Err(format!("its pages claim to have more than {MAX_PAGES} bytes"));
         }
-        at += header + compressed as u64;
     }
     Ok(())
 }
@@ -384,16 +378,16 @@ impl<R: Read> Walker<R> {
     }
 
     fn byte(&mut self) -> Result<u8, String> {
-        self.left = self.left.checked_sub(1).ok_or("it ends too early")?;
+        self.left = self.left.checked_sub(1).ok_or(CUT)?;
         let mut byte = [0];
         self.input.read_exact(&mut byte).map_err(reason)?;
         Ok(byte[0])
     }
 
     fn skip(&mut self, bytes: u64) -> Result<(), String> {
-        self.left = self.left.checked_sub(bytes).ok_or("it ends too early")?;
+        self.left = self.left.checked_sub(bytes).ok_or(CUT)?;
         let skipped = io::copy(&mut self.input.by_ref().take(bytes), &mut io::sink()).map_err(reason)?;
-        if skipped == bytes { Ok(()) } else { Err("it ends too early".to_owned()) }
+        if skipped == bytes { Ok(()) } else { Err(CUT.to_owned()) }
     }
 
     /// A number of seven bits for each byte, the lowest ones first.

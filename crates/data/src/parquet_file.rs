@@ -13,8 +13,8 @@ use crate::image_folder::{append_planes, decode};
 use crate::panics::without_panic;
 use crate::{Error, parquet_check};
 
-const SIDE: usize = 32;
-pub(crate) const SHAPE: [usize; 3] = [3, SIDE, SIDE];
+const SIDE: u32 = 32;
+pub(crate) const SHAPE: [usize; 3] = [3, SIDE as usize, SIDE as usize];
 pub(crate) const CLASSES: u16 = 10;
 
 /// What has been decoded.
@@ -69,10 +69,9 @@ impl Decoded {
         let label = label.ok_or("has no column label with a number")?;
         let label = u16::try_from(label).ok().filter(|&label| label < CLASSES);
         let label = label.ok_or("has a label outside 0 to 9")?;
-        let image =
-            decode(encoded.data(), SIDE as u32).map_err(|cause| format!("has a bad image ({cause})"))?;
+        let image = decode(encoded.data(), SIDE).map_err(|cause| format!("has a bad image ({cause})"))?;
         let (width, height) = (image.width(), image.height());
-        if (width, height) != (SIDE as u32, SIDE as u32) {
+        if (width, height) != (SIDE, SIDE) {
             return Err(format!("has an image of {width}x{height} pixels instead of {SIDE}x{SIDE}"));
         }
         append_planes(image, SHAPE, &mut self.pixels);
@@ -100,7 +99,7 @@ pub(crate) fn read_file(name: &str, path: &Path) -> Result<Decoded, Error> {
 }
 
 /// What the crate parquet returns, or what is wrong with the file, in one line; also if it panics.
-pub(crate) fn decoded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+fn decoded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
     without_panic(decode)
         .ok_or_else(|| "its decoder fails on it".to_owned())?
         .map_err(|error| one_line(&error.to_string()))
