@@ -58,7 +58,8 @@ pub fn binary(name: &str) -> PathBuf {
         let mut command = Command::new(cargo);
         outside_cargo(&mut command);
         let output = command
-            .args(["build", "--workspace", "--bins", "--message-format=json-render-diagnostics"])
+            // With an example among the targets, the features are those of the tests, and nothing is built for others.
+            .args(["build", "--workspace", "--bins", "--examples", "--message-format=json-render-diagnostics"])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .stderr(Stdio::inherit())
             .output()

@@ -39,10 +39,8 @@ if ! command -v nvcc > /dev/null; then
     . target/cuda/env.sh
 fi
 
-# The packages and features of the CI step `cuda`, so that its build is reused. With an example among the targets, the programs have the
-# dependencies of the tests.
-cuda=(-p trainer -p pointwise-engine -p pointwise-models -p pointwise-tests --features "trainer/cuda,pointwise-tests/cuda"
-    --profile "$profile" --locked)
+# As in the CI step `cuda`, whose build is reused. With an example among the targets, the programs have the dependencies of the tests.
+cuda=(--workspace --features "trainer/cuda,pointwise-tests/cuda" --profile "$profile" --locked)
 tests=(pointwise-engine:cuda pointwise-engine:cuda_choices pointwise-engine:engines pointwise-engine:recipes trainer:gpu_study
     pointwise-tests:pytorch pointwise-tests:pytorch_layers pointwise-tests:pytorch_recipes pointwise-tests:pytorch_networks)
 cargo build "${cuda[@]}" --bin trainer --example first_contact
@@ -55,9 +53,11 @@ cargo build --locked -p xtask --bin xtask
 rm -rf "$out"
 mkdir -p "$out/bin" "$out/programs" "$out/data/benchmarks" "$out/tests" "$out/xtask/peers"
 target=${CARGO_TARGET_DIR:-target}
+built=$target/$profile
+[ "$profile" != dev ] || built=$target/debug
 strip -o "$out/bin/xtask" "$target/debug/xtask"
-strip -o "$out/bin/trainer" "$target/$profile/trainer"
-strip -o "$out/bin/first_contact" "$target/$profile/examples/first_contact"
+strip -o "$out/bin/trainer" "$built/trainer"
+strip -o "$out/bin/first_contact" "$built/examples/first_contact"
 while read -r program name; do
     strip -o "$out/programs/$name" "$program"
 done <<< "$programs"

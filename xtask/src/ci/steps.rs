@@ -41,6 +41,10 @@ pypi() {
     target/ci/python/bin/pip install --quiet "$@"
 }
 
+# The programs and examples. Cargo builds dependencies again for other packages or targets where these need other features, so every step
+# that needs a part of the workspace builds the whole, as the tests do.
+build() { cargo build --workspace --bins --examples --locked; }
+
 # The README's commands stand alone on a line in a block.
 readme() { grep -qxF "$1" README.md || { echo "README.md does not show: $1" >&2; exit 1; }; $1; }
 
@@ -144,9 +148,8 @@ python3 tests/site.py "$book/book"
         name: "candle",
         about: "candle's MNIST network, before and after, on made-up images",
         need: None,
-        // Built as the tests build it.
         script: r#"
-cargo build --workspace --examples --locked
+build
 target/debug/examples/mnist
 "#,
     },
@@ -154,7 +157,6 @@ target/debug/examples/mnist
         name: "one-thread",
         about: "the tests of all crates that compute, again on one thread, without the large networks, which consist of the same layers",
         need: None,
-        // Named, because `--package` would build everything again with other features.
         script: r#"
 computes=(--lib
     --test activation --test convolution --test fused --test images --test layers --test optimizers
@@ -176,9 +178,9 @@ RAYON_NUM_THREADS=1 cargo test --workspace --locked "${computes[@]}" -- "${large
         // with the next few tests.
         script: r#"
 mkdir -p target/ci
-cargo test -p pointwise-kernels --locked --no-run --message-format=json |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | sort -u |
-    while read -r program; do
+cargo test --workspace --locked --no-run --message-format=json |
+    python3 xtask/cuda/executables.py pointwise-kernels |
+    while read -r program _; do
         "$program" --list --format terse --skip the_error_of_each_method --skip products_are \
             --skip maps_of_every_size --skip many_images |
             sed -n 's/: test$//p' | xargs -r -n 3 echo "$program" --exact
@@ -201,9 +203,8 @@ RAYON_NUM_THREADS=2 xargs -P 2 -L 1 valgrind --quiet --error-exitcode=9 < target
         name: "tensorboard",
         about: "event files, read by TensorBoard's own reader",
         need: Some(Need { script: "pypi tensorboard", missing: "the package tensorboard cannot be fetched" }),
-        // Built as the tests build it.
         script: r#"
-cargo build --workspace --bins --locked
+build
 target/ci/python/bin/python tests/tensorboard/check.py target/debug/trainer
 "#,
     },
@@ -221,13 +222,13 @@ fi
         }),
         script: r#"
 python=${POINTWISE_PYTHON:-target/ci/python/bin/python}
-cargo build --workspace --bins --locked
+build
 "$python" tests/pytorch/export.py target/debug/trainer
 "$python" tests/pytorch/load_export.py target/debug/trainer
 # The files that are committed, as this version of PyTorch writes them.
 "$python" tests/pytorch/weights.py target/ci/weights
 cp tests/pytorch/weights/small.toml target/ci/weights
-POINTWISE_TORCH_FILES=$PWD/target/ci/weights cargo test -p pointwise-training --lib --locked pytorch
+POINTWISE_TORCH_FILES=$PWD/target/ci/weights cargo test --workspace --lib --locked pytorch
 "#,
     },
     Step {
@@ -241,16 +242,19 @@ installed qemu-aarch64 qemu-user
 "#,
             missing: "the target aarch64-unknown-linux-gnu, its C compiler or qemu-user cannot be fetched",
         }),
-        // Without optimisation gemm-f16 does not assemble. Tests that take minutes in the emulator are left out. x86-64's trainer
-        // is built as the tests build it; without AVX2 it has no fused multiply-add, and its sums differ.
+        // Without optimisation gemm-f16 does not assemble. Tests that take minutes in the emulator are left out. Without AVX2
+        // x86-64 has no fused multiply-add, and its sums differ.
         script: r#"
-cargo build --workspace --bins --locked
+build
 (
     export CARGO_TARGET_DIR=$PWD/target/ci/targets CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
     export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
-    arm=(--target aarch64-unknown-linux-gnu --profile plain --locked --config 'profile.plain.package.gemm-f16.opt-level=1')
-    cargo build -p trainer "${arm[@]}"
-    cargo test -p pointwise-kernels --lib --tests "${arm[@]}" -- --skip the_error_of_each_method \
+    # The same packages each time, so that what they share is built once.
+    arm=(-p trainer -p pointwise-kernels --target aarch64-unknown-linux-gnu --profile plain --locked
+        --config 'profile.plain.package.gemm-f16.opt-level=1')
+    cargo build --bin trainer "${arm[@]}"
+    tests=$(cd crates/kernels/tests; echo *.rs | sed 's/\(\w*\)\.rs/--test=\1/g')
+    cargo test --lib $tests "${arm[@]}" -- --skip the_error_of_each_method \
         --skip maps_of_every_size --skip many_images
 )
 train() {
@@ -342,7 +346,7 @@ installed protoc protobuf-compiler
         }),
         // The study's networks with 1,000 images, the others with fewer: some take seconds for a hundred.
         script: r#"
-cargo build --workspace --bins --locked
+build
 cargo build --release --manifest-path xtask/peers/candle-onnx/Cargo.toml --target-dir target/ci/candle-onnx --locked
 check() { target/ci/python/bin/python tests/onnx/check.py target/debug/trainer "$@"; }
 check --network alexnet_plain --network alexnet --network nin
@@ -385,7 +389,8 @@ npm install --silent --no-save --prefix target/ci/browser playwright-core@1
             missing: "chromium or playwright-core cannot be fetched",
         }),
         script: r#"
-page() { cargo run --quiet -p pointwise-report --example page --locked -- "$@"; }
+build
+page() { target/debug/examples/page "$@"; }
 page target/ci/browser/plain.html
 page target/ci/browser/made-up.html --made-up
 cargo build --release --package trainer --locked
@@ -452,13 +457,12 @@ python3 tests/cuda/build.py target/ci/emulator crates/engine/src/cuda/kernels/ke
             script: "xtask/cuda/toolkit.sh target/cuda",
             missing: "the CUDA toolkit cannot be fetched",
         }),
-        // The same packages and features each time, so that candle is built once. On the emulated GPU also with its threads in the
+        // Candle and what depends on it are built again, and nothing else. On the emulated GPU also with its threads in the
         // opposite order.
         script: r#"
 . target/cuda/env.sh
 python3 xtask/cuda/kernels.py
-cuda=(-p trainer -p pointwise-engine -p pointwise-models -p pointwise-tests
-    --features "trainer/cuda,pointwise-tests/cuda" --profile plain --locked)
+cuda=(--workspace --features "trainer/cuda,pointwise-tests/cuda" --locked)
 cargo clippy "${cuda[@]}" --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc "${cuda[@]}" --no-deps
 cargo test "${cuda[@]}" --lib --bins device
@@ -488,7 +492,7 @@ fi
         script: r#"
 . target/cuda/env.sh
 python3 xtask/cuda/test_verify.py
-xtask/cuda/bundle.sh --profile plain target/ci/bundle
+xtask/cuda/bundle.sh --profile dev target/ci/bundle
 if [ ! -e target/ci/emulator/libkernels.so ]; then
     echo "there is no emulated GPU: the step emulator builds it"
 else
