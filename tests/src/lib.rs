@@ -59,7 +59,8 @@ pub fn binary(name: &str) -> PathBuf {
         outside_cargo(&mut command);
         let output = command
             // With an example among the targets, the features are those of the tests, and nothing is built for others.
-            .args(["build", "--workspace", "--bins", "--examples", "--message-format=json-render-diagnostics"])
+            .args(["build", "--workspace", "--bins", "--examples"])
+            .arg("--message-format=json-render-diagnostics")
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .stderr(Stdio::inherit())
             .output()

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Run all steps, and fail at the end if one of them failed.
     #[arg(long)]
     keep_going: bool,
+    /// Begin no step after this many minutes: on a slow machine the last steps are not run, which the end says.
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: Option<u64>,
 }
 
 /// The outcome of a step.
@@ -53,6 +56,8 @@ enum Outcome {
     LeftOut,
     /// An earlier one failed.
     NotRun,
+    /// The others took too long.
+    NoTime,
 }
 
 impl Outcome {
@@ -63,6 +68,7 @@ impl Outcome {
             Self::Missing => "cannot run",
             Self::LeftOut => "left out",
             Self::NotRun => "not run",
+            Self::NoTime => "no time",
         }
     }
 
@@ -103,7 +109,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
     let (sender, found) = channel();
     let done = thread::scope(|scope| {
         scope.spawn(|| prepare(&steps, &stop, succeeds, sender));
-        let done = run_steps(&steps, args.keep_going, |step| {
+        let is_late = || args.minutes.is_some_and(|minutes| start.elapsed().as_secs() / 60 >= minutes);
+        let done = run_steps(&steps, args.keep_going, is_late, |step| {
             print(&format!("\n== {} ({} min)\n", step.name, start.elapsed().as_secs() / 60))?;
             let is_there = || found.recv().context("nobody has looked for what the step needs")?;
             let outcome = run_step(step, args.allow_missing, is_there, succeeds)?;
@@ -119,17 +126,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<End> {
     Ok(if done.iter().any(|(_, outcome, _)| outcome.is_failure()) { End::Bad } else { End::Good })
 }
 
-/// Runs steps, up to the first that fails unless `keep_going`.
+/// Runs steps, up to the first that fails unless `keep_going`, and until `is_late`.
 fn run_steps(
     steps: &[&'static Step],
     keep_going: bool,
+    is_late: impl Fn() -> bool,
     mut run: impl FnMut(&Step) -> anyhow::Result<Outcome>,
 ) -> anyhow::Result<Vec<Done>> {
     let mut done: Vec<Done> = Vec::new();
     for &step in steps {
         let start = Instant::now();
         let has_failed = done.iter().any(|(_, outcome, _)| outcome.is_failure());
-        let outcome = if has_failed && !keep_going { Outcome::NotRun } else { run(step)? };
+        let outcome = match has_failed && !keep_going {
+            true => Outcome::NotRun,
+            false if is_late() => Outcome::NoTime,
+            false => run(step)?,
+        };
         done.push((step, outcome, start.elapsed()));
     }
     Ok(done)
@@ -178,7 +190,7 @@ fn sentence(step: &Step, outcome: Outcome) -> Option<String> {
              it out"
         )),
         Outcome::LeftOut => Some(format!("the step {name} is left out: {missing}")),
-        Outcome::Passed | Outcome::NotRun => None,
+        Outcome::Passed | Outcome::NotRun | Outcome::NoTime => None,
     }
 }
 
@@ -226,10 +238,14 @@ fn table(done: &[Done]) -> String {
     };
     let all: Duration = done.iter().map(|(.., time)| *time).sum();
     let is = |wanted| done.iter().any(|(_, outcome, _)| *outcome == wanted);
-    let end = match (is(Outcome::Failed) || is(Outcome::Missing), is(Outcome::LeftOut)) {
-        (true, _) => "not all passed",
-        (false, true) => "all that could run passed",
-        (false, false) => "all passed",
+    let end = if is(Outcome::Failed) || is(Outcome::Missing) {
+        "not all passed"
+    } else if is(Outcome::NoTime) {
+        "all that there was time for passed"
+    } else if is(Outcome::LeftOut) {
+        "all that could run passed"
+    } else {
+        "all passed"
     };
     let lines: Vec<String> = done.iter().map(line).collect();
     format!("\n== {end} ({} min)\n{}\n", all.as_secs() / 60, lines.join("\n"))
@@ -258,12 +274,23 @@ mod tests {
 
     /// What becomes of three steps where these scripts fail, and the scripts that ran.
     fn outcomes(failing: &[&str], allow_missing: bool, keep_going: bool) -> (Vec<Outcome>, Vec<String>) {
+        outcomes_until(usize::MAX, failing, allow_missing, keep_going)
+    }
+
+    /// As [`outcomes`], where it is late once so many scripts have run.
+    fn outcomes_until(
+        late: usize,
+        failing: &[&str],
+        allow_missing: bool,
+        keep_going: bool,
+    ) -> (Vec<Outcome>, Vec<String>) {
         let ran = RefCell::new(Vec::new());
         let succeeds = |script: &str| {
             ran.borrow_mut().push(script.to_owned());
             Ok(!failing.contains(&script))
         };
-        let done = run_steps(&[&A, &B, &C], keep_going, |step| {
+        let is_late = || ran.borrow().len() >= late;
+        let done = run_steps(&[&A, &B, &C], keep_going, is_late, |step| {
             run_step(step, allow_missing, || succeeds("look"), succeeds)
         });
         (done.unwrap().into_iter().map(|(_, outcome, _)| outcome).collect(), ran.into_inner())
@@ -347,6 +374,18 @@ mod tests {
     }
 
     #[test]
+    fn no_step_begins_once_it_is_late() {
+        use Outcome::{Failed, NoTime, NotRun, Passed};
+        assert_eq!(outcomes_until(1, &[], false, true), (vec![Passed, NoTime, NoTime], vec!["a".into()]));
+        assert_eq!(outcomes_until(2, &["look"], true, true).0, [Passed, Outcome::LeftOut, NoTime]);
+        assert_eq!(outcomes_until(1, &["a"], false, true).0, [Failed, NoTime, NoTime]);
+        assert_eq!(outcomes_until(1, &["a"], false, false).0, [Failed, NotRun, NotRun]);
+        assert!(!NoTime.is_failure());
+        assert_eq!(parse(&["--minutes", "65"]).unwrap().minutes, Some(65));
+        assert!(parse(&["--minutes", "0"]).is_err());
+    }
+
+    #[test]
     fn a_missing_tool_is_a_failure_unless_it_is_allowed() {
         use Outcome::{LeftOut, Missing, NotRun, Passed};
         assert_eq!(
@@ -369,6 +408,13 @@ mod tests {
             table(&done),
             "\n== all that could run passed (2 min)\na  passed        2.0 min\nb  left out      0.0 min\n"
         );
+        done.push((&C, Outcome::NoTime, minutes(0)));
+        assert!(
+            table(&done).starts_with("\n== all that there was time for passed (2 min)\n"),
+            "{}",
+            table(&done)
+        );
+        assert!(table(&done).ends_with("\nc  no time       0.0 min\n"), "{}", table(&done));
         done.push((&C, Outcome::Failed, minutes(1)));
         assert!(table(&done).starts_with("\n== not all passed (3 min)\n"), "{}", table(&done));
         assert!(table(&done[..1]).starts_with("\n== all passed (2 min)\n"));

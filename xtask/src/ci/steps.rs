@@ -1,5 +1,5 @@
-//! The steps, in their order. Each is bash, runs in the workspace's folder with [`PRELUDE`] in front, and builds what it uses, so that it
-//! can be run alone.
+//! The steps, in their order: those first that find most, because a slow machine may not have time for the last. Each is bash, runs in the
+//! workspace's folder with [`PRELUDE`] in front, and builds what it uses, so that it can be run alone.
 
 /// A check that must pass.
 #[derive(Debug, PartialEq, Eq)]
@@ -168,26 +168,10 @@ RAYON_NUM_THREADS=1 cargo test --workspace --locked "${computes[@]}" -- "${large
 "#,
     },
     Step {
-        name: "valgrind",
-        about: "the index arithmetic behind the kernels' unsafe blocks: no byte outside of an allocation is read or written",
-        need: Some(Need {
-            script: "installed valgrind valgrind",
-            missing: "valgrind is missing and cannot be installed",
-        }),
-        // It has no AVX-512, so the kernels run on AVX2 and on the portable path; and it runs one thread at a time, so two go side by side, each
-        // with the next few tests.
-        script: r#"
-mkdir -p target/ci
-cargo test --workspace --locked --no-run --message-format=json |
-    python3 xtask/cuda/executables.py pointwise-kernels |
-    while read -r program _; do
-        "$program" --list --format terse --skip the_error_of_each_method --skip products_are \
-            --skip maps_of_every_size --skip many_images |
-            sed -n 's/: test$//p' | xargs -r -n 3 echo "$program" --exact
-    done > target/ci/valgrind.txt
-[ -s target/ci/valgrind.txt ]
-RAYON_NUM_THREADS=2 xargs -P 2 -L 1 valgrind --quiet --error-exitcode=9 < target/ci/valgrind.txt
-"#,
+        name: "quick",
+        about: "README's `cargo xtask reproduce --quick`",
+        need: None,
+        script: r#"readme "cargo xtask reproduce --quick""#,
     },
     Step {
         name: "fuzz",
@@ -198,6 +182,15 @@ RAYON_NUM_THREADS=2 xargs -P 2 -L 1 valgrind --quiet --error-exitcode=9 < target
         }),
         // From the same seed each time: longer runs draw their own.
         script: "POINTWISE_FUZZ_SEED=1 tests/fuzz/run.sh 60",
+    },
+    Step {
+        name: "torture",
+        about: "trainings and studies, killed 100 times at random moments and resumed: their files equal those of undisturbed ones",
+        need: Some(Need { script: "[ -d /proc/self/task ]", missing: "it needs Linux's /proc" }),
+        script: r#"
+cargo build --release --package trainer --locked
+cargo xtask torture --kills 100 --trainer target/release/trainer
+"#,
     },
     Step {
         name: "tensorboard",
@@ -229,6 +222,201 @@ build
 "$python" tests/pytorch/weights.py target/ci/weights
 cp tests/pytorch/weights/small.toml target/ci/weights
 POINTWISE_TORCH_FILES=$PWD/target/ci/weights cargo test --workspace --lib --locked pytorch
+"#,
+    },
+    Step {
+        name: "onnx",
+        about: "exported ONNX models, checked by ONNX's own checker and answered by ONNX Runtime and candle-onnx",
+        need: Some(Need {
+            script: r#"
+pypi onnx onnxruntime numpy
+installed protoc protobuf-compiler
+"#,
+            missing: "onnx, onnxruntime or protoc cannot be fetched",
+        }),
+        // The study's networks with 1,000 images, the others with fewer: some take seconds for a hundred.
+        script: r#"
+build
+cargo build --release --manifest-path xtask/peers/candle-onnx/Cargo.toml --target-dir target/ci/candle-onnx --locked
+check() { target/ci/python/bin/python tests/onnx/check.py target/debug/trainer "$@"; }
+check --network alexnet_plain --network alexnet --network nin
+check --images 50 --candle target/ci/candle-onnx/release/candle-onnx-peer
+"#,
+    },
+    Step {
+        name: "emulator",
+        about: "the emulator of NVIDIA's libraries, and the CUDA kernels compiled for the processor",
+        need: Some(Need {
+            script: "grep -qw avx2 /proc/cpuinfo",
+            missing: "this processor has no AVX2, which the emulator needs",
+        }),
+        script: r#"
+tests/cuda/self_test.sh target/ci/emulator/self_test
+python3 tests/cuda/build.py target/ci/emulator crates/engine/src/cuda/kernels/kernels.cu
+"#,
+    },
+    Step {
+        name: "cuda",
+        about: "the feature cuda, linted and tested, also on an emulated GPU; what its kernels need of a real one",
+        need: Some(Need {
+            script: "xtask/cuda/toolkit.sh target/cuda",
+            missing: "the CUDA toolkit cannot be fetched",
+        }),
+        // Candle and what depends on it are built again, and nothing else. On the emulated GPU also with its threads in the
+        // opposite order.
+        script: r#"
+. target/cuda/env.sh
+python3 xtask/cuda/kernels.py
+cuda=(--workspace --features "trainer/cuda,pointwise-tests/cuda" --locked)
+cargo clippy "${cuda[@]}" --all-targets -- -D warnings
+RUSTDOCFLAGS="-D warnings" cargo doc "${cuda[@]}" --no-deps
+cargo test "${cuda[@]}" --lib --bins device
+if [ ! -e target/ci/emulator/libkernels.so ]; then
+    echo "there is no emulated GPU: the step emulator builds it"
+else
+    export POINTWISE_CUDA_LIBRARIES=$PWD/target/ci/emulator
+    cargo test "${cuda[@]}" --lib --bins cuda
+    cargo test "${cuda[@]}" --test gpu_study
+    cargo test "${cuda[@]}" --test cuda --test cuda_choices --test cuda_faults --test order --test recipes
+    POINTWISE_EMULATOR_ORDER=reverse cargo test "${cuda[@]}" --test cuda
+    cargo test "${cuda[@]}" --test engines -- training a_ evaluation batches
+    cargo test "${cuda[@]}" --test pytorch -- --exact alexnet alexnet_plain nin
+    cargo test "${cuda[@]}" --test pytorch_layers
+    cargo test "${cuda[@]}" --test pytorch_recipes -- every_recipe resumed
+    cargo test "${cuda[@]}" --test pytorch_networks -- --exact lenet resnet20 mobilenetv2 densenet_bc_100_12
+fi
+"#,
+    },
+    Step {
+        name: "bundle",
+        about: "the bundle for a GPU machine: packed from the step `cuda`, and run in small on the emulated GPU",
+        need: Some(Need {
+            script: "xtask/cuda/toolkit.sh target/cuda",
+            missing: "the CUDA toolkit cannot be fetched",
+        }),
+        script: r#"
+. target/cuda/env.sh
+python3 xtask/cuda/test_verify.py
+xtask/cuda/bundle.sh --profile dev target/ci/bundle
+if [ ! -e target/ci/emulator/libkernels.so ]; then
+    echo "there is no emulated GPU: the step emulator builds it"
+else
+    rm -rf target/ci/verify
+    POINTWISE_CUDA_LIBRARIES=$PWD/target/ci/emulator \
+        target/ci/bundle/verify.sh --dry-run --records target/ci/verify
+fi
+"#,
+    },
+    Step {
+        name: "slurm",
+        about: "a study on a Slurm cluster on this machine: requeued, cut off, after a loss of power",
+        need: Some(Need {
+            // Debian's folder of the daemons is not in every user's path.
+            script: r#"
+PATH=$PATH:/usr/sbin
+installed munged munge
+installed slurmctld slurm-wlm munge
+"#,
+            missing: "slurm-wlm and munge are missing and cannot be installed",
+        }),
+        script: r#"
+cargo build --release --package trainer --locked
+tests/slurm/test.sh target/release/trainer target/ci/slurm
+"#,
+    },
+    Step {
+        name: "browser",
+        about: "report pages in headless Chromium",
+        need: Some(Need {
+            script: r#"
+installed "${CHROMIUM:-chromium}" chromium fonts-liberation
+mkdir -p target/ci/browser
+npm install --silent --no-save --prefix target/ci/browser playwright-core@1
+"#,
+            missing: "chromium or playwright-core cannot be fetched",
+        }),
+        script: r#"
+build
+page() { target/debug/examples/page "$@"; }
+page target/ci/browser/plain.html
+page target/ci/browser/made-up.html --made-up
+cargo build --release --package trainer --locked
+cargo xtask reproduce --quick                  # runs that are there are only reported on
+target/release/trainer report study-quick/runs/* --out target/ci/browser/quick.html
+cmp target/ci/browser/quick.html study-quick/report.html
+cd target/ci/browser
+node ../../../tests/browser/check.mjs screenshots plain.html made-up.html quick.html
+"#,
+    },
+    Step {
+        name: "release",
+        about: "a release of this machine's kind: the archive is complete, and its wheel, installed by pip, reproduces the quick study",
+        need: Some(Need { script: "pypi maturin", missing: "maturin cannot be fetched" }),
+        script: r#"
+rm -rf target/ci/release target/ci/fresh
+MATURIN=$PWD/target/ci/python/bin/maturin xtask/release.sh target/ci/release
+(cd target/ci/release && sha256sum --quiet --check SHA256SUMS)
+mkdir -p target/ci/fresh
+tar -xzf target/ci/release/pointwise-*.tar.gz -C target/ci/fresh --strip-components 1
+cd target/ci/fresh
+ls trainer LICENSE-MIT LICENSE-APACHE man1/trainer-reproduce.1 completions/trainer.bash
+python3 -m venv python
+python/bin/pip install --quiet --no-index ../release/*.whl
+PATH=$PWD/python/bin:/usr/bin:/bin trainer reproduce --quick
+grep -q "The parameter counts and their ratios are as published" study-quick/report.md
+"#,
+    },
+    Step {
+        name: "packages",
+        about: "every crate but the tests' and xtask, packed, and built from its package by the oldest Rust that the manifests allow",
+        need: Some(Need {
+            script: r#"
+version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+rustup toolchain install "$version" --profile minimal --no-self-update 2> /dev/null
+"#,
+            missing: "the Rust of Cargo.toml's rust-version cannot be fetched",
+        }),
+        // This builds all dependencies, without the workspace's profiles: hence no debug information and nothing incremental. What an earlier run
+        // has left of these packages is removed: cargo treats them as a registry's, where a version never changes, and would reuse what it
+        // packed, unpacked and compiled.
+        script: r#"
+rm -rf target/ci/packages/{package,debug/.fingerprint/pointwise-*} "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*
+version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+export CARGO_TARGET_DIR=$PWD/target/ci/packages CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_DEV_INCREMENTAL=false
+cargo "+$version" package --workspace --exclude xtask --exclude pointwise-tests --locked
+"#,
+    },
+    Step {
+        name: "valgrind",
+        about: "the index arithmetic behind the kernels' unsafe blocks: no byte outside of an allocation is read or written",
+        need: Some(Need {
+            script: "installed valgrind valgrind",
+            missing: "valgrind is missing and cannot be installed",
+        }),
+        // It has no AVX-512, so the kernels run on AVX2 and on the portable path; and it runs one thread at a time, so two go side by side, each
+        // with the next few tests.
+        script: r#"
+mkdir -p target/ci
+cargo test --workspace --locked --no-run --message-format=json |
+    python3 xtask/cuda/executables.py pointwise-kernels |
+    while read -r program _; do
+        "$program" --list --format terse --skip the_error_of_each_method --skip products_are \
+            --skip maps_of_every_size --skip many_images |
+            sed -n 's/: test$//p' | xargs -r -n 3 echo "$program" --exact
+    done > target/ci/valgrind.txt
+[ -s target/ci/valgrind.txt ]
+RAYON_NUM_THREADS=2 xargs -P 2 -L 1 valgrind --quiet --error-exitcode=9 < target/ci/valgrind.txt
+"#,
+    },
+    Step {
+        name: "huggingface",
+        about: "the feature huggingface, linted and tested",
+        need: None,
+        // candle-datasets brings some 270 crates; without optimisation they build in a few minutes.
+        script: r#"
+cargo clippy -p pointwise-data -p trainer --features trainer/huggingface --all-targets \
+    --profile plain --locked -- -D warnings
+cargo test -p pointwise-data --features huggingface --profile plain --locked
 "#,
     },
     Step {
@@ -312,194 +500,6 @@ rustup component add miri rust-src --toolchain nightly 2> /dev/null
 export CARGO_TARGET_DIR=target/ci/miri RAYON_NUM_THREADS=2
 export MIRIFLAGS="-Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance"
 cargo +nightly miri test -p pointwise-kernels --locked --lib -- products_are panels_turn depthwise memory shape
-"#,
-    },
-    Step {
-        name: "packages",
-        about: "every crate but the tests' and xtask, packed, and built from its package by the oldest Rust that the manifests allow",
-        need: Some(Need {
-            script: r#"
-version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-rustup toolchain install "$version" --profile minimal --no-self-update 2> /dev/null
-"#,
-            missing: "the Rust of Cargo.toml's rust-version cannot be fetched",
-        }),
-        // This builds all dependencies, without the workspace's profiles: hence no debug information and nothing incremental. What an earlier run
-        // has left of these packages is removed: cargo treats them as a registry's, where a version never changes, and would reuse what it
-        // packed, unpacked and compiled.
-        script: r#"
-rm -rf target/ci/packages/{package,debug/.fingerprint/pointwise-*} "${CARGO_HOME:-$HOME/.cargo}"/registry/src/-*
-version=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-export CARGO_TARGET_DIR=$PWD/target/ci/packages CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_DEV_INCREMENTAL=false
-cargo "+$version" package --workspace --exclude xtask --exclude pointwise-tests --locked
-"#,
-    },
-    Step {
-        name: "onnx",
-        about: "exported ONNX models, checked by ONNX's own checker and answered by ONNX Runtime and candle-onnx",
-        need: Some(Need {
-            script: r#"
-pypi onnx onnxruntime numpy
-installed protoc protobuf-compiler
-"#,
-            missing: "onnx, onnxruntime or protoc cannot be fetched",
-        }),
-        // The study's networks with 1,000 images, the others with fewer: some take seconds for a hundred.
-        script: r#"
-build
-cargo build --release --manifest-path xtask/peers/candle-onnx/Cargo.toml --target-dir target/ci/candle-onnx --locked
-check() { target/ci/python/bin/python tests/onnx/check.py target/debug/trainer "$@"; }
-check --network alexnet_plain --network alexnet --network nin
-check --images 50 --candle target/ci/candle-onnx/release/candle-onnx-peer
-"#,
-    },
-    Step {
-        name: "quick",
-        about: "README's `cargo xtask reproduce --quick`",
-        need: None,
-        script: r#"readme "cargo xtask reproduce --quick""#,
-    },
-    Step {
-        name: "release",
-        about: "a release of this machine's kind: the archive is complete, and its wheel, installed by pip, reproduces the quick study",
-        need: Some(Need { script: "pypi maturin", missing: "maturin cannot be fetched" }),
-        script: r#"
-rm -rf target/ci/release target/ci/fresh
-MATURIN=$PWD/target/ci/python/bin/maturin xtask/release.sh target/ci/release
-(cd target/ci/release && sha256sum --quiet --check SHA256SUMS)
-mkdir -p target/ci/fresh
-tar -xzf target/ci/release/pointwise-*.tar.gz -C target/ci/fresh --strip-components 1
-cd target/ci/fresh
-ls trainer LICENSE-MIT LICENSE-APACHE man1/trainer-reproduce.1 completions/trainer.bash
-python3 -m venv python
-python/bin/pip install --quiet --no-index ../release/*.whl
-PATH=$PWD/python/bin:/usr/bin:/bin trainer reproduce --quick
-grep -q "The parameter counts and their ratios are as published" study-quick/report.md
-"#,
-    },
-    Step {
-        name: "browser",
-        about: "report pages in headless Chromium",
-        need: Some(Need {
-            script: r#"
-installed "${CHROMIUM:-chromium}" chromium fonts-liberation
-mkdir -p target/ci/browser
-npm install --silent --no-save --prefix target/ci/browser playwright-core@1
-"#,
-            missing: "chromium or playwright-core cannot be fetched",
-        }),
-        script: r#"
-build
-page() { target/debug/examples/page "$@"; }
-page target/ci/browser/plain.html
-page target/ci/browser/made-up.html --made-up
-cargo build --release --package trainer --locked
-cargo xtask reproduce --quick                  # runs that are there are only reported on
-target/release/trainer report study-quick/runs/* --out target/ci/browser/quick.html
-cmp target/ci/browser/quick.html study-quick/report.html
-cd target/ci/browser
-node ../../../tests/browser/check.mjs screenshots plain.html made-up.html quick.html
-"#,
-    },
-    Step {
-        name: "slurm",
-        about: "a study on a Slurm cluster on this machine: requeued, cut off, after a loss of power",
-        need: Some(Need {
-            // Debian's folder of the daemons is not in every user's path.
-            script: r#"
-PATH=$PATH:/usr/sbin
-installed munged munge
-installed slurmctld slurm-wlm munge
-"#,
-            missing: "slurm-wlm and munge are missing and cannot be installed",
-        }),
-        script: r#"
-cargo build --release --package trainer --locked
-tests/slurm/test.sh target/release/trainer target/ci/slurm
-"#,
-    },
-    Step {
-        name: "torture",
-        about: "trainings and studies, killed 100 times at random moments and resumed: their files equal those of undisturbed ones",
-        need: Some(Need { script: "[ -d /proc/self/task ]", missing: "it needs Linux's /proc" }),
-        script: r#"
-cargo build --release --package trainer --locked
-cargo xtask torture --kills 100 --trainer target/release/trainer
-"#,
-    },
-    Step {
-        name: "huggingface",
-        about: "the feature huggingface, linted and tested",
-        need: None,
-        // candle-datasets brings some 270 crates; without optimisation they build in a few minutes.
-        script: r#"
-cargo clippy -p pointwise-data -p trainer --features trainer/huggingface --all-targets \
-    --profile plain --locked -- -D warnings
-cargo test -p pointwise-data --features huggingface --profile plain --locked
-"#,
-    },
-    Step {
-        name: "emulator",
-        about: "the emulator of NVIDIA's libraries, and the CUDA kernels compiled for the processor",
-        need: Some(Need {
-            script: "grep -qw avx2 /proc/cpuinfo",
-            missing: "this processor has no AVX2, which the emulator needs",
-        }),
-        script: r#"
-tests/cuda/self_test.sh target/ci/emulator/self_test
-python3 tests/cuda/build.py target/ci/emulator crates/engine/src/cuda/kernels/kernels.cu
-"#,
-    },
-    Step {
-        name: "cuda",
-        about: "the feature cuda, linted and tested, also on an emulated GPU; what its kernels need of a real one",
-        need: Some(Need {
-            script: "xtask/cuda/toolkit.sh target/cuda",
-            missing: "the CUDA toolkit cannot be fetched",
-        }),
-        // Candle and what depends on it are built again, and nothing else. On the emulated GPU also with its threads in the
-        // opposite order.
-        script: r#"
-. target/cuda/env.sh
-python3 xtask/cuda/kernels.py
-cuda=(--workspace --features "trainer/cuda,pointwise-tests/cuda" --locked)
-cargo clippy "${cuda[@]}" --all-targets -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc "${cuda[@]}" --no-deps
-cargo test "${cuda[@]}" --lib --bins device
-if [ ! -e target/ci/emulator/libkernels.so ]; then
-    echo "there is no emulated GPU: the step emulator builds it"
-else
-    export POINTWISE_CUDA_LIBRARIES=$PWD/target/ci/emulator
-    cargo test "${cuda[@]}" --lib --bins cuda
-    cargo test "${cuda[@]}" --test gpu_study
-    cargo test "${cuda[@]}" --test cuda --test cuda_choices --test cuda_faults --test order --test recipes
-    POINTWISE_EMULATOR_ORDER=reverse cargo test "${cuda[@]}" --test cuda
-    cargo test "${cuda[@]}" --test engines -- training a_ evaluation batches
-    cargo test "${cuda[@]}" --test pytorch -- --exact alexnet alexnet_plain nin
-    cargo test "${cuda[@]}" --test pytorch_layers
-    cargo test "${cuda[@]}" --test pytorch_recipes -- every_recipe resumed
-    cargo test "${cuda[@]}" --test pytorch_networks -- --exact lenet resnet20 mobilenetv2 densenet_bc_100_12
-fi
-"#,
-    },
-    Step {
-        name: "bundle",
-        about: "the bundle for a GPU machine: packed from the step `cuda`, and run in small on the emulated GPU",
-        need: Some(Need {
-            script: "xtask/cuda/toolkit.sh target/cuda",
-            missing: "the CUDA toolkit cannot be fetched",
-        }),
-        script: r#"
-. target/cuda/env.sh
-python3 xtask/cuda/test_verify.py
-xtask/cuda/bundle.sh --profile dev target/ci/bundle
-if [ ! -e target/ci/emulator/libkernels.so ]; then
-    echo "there is no emulated GPU: the step emulator builds it"
-else
-    rm -rf target/ci/verify
-    POINTWISE_CUDA_LIBRARIES=$PWD/target/ci/emulator \
-        target/ci/bundle/verify.sh --dry-run --records target/ci/verify
-fi
 "#,
     },
 ];
