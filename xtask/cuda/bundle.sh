@@ -46,7 +46,7 @@ tests=(pointwise-engine:cuda pointwise-engine:cuda_choices pointwise-engine:engi
 cargo build "${cuda[@]}" --bin trainer --example first_contact
 # Each line: a program of tests, and a name for it.
 programs=$(cargo test "${cuda[@]}" "${tests[@]/#*:/--test=}" --no-run --message-format=json |
-    python3 xtask/cuda/executables.py "${tests[@]}")
+    python3 xtask/executables.py "${tests[@]}")
 # As `cargo xtask` builds it: it does no heavy computing.
 cargo build --locked -p xtask --bin xtask
 

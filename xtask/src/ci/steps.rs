@@ -262,7 +262,7 @@ python3 tests/cuda/build.py target/ci/emulator crates/engine/src/cuda/kernels/ke
             script: "xtask/cuda/toolkit.sh target/cuda",
             missing: "the CUDA toolkit cannot be fetched",
         }),
-        // Candle and what depends on it are built again, and nothing else. On the emulated GPU also with its threads in the
+        // Of the workspace's build, only candle and what depends on it is built again. On the emulated GPU also with its threads in the
         // opposite order.
         script: r#"
 . target/cuda/env.sh
@@ -398,7 +398,7 @@ cargo "+$version" package --workspace --exclude xtask --exclude pointwise-tests 
         script: r#"
 mkdir -p target/ci
 cargo test --workspace --locked --no-run --message-format=json |
-    python3 xtask/cuda/executables.py pointwise-kernels |
+    python3 xtask/executables.py pointwise-kernels |
     while read -r program _; do
         "$program" --list --format terse --skip the_error_of_each_method --skip products_are \
             --skip maps_of_every_size --skip many_images |
